@@ -1,0 +1,528 @@
+//! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
+//! asks nobody and any worker does the same.
+
+use crate::{
+    checkpoint::CheckpointMeta,
+    corpus::{CorpusFile, DocumentCounts, DocumentFields},
+    ids::{AttemptId, BranchId, CheckpointId, EvaluationId, ExperimentId, Fence, JobId, StorageKey},
+    model::ModelSpec,
+    spec::TrainingSpec,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The right to run one job until the lease ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Grant {
+    /// This execution.
+    pub attempt_id: AttemptId,
+    /// The job.
+    pub job_id: JobId,
+    /// Goes with every write.
+    pub fence: Fence,
+    /// The lease ends this long after the grant unless a heartbeat renews it.
+    pub lease_ttl_ms: u64,
+    /// Slots of the worker that the job takes.
+    pub slots: Vec<u16>,
+    /// What to do.
+    pub job: JobSpec,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JobSpec {
+    /// Tokenise one input file, grouped by domain.
+    Shard(ShardJob),
+    /// Train one branch.
+    Train(TrainJob),
+    /// Score one checkpoint on every domain's held-out documents.
+    Evaluate(EvaluateJob),
+    /// Average the weights of several checkpoints.
+    Merge(MergeJob),
+    /// Mix the cached scores of several evaluations: the routed ensemble.
+    Ensemble(EnsembleJob),
+}
+
+/// Kind of a job, for queues and capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named after the variants of JobSpec")]
+pub enum JobKind {
+    Shard,
+    Train,
+    Evaluate,
+    Merge,
+    Ensemble,
+}
+
+impl JobSpec {
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Shard(_) => JobKind::Shard,
+            Self::Train(_) => JobKind::Train,
+            Self::Evaluate(_) => JobKind::Evaluate,
+            Self::Merge(_) => JobKind::Merge,
+            Self::Ensemble(_) => JobKind::Ensemble,
+        }
+    }
+}
+
+/// Reads one input file and writes one shard: documents assigned to domains, tokenised, split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShardJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The input.
+    pub file: CorpusFile,
+    /// Fields of its records.
+    pub fields: DocumentFields,
+    /// Folder of the router artefact.
+    pub router: StorageKey,
+    /// `tokenizer.json`.
+    pub tokenizer: StorageKey,
+    /// Token put after each document.
+    pub separator: String,
+    /// Share of documents held out, by a hash of the document id.
+    pub held_out_fraction: f64,
+    /// Folder for `shard.bin`, `shard.idx`, `shard.json`; belongs to this job. The worker appends `/f<fence>`.
+    pub output: StorageKey,
+}
+
+/// A written shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShardResult {
+    /// Folder that was written.
+    pub folder: StorageKey,
+    /// SHA-256 of `shard.bin`.
+    pub bin_sha256: String,
+    /// SHA-256 of `shard.idx`.
+    pub idx_sha256: String,
+    /// What was read.
+    pub counts: DocumentCounts,
+    /// The domains' ranges, by (domain, split).
+    pub ranges: Vec<ShardRange>,
+}
+
+/// Which side of the split a document is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Never trained on.
+    HeldOut,
+}
+
+/// A run of documents of one domain and split inside a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShardRange {
+    /// Domain number.
+    pub domain: u32,
+    /// Side of the split.
+    pub split: Split,
+    /// First document.
+    pub document_first: u64,
+    /// Documents.
+    pub documents: u64,
+    /// First token.
+    pub token_first: u64,
+    /// Tokens, separators included.
+    pub tokens: u64,
+}
+
+/// `shards/<experiment>/index.json`: all shards of an experiment, written by the server when the last one is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShardIndex {
+    /// Domains of the clustering.
+    pub domains: u32,
+    /// Entries of the tokenizer.
+    pub vocab_size: u32,
+    /// Id of the separator token.
+    pub separator_id: u32,
+    /// The shards, by input file.
+    pub shards: Vec<ShardResult>,
+}
+
+/// Weights over domains from which a branch draws; versioned, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Mixture {
+    /// Version; part of the data order.
+    pub version: u32,
+    /// Domain numbers and weights (positive, need not sum to 1), by domain.
+    pub weights: Vec<DomainWeight>,
+    /// For the random-split control: only the windows of one part of a random partition.
+    #[serde(default)]
+    pub part: Option<MixturePart>,
+}
+
+/// One weight of a mixture.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DomainWeight {
+    /// Domain number.
+    pub domain: u32,
+    /// Share of windows, relative to the other weights.
+    pub weight: f64,
+}
+
+/// Part `index` of a random partition of all windows into `of` parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MixturePart {
+    /// 0 to `of` − 1.
+    pub index: u32,
+    /// Number of parts.
+    pub of: u32,
+    /// Seed of the partition, the same for all parts.
+    pub seed: u64,
+}
+
+/// Trains one branch from its parent to its last step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The branch.
+    pub branch_id: BranchId,
+    /// Its name, for logs.
+    pub branch: String,
+    /// Weights at step 0.
+    pub start: TrainStart,
+    /// Last committed checkpoint of this branch, where an earlier attempt left one.
+    pub resume: Option<CheckpointRef>,
+    /// `tokenizer.json`, copied into each checkpoint.
+    pub tokenizer: StorageKey,
+    /// The shard index.
+    pub shards: StorageKey,
+    /// Tokens of one window.
+    pub sequence_length: u32,
+    /// What to draw from.
+    pub mixture: Mixture,
+    /// How often one domain may be read.
+    pub epochs_max: f64,
+    /// Optimiser steps from the parent to the end.
+    pub steps: u64,
+    /// Everything else.
+    pub training: TrainingSpec,
+    /// Folder for checkpoints; the worker appends `/<step, 8 digits>-f<fence>`.
+    pub output: StorageKey,
+}
+
+/// Weights at step 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TrainStart {
+    /// Random weights.
+    Init(InitModel),
+    /// A checkpoint of Senmon.
+    Checkpoint(CheckpointRef),
+    /// A Hugging Face folder outside the store (a seed that somebody else trained).
+    Folder(ModelFolder),
+}
+
+/// Random weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InitModel {
+    /// Shape, `vocab_size` filled in.
+    pub model: ModelSpec,
+}
+
+/// A committed checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointRef {
+    /// The row.
+    pub id: CheckpointId,
+    /// The folder.
+    pub folder: StorageKey,
+    /// SHA-256 of its `manifest.json`.
+    pub manifest_sha256: String,
+    /// Step it was taken at.
+    pub step: u64,
+}
+
+/// A folder on a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModelFolder {
+    /// Absolute path.
+    pub path: String,
+}
+
+/// A finished branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainResult {
+    /// Steps of the branch.
+    pub steps: u64,
+    /// Tokens trained by the branch over its whole life.
+    pub tokens: u64,
+    /// Loss of the last reported point, nats per token.
+    pub loss_last: Option<f64>,
+}
+
+/// Scores one checkpoint on every domain's held-out documents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluateJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The evaluation's row.
+    pub evaluation_id: EvaluationId,
+    /// The checkpoint.
+    pub checkpoint: CheckpointRef,
+    /// The shard index.
+    pub shards: StorageKey,
+    /// Tokens of one window.
+    pub sequence_length: u32,
+    /// Documents of each domain, at most.
+    pub documents_per_domain: u32,
+    /// Number format.
+    pub precision: crate::spec::Precision,
+    /// Folder for `logprobs.safetensors`; the worker appends `/f<fence>`.
+    pub output: StorageKey,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluateResult {
+    /// Folder with the cached log-probabilities of every scored token.
+    pub folder: StorageKey,
+    /// SHA-256 of `logprobs.safetensors`.
+    pub sha256: String,
+    /// Loss on the reported half of each domain's held-out documents.
+    pub domains: Vec<DomainLoss>,
+}
+
+/// Held-out loss on one domain.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DomainLoss {
+    /// Domain number.
+    pub domain: u32,
+    /// Documents scored.
+    pub documents: u64,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Mean negative log-likelihood, nats per token. 0 when no token was scored.
+    pub loss: f64,
+}
+
+/// Averages weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MergeJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The branch that stands for the result.
+    pub branch_id: BranchId,
+    /// The members.
+    pub members: Vec<MergeMember>,
+    /// `tokenizer.json`, copied beside the weights.
+    pub tokenizer: StorageKey,
+    /// Folder for the checkpoint; the worker appends `/00000000-f<fence>`.
+    pub output: StorageKey,
+}
+
+/// One member of a weight average.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MergeMember {
+    /// The checkpoint.
+    pub checkpoint: CheckpointRef,
+    /// Its weight, relative to the others'.
+    pub weight: f64,
+}
+
+/// Mixes the probabilities of several experts from their cached scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnsembleJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The evaluation's row.
+    pub evaluation_id: EvaluationId,
+    /// The members.
+    pub members: Vec<EnsembleMember>,
+    /// How members are weighted.
+    pub routing: Routing,
+    /// The shard index.
+    pub shards: StorageKey,
+    /// `tokenizer.json`: the router reads the text before each token.
+    pub tokenizer: StorageKey,
+    /// Folder of the router artefact.
+    pub router: StorageKey,
+    /// As in the members' evaluations.
+    pub documents_per_domain: u32,
+    /// Tokens between two looks of the router.
+    pub route_every_tokens: u32,
+    /// Numbers of experts to measure.
+    pub top_k: Vec<u32>,
+    /// Temperatures to try.
+    pub temperatures: Vec<f64>,
+}
+
+/// One member of an ensemble.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnsembleMember {
+    /// Name of the branch.
+    pub branch: String,
+    /// Its domain, for routed mixing.
+    pub domain: Option<u32>,
+    /// Folder of its evaluation.
+    pub scores: StorageKey,
+    /// SHA-256 of `logprobs.safetensors` there.
+    pub sha256: String,
+}
+
+/// How members are weighted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Routing {
+    /// `exp(−d²/T)` over the nearest centres of the text so far; uniform before the first token.
+    Router,
+    /// The same weight for every member.
+    Uniform,
+}
+
+/// What an ensemble reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnsembleResult {
+    /// One line for each number of experts.
+    pub lines: Vec<EnsembleLine>,
+}
+
+/// The ensemble at one number of experts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnsembleLine {
+    /// Experts mixed for each token.
+    pub top_k: u32,
+    /// Temperature with the lowest loss on the calibration half. None for uniform mixing.
+    pub temperature: Option<f64>,
+    /// Loss on the reported half at that temperature.
+    pub domains: Vec<DomainLoss>,
+    /// The whole temperature curve, calibration half.
+    pub curve: Vec<TemperaturePoint>,
+}
+
+/// One point of a temperature curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TemperaturePoint {
+    /// Temperature.
+    pub temperature: f64,
+    /// Mean negative log-likelihood, nats per token.
+    pub loss: f64,
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named after the variants of JobSpec")]
+pub enum JobResult {
+    Shard(ShardResult),
+    Train(TrainResult),
+    Evaluate(EvaluateResult),
+    Merge(MergeResult),
+    Ensemble(EnsembleResult),
+}
+
+/// A finished merge; its checkpoint was committed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MergeResult {
+    /// Members averaged.
+    pub members: u64,
+}
+
+/// Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TerminationReason {
+    /// The lease ran out without a heartbeat.
+    WorkerLost,
+    /// The worker was told to give the job back (pause, preemption, drain) and did.
+    Released,
+    /// A person cancelled it.
+    Cancelled,
+    /// The settings cannot work (unknown tensor, tokens beyond the vocabulary, budget beyond the epochs, …).
+    InvalidInput,
+    /// A file of the store is missing, short or altered.
+    CorruptData,
+    /// The device or the machine has too little memory.
+    OutOfMemory,
+    /// The store or the disk refused to write.
+    StorageFailure,
+    /// The loss or a gradient was not finite for too many steps in a row.
+    NonFiniteLoss,
+    /// Anything else the worker's code reported.
+    InternalError,
+}
+
+impl TerminationReason {
+    /// Whether the experiment's own budget of restarts pays for it (otherwise the infrastructure's does).
+    #[must_use]
+    pub fn is_users_fault(self) -> bool {
+        matches!(self, Self::InvalidInput | Self::OutOfMemory | Self::NonFiniteLoss)
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        !matches!(self, Self::Cancelled | Self::InvalidInput)
+    }
+
+    /// One sentence of advice.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::WorkerLost => "The worker stopped answering; the job goes on elsewhere from its last checkpoint.",
+            Self::Released => "The job was given back on request and waits for a slot.",
+            Self::Cancelled => "Somebody cancelled it; fork the branch to go on from its last checkpoint.",
+            Self::InvalidInput => "Change the setting that the message names and submit again.",
+            Self::CorruptData => {
+                "Verify the checkpoint or shard that the message names; an earlier one is used if there is one."
+            }
+            Self::OutOfMemory => {
+                "Lower training.micro_batch_windows or data.sequence_length, or use a device with more memory."
+            }
+            Self::StorageFailure => "Make room in the store or mend the disk; the job is tried again.",
+            Self::NonFiniteLoss => {
+                "Lower training.learning_rate or training.clip_norm, or look at the data of the steps named."
+            }
+            Self::InternalError => {
+                "Look at the log of the attempt; if it happens on one worker only, drain that worker."
+            }
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Outcome {
+    /// With a result.
+    Completed(CompletedOutcome),
+    /// Without one.
+    Ended(EndedOutcome),
+}
+
+/// An attempt with a result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CompletedOutcome {
+    /// The result.
+    pub result: JobResult,
+}
+
+/// An attempt without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndedOutcome {
+    /// Why.
+    pub reason: TerminationReason,
+    /// What exactly, in one or two sentences.
+    pub message: String,
+}
+
+/// A checkpoint that a worker wrote and asks to commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WrittenCheckpoint {
+    /// Chosen by the worker, so that a repeated request is the same request.
+    pub id: CheckpointId,
+    /// The folder; its manifest is complete.
+    pub folder: StorageKey,
+    /// SHA-256 of `manifest.json`.
+    pub manifest_sha256: String,
+    /// What the manifest says.
+    pub meta: CheckpointMeta,
+}

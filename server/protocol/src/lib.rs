@@ -1,0 +1,24 @@
+//! What the server, the workers, the `senmon` command and the dashboard say to each other.
+//!
+//! Types and ids, with the checks that a type can make of itself. Never does I/O, never reads a clock,
+//! never decides what happens next.
+//!
+//! Reading order: [`ids`], [`spec`] (the experiment file), [`job`] (units of work and their results),
+//! [`worker`] (the protocol of a worker daemon), [`view`] (what people and scripts read), [`report`].
+
+pub mod checkpoint;
+pub mod clustering;
+pub mod corpus;
+pub mod ids;
+pub mod job;
+pub mod model;
+pub mod plan;
+pub mod problem;
+pub mod report;
+pub mod spec;
+pub mod tokens;
+pub mod view;
+pub mod worker;
+
+/// Version of the worker protocol. A worker of another version is refused at enrolment with both numbers.
+pub const WORKER_PROTOCOL_VERSION: u32 = 1;

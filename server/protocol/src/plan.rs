@@ -1,0 +1,82 @@
+//! `senmon plan FILE`: what an experiment would do, before anything runs.
+
+use crate::{problem::Fault, spec::ExperimentSpec, view::BranchRole};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST /api/v1/plan`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The experiment file.
+    pub experiment: ExperimentSpec,
+    /// Accelerators (or CPU slots) that work side by side; those of the fleet when absent.
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// Peak of one of them in FLOP/s (989e12 for an H100 in bf16, dense). Needed where nothing was measured yet.
+    #[serde(default)]
+    pub peak_flops: Option<f64>,
+    /// Share of that peak that training reaches: 0.4 is usual.
+    #[serde(default)]
+    pub utilisation: Option<f64>,
+    /// Tokens per second of one slot, instead of the two above.
+    #[serde(default)]
+    pub tokens_per_second: Option<f64>,
+    /// Days at hand: the answer then says how many tokens fit.
+    #[serde(default)]
+    pub days: Option<f64>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanView {
+    /// The branches, parents before children.
+    pub branches: Vec<PlannedBranch>,
+    /// Tokens of all branches.
+    pub tokens: u64,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// FLOPs per trained token.
+    pub flops_per_token: f64,
+    /// Tokens per second of one slot.
+    pub tokens_per_second: Option<f64>,
+    /// Where that figure comes from, in words.
+    pub throughput_source: String,
+    /// Slots assumed.
+    pub slots: u32,
+    /// Wall time in seconds with those slots, parents before children.
+    pub seconds: Option<f64>,
+    /// Bytes of the checkpoints that stay.
+    pub checkpoint_bytes: u64,
+    /// Bytes of one resumable checkpoint.
+    pub checkpoint_bytes_each: u64,
+    /// Tokens that fit in the days at hand.
+    pub tokens_in_days: Option<u64>,
+    /// Tokens of the corpus: counted where it is sharded, else estimated from its bytes.
+    pub corpus_tokens: Option<u64>,
+    /// What would be refused.
+    pub refused: Vec<Fault>,
+    /// What is allowed but worth a look.
+    pub warnings: Vec<Fault>,
+}
+
+/// One branch of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedBranch {
+    /// Name.
+    pub name: String,
+    /// What it is for.
+    pub role: BranchRole,
+    /// Name of its parent.
+    pub parent: Option<String>,
+    /// Its domain.
+    pub domain: Option<u32>,
+    /// Tokens.
+    pub tokens: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Seconds on its slots.
+    pub seconds: Option<f64>,
+    /// Bytes of its checkpoints.
+    pub checkpoint_bytes: u64,
+}

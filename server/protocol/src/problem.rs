@@ -1,0 +1,35 @@
+//! The one error body of the API: RFC 9457 `application/problem+json`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Body of every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `/problems/<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Stable word for scripts: `invalid_input`, `not_found`, `stale_fence`, `conflict`, `unauthenticated`, …
+    pub code: String,
+    /// The kind of problem in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened this time: the field or file, what was found, what is accepted.
+    pub detail: String,
+    /// Every fault of the input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<Fault>,
+    /// Id of the request, to quote.
+    #[serde(default)]
+    pub request_id: String,
+}
+
+/// One fault of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// Path in the file or body: `plan[0].tokens`.
+    pub path: String,
+    /// What was found and what is accepted.
+    pub message: String,
+}

@@ -1,0 +1,645 @@
+//! What people and scripts read and ask for: experiments, branches, workers, metrics, events.
+
+use crate::{
+    checkpoint::{CheckpointKind, CheckpointMeta},
+    ids::{
+        AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId,
+        StorageKey, TokenId, WorkerId,
+    },
+    job::{JobKind, Mixture, TerminationReason},
+    spec::{ExperimentSpec, TrainingSpec},
+    worker::SlotInfo,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The items, in the list's order.
+    pub items: Vec<T>,
+    /// Give this as `cursor` to get the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// State of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExperimentState {
+    /// Going on, or waiting for workers.
+    Running,
+    /// Paused by a person; branches are released at their next step.
+    Paused,
+    /// Report written.
+    Completed,
+    /// Stopped by a failure; see `problem`.
+    Failed,
+    /// Stopped by a person.
+    Cancelled,
+}
+
+/// A stage of an experiment's life, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Clustering and tokenizer.
+    Discover,
+    /// Input files to shards.
+    Shard,
+    /// The seed.
+    Seed,
+    /// Experts, controls, chains, trees.
+    Branches,
+    /// Weight average.
+    Merge,
+    /// Scores of every expert and control on every domain, then the ensembles.
+    Evaluate,
+    /// The report.
+    Report,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Discover, Self::Shard, Self::Seed, Self::Branches, Self::Merge, Self::Evaluate, Self::Report];
+}
+
+/// Progress of one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StageProgress {
+    /// The stage.
+    pub stage: Stage,
+    /// Where it stands.
+    pub state: StageState,
+    /// Units done: files, tokens, evaluations, …
+    pub done: u64,
+    /// Units in all; 0 while unknown.
+    pub total: u64,
+    /// The unit, for people: `files`, `tokens`, `evaluations`, `documents`.
+    pub unit: String,
+    /// When it began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Seconds left, from the rate so far.
+    pub seconds_left: Option<f64>,
+}
+
+/// Where a stage stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StageState {
+    /// Not begun.
+    Waiting,
+    /// Going on.
+    Running,
+    /// Done.
+    Done,
+    /// Nothing to do in this experiment.
+    Skipped,
+    /// Ended by a failure.
+    Failed,
+}
+
+/// An experiment in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentSummary {
+    /// Id.
+    pub id: ExperimentId,
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: Vec<String>,
+    /// State.
+    pub state: ExperimentState,
+    /// Why it failed, in sentences.
+    pub problem: Option<String>,
+    /// 0 to 100.
+    pub priority: u8,
+    /// The stages.
+    pub stages: Vec<StageProgress>,
+    /// Tokens trained by all branches.
+    pub tokens_done: u64,
+    /// Token budget of all branches (an estimate until the shards are known).
+    pub tokens_total: u64,
+    /// Ensemble perplexity over dense perplexity − 1, in percent (negative is better), once known.
+    pub ensemble_vs_dense_percent: Option<f64>,
+    /// Seconds left, once the rate is known.
+    pub seconds_left: Option<f64>,
+    /// Name of the token that submitted it.
+    pub owner: String,
+    /// When it was submitted.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// One experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentView {
+    /// What the list shows.
+    #[serde(flatten)]
+    pub summary: ExperimentSummary,
+    /// The submission.
+    pub spec: ExperimentSpec,
+    /// The corpus.
+    pub corpus_id: CorpusId,
+    /// The clustering, once asked for.
+    pub clustering_id: Option<ClusteringId>,
+    /// The branches, parents before children.
+    pub branches: Vec<BranchView>,
+}
+
+/// What a branch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchRole {
+    /// Where the others start.
+    Seed,
+    /// An expert of the fan-out.
+    Expert,
+    /// Control: one model on the whole mixture.
+    Dense,
+    /// Control: an expert of a random part.
+    Random,
+    /// A link of a chain.
+    Chain,
+    /// A branch of a tree.
+    Tree,
+    /// The average of the experts' weights.
+    Average,
+}
+
+/// State of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchState {
+    /// Waits for its parent or an earlier stage.
+    Waiting,
+    /// Ready, waits for slots.
+    Queued,
+    /// Trains.
+    Running,
+    /// Paused by a person.
+    Paused,
+    /// Reached its last step.
+    Completed,
+    /// Ended by a failure.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+/// One branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BranchView {
+    /// Id.
+    pub id: BranchId,
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// Name, unique in the experiment: `seed`, `expert-3`, `dense`, `random-0`, `chain-2`, `average`.
+    pub name: String,
+    /// What it is for.
+    pub role: BranchRole,
+    /// Its domain, for experts and links of a chain.
+    pub domain: Option<u32>,
+    /// The branch it starts from.
+    pub parent_id: Option<BranchId>,
+    /// State.
+    pub state: BranchState,
+    /// Why it waits or failed, in one sentence.
+    pub why: Option<String>,
+    /// What it draws from.
+    pub mixture: Option<Mixture>,
+    /// Its settings.
+    pub training: Option<TrainingSpec>,
+    /// Steps so far, on the current lineage.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Tokens so far.
+    pub tokens: u64,
+    /// Token budget.
+    pub tokens_total: u64,
+    /// Last reported loss.
+    pub loss: Option<f64>,
+    /// At most 32 smoothed losses over the branch so far, for a sparkline.
+    pub sparkline: Vec<f64>,
+    /// Tokens per second of the last interval, while it runs.
+    pub tokens_per_second: Option<f64>,
+    /// Seconds spent in attempts.
+    pub wall_seconds: f64,
+    /// Seconds left, while it runs.
+    pub seconds_left: Option<f64>,
+    /// The worker that has it.
+    pub worker: Option<String>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// The last committed checkpoint.
+    pub checkpoint_id: Option<CheckpointId>,
+}
+
+/// One execution of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptView {
+    /// Id.
+    pub id: AttemptId,
+    /// The job.
+    pub job_id: JobId,
+    /// Its fence.
+    pub fence: Fence,
+    /// Name of the worker.
+    pub worker: String,
+    /// Slots taken.
+    pub slots: Vec<u16>,
+    /// Step it started from, for training.
+    pub step_start: Option<u64>,
+    /// Verdict of the exact-resume check, where it resumed.
+    pub resume_verified: Option<bool>,
+    /// When it was granted.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Why it ended without a result.
+    pub reason: Option<TerminationReason>,
+    /// What exactly.
+    pub message: Option<String>,
+    /// Advice for the reason.
+    pub advice: Option<String>,
+}
+
+/// A job in the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    /// Id.
+    pub id: JobId,
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// The branch, for training and merging.
+    pub branch_id: Option<BranchId>,
+    /// What it does, for people: `train expert-3`, `shard perl-en.jsonl`.
+    pub title: String,
+    /// Kind.
+    pub kind: JobKind,
+    /// State.
+    pub state: JobState,
+    /// Why it waits, in one sentence.
+    pub why: Option<String>,
+    /// Priority.
+    pub priority: u8,
+    /// Slots it needs.
+    pub slots: u16,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Name of the worker that has it.
+    pub worker: Option<String>,
+    /// Progress, 0 to 1, while it runs.
+    pub progress: Option<f64>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// State of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for slots.
+    Queued,
+    /// Leased to a worker.
+    Running,
+    /// Held by a person.
+    Paused,
+    /// Done.
+    Completed,
+    /// Given up.
+    Failed,
+    /// Stopped by a person.
+    Cancelled,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointView {
+    /// Id.
+    pub id: CheckpointId,
+    /// Name of the branch.
+    pub branch: String,
+    /// Name of the experiment.
+    pub experiment: String,
+    /// What the manifest says.
+    pub meta: CheckpointMeta,
+    /// The same as `meta.kind`, for filters.
+    pub kind: CheckpointKind,
+    /// The folder in the store.
+    pub folder: StorageKey,
+    /// SHA-256 of the manifest.
+    pub manifest_sha256: String,
+    /// When it was committed.
+    pub created_at: DateTime<Utc>,
+}
+
+/// An evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EvaluationView {
+    /// Id.
+    pub id: EvaluationId,
+    /// The branch scored; absent for ensembles.
+    pub branch_id: Option<BranchId>,
+    /// The checkpoint scored; absent for ensembles.
+    pub checkpoint_id: Option<CheckpointId>,
+    /// `seed`, `expert-3`, `ensemble`, `random ensemble`, …
+    pub title: String,
+    /// Whether it is done.
+    pub done: bool,
+    /// Loss on each domain, once done.
+    pub domains: Vec<crate::job::DomainLoss>,
+}
+
+/// State of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Heard of lately.
+    Alive,
+    /// Not heard of for one lease.
+    Suspect,
+    /// Not heard of for long; its jobs go elsewhere.
+    Lost,
+}
+
+/// Whether a worker is given new jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerMode {
+    /// Yes.
+    Enabled,
+    /// No; what runs is released at its next step and moves elsewhere.
+    Draining,
+    /// No.
+    Disabled,
+}
+
+/// A worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    /// Id.
+    pub id: WorkerId,
+    /// Name.
+    pub name: String,
+    /// Host name.
+    pub host: String,
+    /// Version of the program.
+    pub version: String,
+    /// State.
+    pub state: WorkerState,
+    /// Whether it is given new jobs.
+    pub mode: WorkerMode,
+    /// Its slots and what runs there.
+    pub slots: Vec<SlotView>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Bytes of the machine's memory in use.
+    pub memory_used_bytes: u64,
+    /// Share of the machine's CPU in use, 0 to 1.
+    pub cpu_share: f64,
+    /// Last heartbeat.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// A slot and what runs there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SlotView {
+    /// The slot.
+    pub slot: SlotInfo,
+    /// The job that has it.
+    pub job_id: Option<JobId>,
+    /// What the job does, for people.
+    pub title: Option<String>,
+    /// Its branch.
+    pub branch_id: Option<BranchId>,
+    /// Tokens per second.
+    pub tokens_per_second: Option<f64>,
+    /// Progress of the job, 0 to 1.
+    pub progress: Option<f64>,
+}
+
+/// The fleet in one look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FleetView {
+    /// Workers by state.
+    pub workers_alive: u32,
+    /// Workers not heard of for one lease.
+    pub workers_suspect: u32,
+    /// Workers not heard of for long.
+    pub workers_lost: u32,
+    /// Workers that drain.
+    pub workers_draining: u32,
+    /// Slots of workers that are alive.
+    pub slots: u32,
+    /// Slots with a job.
+    pub slots_busy: u32,
+    /// Jobs that wait.
+    pub jobs_queued: u32,
+    /// Tokens per second of everything that runs.
+    pub tokens_per_second: f64,
+}
+
+/// `GET /api/v1/branches/{id}/metrics`: curves, at most `points_max` points each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MetricsView {
+    /// The branch.
+    pub branch_id: BranchId,
+    /// Last step of each bucket.
+    pub steps: Vec<u64>,
+    /// Tokens of the branch at that step.
+    pub tokens: Vec<u64>,
+    /// Milliseconds since the Unix epoch at that step.
+    pub at_ms: Vec<i64>,
+    /// Curves by metric name.
+    pub series: BTreeMap<String, Curve>,
+    /// Points that a later attempt took the place of, newest attempt last.
+    pub superseded: Vec<SupersededTail>,
+    /// What happened to the branch, for marks on the axis.
+    pub events: Vec<EventView>,
+}
+
+/// One curve in buckets; null where no value of the bucket was finite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Curve {
+    /// Mean of each bucket.
+    pub mean: Vec<Option<f64>>,
+    /// Smallest of each bucket; absent when every bucket is one point.
+    pub min: Option<Vec<Option<f64>>>,
+    /// Largest of each bucket; absent when every bucket is one point.
+    pub max: Option<Vec<Option<f64>>>,
+}
+
+/// Points that a resume took back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SupersededTail {
+    /// Fence of the attempt that reported them.
+    pub fence: Fence,
+    /// Steps.
+    pub steps: Vec<u64>,
+    /// Loss.
+    pub loss: Vec<Option<f64>>,
+}
+
+/// Something that happened, in one sentence for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Grows with time; cursor of the list and of the stream.
+    pub id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// `experiment_submitted`, `stage_finished`, `attempt_started`, `attempt_ended`, `checkpoint_committed`,
+    /// `branch_paused`, `worker_lost`, …
+    pub kind: String,
+    /// `info`, `warn` or `error`.
+    pub level: String,
+    /// The sentence.
+    pub text: String,
+    /// The experiment concerned.
+    pub experiment_id: Option<ExperimentId>,
+    /// The branch concerned.
+    pub branch_id: Option<BranchId>,
+    /// The worker concerned.
+    pub worker_id: Option<WorkerId>,
+    /// The step concerned.
+    pub step: Option<u64>,
+}
+
+/// One message of `GET /api/v1/stream` (server-sent events; the event's name is the variant's). Hints: a reader
+/// that missed some asks again for what it shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StreamMessage {
+    /// New metric points.
+    Metrics(StreamMetrics),
+    /// An experiment, its stages or its branches changed.
+    Experiment(StreamExperiment),
+    /// The fleet changed.
+    Fleet(FleetView),
+    /// Something happened.
+    Event(EventView),
+}
+
+/// New points of one branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StreamMetrics {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The branch.
+    pub branch_id: BranchId,
+    /// Steps, tokens and times as in [`crate::worker::MetricBatch`].
+    pub steps: Vec<u64>,
+    /// Tokens.
+    pub tokens: Vec<u64>,
+    /// Times.
+    pub at_ms: Vec<i64>,
+    /// Values by metric name.
+    pub series: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// An experiment changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamExperiment {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+}
+
+/// `GET /api/v1/attempts/{id}/logs` and `/branches/{id}/logs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogsView {
+    /// Lines, oldest first.
+    pub lines: Vec<crate::worker::LogLine>,
+    /// Give this as `after` to go on.
+    pub next_after: i64,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Read everything but tokens.
+    Viewer,
+    /// Submit and steer experiments too.
+    User,
+    /// Manage workers and tokens too.
+    Admin,
+    /// The worker protocol alone.
+    Worker,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Id.
+    pub id: TokenId,
+    /// Name.
+    pub name: String,
+    /// Role.
+    pub role: Role,
+    /// First characters, to tell tokens apart.
+    pub prefix: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last used, to the minute.
+    pub used_at: Option<DateTime<Utc>>,
+}
+
+/// `POST /api/v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// Name for people.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Answer to [`CreateToken`]: the only time the secret is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreatedToken {
+    /// The token's row.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// The secret.
+    pub secret: String,
+}
+
+/// `POST /api/v1/session`: signs a browser in with a token, or with the one-time code of the first start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// A bearer token, or a one-time code.
+    pub token: String,
+}
+
+/// `GET /api/v1/session`: who is asking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Name of the token.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Version of the server.
+    pub version: String,
+}
+
+/// `POST /api/v1/branches/{id}/fork`: a new branch from a branch's last checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForkBranch {
+    /// Name of the new branch.
+    pub name: String,
+    /// Its token budget.
+    pub tokens: crate::tokens::Tokens,
+    /// Weights over domain numbers; the branch's own mixture when absent.
+    #[serde(default)]
+    pub mixture: Option<BTreeMap<u32, f64>>,
+}

@@ -1,0 +1,2 @@
+fn main() {}
+use tch as _;
