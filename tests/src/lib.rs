@@ -1,1 +1,10 @@
-//! Tests.
+//! The world of the integration tests: a real server with a Postgres of its own, real workers, real files.
+//! Never fakes a part that can run.
+
+pub mod client;
+pub mod corpus;
+pub mod process;
+pub mod spec;
+pub mod world;
+
+pub use world::{World, WorldOptions};

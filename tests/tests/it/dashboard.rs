@@ -1,0 +1,31 @@
+//! The dashboard in real Chromium: sign-in, a live curve that grows, the report; no console error.
+
+use anyhow::{Context, Result, ensure};
+use senmon_tests::{World, WorldOptions, process::repository, spec};
+use std::{process::Command, time::Duration};
+
+#[tokio::test]
+async fn the_dashboard_shows_a_living_experiment() -> Result<()> {
+    let world = World::start(WorldOptions::default()).await?;
+    let mut experiment = spec::small();
+    // The seed lasts long enough for the page to see it grow.
+    experiment.seed = serde_json::from_value(serde_json::json!({ "kind": "train", "tokens": 409_600 }))?;
+    experiment.data.epochs_max = 1000.0;
+    let id = world.submit(&experiment).await?.summary.id;
+    let (base, token) = (world.api.base().to_owned(), world.api.token().to_owned());
+    let browser = tokio::task::spawn_blocking(move || {
+        Command::new("node")
+            .arg("e2e/dashboard.e2e.mjs")
+            .current_dir(repository().join("web"))
+            .env("SENMON_URL", base)
+            .env("SENMON_TOKEN", token)
+            .env("SENMON_EXPERIMENT", id.to_string())
+            .output()
+    });
+    let output = browser.await?.context("start node")?;
+    let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{text}");
+    ensure!(text.contains(" passed, 0 failed"), "{text}");
+    world.completed(id, Duration::from_secs(240)).await?;
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Processes are killed; nothing acknowledged is lost, and training ends with the same bits.
+
+use anyhow::{Context, Result};
+use senmon_protocol::{
+    ids::{BranchId, ExperimentId},
+    view::{AttemptView, BranchState, BranchView, CheckpointView, MetricsView, Page},
+};
+use senmon_tests::{World, WorldOptions, spec};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(240);
+const SEED_TOKENS: u64 = 409_600; // 800 steps of 512 tokens: long enough to be killed in the middle
+
+#[tokio::test]
+async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
+    let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
+    let calm = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let calm_digest = seed_digest(&world, calm).await?;
+
+    let stormy = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    for kill in 1..=2 {
+        let step = kill * 200;
+        world
+            .until(LIMIT, "the seed trains", async || Ok((seed(&world, stormy).await?.step >= step).then_some(())))
+            .await?;
+        world.kill_worker(0);
+        world.start_worker(0)?;
+    }
+    assert_eq!(seed_digest(&world, stormy).await?, calm_digest, "the killed training ended with other bits");
+
+    let branch = seed(&world, stormy).await?;
+    let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", branch.id)).await?;
+    assert!(attempts.len() >= 3, "{attempts:?}");
+    assert!(attempts.windows(2).all(|pair| pair[0].fence.max(pair[1].fence) > pair[0].fence.min(pair[1].fence)));
+    let resumed: Vec<_> = attempts.iter().filter(|a| a.step_start.is_some_and(|step| step > 0)).collect();
+    assert!(!resumed.is_empty() && resumed.iter().all(|a| a.resume_verified == Some(true)), "{attempts:?}");
+    check_one_value_per_step(&world, branch.id).await
+}
+
+#[tokio::test]
+async fn a_killed_server_loses_nothing() -> Result<()> {
+    let mut world = World::start(WorldOptions { slots: 1, lease_ttl_ms: 10_000, ..WorldOptions::default() }).await?;
+    let id = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    world.until(LIMIT, "the seed trains", async || Ok((seed(&world, id).await?.step >= 100).then_some(()))).await?;
+    world.kill_server();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.start_server().await?;
+    seed_digest(&world, id).await?;
+    let branch = seed(&world, id).await?;
+    assert_eq!(branch.attempts, 1, "the worker trained on through the outage: {branch:?}");
+    check_one_value_per_step(&world, branch.id).await
+}
+
+#[tokio::test]
+async fn a_branch_is_paused_and_goes_on() -> Result<()> {
+    let world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
+    let id = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    world.until(LIMIT, "the seed trains", async || Ok((seed(&world, id).await?.step >= 50).then_some(()))).await?;
+    let branch = seed(&world, id).await?;
+    let _: serde_json::Value = world.api.post(&format!("/api/v1/branches/{}/pause", branch.id), &()).await?;
+    let paused = world
+        .until(LIMIT, "the branch is paused", async || {
+            let branch = seed(&world, id).await?;
+            Ok((branch.state == BranchState::Paused && branch.worker.is_none()).then_some(branch))
+        })
+        .await?;
+    assert!(paused.checkpoint_id.is_some() && paused.step < paused.steps, "{paused:?}");
+    let _: serde_json::Value = world.api.post(&format!("/api/v1/branches/{}/resume", branch.id), &()).await?;
+    seed_digest(&world, id).await?;
+    check_one_value_per_step(&world, branch.id).await
+}
+
+async fn seed(world: &World, id: ExperimentId) -> Result<BranchView> {
+    let experiment = world.experiment(id).await?;
+    Ok(experiment.branches.into_iter().find(|b| b.name == "seed").unwrap_or_else(|| waiting(id)))
+}
+
+/// Before discovery is done there is no branch yet.
+fn waiting(id: ExperimentId) -> BranchView {
+    serde_json::from_value(serde_json::json!({
+        "id": BranchId::new(), "experiment_id": id, "name": "seed", "role": "seed", "state": "waiting", "step": 0,
+        "steps": 0, "tokens": 0, "tokens_total": 0, "sparkline": [], "wall_seconds": 0.0, "attempts": 0
+    }))
+    .expect("a branch")
+}
+
+/// Waits for the seed's last step; the digest of its final state.
+async fn seed_digest(world: &World, id: ExperimentId) -> Result<String> {
+    let branch = world
+        .until(LIMIT, "the seed is done", async || {
+            let branch = seed(world, id).await?;
+            anyhow::ensure!(branch.state != BranchState::Failed, "the seed failed: {branch:?}");
+            Ok((branch.state == BranchState::Completed).then_some(branch))
+        })
+        .await?;
+    let id = branch.checkpoint_id.context("a finished branch has a checkpoint")?;
+    let checkpoint: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
+    assert_eq!(checkpoint.meta.step, branch.steps);
+    let page: Page<CheckpointView> =
+        world.api.get(&format!("/api/v1/checkpoints?branch_id={}&limit=200", branch.id)).await?;
+    assert!(page.items.iter().any(|c| c.id == id));
+    Ok(checkpoint.meta.state_sha256)
+}
+
+async fn check_one_value_per_step(world: &World, branch: BranchId) -> Result<()> {
+    let metrics: MetricsView = world.api.get(&format!("/api/v1/branches/{branch}/metrics?points_max=5000")).await?;
+    let expected: Vec<u64> = (1..=800).filter(|step| step % 5 == 0).collect();
+    assert_eq!(metrics.steps, expected, "one current value per reported step");
+    assert!(metrics.tokens.iter().zip(&metrics.steps).all(|(tokens, step)| *tokens == step * 512));
+    Ok(())
+}

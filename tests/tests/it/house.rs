@@ -1,0 +1,103 @@
+//! The house rules that a compiler does not check.
+
+use anyhow::Result;
+use senmon_tests::process::repository;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Lines of code in one file before it has more than one purpose.
+const LINES_MAX: usize = 500;
+
+#[test]
+fn decisions_are_pure() -> Result<()> {
+    let words =
+        ["async fn", ".await", "sqlx::", "axum::", "tokio::", "Utc::now", "Instant::now", "SystemTime", "env::var"];
+    check_absent("server/src/domain", &words)?;
+    check_absent("server/corpus/src", &["async fn", ".await", "reqwest", "Utc::now", "SystemTime"])
+}
+
+#[test]
+fn sql_lives_in_db_alone() -> Result<()> {
+    for file in rust_files(&repository().join("server/src"))? {
+        let path = file.display().to_string();
+        if path.contains("/db/") || path.contains("/db.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file)?;
+        for word in ["sqlx::query", "query!(", "query_as!(", "query_scalar!("] {
+            assert!(!text.contains(word), "{path} contains {word}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_engine_knows_no_network() -> Result<()> {
+    check_absent("worker/src/train", &["reqwest", "tokio::", ".await"])
+}
+
+#[test]
+fn no_file_is_too_long_and_each_says_what_it_is_for() -> Result<()> {
+    for folder in ["server", "worker", "tests"] {
+        for file in rust_files(&repository().join(folder))? {
+            let text = fs::read_to_string(&file)?;
+            let lines = text.lines().count();
+            assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
+            let first = text.lines().next().unwrap_or_default();
+            assert!(first.starts_with("//!"), "{} does not say what it is for", file.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_column_has_a_comment() -> Result<()> {
+    for entry in fs::read_dir(repository().join("migrations"))? {
+        let path = entry?.path();
+        let sql = fs::read_to_string(&path)?;
+        for table in sql.split("CREATE TABLE ").skip(1) {
+            let name = table.split([' ', '(', '\n']).next().unwrap_or_default();
+            assert!(sql.contains(&format!("COMMENT ON TABLE {name} ")), "{}: {name}", path.display());
+            let body = table.split("\n)").next().unwrap_or_default();
+            for column in body.lines().skip(1).filter_map(column_name) {
+                let comment = format!("COMMENT ON COLUMN {name}.{column} ");
+                assert!(sql.contains(&comment), "{}: {name}.{column} has no comment", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The name, where a line of a CREATE TABLE declares a column: four spaces and a lower-case word.
+fn column_name(line: &str) -> Option<&str> {
+    let word = line.strip_prefix("    ")?.split(' ').next()?;
+    let is_name = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit());
+    is_name.then_some(word)
+}
+
+fn check_absent(folder: &str, words: &[&str]) -> Result<()> {
+    for file in rust_files(&repository().join(folder))? {
+        let text = fs::read_to_string(&file)?;
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            let found = words.iter().find(|word| line.contains(**word));
+            assert!(found.is_none(), "{} contains {}: {line}", file.display(), found.unwrap_or(&""));
+        }
+    }
+    Ok(())
+}
+
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

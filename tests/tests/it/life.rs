@@ -1,0 +1,155 @@
+//! A full small experiment through real processes.
+
+use anyhow::Result;
+use senmon_protocol::{
+    checkpoint::{CheckpointKind, Manifest},
+    plan::PlanView,
+    report::Report,
+    view::{BranchRole, BranchState, CheckpointView, ExperimentView, MetricsView, Page, Stage, StageState},
+};
+use senmon_tests::{World, WorldOptions, spec};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+const LIMIT: Duration = Duration::from_secs(240);
+
+#[tokio::test]
+async fn an_experiment_passes_through_every_stage() -> Result<()> {
+    let world = World::start(WorldOptions::default()).await?;
+    let submitted = world.submit(&spec::small()).await?;
+    let done = world.completed(submitted.summary.id, LIMIT).await?;
+    check_stages(&done);
+    check_branches(&done);
+    check_curves(&world, &done).await?;
+    check_checkpoints(&world, &done).await?;
+    let report: Report = world.api.get(&format!("/api/v1/experiments/{}/report", done.summary.id)).await?;
+    check_report(&done, &report);
+
+    // A second experiment with other settings, while the server runs; the clustering is the first one's.
+    let mut second = spec::small();
+    second.name = "second".into();
+    second.controls.random_split = false;
+    second.weight_average = false;
+    second.plan.truncate(1);
+    second.training.learning_rate = 0.001;
+    let second = world.submit(&second).await?;
+    let second = world.completed(second.summary.id, LIMIT).await?;
+    assert_eq!(second.clustering_id, done.clustering_id);
+    let merge = second.summary.stages.iter().find(|s| s.stage == Stage::Merge).expect("a merge stage");
+    assert_eq!(merge.state, StageState::Skipped);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_before_anything_runs() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, ..WorldOptions::default() }).await?;
+    let request = serde_json::json!({ "experiment": spec::small(), "slots": 2, "tokens_per_second": 10_000.0 });
+    let plan: PlanView = world.api.post("/api/v1/plan", &request).await?;
+    assert_eq!(plan.refused, vec![]);
+    let tokens: u64 = plan.branches.iter().map(|b| b.tokens).sum();
+    assert_eq!(plan.tokens, tokens);
+    let experts: Vec<_> = plan.branches.iter().filter(|b| b.role == BranchRole::Expert).collect();
+    assert_eq!(experts.len(), 3);
+    assert!(plan.seconds.is_some_and(|seconds| seconds >= 40_960.0 / 10_000.0));
+    let page: Page<senmon_protocol::view::ExperimentSummary> = world.api.get("/api/v1/experiments").await?;
+    assert!(page.items.is_empty(), "a plan left an experiment behind");
+    Ok(())
+}
+
+fn check_stages(done: &ExperimentView) {
+    for stage in &done.summary.stages {
+        assert_eq!(stage.state, StageState::Done, "{stage:?}");
+    }
+    assert_eq!(done.summary.tokens_done, done.summary.tokens_total);
+    assert!(done.summary.ensemble_vs_dense_percent.is_some());
+}
+
+fn check_branches(done: &ExperimentView) {
+    let mut roles = BTreeMap::new();
+    for branch in &done.branches {
+        assert_eq!(branch.state, BranchState::Completed, "{}", branch.name);
+        assert!(branch.checkpoint_id.is_some(), "{} left no checkpoint", branch.name);
+        *roles.entry(branch.role).or_insert(0) += 1;
+    }
+    let expected = [
+        (BranchRole::Seed, 1),
+        (BranchRole::Expert, 3),
+        (BranchRole::Dense, 1),
+        (BranchRole::Random, 3),
+        (BranchRole::Chain, 2),
+        (BranchRole::Average, 1),
+    ];
+    assert_eq!(roles, BTreeMap::from(expected));
+}
+
+async fn check_curves(world: &World, done: &ExperimentView) -> Result<()> {
+    for branch in done.branches.iter().filter(|b| b.role != BranchRole::Average) {
+        let metrics: MetricsView = world.api.get(&format!("/api/v1/branches/{}/metrics", branch.id)).await?;
+        let expected: Vec<u64> = (1..=branch.steps).filter(|s| s % 5 == 0 || *s == branch.steps).collect();
+        assert_eq!(metrics.steps, expected, "{}: one value a reported step", branch.name);
+        let loss = &metrics.series["train/loss"].mean;
+        assert!(loss.iter().all(Option::is_some), "{}: {loss:?}", branch.name);
+        if branch.role == BranchRole::Seed {
+            let [first, last] = [loss[0], loss[loss.len() - 1]].map(|l| l.expect("checked above"));
+            assert!(last < first, "the seed's loss did not fall: {first} → {last}");
+        }
+    }
+    Ok(())
+}
+
+/// Every committed folder is whole: sizes and hashes as its manifest says, and the manifest's hash as the row says.
+async fn check_checkpoints(world: &World, done: &ExperimentView) -> Result<()> {
+    let path = format!("/api/v1/checkpoints?experiment_id={}&limit=200", done.summary.id);
+    let page: Page<CheckpointView> = world.api.get(&path).await?;
+    assert!(page.items.len() >= done.branches.len());
+    for checkpoint in &page.items {
+        let folder = world.path("server/storage").join(checkpoint.folder.as_str());
+        let text = fs::read(folder.join("manifest.json"))?;
+        assert_eq!(hex(&text), checkpoint.manifest_sha256);
+        let manifest: Manifest = serde_json::from_slice(&text)?;
+        assert_eq!(manifest.meta, checkpoint.meta);
+        for (name, entry) in &manifest.files {
+            let bytes = fs::read(folder.join(name))?;
+            assert_eq!((bytes.len() as u64, hex(&bytes)), (entry.bytes, entry.sha256.clone()), "{name}");
+        }
+        let needed: &[&str] = match checkpoint.kind {
+            CheckpointKind::Resumable => &["config.json", "tokenizer.json", "model.safetensors", "trainer.json"],
+            CheckpointKind::Weights => &["config.json", "tokenizer.json", "model.safetensors"],
+        };
+        for name in needed {
+            assert!(Path::new(&folder).join(name).exists(), "{name} is missing in {}", checkpoint.folder);
+        }
+    }
+    Ok(())
+}
+
+fn check_report(done: &ExperimentView, report: &Report) {
+    let keys: Vec<_> = report.contestants.iter().map(|c| c.key.as_str()).collect();
+    for key in ["seed", "dense", "random_ensemble", "best_expert", "average", "ensemble_top_1", "ensemble_top_2"] {
+        assert!(keys.contains(&key), "{key} is missing among {keys:?}");
+    }
+    for contestant in &report.contestants {
+        assert!((contestant.perplexity.ln() - contestant.loss).abs() < 1e-6, "{}", contestant.key);
+        let tokens: u64 = contestant.domains.iter().map(|d| d.tokens).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand tokens")]
+        let mean = contestant.domains.iter().map(|d| d.loss * d.tokens as f64).sum::<f64>() / tokens as f64;
+        assert!((mean - contestant.loss).abs() < 1e-6, "{}: {mean} and {}", contestant.key, contestant.loss);
+    }
+    // All were scored on the same tokens.
+    let tokens = |c: &senmon_protocol::report::Contestant| c.domains.iter().map(|d| d.tokens).collect::<Vec<_>>();
+    assert!(report.contestants.windows(2).all(|pair| tokens(&pair[0]) == tokens(&pair[1])));
+    let scored = done.branches.len();
+    assert_eq!(report.matrix.len(), scored, "every branch is a row of the matrix");
+    assert!(report.matrix.iter().all(|row| row.domains.len() == 3));
+    assert_eq!(report.domains.len(), 3);
+    assert!(report.clustering.source_nmi.is_some());
+    assert_eq!(report.chains.len(), 1);
+    assert_eq!(report.chains[0].links.len(), 2);
+    assert!(
+        report.costs.iter().filter(|c| c.role != BranchRole::Average).all(|c| c.tokens > 0 && c.wall_seconds > 0.0)
+    );
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

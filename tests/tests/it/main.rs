@@ -1,0 +1,8 @@
+//! The integration tests: one binary, one module a promise.
+
+mod dashboard;
+mod faults;
+mod house;
+mod life;
+mod refusals;
+mod worker_protocol;
