@@ -16,6 +16,14 @@ require() { command -v "$1" >/dev/null || fail "$1 is missing; $2"; }
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
+# Folder of the Postgres programs: the newest of the system, else the wheel's. Empty where there is none.
+postgres_bin() {
+  local found
+  found=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -1)
+  if [ -z "$found" ] && [ -x .deps/postgres/bin/initdb ]; then found=$PWD/.deps/postgres/bin/initdb; fi
+  [ -z "$found" ] || dirname "$found"
+}
+
 # Refreshes apt's lists, at most once in a script.
 apt_update() {
   [ -z "${apt_updated:-}" ] || return 0

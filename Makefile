@@ -1,0 +1,47 @@
+# Every target sets up what it needs; run them in any order, as often as you like.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-interop bench-train bench-discover lint fmt openapi sqlx clean
+
+CARGO_FLAGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
+
+setup: ## install what building needs: libtorch, Postgres, the dashboard's packages (each script says what it does)
+	@scripts/setup-rust
+	@scripts/setup-libtorch
+	@scripts/setup-postgres
+	@scripts/setup-web
+
+build: setup ## build the server, the worker and the senmon command (release)
+	@cargo build --release --locked -p senmon-server -p senmon-cli -p senmon-worker $(CARGO_FLAGS)
+
+demo: build ## the whole method on real text, here, in about ten minutes; keeps serving until Ctrl-C (DEMO_KEEP=0: exits)
+	@scripts/setup-corpus
+	@scripts/demo
+
+test: setup ## all checks and tests: format, lints, docs, generated files, web, Rust
+	@scripts/setup-rust --test
+	@scripts/setup-corpus
+	@scripts/setup-chromium
+	@scripts/test
+
+test-interop: setup ## tests against the real PyTorch and transformers (fetches gigabytes)
+	@scripts/setup-interop
+	@scripts/setup-corpus
+	@scripts/test-interop
+
+lint: ## clippy, with warnings as errors
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## format the Rust sources
+	@cargo fmt --all
+
+openapi: ## regenerate server/openapi.json and the dashboard's API types from the code
+	@scripts/generate
+
+sqlx: ## regenerate .sqlx, the checked queries' data, from migrations/ (starts a scratch Postgres)
+	@scripts/sqlx-prepare
+
+clean: ## delete what was built and the demo's data; keeps downloads (.deps)
+	@rm -rf target var/demo web/dist
