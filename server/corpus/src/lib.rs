@@ -1,1 +1,63 @@
-//! Corpus.
+//! Text to vectors to domains to tokens to windows.
+//!
+//! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
+//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
+
+pub mod discover;
+pub mod features;
+pub mod kmeans;
+pub mod megatron;
+pub mod quality;
+pub mod read;
+pub mod router;
+pub mod scan;
+pub mod shard;
+pub mod shard_set;
+
+pub mod similarity;
+pub mod snapshot;
+pub mod terms;
+pub mod tokenizer;
+pub mod windows;
+
+use sha2::{Digest, Sha256};
+use std::{io::Read, path::Path};
+
+/// SHA-256 of a file, lower-case hex.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256_file(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(hex(&hash.finalize()));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Whether a document is held out: a hash of its id alone, so the same document is on the same side in every
+/// experiment with the same fraction, and stays held out when the fraction grows.
+#[must_use]
+pub fn is_held_out(document_id: &str, fraction: f64) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "the hash is read as a fraction of 2^64")]
+    let place = xxhash_rust::xxh3::xxh3_64(document_id.as_bytes()) as f64 / u64::MAX as f64;
+    place < fraction
+}

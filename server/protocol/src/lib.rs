@@ -6,6 +6,8 @@
 //! Reading order: [`ids`], [`spec`] (the experiment file), [`job`] (units of work and their results),
 //! [`worker`] (the protocol of a worker daemon), [`view`] (what people and scripts read), [`report`].
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
+
 pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
