@@ -1,0 +1,111 @@
+"""transformers loads what the worker writes, and computes the same."""
+
+import json
+import math
+import subprocess
+
+import numpy
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file
+from world import BUILT
+
+
+@pytest.fixture(scope="module")
+def folders(world, experiment):
+    """The last checkpoint's folder of each branch, by name."""
+    found = {}
+    for branch in experiment["branches"]:
+        checkpoint = world.get(f"/api/v1/checkpoints/{branch['checkpoint_id']}")
+        found[branch["name"]] = world.storage / checkpoint["folder"]
+    return found
+
+
+def model_of(folder):
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not loading[kind], f"{kind}: {loading[kind]}"
+    return model.eval()
+
+
+def test_every_branch_loads(folders):
+    assert len(folders) >= 6  # seed, three experts, dense, average
+    for name, folder in folders.items():
+        model = model_of(folder)
+        assert model.config.model_type == "llama", name
+        assert all(torch.isfinite(p).all() for p in model.parameters()), name
+
+
+def test_the_tokenizer_loads_and_survives_a_round_trip(folders):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(next(iter(folders.values())))
+    for text in ("The quick brown fox.", "専門家の混合は、一つの大きなモデルより良いか。", "  tabs\tand\nlines  "):
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_it_generates(folders):
+    folder = next(iter(folders.values()))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer("And it came", return_tensors="pt", add_special_tokens=False)
+    out = model_of(folder).generate(**prompt, max_new_tokens=8, do_sample=False)
+    assert out.shape[1] > prompt["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("tokens", [[3], list(range(40)), [int(t) for t in numpy.random.default_rng(7).integers(0, 512, 64)]])
+def test_the_logits_are_the_workers(folders, tokens, tmp_path):
+    name, folder = next((n, f) for n, f in folders.items() if "expert" in n or "domain" in n)
+    ours = worker_logits(folder, tokens, tmp_path)
+    with torch.inference_mode():
+        theirs = model_of(folder)(torch.tensor([tokens])).logits[0].numpy()
+    assert ours.shape == theirs.shape, name
+    assert numpy.abs(ours - theirs).max() <= 1e-4, numpy.abs(ours - theirs).max()
+
+
+def worker_logits(folder, tokens, tmp_path):
+    """Logits by the worker's own code: [tokens, vocabulary]."""
+    out = tmp_path / "logits.safetensors"
+    command = [str(BUILT / "examples" / "logits"), str(folder), ",".join(map(str, tokens)), str(out)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return load_file(out)["logits"]
+
+
+def test_the_cached_scores_are_what_transformers_gives(world, experiment, folders):
+    """Every held-out token's log-probability, recomputed from the shards with another implementation."""
+    import megatron
+
+    index = json.loads((world.storage / "shards" / experiment["summary"]["id"] / "index.json").read_text())
+    evaluation = next(
+        e for e in world.get(f"/api/v1/experiments/{experiment['summary']['id']}/evaluations")["items"] if e["name"] == "seed"
+    )
+    scores = load_file(world.storage / evaluation["logprobs"])
+    data = {shard["folder"]: megatron.read(world.storage / shard["folder"] / "shard") for shard in index["shards"]}
+    model = model_of(folders["seed"])
+    wanted, domains = [], []
+    for domain in range(index["domains"]):
+        documents = [
+            data[shard["folder"]].sequence(part["document_first"] + i)
+            for shard in index["shards"]
+            for part in shard["ranges"]
+            if part["domain"] == domain and part["split"] == "held_out"
+            for i in range(part["documents"])
+        ]
+        for document in documents[:6]:
+            wanted.append(logprobs(model, index["separator_id"], document.astype(numpy.int64), 64))
+            domains.append(domain)
+    assert scores["domain"].tolist() == domains
+    assert scores["document_tokens"].tolist() == [len(w) for w in wanted]
+    difference = numpy.abs(numpy.concatenate(wanted) - scores["logprobs"]).max()
+    assert difference <= 1e-4, difference
+    assert math.isfinite(float(scores["logprobs"].sum()))
+
+
+def logprobs(model, separator, document, length):
+    """Natural-log probability of every token of a document, in windows of `length` that start with the separator."""
+    sequence = torch.tensor([separator, *document.tolist()])
+    out = []
+    for start in range(0, len(sequence) - 1, length):
+        window = sequence[start : start + length + 1]
+        with torch.inference_mode():
+            logits = model(window[None, :-1]).logits[0]
+        out.append(torch.log_softmax(logits, -1).gather(1, window[1:, None])[:, 0].numpy())
+    return numpy.concatenate(out)
