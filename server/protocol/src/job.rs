@@ -56,6 +56,20 @@ pub enum JobKind {
     Ensemble,
 }
 
+impl JobKind {
+    /// The kind in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Shard => "shard",
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+            Self::Merge => "merge",
+            Self::Ensemble => "ensemble",
+        }
+    }
+}
+
 impl JobSpec {
     /// The kind.
     #[must_use]

@@ -1,0 +1,373 @@
+//! What an experiment needs next: facts in, commands out. Asking twice, with the commands carried out in between,
+//! changes nothing.
+
+use senmon_protocol::view::{BranchRole, BranchState, Stage, StageState};
+
+/// Where a fitted artefact stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// Not asked for.
+    Absent,
+    /// Being fitted.
+    Fitting,
+    /// There.
+    Ready,
+    /// Failed, with the reason.
+    Failed(String),
+}
+
+/// A branch as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BranchFacts {
+    /// Name.
+    pub name: String,
+    /// Role.
+    pub role: BranchRole,
+    /// Name of the parent.
+    pub parent: Option<String>,
+    /// State.
+    pub state: BranchState,
+    /// Why it failed.
+    pub problem: Option<String>,
+    /// Steps done and in all, in tokens.
+    pub tokens: (u64, u64),
+}
+
+impl BranchFacts {
+    fn is_over(&self) -> bool {
+        matches!(self.state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled)
+    }
+}
+
+/// An evaluation as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluationFacts {
+    /// Branch name, or one of [`ENSEMBLE`] and [`RANDOM_ENSEMBLE`].
+    pub title: String,
+    /// Whether it has a result.
+    pub done: bool,
+    /// Whether its job was given up.
+    pub failed: bool,
+}
+
+/// Title of the routed ensemble's evaluation.
+pub const ENSEMBLE: &str = "ensemble";
+/// Title of the random-split ensemble's evaluation.
+pub const RANDOM_ENSEMBLE: &str = "random_ensemble";
+
+/// Everything known of an experiment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The clustering.
+    pub clustering: Fit,
+    /// The tokenizer.
+    pub tokenizer: Fit,
+    /// Input files.
+    pub files: usize,
+    /// Shard jobs asked for.
+    pub shards_asked: usize,
+    /// Shard jobs completed.
+    pub shards_done: usize,
+    /// Why a shard job was given up.
+    pub shard_problem: Option<String>,
+    /// Whether the index is written.
+    pub indexed: bool,
+    /// The branches, parents before children.
+    pub branches: Vec<BranchFacts>,
+    /// The evaluations.
+    pub evaluations: Vec<EvaluationFacts>,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Ask for the clustering and the tokenizer.
+    Discover,
+    /// Create one job per input file.
+    CreateShardJobs,
+    /// Write the shard index.
+    WriteShardIndex,
+    /// Lay the plan out as branches.
+    CreateBranches,
+    /// Create the training job of a branch.
+    Train(String),
+    /// Create the merge job of a branch.
+    Merge(String),
+    /// Give a branch up because of another one.
+    GiveUp(String, String),
+    /// Create the evaluation of a branch.
+    Evaluate(String),
+    /// Create the evaluation of an ensemble.
+    Ensemble(&'static str),
+    /// Write the report and complete the experiment.
+    Report,
+    /// End the experiment.
+    Fail(String),
+}
+
+/// Decides what to do next.
+#[must_use]
+pub fn advance(facts: &Facts) -> Vec<Command> {
+    let fits = [("clustering", &facts.clustering), ("tokenizer", &facts.tokenizer)];
+    for (name, fit) in fits {
+        match fit {
+            Fit::Failed(why) => return vec![Command::Fail(format!("the {name} failed: {why}"))],
+            Fit::Absent => return vec![Command::Discover],
+            Fit::Fitting => return Vec::new(),
+            Fit::Ready => {}
+        }
+    }
+    if let Some(why) = &facts.shard_problem {
+        return vec![Command::Fail(format!("an input file could not be sharded: {why}"))];
+    }
+    if facts.shards_asked < facts.files {
+        return vec![Command::CreateShardJobs];
+    }
+    if facts.shards_done < facts.files {
+        return Vec::new();
+    }
+    if !facts.indexed {
+        return vec![Command::WriteShardIndex];
+    }
+    if facts.branches.is_empty() {
+        return vec![Command::CreateBranches];
+    }
+    branches(facts)
+}
+
+fn branches(facts: &Facts) -> Vec<Command> {
+    if let Some(seed) =
+        facts.branches.iter().find(|b| b.role == BranchRole::Seed && b.is_over() && b.state != BranchState::Completed)
+    {
+        let why = seed.problem.clone().unwrap_or_else(|| "it was cancelled".to_owned());
+        return vec![Command::Fail(format!("the seed did not finish: {why}"))];
+    }
+    let mut commands: Vec<Command> =
+        facts.branches.iter().filter(|b| b.state == BranchState::Waiting).filter_map(|b| start(b, facts)).collect();
+    let evaluation = |title: &str| facts.evaluations.iter().find(|e| e.title == title);
+    let completed = || facts.branches.iter().filter(|b| b.state == BranchState::Completed);
+    commands.extend(completed().filter(|b| evaluation(&b.name).is_none()).map(|b| Command::Evaluate(b.name.clone())));
+    let scored = completed().all(|b| evaluation(&b.name).is_some_and(|e| e.done || e.failed));
+    if !facts.branches.iter().all(BranchFacts::is_over) || !scored {
+        return commands;
+    }
+    for (title, role) in [(ENSEMBLE, BranchRole::Expert), (RANDOM_ENSEMBLE, BranchRole::Random)] {
+        let has_members = completed().any(|b| b.role == role && evaluation(&b.name).is_some_and(|e| e.done));
+        if has_members && evaluation(title).is_none() {
+            commands.push(Command::Ensemble(title));
+        }
+    }
+    if commands.is_empty() && facts.evaluations.iter().all(|e| e.done || e.failed) {
+        commands.push(Command::Report);
+    }
+    commands
+}
+
+fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
+    if branch.role == BranchRole::Average {
+        let experts: Vec<_> = facts.branches.iter().filter(|b| b.role == BranchRole::Expert).collect();
+        return match (experts.iter().all(|b| b.is_over()), experts.iter().any(|b| b.state == BranchState::Completed)) {
+            (true, true) => Some(Command::Merge(branch.name.clone())),
+            (true, false) => Some(Command::GiveUp(branch.name.clone(), "no expert finished".into())),
+            (false, _) => None,
+        };
+    }
+    let Some(parent) = &branch.parent else { return Some(Command::Train(branch.name.clone())) };
+    let parent = facts.branches.iter().find(|b| b.name == *parent)?;
+    match parent.state {
+        BranchState::Completed => Some(Command::Train(branch.name.clone())),
+        BranchState::Failed | BranchState::Cancelled => {
+            Some(Command::GiveUp(branch.name.clone(), format!("its parent {} did not finish", parent.name)))
+        }
+        _ => None,
+    }
+}
+
+/// Progress of one stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageFacts {
+    /// The stage.
+    pub stage: Stage,
+    /// Where it stands.
+    pub state: StageState,
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// The unit.
+    pub unit: &'static str,
+}
+
+/// Where each stage stands.
+#[must_use]
+pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
+    let ready = |fit: &Fit| u64::from(*fit == Fit::Ready);
+    let discovered = ready(&facts.clustering) + ready(&facts.tokenizer);
+    let of = |role: &dyn Fn(BranchRole) -> bool| facts.branches.iter().filter(|b| role(b.role)).collect::<Vec<_>>();
+    let seed = of(&|role| role == BranchRole::Seed);
+    let merged = of(&|role| role == BranchRole::Average);
+    let trained = of(&|role| !matches!(role, BranchRole::Seed | BranchRole::Average));
+    let tokens = |branches: &[&BranchFacts]| {
+        (branches.iter().map(|b| b.tokens.0).sum(), branches.iter().map(|b| b.tokens.1).sum())
+    };
+    let over = |branches: &[&BranchFacts]| !facts.branches.is_empty() && branches.iter().all(|b| b.is_over());
+    let scored = facts.evaluations.iter().filter(|e| e.done || e.failed).count() as u64;
+    let ensembles = [BranchRole::Expert, BranchRole::Random]
+        .iter()
+        .filter(|role| facts.branches.iter().any(|b| b.role == **role))
+        .count();
+    let evaluations = (facts.branches.len() + ensembles) as u64;
+    let (seed_tokens, trained_tokens) = (tokens(&seed), tokens(&trained));
+    let merges = merged.iter().filter(|b| b.is_over()).count() as u64;
+    let evaluated = !facts.branches.is_empty()
+        && over(&facts.branches.iter().collect::<Vec<_>>())
+        && facts.evaluations.iter().all(|e| e.done || e.failed)
+        && (reported || advance(facts) == [Command::Report]);
+    let rows = [
+        (Stage::Discover, discovered, 2, "artefacts", discovered == 2, true),
+        (Stage::Shard, facts.shards_done as u64, facts.files as u64, "files", facts.indexed, discovered == 2),
+        (Stage::Seed, seed_tokens.0, seed_tokens.1, "tokens", over(&seed), facts.indexed),
+        (Stage::Branches, trained_tokens.0, trained_tokens.1, "tokens", over(&trained), over(&seed)),
+        (Stage::Merge, merges, merged.len() as u64, "merges", over(&merged), merges > 0),
+        (Stage::Evaluate, scored, evaluations, "evaluations", evaluated, !facts.evaluations.is_empty()),
+        (Stage::Report, u64::from(reported), 1, "reports", reported, evaluated),
+    ];
+    rows.into_iter()
+        .map(|(stage, done, total, unit, is_done, is_begun)| {
+            let state = match (is_done, is_begun) {
+                (true, _) if stage == Stage::Merge && merged.is_empty() => StageState::Skipped,
+                (true, _) => StageState::Done,
+                (false, true) if failed => StageState::Failed,
+                (false, true) => StageState::Running,
+                (false, false) => StageState::Waiting,
+            };
+            StageFacts { stage, state, done, total, unit }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn branch(name: &str, role: BranchRole, parent: Option<&str>) -> BranchFacts {
+        BranchFacts {
+            name: name.into(),
+            role,
+            parent: parent.map(Into::into),
+            state: BranchState::Waiting,
+            problem: None,
+            tokens: (0, 10),
+        }
+    }
+
+    fn fresh() -> Facts {
+        Facts {
+            clustering: Fit::Absent,
+            tokenizer: Fit::Absent,
+            files: 2,
+            shards_asked: 0,
+            shards_done: 0,
+            shard_problem: None,
+            indexed: false,
+            branches: Vec::new(),
+            evaluations: Vec::new(),
+        }
+    }
+
+    /// Carries a command out as the server would, with every job succeeding.
+    fn carry_out(facts: &mut Facts, command: Command) {
+        let complete = |facts: &mut Facts, name: &str| {
+            let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
+            assert_eq!(branch.state, BranchState::Waiting, "{name} was started twice");
+            branch.state = BranchState::Completed;
+        };
+        match command {
+            Command::Discover => (facts.clustering, facts.tokenizer) = (Fit::Ready, Fit::Ready),
+            Command::CreateShardJobs => (facts.shards_asked, facts.shards_done) = (2, 2),
+            Command::WriteShardIndex => facts.indexed = true,
+            Command::CreateBranches => {
+                facts.branches = vec![
+                    branch("seed", BranchRole::Seed, None),
+                    branch("expert-0", BranchRole::Expert, Some("seed")),
+                    branch("dense", BranchRole::Dense, Some("seed")),
+                    branch("average", BranchRole::Average, None),
+                    branch("chain-0", BranchRole::Chain, Some("seed")),
+                    branch("chain-1", BranchRole::Chain, Some("chain-0")),
+                ]
+            }
+            Command::Train(name) | Command::Merge(name) => complete(facts, &name),
+            Command::GiveUp(name, why) => {
+                let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
+                (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
+            }
+            Command::Evaluate(title) => facts.evaluations.push(EvaluationFacts { title, done: true, failed: false }),
+            Command::Ensemble(title) => {
+                facts.evaluations.push(EvaluationFacts { title: title.into(), done: true, failed: false })
+            }
+            Command::Report | Command::Fail(_) => {}
+        }
+    }
+
+    fn run(mut facts: Facts) -> (Facts, Vec<Command>) {
+        for _ in 0..50 {
+            let commands = advance(&facts);
+            if commands.is_empty() || matches!(commands[0], Command::Report | Command::Fail(_)) {
+                return (facts, commands);
+            }
+            commands.into_iter().for_each(|command| carry_out(&mut facts, command));
+        }
+        panic!("no end: {facts:?}");
+    }
+
+    #[test]
+    fn an_experiment_runs_to_its_report() {
+        let (facts, last) = run(fresh());
+        assert_eq!(last, [Command::Report]);
+        assert_eq!(facts.evaluations.len(), 7);
+        let stages = stages(&facts, true, false);
+        assert!(stages.iter().all(|stage| stage.state == StageState::Done), "{stages:?}");
+    }
+
+    #[test]
+    fn a_failed_branch_takes_only_its_children_along() {
+        let mut facts = fresh();
+        for _ in 0..4 {
+            advance(&facts).into_iter().for_each(|command| carry_out(&mut facts, command));
+        }
+        let state = |facts: &mut Facts, name: &str, state| {
+            facts.branches.iter_mut().find(|b| b.name == name).unwrap().state = state
+        };
+        state(&mut facts, "seed", BranchState::Completed);
+        state(&mut facts, "chain-0", BranchState::Failed);
+        let (facts, last) = run(facts);
+        assert_eq!(last, [Command::Report]);
+        assert_eq!(facts.branches.last().unwrap().state, BranchState::Cancelled);
+        assert!(facts.evaluations.iter().all(|e| !e.title.starts_with("chain")));
+    }
+
+    #[test]
+    fn failures_that_stop_everything_say_why() {
+        let check = |facts: Facts, expect: &str| match advance(&facts).as_slice() {
+            [Command::Fail(why)] => assert!(why.contains(expect), "{why}"),
+            other => panic!("{other:?}"),
+        };
+        check(Facts { clustering: Fit::Failed("too few documents".into()), ..fresh() }, "too few documents");
+        check(
+            Facts { clustering: Fit::Ready, tokenizer: Fit::Ready, shard_problem: Some("disk".into()), ..fresh() },
+            "disk",
+        );
+        let mut seed = branch("seed", BranchRole::Seed, None);
+        (seed.state, seed.problem) = (BranchState::Failed, Some("NaN".into()));
+        let ready = Facts {
+            clustering: Fit::Ready,
+            tokenizer: Fit::Ready,
+            shards_asked: 2,
+            shards_done: 2,
+            indexed: true,
+            branches: vec![seed],
+            ..fresh()
+        };
+        check(ready, "NaN");
+    }
+}

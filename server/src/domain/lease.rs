@@ -1,0 +1,132 @@
+//! Leases, retries and the life of a worker, by database time given as an argument.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use senmon_protocol::{job::TerminationReason, view::WorkerState};
+
+/// Attempts that the infrastructure's faults may cost a job.
+pub const RETRIES_INFRA_MAX: i32 = 20;
+/// Longest pause before a job is tried again.
+const BACKOFF_SECONDS_MAX: i64 = 60;
+
+/// State of a worker last heard of at `seen_at`. `server_since` is when this server started: it declares nobody lost
+/// before it has listened for one full window itself.
+#[must_use]
+pub fn worker_state(
+    seen_at: DateTime<Utc>,
+    server_since: DateTime<Utc>,
+    now: DateTime<Utc>,
+    ttl: TimeDelta,
+    lost_after: TimeDelta,
+) -> WorkerState {
+    let silent = now - seen_at;
+    let listened = now - server_since;
+    if silent <= ttl {
+        WorkerState::Alive
+    } else if silent > ttl + lost_after && listened > ttl + lost_after {
+        WorkerState::Lost
+    } else {
+        WorkerState::Suspect
+    }
+}
+
+/// What becomes of a job whose attempt ended without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Back to the queue, not before this long from now.
+    Retry(TimeDelta),
+    /// Given up.
+    GiveUp,
+    /// Held until a person resumes it.
+    Hold,
+    /// Ended by a person.
+    Cancelled,
+}
+
+/// Budgets spent so far, this failure included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budgets {
+    /// Failures of the experiment's own making.
+    pub user: i32,
+    /// What it may spend.
+    pub user_max: i32,
+    /// Failures of the infrastructure's making.
+    pub infra: i32,
+}
+
+/// Decides what becomes of the job. `wanted` is whether a person asked it to pause or be cancelled meanwhile.
+#[must_use]
+pub fn after_failure(reason: TerminationReason, budgets: Budgets, paused: bool) -> Next {
+    match reason {
+        TerminationReason::Cancelled => Next::Cancelled,
+        TerminationReason::Released if paused => Next::Hold,
+        TerminationReason::Released => Next::Retry(TimeDelta::zero()),
+        _ if !reason.is_retryable() => Next::GiveUp,
+        _ if reason.is_users_fault() && budgets.user > budgets.user_max => Next::GiveUp,
+        _ if !reason.is_users_fault() && budgets.infra > RETRIES_INFRA_MAX => Next::GiveUp,
+        _ if paused => Next::Hold,
+        TerminationReason::WorkerLost => Next::Retry(TimeDelta::zero()),
+        _ => {
+            let spent = u32::try_from(budgets.user.max(budgets.infra).max(1)).unwrap_or(1);
+            Next::Retry(TimeDelta::seconds(2_i64.saturating_pow(spent.min(10)).min(BACKOFF_SECONDS_MAX)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_silent_worker_is_suspect_before_it_is_lost() {
+        let check = |silent: i64, listened: i64, expect| {
+            let found = worker_state(
+                at(1000 - silent),
+                at(1000 - listened),
+                at(1000),
+                TimeDelta::seconds(15),
+                TimeDelta::seconds(15),
+            );
+            assert_eq!(found, expect, "silent {silent}, listened {listened}");
+        };
+        check(0, 999, WorkerState::Alive);
+        check(16, 999, WorkerState::Suspect);
+        check(31, 999, WorkerState::Lost);
+        check(31, 5, WorkerState::Suspect);
+        check(900, 29, WorkerState::Suspect);
+    }
+
+    #[test]
+    fn people_and_budgets_decide() {
+        let budgets = Budgets { user: 1, user_max: 2, infra: 1 };
+        let check = |reason, budgets, paused, expect: Next| {
+            assert_eq!(after_failure(reason, budgets, paused), expect, "{reason:?}")
+        };
+        check(TerminationReason::WorkerLost, budgets, false, Next::Retry(TimeDelta::zero()));
+        check(TerminationReason::Released, budgets, true, Next::Hold);
+        check(TerminationReason::Released, budgets, false, Next::Retry(TimeDelta::zero()));
+        check(TerminationReason::InvalidInput, budgets, false, Next::GiveUp);
+        check(TerminationReason::Cancelled, budgets, false, Next::Cancelled);
+        check(TerminationReason::OutOfMemory, Budgets { user: 3, ..budgets }, false, Next::GiveUp);
+        check(TerminationReason::StorageFailure, Budgets { infra: 21, ..budgets }, false, Next::GiveUp);
+        check(
+            TerminationReason::StorageFailure,
+            Budgets { infra: 3, ..budgets },
+            false,
+            Next::Retry(TimeDelta::seconds(8)),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_pause_before_a_retry_is_bounded(user in 0_i32..100, infra in 0_i32..100, user_max in 0_i32..100) {
+            if let Next::Retry(pause) = after_failure(TerminationReason::InternalError, Budgets { user, user_max, infra }, false) {
+                prop_assert!(pause >= TimeDelta::zero() && pause <= TimeDelta::seconds(BACKOFF_SECONDS_MAX));
+            }
+        }
+    }
+}

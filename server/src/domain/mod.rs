@@ -1,0 +1,10 @@
+//! Decisions. Pure: no SQL, no network, no clock, no chance; everything is an argument.
+
+pub mod advance;
+pub mod expand;
+pub mod lease;
+pub mod metrics;
+pub mod planner;
+pub mod report;
+pub mod schedule;
+pub mod validate;

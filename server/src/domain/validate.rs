@@ -1,0 +1,481 @@
+//! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
+
+use crate::domain::expand::{Domains, expand};
+use senmon_protocol::{
+    model::ModelSpec,
+    problem::Fault,
+    spec::{
+        BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, TokenizerSpec, TrainingOverride, TrainingSpec, Tree,
+    },
+};
+use std::{collections::HashSet, fmt::Display};
+
+/// Domains at most.
+pub const DOMAINS_MAX: u32 = 4096;
+/// Branches of one experiment at most.
+const BRANCHES_MAX: usize = 20_000;
+
+/// What the server knows when a file arrives.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The corpus that the file names, if there is one.
+    pub corpus: Option<KnownCorpus>,
+    /// Names of all corpora, for the message.
+    pub corpora: Vec<String>,
+    /// For a seed that exists: its shape, or why it cannot be used.
+    pub seed: Option<Result<ModelSpec, String>>,
+    /// For a tokenizer that exists: its entries, or why it cannot be used.
+    pub tokenizer: Option<Result<u32, String>>,
+}
+
+/// A registered corpus.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownCorpus {
+    /// Whether its snapshot is taken.
+    pub ready: bool,
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of text.
+    pub text_bytes: u64,
+}
+
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn add(&mut self, path: &str, message: impl Display) {
+        self.0.push(Fault { path: path.to_owned(), message: message.to_string() });
+    }
+
+    fn check(&mut self, good: bool, path: &str, found: impl Display, expected: &str) {
+        if !good {
+            self.add(path, format!("found {found}, expected {expected}"));
+        }
+    }
+}
+
+/// Finds every fault of a file.
+#[must_use]
+pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    faults.check(
+        !spec.name.trim().is_empty() && spec.name.chars().count() <= 200,
+        "name",
+        format!("{:?}", spec.name),
+        "1 to 200 characters",
+    );
+    faults.check(spec.priority <= 100, "priority", spec.priority, "0 to 100, higher first");
+    corpus_and_clustering(spec, known, &mut faults);
+    model_and_tokenizer(spec, known, &mut faults);
+    let data = &spec.data;
+    faults.check(
+        (0.0..=0.5).contains(&data.held_out_fraction) && data.held_out_fraction > 0.0,
+        "data.held_out_fraction",
+        data.held_out_fraction,
+        "more than 0, at most 0.5",
+    );
+    faults.check(
+        data.epochs_max.is_finite() && data.epochs_max > 0.0,
+        "data.epochs_max",
+        data.epochs_max,
+        "a number above 0",
+    );
+    training(&spec.training, "training", &mut faults);
+    if let SeedSpec::Train(seed) = &spec.seed {
+        faults.check(seed.tokens.0 > 0, "seed.tokens", seed.tokens.0, "at least 1");
+        over(&seed.training, "seed.training", &mut faults);
+    }
+    plan(spec, &mut faults);
+    evaluation(spec, &mut faults);
+    if faults.0.is_empty() {
+        budgets(spec, known, &mut faults);
+    }
+    faults.0
+}
+
+fn corpus_and_clustering(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
+    let names = if known.corpora.is_empty() { "none is registered".to_owned() } else { known.corpora.join(", ") };
+    match known.corpus {
+        None => faults.add(
+            "corpus",
+            format!("found {:?}, expected the name or id of a registered corpus ({names})", spec.corpus),
+        ),
+        Some(corpus) if !corpus.ready => faults.add(
+            "corpus",
+            format!("{:?} is still being scanned, or was refused; see `senmon corpus show`", spec.corpus),
+        ),
+        Some(corpus) => {
+            let k = u64::from(spec.clustering.domains);
+            faults.check(
+                k <= corpus.documents,
+                "clustering.domains",
+                k,
+                &format!("at most the {} documents of the corpus", corpus.documents),
+            );
+        }
+    }
+    let clustering = &spec.clustering;
+    faults.check(
+        (1..=DOMAINS_MAX).contains(&clustering.domains),
+        "clustering.domains",
+        clustering.domains,
+        &format!("1 to {DOMAINS_MAX}"),
+    );
+    faults.check(
+        clustering.sample_documents >= clustering.domains,
+        "clustering.sample_documents",
+        clustering.sample_documents,
+        "at least clustering.domains",
+    );
+    faults.check(clustering.iterations_max > 0, "clustering.iterations_max", 0, "at least 1");
+    let senmon_protocol::clustering::FeatureSpec::TfidfSvd(features) = &clustering.features;
+    faults.check(
+        (1..=1000).contains(&features.dimensions),
+        "clustering.features.dimensions",
+        features.dimensions,
+        "1 to 1000",
+    );
+    faults.check(features.vocabulary_max > 0, "clustering.features.vocabulary_max", 0, "at least 1");
+}
+
+fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
+    let entries = match &spec.tokenizer {
+        TokenizerSpec::Train(train) => {
+            faults.check(
+                (257..=1_000_000).contains(&train.vocab_size),
+                "tokenizer.vocab_size",
+                train.vocab_size,
+                "257 to 1000000",
+            );
+            faults.check(train.sample_documents > 0, "tokenizer.sample_documents", 0, "at least 1");
+            Some(train.vocab_size)
+        }
+        TokenizerSpec::File(_) => match &known.tokenizer {
+            Some(Ok(entries)) => Some(*entries),
+            Some(Err(why)) => {
+                faults.add("tokenizer.path", why);
+                None
+            }
+            None => None,
+        },
+    };
+    let model = match (&spec.seed, &spec.model) {
+        (SeedSpec::Train(_), None) => {
+            faults.add("model", "is missing: a seed that is trained here needs a shape");
+            None
+        }
+        (SeedSpec::Train(_), Some(model)) => Some((model, "model")),
+        (SeedSpec::Checkpoint(_), Some(_)) => {
+            faults.add(
+                "model",
+                "found a shape, but the seed is a checkpoint, which brings its own: leave one of them out",
+            );
+            None
+        }
+        (SeedSpec::Checkpoint(_), None) => match &known.seed {
+            Some(Ok(model)) => Some((model, "seed.path")),
+            Some(Err(why)) => {
+                faults.add("seed.path", why);
+                None
+            }
+            None => None,
+        },
+    };
+    let Some((model, path)) = model else { return };
+    for (key, message) in model.problems() {
+        faults.add(&format!("{path}.{key}"), message);
+    }
+    if let (Some(vocab), Some(entries)) = (model.vocab_size, entries) {
+        faults.check(
+            vocab >= entries,
+            &format!("{path}.vocab_size"),
+            vocab,
+            &format!("at least the {entries} entries of the tokenizer"),
+        );
+    }
+    let (length, most) = (spec.data.sequence_length, model.max_position_embeddings);
+    faults.check(
+        (2..=most).contains(&length),
+        "data.sequence_length",
+        length,
+        &format!("2 to the model's max_position_embeddings {most}"),
+    );
+}
+
+fn rate(value: f64, path: &str, faults: &mut Faults) {
+    faults.check(value.is_finite() && value > 0.0 && value <= 10.0, path, value, "more than 0, at most 10");
+}
+
+fn share(value: f64, path: &str, faults: &mut Faults) {
+    faults.check((0.0..=1.0).contains(&value), path, value, "0 to 1");
+}
+
+fn training(training: &TrainingSpec, path: &str, faults: &mut Faults) {
+    let at = |key: &str| format!("{path}.{key}");
+    faults.check(
+        (1..=65_536).contains(&training.batch_windows),
+        &at("batch_windows"),
+        training.batch_windows,
+        "1 to 65536",
+    );
+    if let Some(micro) = training.micro_batch_windows {
+        let divides = micro > 0 && training.batch_windows.is_multiple_of(micro);
+        faults.check(
+            divides,
+            &at("micro_batch_windows"),
+            micro,
+            &format!("a divisor of batch_windows {}", training.batch_windows),
+        );
+    }
+    rate(training.learning_rate, &at("learning_rate"), faults);
+    share(training.warmup_fraction, &at("warmup_fraction"), faults);
+    share(training.final_fraction, &at("final_fraction"), faults);
+    for (key, beta) in [("beta1", training.beta1), ("beta2", training.beta2)] {
+        faults.check((0.0..1.0).contains(&beta), &at(key), beta, "0 or more, below 1");
+    }
+    faults.check(
+        training.epsilon > 0.0 && training.epsilon < 1.0,
+        &at("epsilon"),
+        training.epsilon,
+        "more than 0, below 1",
+    );
+    share(training.weight_decay, &at("weight_decay"), faults);
+    faults.check(
+        training.clip_norm.is_finite() && training.clip_norm > 0.0,
+        &at("clip_norm"),
+        training.clip_norm,
+        "a number above 0",
+    );
+    faults.check(training.log_every_steps > 0, &at("log_every_steps"), 0, "at least 1");
+    faults.check(training.checkpoint_every_steps != Some(0), &at("checkpoint_every_steps"), 0, "at least 1");
+    faults.check((1..=64).contains(&training.slots), &at("slots"), training.slots, "1 to 64");
+}
+
+fn over(over: &TrainingOverride, path: &str, faults: &mut Faults) {
+    if let Some(value) = over.learning_rate {
+        rate(value, &format!("{path}.learning_rate"), faults);
+    }
+    for (key, value) in [("warmup_fraction", over.warmup_fraction), ("final_fraction", over.final_fraction)] {
+        if let Some(value) = value {
+            share(value, &format!("{path}.{key}"), faults);
+        }
+    }
+    faults.check(over.checkpoint_every_steps != Some(0), &format!("{path}.checkpoint_every_steps"), 0, "at least 1");
+    faults.check(
+        over.slots.is_none_or(|slots| (1..=64).contains(&slots)),
+        &format!("{path}.slots"),
+        over.slots.unwrap_or(0),
+        "1 to 64",
+    );
+}
+
+fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
+    let mut names: HashSet<String> = ["seed", "dense", "average"].map(String::from).into();
+    let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
+    faults.check(fan_outs <= 1, "plan", format!("{fan_outs} groups of kind fan_out"), "at most one");
+    for (i, group) in spec.plan.iter().enumerate() {
+        let path = format!("plan[{i}]");
+        match group {
+            BranchGroup::FanOut(fan_out) => {
+                let k = u64::from(spec.clustering.domains);
+                faults.check(
+                    fan_out.tokens.0 >= k,
+                    &format!("{path}.tokens"),
+                    fan_out.tokens.0,
+                    "at least one token per domain",
+                );
+                over(&fan_out.training, &format!("{path}.training"), faults);
+            }
+            BranchGroup::Chain(chain) => {
+                faults.check(
+                    names.insert(chain.name.clone()),
+                    &format!("{path}.name"),
+                    format!("{:?}", chain.name),
+                    "a name that no other group has",
+                );
+                self::chain(chain, &path, spec.clustering.domains, faults);
+            }
+            BranchGroup::Tree(tree) => self::tree(tree, &path, spec.clustering.domains, &mut names, faults),
+        }
+    }
+}
+
+fn chain(chain: &Chain, path: &str, domains: u32, faults: &mut Faults) {
+    faults.check((0.0..=0.9).contains(&chain.replay), &format!("{path}.replay"), chain.replay, "0 to 0.9");
+    faults.check(chain.tokens_per_domain.0 > 0, &format!("{path}.tokens_per_domain"), 0, "at least 1");
+    over(&chain.training, &format!("{path}.training"), faults);
+    match &chain.order {
+        ChainOrder::Given(given) => {
+            let place = format!("{path}.order.domains");
+            faults.check(!given.domains.is_empty(), &place, "an empty list", "at least one domain");
+            for &domain in &given.domains {
+                faults.check(
+                    domain < domains,
+                    &place,
+                    format!("domain {domain}"),
+                    &format!("0 to {}", domains.saturating_sub(1)),
+                );
+            }
+            let distinct: HashSet<_> = given.domains.iter().collect();
+            faults.check(distinct.len() == given.domains.len(), &place, "a domain twice", "each domain once");
+        }
+        ChainOrder::Similarity(computed) => {
+            if let Some(length) = computed.length {
+                faults.check(
+                    (1..=domains).contains(&length),
+                    &format!("{path}.order.length"),
+                    length,
+                    &format!("1 to {domains}"),
+                );
+            }
+        }
+    }
+}
+
+fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faults: &mut Faults) {
+    let mut parents: HashSet<&str> = HashSet::from(["seed"]);
+    for (i, branch) in tree.branches.iter().enumerate() {
+        let at = |key: &str| format!("{path}.branches[{i}].{key}");
+        let plain = branch.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) && !branch.name.is_empty();
+        faults.check(plain, &at("name"), format!("{:?}", branch.name), "letters, digits, -, _ and .");
+        faults.check(
+            names.insert(branch.name.clone()),
+            &at("name"),
+            format!("{:?}", branch.name),
+            "a name that no other branch has",
+        );
+        faults.check(
+            parents.contains(branch.parent.as_str()),
+            &at("parent"),
+            format!("{:?}", branch.parent),
+            "seed, or a branch listed before",
+        );
+        parents.insert(&branch.name);
+        faults.check(!branch.mixture.is_empty(), &at("mixture"), "no domain", "at least one");
+        for (domain, weight) in &branch.mixture {
+            faults.check(
+                *domain < domains,
+                &at("mixture"),
+                format!("domain {domain}"),
+                &format!("0 to {}", domains.saturating_sub(1)),
+            );
+            faults.check(
+                weight.is_finite() && *weight > 0.0,
+                &at("mixture"),
+                format!("weight {weight} of domain {domain}"),
+                "a number above 0",
+            );
+        }
+        faults.check(branch.tokens.0 > 0, &at("tokens"), 0, "at least 1");
+        over(&branch.training, &at("training"), faults);
+    }
+}
+
+fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
+    let evaluation = &spec.evaluation;
+    faults.check(
+        evaluation.documents_per_domain >= 2,
+        "evaluation.documents_per_domain",
+        evaluation.documents_per_domain,
+        "at least 2: one calibrates, one is reported",
+    );
+    faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, "at least 1");
+    faults.check(
+        !evaluation.top_k.is_empty() && !evaluation.top_k.contains(&0),
+        "evaluation.top_k",
+        format!("{:?}", evaluation.top_k),
+        "numbers of experts, each at least 1",
+    );
+    let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
+    faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
+}
+
+/// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.
+fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
+    let Some(corpus) = known.corpus else { return };
+    let most = (corpus.text_bytes / u64::from(spec.data.sequence_length)).max(1);
+    let windows = vec![most; spec.clustering.domains as usize];
+    let order: Vec<u32> = (0..spec.clustering.domains).collect();
+    match expand(spec, &Domains { windows: &windows, order: &order }) {
+        Ok(branches) => faults.check(
+            branches.len() <= BRANCHES_MAX,
+            "plan",
+            format!("{} branches", branches.len()),
+            &format!("at most {BRANCHES_MAX}"),
+        ),
+        Err(found) => {
+            for fault in found {
+                if faults.0.iter().all(|other| other.path != fault.path) {
+                    let message =
+                        format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
+                    faults.0.push(Fault { path: fault.path, message });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::expand::tests::spec;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn known() -> Known {
+        Known {
+            corpus: Some(KnownCorpus { ready: true, documents: 500, text_bytes: 4_000_000 }),
+            corpora: vec!["c".into()],
+            seed: None,
+            tokenizer: None,
+        }
+    }
+
+    fn check(pointer: &str, value: Value, path: &str) {
+        let mut file = serde_json::to_value(spec()).unwrap();
+        *file.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        let faults = validate(&serde_json::from_value(file).unwrap(), &known());
+        assert!(faults.iter().any(|fault| fault.path == path), "{pointer}: {faults:?}");
+    }
+
+    #[test]
+    fn a_good_file_has_no_fault() {
+        assert_eq!(validate(&spec(), &known()), []);
+    }
+
+    #[test]
+    fn each_fault_is_named_with_its_path() {
+        check("/clustering/domains", json!(501), "clustering.domains");
+        check("/clustering/domains", json!(0), "clustering.domains");
+        check("/plan/1/order/domains", json!([0, 3]), "plan[1].order.domains");
+        check("/plan/1/order/domains", json!([0, 0]), "plan[1].order.domains");
+        check("/plan/1/replay", json!(0.95), "plan[1].replay");
+        check("/plan/0/tokens", json!("900B"), "plan[0].tokens");
+        check("/seed/tokens", json!("900B"), "seed.tokens");
+        check("/model/vocab_size", json!(299), "model.vocab_size");
+        check("/model/num_attention_heads", json!(3), "model.num_attention_heads");
+        check("/data/sequence_length", json!(17), "data.sequence_length");
+        check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
+        check("/evaluation/top_k", json!([0]), "evaluation.top_k");
+        check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
+        let nobody = Known { corpus: None, ..known() };
+        assert!(validate(&spec(), &nobody)[0].message.contains("registered corpus (c)"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_makes_it_panic(domains: u32, length: u32, batch: u32, tokens: u64, rate: f64, heads in 0_u32..9) {
+            let mut spec = spec();
+            spec.clustering.domains = domains % 5000;
+            spec.data.sequence_length = length;
+            spec.training.batch_windows = batch;
+            spec.training.learning_rate = rate;
+            if let Some(model) = &mut spec.model {
+                model.num_attention_heads = heads;
+            }
+            if let BranchGroup::FanOut(fan_out) = &mut spec.plan[0] {
+                fan_out.tokens.0 = tokens;
+            }
+            let _ = validate(&spec, &known());
+        }
+    }
+}
