@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench-train bench-discover lint fmt openapi sqlx clean
+.PHONY: help setup build demo test test-interop lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
