@@ -1,1 +1,28 @@
-//! Worker.
+//! The daemon on a node: leases jobs from the server, runs them on this machine's slots, reports what they find.
+//!
+//! Never keeps a truth of its own: what the server has not acknowledged lies in the spool, everything else is the
+//! server's. Reading order: [`config`], [`agent`], [`heartbeat`], [`lease`], [`board`], [`runner`], [`report`],
+//! [`scribe`],
+//! [`spool`], [`courier`], [`client`], [`shard`].
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
+
+pub mod config;
+
+pub mod agent;
+pub mod board;
+pub mod heartbeat;
+pub mod lease;
+
+pub mod courier;
+pub mod report;
+pub mod runner;
+pub mod scribe;
+pub mod shard;
+pub mod spool;
+
+pub mod client;
+pub mod devices;
+pub mod doctor;
+pub mod telemetry;
+pub mod tune;

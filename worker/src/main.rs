@@ -1,2 +1,76 @@
-fn main() {}
-use tch as _;
+//! The worker's command line: `run` (the default) and `doctor`.
+//!
+//! Never holds logic of its own; see the library.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use senmon_worker::{
+    agent,
+    config::{Config, Flags},
+    doctor, telemetry, tune,
+};
+use std::process::ExitCode;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Leases jobs from a Senmon server and runs them on this machine's devices.
+#[derive(Debug, Parser)]
+#[command(name = "senmon-worker", version)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Verb {
+    /// Work until stopped (the default). SIGTERM and SIGINT hand the work back; a second one ends at once.
+    Run,
+    /// Say what this machine can run, and check that it computes.
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tune::restart_if_needed();
+    match start(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("senmon-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<()> {
+    let config = Config::load(&cli.flags, || std::env::vars().collect())?;
+    telemetry::start(config.log_format);
+    if let Some(Verb::Doctor) = cli.command {
+        return doctor::run(&config);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2) // the daemon waits, mostly; the cores belong to the attempts
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let (stop, stopping) = watch::channel(false);
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if stop.send_replace(true) {
+                    eprintln!("senmon-worker: asked twice to stop; what is not delivered lies in the spool");
+                    std::process::exit(130);
+                }
+            }
+        });
+        agent::run(config, stopping).await
+    })
+}

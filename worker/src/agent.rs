@@ -1,0 +1,192 @@
+//! The daemon: delivers what an earlier process left, enrols, asks for work, starts attempts, stops with grace.
+//!
+//! Never computes anything itself and never waits for an attempt while asking for work.
+
+use crate::{
+    board::Board,
+    client::{Backoff, CallError, Client},
+    config::Config,
+    courier::{Courier, Delivery},
+    devices,
+    heartbeat::Pulse,
+    runner::{self, Site},
+    spool::{self, Record, SpoolRoot, SpoolWriter},
+};
+use anyhow::{Context, Result, bail};
+use senmon_protocol::{
+    WORKER_PROTOCOL_VERSION,
+    job::{EndedOutcome, Outcome, TerminationReason},
+    worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll},
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+
+/// A long poll of an idle worker.
+const POLL_IDLE_MS: u64 = 20_000;
+/// A poll while some slots work: short, because it lists the slots that were free when it began.
+const POLL_BUSY_MS: u64 = 2_000;
+/// Longest pause between polls while the server is away.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until `stop` becomes true and everything is handed back.
+///
+/// # Errors
+/// When the worker cannot start: its state folder, its storage, a refused token, another protocol version.
+pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
+    if config.token.is_empty() {
+        bail!("token_file: no token is configured; the server's first start writes one to <data_dir>/worker-token");
+    }
+    let root = SpoolRoot::open(&config.state_dir)?;
+    let client = Client::new(&config.server_url, &config.token)?;
+    let slots = devices::slots(&config.slots)?;
+    let board = Arc::new(Board::new(u16::try_from(slots.len()).context("slots: too many")?));
+    let worker = EnrolWorker {
+        name: config.name.clone(),
+        protocol_version: WORKER_PROTOCOL_VERSION,
+        version: env!("CARGO_PKG_VERSION").into(),
+        host: sysinfo::System::host_name().unwrap_or_default(),
+        slots: slots.clone(),
+        capabilities: runner::capabilities(),
+        labels: config.labels.clone(),
+    };
+    tracing::info!(worker.name = %config.name, server.url = %config.server_url, slots = slots.len(), "starting");
+    let (first, enrolled) = oneshot::channel();
+    let pulse = Pulse::start(client.clone(), board.clone(), worker, first)?;
+    let mut stopping = stop.clone();
+    let session = tokio::select! {
+        answer = enrolled => match answer {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => bail!("{} refuses this worker: {error}", config.server_url),
+            Err(_) => bail!("the heartbeat thread ended"),
+        },
+        _ = stopping.wait_for(|&stop| stop) => return Ok(()),
+    };
+    let storage = storage_dir(&config, &session)?;
+    let leftovers = deliver_leftovers(&client, &root)?;
+    let site = Site { client, root, board: board.clone(), storage, slots };
+    let attempts = ask_for_work(&site, stop, &config.name).await;
+    hand_back(&board, attempts, leftovers, config.stop_max).await;
+    pulse.stop();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Where this machine sees the object store.
+fn storage_dir(config: &Config, session: &Enrolled) -> Result<PathBuf> {
+    let folder = match &config.storage_dir {
+        Some(folder) => folder.clone(),
+        None => match session.storage_url.strip_prefix("file://") {
+            Some(path) if path.starts_with('/') => PathBuf::from(path),
+            _ => bail!(
+                "the server's store is at {}, which this worker cannot read; set storage_dir to where it is mounted",
+                session.storage_url
+            ),
+        },
+    };
+    let probe = folder.join(format!(".worker-{}", std::process::id()));
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("storage_dir: {} must be a folder that this worker can write to", folder.display()))?;
+    Ok(folder)
+}
+
+/// Starts the delivery of every spool that an earlier process left. An attempt that had not ended then died with
+/// its process, and the server is told so.
+fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
+    let mut deliveries = JoinSet::new();
+    for (header, folder) in root.left_behind().context("list the spools left behind")? {
+        let mut writer = SpoolWriter::open(folder.clone())?;
+        if !spool::is_complete(&folder)? {
+            let outcome = Outcome::Ended(EndedOutcome {
+                reason: TerminationReason::WorkerLost,
+                message: "the worker's process ended without notice and was started again".into(),
+            });
+            writer.append(&Record::Complete(CompleteAttempt { fence: header.fence, outcome }))?;
+        }
+        tracing::info!(attempt.id = %header.attempt_id, "delivering what an earlier process left");
+        let courier = Courier { client: client.clone(), root: root.clone(), header, folder, seat: None };
+        let (bytes, written) = watch::channel(writer.bytes());
+        deliveries.spawn(async move {
+            let _bytes = bytes;
+            match courier.deliver(written).await {
+                Ok(Delivery::Done) => tracing::info!(attempt.id = %header.attempt_id, "delivered"),
+                Ok(delivery) => tracing::warn!(attempt.id = %header.attempt_id, ?delivery, "set aside"),
+                Err(error) => tracing::error!(attempt.id = %header.attempt_id, %error, "deliver a spool"),
+            }
+        });
+    }
+    Ok(deliveries)
+}
+
+/// Asks for work until told to stop; answers with the attempts that still run.
+async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) -> JoinSet<()> {
+    let mut attempts = JoinSet::new();
+    let seed = name.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
+    let mut backoff = Backoff::new(PAUSE_MAX, seed);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|&stop| stop) => return attempts,
+            () = ask_once(site, &mut attempts, &mut backoff) => {}
+        }
+        while attempts.try_join_next().is_some() {}
+    }
+}
+
+async fn ask_once(site: &Site, attempts: &mut JoinSet<()>, backoff: &mut Backoff) {
+    let mut sessions = site.board.sessions();
+    let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
+    let Some(session) = session else { return };
+    let slots_free = site.board.slots_free();
+    if slots_free.is_empty() {
+        site.board.freed.notified().await;
+        return;
+    }
+    let wait_ms = if slots_free.len() == site.slots.len() { POLL_IDLE_MS } else { POLL_BUSY_MS };
+    let poll = Poll { session: session.session, slots_free, wait_ms };
+    match site.client.poll(session.worker_id, &poll).await {
+        Ok(polled) => {
+            backoff.reset();
+            for grant in polled.grants {
+                runner::start(site, grant, attempts);
+            }
+        }
+        Err(CallError::Session(_)) => {
+            site.board.session_refused(session.session);
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        Err(error) => {
+            if !error.is_away() {
+                tracing::error!(%error, "the server refuses to give work");
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+}
+
+/// Tells every attempt to write a checkpoint and end, and waits until that is done and delivered, but not for ever:
+/// what is not delivered by then lies in the spool for the next start.
+async fn hand_back(board: &Board, mut attempts: JoinSet<()>, mut leftovers: JoinSet<()>, limit: Duration) {
+    let seats = board.seats();
+    if !seats.is_empty() {
+        tracing::info!(attempts = seats.len(), limit_s = limit.as_secs(), "stopping: attempts are handed back");
+    }
+    for seat in seats {
+        seat.command(Command::Release);
+    }
+    let all = async {
+        while attempts.join_next().await.is_some() {}
+        while leftovers.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(limit, all).await.is_err() {
+        tracing::warn!(
+            attempts = board.seats().len(),
+            "not everything was handed back in time; the spool keeps the rest"
+        );
+    }
+    attempts.abort_all();
+    leftovers.abort_all();
+}

@@ -1,0 +1,275 @@
+//! What the threads of a worker know together: its session, and one seat for each attempt that runs.
+//!
+//! Never blocks for longer than a lock is held, and never talks to the server.
+
+use crate::lease::{Lease, Standing, stronger};
+use senmon_protocol::{
+    ids::{AttemptId, Fence},
+    job::Grant,
+    worker::{Command, Enrolled, RunningAttempt},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use tokio::sync::{Notify, watch};
+
+/// A lock whose holder panicked still guards usable data: every change here is one assignment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// State shared by the poll loop, the heartbeat thread and the attempts.
+#[derive(Debug)]
+pub struct Board {
+    start: Instant,
+    slots: u16,
+    seats: Mutex<BTreeMap<AttemptId, Arc<Seat>>>,
+    session: watch::Sender<Option<Enrolled>>,
+    /// Wakes the heartbeat thread before its time.
+    pub beat: Notify,
+    /// Wakes the poll loop: an attempt gave its slots back.
+    pub freed: Notify,
+}
+
+/// One attempt that runs here.
+#[derive(Debug)]
+pub struct Seat {
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// Its fence.
+    pub fence: Fence,
+    /// The slots it takes.
+    pub slots: Vec<u16>,
+    lease: Mutex<Lease>,
+    command: watch::Sender<Command>,
+    progress: Mutex<Progress>,
+}
+
+/// How far an attempt is, in units of its job.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all; 0 when unknown.
+    pub total: u64,
+    /// Tokens per second over the last interval.
+    pub tokens_per_second: f64,
+}
+
+impl Board {
+    /// An empty board of a worker with `slots` slots.
+    #[must_use]
+    pub fn new(slots: u16) -> Self {
+        Self {
+            start: Instant::now(),
+            slots,
+            seats: Mutex::default(),
+            session: watch::Sender::new(None),
+            beat: Notify::new(),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Milliseconds of the clock that leases are measured with.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The session, now and whenever it changes.
+    #[must_use]
+    pub fn sessions(&self) -> watch::Receiver<Option<Enrolled>> {
+        self.session.subscribe()
+    }
+
+    /// The session now; none before the enrolment and after a refusal.
+    #[must_use]
+    pub fn session(&self) -> Option<Enrolled> {
+        self.session.borrow().clone()
+    }
+
+    /// The worker was enrolled.
+    pub fn enrolled(&self, session: Enrolled) {
+        self.session.send_replace(Some(session));
+    }
+
+    /// The server refused a session: the heartbeat thread enrols again, unless it has done so meanwhile.
+    pub fn session_refused(&self, refused: i64) {
+        let ended = self.session.send_if_modified(|session| {
+            let current = session.as_ref().is_some_and(|session| session.session == refused);
+            if current {
+                *session = None;
+            }
+            current
+        });
+        if ended {
+            self.beat.notify_one();
+        }
+    }
+
+    /// Seats an attempt; none if it is seated already (a grant that came twice).
+    pub fn seat(&self, grant: &Grant) -> Option<Arc<Seat>> {
+        let mut seats = lock(&self.seats);
+        if seats.contains_key(&grant.attempt_id) {
+            return None;
+        }
+        let seat = Arc::new(Seat {
+            attempt_id: grant.attempt_id,
+            fence: grant.fence,
+            slots: grant.slots.clone(),
+            lease: Mutex::new(Lease::granted(self.now_ms(), grant.lease_ttl_ms)),
+            command: watch::Sender::new(Command::Continue),
+            progress: Mutex::default(),
+        });
+        seats.insert(grant.attempt_id, seat.clone());
+        self.beat.notify_one();
+        Some(seat)
+    }
+
+    /// An attempt is over and delivered; its slots are free.
+    pub fn unseat(&self, id: AttemptId) {
+        lock(&self.seats).remove(&id);
+        self.freed.notify_one();
+    }
+
+    /// All seats.
+    #[must_use]
+    pub fn seats(&self) -> Vec<Arc<Seat>> {
+        lock(&self.seats).values().cloned().collect()
+    }
+
+    /// Slots without an attempt.
+    #[must_use]
+    pub fn slots_free(&self) -> Vec<u16> {
+        let seats = lock(&self.seats);
+        let taken: BTreeSet<u16> = seats.values().flat_map(|seat| seat.slots.iter().copied()).collect();
+        (0..self.slots).filter(|slot| !taken.contains(slot)).collect()
+    }
+
+    /// When the next renewal of any lease is due; none without leases.
+    #[must_use]
+    pub fn renewal_due_ms(&self) -> Option<u64> {
+        lock(&self.seats).values().map(|seat| lock(&seat.lease).renewal_due_ms()).min()
+    }
+}
+
+impl Seat {
+    /// What the attempt shall do, now and whenever it changes.
+    #[must_use]
+    pub fn commands(&self) -> watch::Receiver<Command> {
+        self.command.subscribe()
+    }
+
+    /// Commands the attempt; a weaker command than the one before changes nothing.
+    pub fn command(&self, command: Command) {
+        self.command.send_if_modified(|current| {
+            let next = stronger(*current, command);
+            std::mem::replace(current, next) != next
+        });
+    }
+
+    /// A renewal is asked for.
+    pub fn renewal_asked(&self, now_ms: u64) {
+        lock(&self.lease).asked(now_ms);
+    }
+
+    /// The renewal asked for at `asked_ms` was answered.
+    pub fn renewal_answered(&self, asked_ms: u64, command: Command) {
+        let command = lock(&self.lease).answered(asked_ms, command);
+        self.command(command);
+    }
+
+    /// The server said that the fence is old.
+    pub fn fenced(&self) {
+        lock(&self.lease).fenced();
+        self.command(Command::Fenced);
+    }
+
+    /// What the attempt may do now.
+    #[must_use]
+    pub fn standing(&self, now_ms: u64) -> Standing {
+        lock(&self.lease).standing(now_ms)
+    }
+
+    /// The attempt says how far it is.
+    pub fn set_progress(&self, progress: Progress) {
+        *lock(&self.progress) = progress;
+    }
+
+    /// What the heartbeat says of the attempt.
+    #[must_use]
+    pub fn running(&self) -> RunningAttempt {
+        let Progress { done, total, tokens_per_second } = *lock(&self.progress);
+        RunningAttempt { attempt_id: self.attempt_id, fence: self.fence, done, total, tokens_per_second }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use senmon_protocol::{
+        ids::{ExperimentId, JobId, StorageKey},
+        job::{JobSpec, MergeJob},
+    };
+
+    pub(crate) fn grant(slots: &[u16]) -> Grant {
+        let key = |text: &str| StorageKey::new(text).unwrap();
+        let job = MergeJob {
+            experiment_id: ExperimentId::new(),
+            branch_id: senmon_protocol::ids::BranchId::new(),
+            members: vec![],
+            tokenizer: key("t"),
+            output: key("o"),
+        };
+        Grant {
+            attempt_id: AttemptId::new(),
+            job_id: JobId::new(),
+            fence: Fence(1),
+            lease_ttl_ms: 30_000,
+            slots: slots.to_vec(),
+            job: JobSpec::Merge(job),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_free_again_when_its_attempt_is_over() {
+        let board = Board::new(3);
+        let grant = grant(&[0, 2]);
+        assert!(board.seat(&grant).is_some());
+        assert!(board.seat(&grant).is_none(), "a grant that comes twice starts once");
+        assert_eq!(board.slots_free(), [1]);
+        board.unseat(grant.attempt_id);
+        assert_eq!(board.slots_free(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn an_attempt_hears_the_strongest_command() {
+        let board = Board::new(1);
+        let seat = board.seat(&grant(&[0])).unwrap();
+        seat.command(Command::Release);
+        seat.renewal_answered(0, Command::Continue);
+        assert_eq!(*seat.commands().borrow(), Command::Release);
+        seat.fenced();
+        assert_eq!((*seat.commands().borrow(), seat.standing(0)), (Command::Fenced, Standing::Fenced));
+    }
+
+    #[test]
+    fn only_the_refused_session_ends() {
+        let board = Board::new(1);
+        let session = Enrolled {
+            worker_id: senmon_protocol::ids::WorkerId::new(),
+            session: 2,
+            storage_url: "file:///s".into(),
+            lease_ttl_ms: 30_000,
+            heartbeat_ms: 10_000,
+            server_version: "0".into(),
+        };
+        board.enrolled(session);
+        board.session_refused(1);
+        assert!(board.session().is_some());
+        board.session_refused(2);
+        assert!(board.session().is_none());
+    }
+}

