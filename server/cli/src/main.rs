@@ -1,1 +1,155 @@
-fn main() {}
+//! The `senmon` command: the REST API in the terminal. One file a group of commands.
+//!
+//! Never holds state beyond a token, and never does anything the API cannot do.
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
+
+mod branches;
+mod checkpoints;
+mod client;
+mod corpora;
+mod error;
+mod events;
+mod experiments;
+mod follow;
+mod output;
+mod plan;
+mod report;
+mod resolve;
+mod spec_file;
+mod table;
+mod tokens;
+mod words;
+mod workers;
+
+use clap::{Parser, Subcommand};
+use client::Client;
+use error::CliResult;
+use output::Format;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Turns a corpus and a seed model into a set of domain experts.
+///
+/// Exit codes: 0 done; 1 the server or the experiment failed; 2 wrong usage; 3 no server answers; 4 input refused.
+/// An experiment is named by its id, a unique beginning or end of it, or its name (the latest of that name); a branch
+/// by its id or as EXPERIMENT/BRANCH.
+#[derive(Debug, Parser)]
+#[command(name = "senmon", version, max_term_width = 100)]
+struct Cli {
+    /// Address of the server.
+    #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
+    server: String,
+    /// API token.
+    #[arg(long, global = true, env = "SENMON_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// File with the API token; `senmon login` writes ~/.config/senmon/token, which is read when it is there.
+    #[arg(long, global = true, conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Submit an experiment file.
+    Run(experiments::Run),
+    /// Show what an experiment file would do, before anything runs.
+    Plan(plan::Plan),
+    /// List experiments, latest first.
+    Ls,
+    /// Show an experiment: stages and branches.
+    Show(experiments::Id),
+    /// Show the report: did the experts beat one dense model at the same cost?
+    Report(experiments::Id),
+    /// Watch an experiment until it ends, then show its report.
+    Follow(experiments::Id),
+    /// Show the domains of an experiment.
+    Domains(experiments::Id),
+    /// Pause an experiment: branches write a checkpoint and give their slots back.
+    Pause(experiments::Id),
+    /// Go on with a paused experiment.
+    Resume(experiments::Id),
+    /// Stop an experiment for good.
+    Cancel(experiments::Id),
+    /// Branches: one training lineage each.
+    #[command(subcommand)]
+    Branch(branches::Branch),
+    /// Corpora: registered sets of documents.
+    #[command(subcommand)]
+    Corpus(corpora::Corpus),
+    /// Checkpoints.
+    #[command(subcommand)]
+    Checkpoint(checkpoints::Checkpoint),
+    /// Workers and their slots.
+    #[command(subcommand)]
+    Worker(workers::Worker),
+    /// Jobs that wait or run.
+    Queue(workers::Queue),
+    /// What happened, latest last.
+    Events(events::Events),
+    /// API tokens.
+    #[command(subcommand)]
+    Token(tokens::Token),
+    /// Keep a token for later commands.
+    Login,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("senmon: start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("senmon: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> CliResult {
+    let token = tokens::find(cli.token, cli.token_file.as_deref())?;
+    if matches!(cli.command, Command::Login) {
+        return tokens::login(&cli.server, token).await;
+    }
+    let client = &Client::new(&cli.server, token)?;
+    let format = cli.output;
+    match cli.command {
+        Command::Run(args) => experiments::run(client, format, &args).await,
+        Command::Plan(args) => plan::plan(client, format, &args).await,
+        Command::Ls => experiments::list(client, format).await,
+        Command::Show(args) => experiments::show(client, format, &args).await,
+        Command::Report(args) => report::show(client, format, &args).await,
+        Command::Follow(args) => follow::follow(client, format, &args).await,
+        Command::Domains(args) => corpora::domains(client, format, &args).await,
+        Command::Pause(args) => experiments::steer(client, format, &args, "pause").await,
+        Command::Resume(args) => experiments::steer(client, format, &args, "resume").await,
+        Command::Cancel(args) => experiments::steer(client, format, &args, "cancel").await,
+        Command::Branch(command) => branches::run(client, format, command).await,
+        Command::Corpus(command) => corpora::run(client, format, command).await,
+        Command::Checkpoint(command) => checkpoints::run(client, format, command).await,
+        Command::Worker(command) => workers::run(client, format, command).await,
+        Command::Queue(args) => workers::queue(client, format, &args).await,
+        Command::Events(args) => events::events(client, format, &args).await,
+        Command::Token(command) => tokens::run(client, format, command).await,
+        Command::Login => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,119 @@
+//! `senmon checkpoint …`.
+
+use crate::{
+    client::Client,
+    error::CliResult,
+    output::Format,
+    resolve::{self, short},
+    table::Table,
+    words,
+};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use senmon_protocol::view::CheckpointView;
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Checkpoint {
+    /// List checkpoints.
+    Ls(Filter),
+    /// Show a checkpoint.
+    Show(Id),
+}
+
+/// Which checkpoints.
+#[derive(Debug, Args)]
+pub struct Filter {
+    /// Only those of this experiment.
+    #[arg(value_name = "EXPERIMENT")]
+    experiment: Option<String>,
+    /// Only those of this branch.
+    #[arg(long)]
+    branch: Option<String>,
+}
+
+/// One checkpoint.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Id, or part of one.
+    #[arg(value_name = "CHECKPOINT")]
+    id: String,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When there is no such thing.
+pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliResult {
+    match command {
+        Checkpoint::Ls(filter) => {
+            let path = match (&filter.branch, &filter.experiment) {
+                (Some(branch), _) => format!("/checkpoints?branch_id={}", resolve::branch(client, branch).await?),
+                (None, Some(experiment)) => {
+                    format!("/checkpoints?experiment_id={}", resolve::experiment(client, experiment).await?)
+                }
+                (None, None) => "/checkpoints".into(),
+            };
+            let all: Vec<CheckpointView> = client.list(&path).await?;
+            format.print(&all, |all| {
+                let mut table = Table::new(&[
+                    "id",
+                    "experiment",
+                    "branch",
+                    ">step",
+                    ">tokens",
+                    ">loss",
+                    "kind",
+                    ">size",
+                    "written",
+                ]);
+                for checkpoint in all {
+                    let meta = &checkpoint.meta;
+                    table.row(vec![
+                        short(checkpoint.id),
+                        checkpoint.experiment.clone(),
+                        checkpoint.branch.clone(),
+                        words::count(meta.step),
+                        words::tokens(meta.tokens),
+                        words::or_dash(meta.loss.map(|loss| format!("{loss:.3}"))),
+                        words::name(&checkpoint.kind),
+                        words::bytes(meta.bytes),
+                        words::ago(checkpoint.created_at, Utc::now()),
+                    ]);
+                }
+                if table.is_empty() { "no checkpoints yet".into() } else { table.render() }
+            })
+        }
+        Checkpoint::Show(args) => {
+            let id = resolve::checkpoint(client, &args.id).await?;
+            let view: CheckpointView = client.get(&format!("/checkpoints/{id}")).await?;
+            format.print(&view, describe)
+        }
+    }
+}
+
+fn describe(view: &CheckpointView) -> String {
+    let meta = &view.meta;
+    let mut facts = Table::new(&["", ""]);
+    let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
+    fact("experiment", view.experiment.clone());
+    fact("branch", view.branch.clone());
+    fact("kind", words::name(&view.kind));
+    fact("step", words::count(meta.step));
+    fact("tokens", words::tokens(meta.tokens));
+    fact("loss", words::or_dash(meta.loss.map(|loss| format!("{loss:.4}"))));
+    fact("parent", words::or_dash(meta.parent_id.map(|id| id.to_string())));
+    fact("fence", meta.fence.to_string());
+    fact("size", words::bytes(meta.bytes));
+    let mut text = format!("{}\n{}", view.id, facts.render());
+    // Hashes and paths are for copying: whole, whatever their length.
+    for (name, value) in [
+        ("folder", view.folder.as_str()),
+        ("manifest", &view.manifest_sha256),
+        ("state", &meta.state_sha256),
+        ("settings", &meta.config_sha256),
+    ] {
+        text.push_str(&format!("{name:<10}  {value}\n"));
+    }
+    text
+}

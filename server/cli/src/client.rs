@@ -1,0 +1,176 @@
+//! The REST API over HTTP: the only place that knows of reqwest.
+//!
+//! Never prints and never decides what a failure means for a command.
+
+use crate::error::{CliError, CliResult};
+use reqwest::{Method, RequestBuilder};
+use senmon_protocol::{problem::Problem, view::Page};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::time::Duration;
+
+/// A list comes in pages or whole.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum List<T> {
+    Page(Page<T>),
+    Whole(Vec<T>),
+}
+
+/// A server and the token for it.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the server at `base`.
+    ///
+    /// # Errors
+    /// When the address is none, or TLS cannot be set up.
+    pub fn new(base: &str, token: Option<String>) -> CliResult<Self> {
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return Err(CliError::Refused(format!(
+                "--server: found {base:?}, expected an address such as http://127.0.0.1:8080"
+            )));
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("senmon/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(60))
+            .build()
+            .map_err(|error| CliError::Failed(format!("set up HTTP: {error}")))?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// Not reachable, refused, or an answer of another shape.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> CliResult<T> {
+        parse(path, &self.send(self.request(Method::GET, path)).await?)
+    }
+
+    /// GET of a list, all of its pages.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn list<T: DeserializeOwned>(&self, path: &str) -> CliResult<Vec<T>> {
+        self.list_up_to(path, usize::MAX).await
+    }
+
+    /// GET of the first `items_max` items of a list.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn list_up_to<T: DeserializeOwned>(&self, path: &str, items_max: usize) -> CliResult<Vec<T>> {
+        let (mut items, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let page = match &cursor {
+                Some(cursor) => {
+                    format!("{path}{}cursor={}", if path.contains('?') { '&' } else { '?' }, encoded(cursor))
+                }
+                None => path.to_owned(),
+            };
+            match parse(path, &self.send(self.request(Method::GET, &page)).await?)? {
+                List::Whole(whole) => items.extend::<Vec<T>>(whole),
+                List::Page(page) => {
+                    items.extend(page.items);
+                    cursor = page.next_cursor;
+                }
+            }
+            if cursor.is_none() || items.len() >= items_max {
+                items.truncate(items_max);
+                return Ok(items);
+            }
+        }
+    }
+
+    /// POST with a body. The request carries a fresh `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> CliResult<T> {
+        let key = uuid::Uuid::now_v7().to_string();
+        let request = self.request(Method::POST, path).header("Idempotency-Key", key).json(body);
+        parse(path, &self.send(request).await?)
+    }
+
+    /// POST without a body.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn verb<T: DeserializeOwned>(&self, path: &str) -> CliResult<T> {
+        let key = uuid::Uuid::now_v7().to_string();
+        parse(path, &self.send(self.request(Method::POST, path).header("Idempotency-Key", key)).await?)
+    }
+
+    /// DELETE.
+    ///
+    /// # Errors
+    /// Not reachable, or refused.
+    pub async fn delete(&self, path: &str) -> CliResult {
+        self.send(self.request(Method::DELETE, path)).await.map(|_| ())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}/api/v1{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> CliResult<Vec<u8>> {
+        let away = |error: reqwest::Error| {
+            CliError::Unreachable(format!("no server answers at {}: {}", self.base, cause(&error)))
+        };
+        let answer = request.send().await.map_err(away)?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.map_err(away)?;
+        if status.is_success() {
+            return Ok(bytes.to_vec());
+        }
+        let mut error = match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => CliError::from_problem(&problem),
+            Err(_) => CliError::Failed(format!("{} answers {status}: is it a Senmon server?", self.base)),
+        };
+        if status == 401
+            && let CliError::Refused(text) = &mut error
+        {
+            let hint = if self.token.is_some() { "the token is not accepted" } else { "no token was given" };
+            *text = format!("{text}\n  {hint}; give --token or --token-file, set SENMON_TOKEN, or run senmon login");
+        }
+        Err(error)
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> CliResult<T> {
+    let bytes = if bytes.is_empty() { b"null" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| {
+        CliError::Failed(format!("the answer to {path} has another shape than this version of senmon expects: {error}"))
+    })
+}
+
+/// A text as one part of an address.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
+    text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The innermost cause says most: `connection refused` rather than `error sending request`.
+fn cause(error: &reqwest::Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(next) = source.source() {
+        source = next;
+    }
+    source.to_string()
+}

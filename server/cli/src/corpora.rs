@@ -1,0 +1,215 @@
+//! `senmon corpus …` and `senmon domains`.
+
+use crate::{
+    client::{Client, encoded},
+    error::{CliError, CliResult},
+    experiments::Id,
+    output::Format,
+    resolve::{self, short},
+    table::{Table, fit, one_line},
+    words,
+};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use senmon_protocol::{
+    clustering::DomainView,
+    corpus::{CorpusState, CorpusView, DocumentFields, RegisterCorpus},
+};
+use std::{fmt::Write as _, path::Path, time::Duration};
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Corpus {
+    /// Register files, folders and globs on the server's disk as an immutable corpus.
+    Add(Add),
+    /// List corpora.
+    Ls,
+    /// Show a corpus: files, counts, the first broken records.
+    Show(Name),
+}
+
+/// Arguments of `add`.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Unique name.
+    name: String,
+    /// .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .txt files, folders with such, or globs.
+    #[arg(required = true)]
+    paths: Vec<String>,
+    /// Field with the text.
+    #[arg(long, default_value = "text")]
+    text_field: String,
+    /// Field with a stable id.
+    #[arg(long)]
+    id_field: Option<String>,
+    /// Field with a source label.
+    #[arg(long)]
+    source_field: Option<String>,
+    /// Share of records (0 to 1) that may be broken.
+    #[arg(long, default_value_t = 0.001)]
+    tolerated_broken_share: f64,
+    /// Wait until it is read.
+    #[arg(long)]
+    wait: bool,
+}
+
+/// One corpus.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// Name or id.
+    #[arg(value_name = "CORPUS")]
+    name: String,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When the server refuses, or (with `--wait`) the corpus is refused after reading.
+pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult {
+    match command {
+        Corpus::Add(args) => add(client, format, args).await,
+        Corpus::Ls => {
+            let all: Vec<CorpusView> = client.list("/corpora").await?;
+            format.print(&all, |all| {
+                let mut table = Table::new(&[
+                    "name",
+                    "state",
+                    ">files",
+                    ">documents",
+                    ">text",
+                    ">dropped",
+                    ">broken",
+                    "added",
+                    "id",
+                ]);
+                for corpus in all {
+                    table.row(vec![
+                        corpus.name.clone(),
+                        words::name(&corpus.state),
+                        corpus.files.len().to_string(),
+                        words::count(corpus.counts.documents),
+                        words::bytes(corpus.counts.text_bytes),
+                        words::count(corpus.counts.empty + corpus.counts.duplicates),
+                        words::count(corpus.counts.broken),
+                        words::ago(corpus.created_at, Utc::now()),
+                        short(corpus.id),
+                    ]);
+                }
+                if table.is_empty() {
+                    "no corpora yet; register one with: senmon corpus add NAME PATH".into()
+                } else {
+                    table.render()
+                }
+            })
+        }
+        Corpus::Show(args) => {
+            let corpus: CorpusView = client.get(&format!("/corpora/{}", encoded(&args.name))).await?;
+            format.print(&corpus, describe)
+        }
+    }
+}
+
+async fn add(client: &Client, format: Format, args: Add) -> CliResult {
+    let request = RegisterCorpus {
+        name: args.name,
+        paths: args.paths.iter().map(|path| absolute(path)).collect::<CliResult<_>>()?,
+        fields: DocumentFields { text: args.text_field, id: args.id_field, source: args.source_field },
+        tolerated_broken_share: args.tolerated_broken_share,
+    };
+    let mut corpus: CorpusView = client.post("/corpora", &request).await?;
+    while args.wait && corpus.state == CorpusState::Scanning {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        corpus = client.get(&format!("/corpora/{}", corpus.id)).await?;
+    }
+    format.print(&corpus, |corpus| match corpus.state {
+        CorpusState::Scanning => format!("registered {}: the server reads its files now", corpus.name),
+        _ => describe(corpus),
+    })?;
+    match corpus.state {
+        CorpusState::Failed => {
+            let why = corpus.problem.unwrap_or_else(|| "no reason was given".into());
+            Err(CliError::Refused(format!("corpus {}: {why}", corpus.name)))
+        }
+        CorpusState::Scanning | CorpusState::Ready => Ok(()),
+    }
+}
+
+/// A path as the server can read it: the server's folder is not this one.
+fn absolute(path: &str) -> CliResult<String> {
+    if path.contains("://") {
+        return Ok(path.to_owned());
+    }
+    let bad = |error: std::io::Error| CliError::Refused(format!("{path}: {error}"));
+    let found = Path::new(path);
+    let whole = if found.exists() { found.canonicalize() } else { std::path::absolute(found) };
+    whole
+        .map_err(bad)?
+        .into_os_string()
+        .into_string()
+        .map_err(|_| CliError::Refused(format!("{path}: the path is not valid UTF-8, which the API cannot carry")))
+}
+
+fn describe(corpus: &CorpusView) -> String {
+    let counts = &corpus.counts;
+    let mut text = format!("{}  {}  {}\n", corpus.name, words::name(&corpus.state), corpus.id);
+    if let Some(problem) = &corpus.problem {
+        let _ = writeln!(text, "{problem}");
+    }
+    let _ = writeln!(
+        text,
+        "{} documents with {} of text; of {} records {} were empty, {} exact duplicates, {} broken\n",
+        words::count(counts.documents),
+        words::bytes(counts.text_bytes),
+        words::count(counts.records),
+        words::count(counts.empty),
+        words::count(counts.duplicates),
+        words::count(counts.broken)
+    );
+    let mut table = Table::new(&["file", "format", ">size", ">documents", ">dropped", ">broken"]);
+    for file in &corpus.files {
+        let name = Path::new(&file.path).file_name().map_or(file.path.clone(), |name| name.to_string_lossy().into());
+        table.row(vec![
+            name,
+            words::name(&file.format),
+            words::bytes(file.bytes),
+            words::count(file.counts.documents),
+            words::count(file.counts.empty + file.counts.duplicates),
+            words::count(file.counts.broken),
+        ]);
+    }
+    text.push_str(&table.render());
+    for broken in &corpus.broken_first {
+        let _ = writeln!(text, "broken: {} record {}: {}", broken.path, broken.record, one_line(&broken.why));
+    }
+    text
+}
+
+/// `senmon domains`.
+///
+/// # Errors
+/// When there is no such experiment.
+pub async fn domains(client: &Client, format: Format, args: &Id) -> CliResult {
+    let id = resolve::experiment(client, &args.id).await?;
+    let all: Vec<DomainView> = client.list(&format!("/experiments/{id}/domains")).await?;
+    format.print(&all, |all| {
+        let mut table =
+            Table::new(&[">#", ">documents", ">held out", ">tokens", "languages", "sources", "nearest", "top terms"]);
+        for domain in all {
+            let share = |name: &str, share: f64| format!("{name} {:.0} %", share * 100.0);
+            let languages = domain.languages.iter().filter(|part| part.share >= 0.005);
+            let sources = domain.sources.iter().take(2).filter(|part| part.share >= 0.005);
+            let nearest = domain.nearest_domains.iter().map(ToString::to_string);
+            table.row(vec![
+                domain.index.to_string(),
+                words::or_dash(domain.documents.map(words::count)),
+                words::or_dash(domain.documents_held_out.map(words::count)),
+                words::or_dash(domain.tokens.map(words::tokens)),
+                languages.map(|part| share(&part.language, part.share)).collect::<Vec<_>>().join(" "),
+                fit(&sources.map(|part| share(&part.source, part.share)).collect::<Vec<_>>().join(" "), 32),
+                nearest.collect::<Vec<_>>().join(" "),
+                fit(&domain.top_terms.join(" "), 44),
+            ]);
+        }
+        if table.is_empty() { "the domains are not found yet".into() } else { table.render() }
+    })
+}

@@ -1,0 +1,51 @@
+//! Why a command ended without success, and the exit code that says so to scripts.
+
+use senmon_protocol::problem::Problem;
+use std::fmt::{self, Write as _};
+
+/// Failures, by exit code.
+#[derive(Debug)]
+pub enum CliError {
+    /// 1: the server failed, or what was waited for failed.
+    Failed(String),
+    /// 3: no server answers.
+    Unreachable(String),
+    /// 4: the input was refused, here or by the server.
+    Refused(String),
+}
+
+/// Answer of every command.
+pub type CliResult<T = ()> = Result<T, CliError>;
+
+impl CliError {
+    /// The stable exit code (2 is clap's, for wrong usage).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Unreachable(_) => 3,
+            Self::Refused(_) => 4,
+        }
+    }
+
+    /// The server's problem in words, every fault on its own line.
+    #[must_use]
+    pub fn from_problem(problem: &Problem) -> Self {
+        let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
+        for fault in &problem.faults {
+            let _ = write!(text, "\n  {}: {}", fault.path, fault.message);
+        }
+        if !problem.request_id.is_empty() {
+            let _ = write!(text, "\n  request {}", problem.request_id);
+        }
+        if problem.status >= 500 { Self::Failed(text) } else { Self::Refused(text) }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(text) | Self::Unreachable(text) | Self::Refused(text) => f.write_str(text),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `senmon run`, `ls`, `show`, `pause`, `resume`, `cancel`.
+
+use crate::{
+    client::Client,
+    error::CliResult,
+    follow,
+    output::{Format, out},
+    resolve::{self, short},
+    spec_file,
+    table::Table,
+    words,
+};
+use chrono::Utc;
+use clap::Args;
+use senmon_protocol::view::{BranchView, ExperimentSummary, ExperimentView, StageState};
+use std::{fmt::Write as _, path::PathBuf};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Experiment file (YAML or JSON); `-` reads standard input.
+    file: PathBuf,
+    /// Watch until it ends, then show the report.
+    #[arg(short, long)]
+    follow: bool,
+    /// Name, instead of the file's.
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// One experiment.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Id, 4 or more characters of its beginning or end, or name (the latest of that name).
+    #[arg(value_name = "EXPERIMENT")]
+    pub id: String,
+}
+
+/// Submits.
+///
+/// # Errors
+/// When the file is refused, here or by the server; with `--follow` also when the experiment fails.
+pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
+    let mut spec = spec_file::load(&args.file)?;
+    if let Some(name) = &args.name {
+        spec.name.clone_from(name);
+    }
+    let view: ExperimentView = client.post("/experiments", &spec).await?;
+    if args.follow {
+        if format == Format::Table {
+            out(&format!("{} {}", view.summary.name, view.summary.id));
+        }
+        return follow::watch(client, format, view.summary.id).await;
+    }
+    format.print(&view, |view| {
+        let id = view.summary.id;
+        format!("submitted {} as {id}\nwatch it with: senmon follow {}", view.summary.name, short(id))
+    })
+}
+
+/// Lists.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn list(client: &Client, format: Format) -> CliResult {
+    let mut all: Vec<ExperimentSummary> = client.list("/experiments").await?;
+    all.sort_by_key(|experiment| std::cmp::Reverse(experiment.created_at));
+    format.print(&all, |all| {
+        let mut table =
+            Table::new(&["id", "name", "state", "stage", ">tokens", ">of", ">vs dense", ">left", "submitted", "by"]);
+        for experiment in all {
+            let running = experiment.stages.iter().find(|stage| stage.state == StageState::Running);
+            table.row(vec![
+                short(experiment.id),
+                experiment.name.clone(),
+                words::name(&experiment.state),
+                running.map(|stage| words::name(&stage.stage)).unwrap_or_default(),
+                words::tokens(experiment.tokens_done),
+                words::tokens(experiment.tokens_total),
+                words::or_dash(experiment.ensemble_vs_dense_percent.map(words::percent_signed)),
+                words::or_dash(experiment.seconds_left.map(words::duration)),
+                words::ago(experiment.created_at, Utc::now()),
+                experiment.owner.clone(),
+            ]);
+        }
+        if table.is_empty() { "no experiments yet; submit one with: senmon run FILE".into() } else { table.render() }
+    })
+}
+
+/// Shows one.
+///
+/// # Errors
+/// When there is none such.
+pub async fn show(client: &Client, format: Format, args: &Id) -> CliResult {
+    let id = resolve::experiment(client, &args.id).await?;
+    let view: ExperimentView = client.get(&format!("/experiments/{id}")).await?;
+    format.print(&view, describe)
+}
+
+/// Pauses, resumes or cancels.
+///
+/// # Errors
+/// When the experiment's state does not allow it.
+pub async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
+    let id = resolve::experiment(client, &args.id).await?;
+    let view: ExperimentView = client.verb(&format!("/experiments/{id}/{verb}")).await?;
+    format.print(&view, |view| format!("{} is {}", view.summary.name, words::name(&view.summary.state)))
+}
+
+fn describe(view: &ExperimentView) -> String {
+    let summary = &view.summary;
+    let mut text = format!("{}  {}  {}\n", summary.name, words::name(&summary.state), summary.id);
+    if !view.spec.description.is_empty() {
+        let _ = writeln!(text, "{}", view.spec.description);
+    }
+    if let Some(problem) = &summary.problem {
+        let _ = writeln!(text, "{problem}");
+    }
+    let _ = writeln!(
+        text,
+        "corpus {}, priority {}, submitted {} by {}\n",
+        view.spec.corpus,
+        summary.priority,
+        words::ago(summary.created_at, Utc::now()),
+        summary.owner
+    );
+    for stage in &summary.stages {
+        text.push_str(&follow::stage_line(stage));
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(&branch_table(&view.branches));
+    text
+}
+
+/// The branches of an experiment.
+#[must_use]
+pub fn branch_table(branches: &[BranchView]) -> String {
+    let mut table = Table::new(&[
+        "branch", "role", "state", ">step", ">of", ">tokens", ">of", ">loss", ">rate", ">left", "worker", "id",
+    ]);
+    for branch in branches {
+        table.row(vec![
+            branch.name.clone(),
+            words::name(&branch.role),
+            words::name(&branch.state),
+            words::count(branch.step),
+            words::count(branch.steps),
+            words::tokens(branch.tokens),
+            words::tokens(branch.tokens_total),
+            words::or_dash(branch.loss.map(|loss| format!("{loss:.3}"))),
+            words::or_dash(branch.tokens_per_second.map(words::rate)),
+            words::or_dash(branch.seconds_left.map(words::duration)),
+            branch.worker.clone().unwrap_or_default(),
+            short(branch.id),
+        ]);
+    }
+    let mut text = table.render();
+    for branch in branches.iter().filter(|branch| branch.why.is_some()) {
+        let _ = writeln!(text, "{}: {}", branch.name, branch.why.as_deref().unwrap_or_default());
+    }
+    text
+}

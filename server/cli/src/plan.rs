@@ -1,0 +1,144 @@
+//! `senmon plan FILE`: what an experiment would do, before anything runs; and how many tokens fit in given days.
+
+use crate::{
+    client::Client,
+    error::{CliError, CliResult},
+    output::Format,
+    spec_file,
+    table::Table,
+    words,
+};
+use clap::Args;
+use senmon_protocol::plan::{PlanRequest, PlanView};
+use std::{fmt::Write as _, path::PathBuf};
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Experiment file (YAML or JSON); `-` reads standard input.
+    file: PathBuf,
+    /// Accelerators (or CPU slots) that work side by side; those of the fleet when absent.
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Peak of one of them in FLOP/s: 989e12 for an H100 in bf16.
+    #[arg(long, value_name = "X")]
+    peak_flops: Option<f64>,
+    /// Share of that peak that training reaches: 0.4 is usual.
+    #[arg(long, value_name = "U")]
+    utilisation: Option<f64>,
+    /// Tokens per second of one slot, instead of the two above.
+    #[arg(long, value_name = "R")]
+    tokens_per_second: Option<f64>,
+    /// Days at hand: the answer then says how many tokens fit.
+    #[arg(long, value_name = "D")]
+    days: Option<f64>,
+}
+
+/// Asks the server and shows the plan.
+///
+/// # Errors
+/// When the file is no experiment, or the server would refuse it.
+pub async fn plan(client: &Client, format: Format, args: &Plan) -> CliResult {
+    let request = PlanRequest {
+        experiment: spec_file::load(&args.file)?,
+        slots: args.slots,
+        peak_flops: args.peak_flops,
+        utilisation: args.utilisation,
+        tokens_per_second: args.tokens_per_second,
+        days: args.days,
+    };
+    let plan: PlanView = client.post("/plan", &request).await?;
+    format.print(&plan, render)?;
+    if plan.refused.is_empty() {
+        return Ok(());
+    }
+    let faults: String = plan.refused.iter().map(|fault| format!("\n  {}: {}", fault.path, fault.message)).collect();
+    Err(CliError::Refused(format!("this experiment would be refused:{faults}")))
+}
+
+fn render(plan: &PlanView) -> String {
+    let mut table = Table::new(&["branch", "role", "from", ">domain", ">tokens", ">steps", ">time", ">checkpoints"]);
+    for branch in &plan.branches {
+        table.row(vec![
+            branch.name.clone(),
+            words::name(&branch.role),
+            branch.parent.clone().unwrap_or_default(),
+            branch.domain.map(|domain| domain.to_string()).unwrap_or_default(),
+            words::tokens(branch.tokens),
+            words::count(branch.steps),
+            words::or_dash(branch.seconds.map(words::duration)),
+            words::bytes(branch.checkpoint_bytes),
+        ]);
+    }
+    let mut text = table.render();
+    text.push('\n');
+    let mut facts = Table::new(&["", ""]);
+    let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
+    fact(
+        "model",
+        format!("{} parameters, {:.3e} FLOPs per token", words::tokens(plan.parameters), plan.flops_per_token),
+    );
+    fact("tokens", format!("{} in {} branches", words::tokens(plan.tokens), plan.branches.len()));
+    if let Some(corpus) = plan.corpus_tokens {
+        fact("corpus", format!("{} tokens", words::tokens(corpus)));
+    }
+    let rate = plan.tokens_per_second.map(words::rate);
+    fact("throughput", format!("{} per slot ({})", words::or_dash(rate), plan.throughput_source));
+    if let Some(seconds) = plan.seconds {
+        fact("wall time", format!("{} with {} slots", words::duration(seconds), plan.slots));
+    }
+    fact(
+        "checkpoints",
+        format!("{} that stay, {} each", words::bytes(plan.checkpoint_bytes), words::bytes(plan.checkpoint_bytes_each)),
+    );
+    if let Some(tokens) = plan.tokens_in_days {
+        fact("fits", format!("{} tokens in the days at hand, with {} slots", words::tokens(tokens), plan.slots));
+    }
+    text.push_str(&facts.render());
+    for warning in &plan.warnings {
+        let _ = writeln!(text, "note: {}: {}", warning.path, warning.message);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use senmon_protocol::{plan::PlannedBranch, view::BranchRole};
+
+    #[test]
+    fn a_plan_answers_how_many_tokens_fit() {
+        let branch = PlannedBranch {
+            name: "seed".into(),
+            role: BranchRole::Seed,
+            parent: None,
+            domain: None,
+            tokens: 42_000_000_000,
+            steps: 10_000,
+            seconds: Some(86_400.0),
+            checkpoint_bytes: 1 << 30,
+        };
+        let plan = PlanView {
+            branches: vec![branch],
+            tokens: 42_000_000_000,
+            parameters: 10_000_000_000,
+            flops_per_token: 6.2e10,
+            tokens_per_second: Some(6_400.0),
+            throughput_source: "40 % of 989 TFLOP/s".into(),
+            slots: 20,
+            seconds: Some(86_400.0),
+            checkpoint_bytes: 1 << 30,
+            checkpoint_bytes_each: 1 << 30,
+            tokens_in_days: Some(330_000_000_000),
+            corpus_tokens: None,
+            refused: vec![],
+            warnings: vec![],
+        };
+        let text = render(&plan);
+        for part in
+            ["330.0 B tokens in the days at hand, with 20 slots", "42.0 B", "10.0 B parameters", "1 d", "10 000"]
+        {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The experiment file: YAML, every mistake named with its place and what is accepted there.
+
+use crate::error::{CliError, CliResult};
+use senmon_protocol::spec::ExperimentSpec;
+use std::path::Path;
+
+/// Reads an experiment file; `-` is standard input.
+///
+/// # Errors
+/// When it cannot be read, or is no experiment: with the path of the key.
+pub fn load(path: &Path) -> CliResult<ExperimentSpec> {
+    let text =
+        if path == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) }
+            .map_err(|error| CliError::Refused(format!("read {}: {error}", path.display())))?;
+    parse(&text).map_err(|why| CliError::Refused(format!("{}: {why}", path.display())))
+}
+
+fn parse(text: &str) -> Result<ExperimentSpec, String> {
+    let deserializer = serde_yaml_ng::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let place = error.path().to_string();
+        let why = error.into_inner().to_string();
+        // The parser repeats the place where it knows it.
+        let why = why.strip_prefix(&format!("{place}: ")).unwrap_or(&why).to_owned();
+        if place == "." { why } else { format!("{place}: {why}") }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = include_str!("../../../configs/experiments/quick.yaml");
+
+    fn check(from: &str, to: &str, expect: &[&str]) {
+        assert!(GOOD.contains(from), "{from:?} is not in quick.yaml");
+        let why = parse(&GOOD.replace(from, to)).expect_err("it was accepted");
+        for part in expect {
+            assert!(why.contains(part), "{why:?} does not say {part:?}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_experiments_are_accepted() {
+        parse(GOOD).unwrap();
+        parse(include_str!("../../../configs/experiments/demo.yaml")).unwrap();
+        parse(include_str!("../../../configs/experiments/h100-10b.yaml")).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_path_and_what_is_accepted() {
+        check("learning_rate: 0.003", "learning_rat: 0.003", &["training", "learning_rat", "`learning_rate`"]);
+        check("corpus: demo", "corpuss: demo", &["corpuss", "`corpus`"]);
+        check("share: proportional", "shape: proportional", &["plan[0]", "shape", "`share`"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_path() {
+        check("domains: 4", "domains: four", &["clustering.domains", "four"]);
+        check("share: proportional", "share: fair", &["plan[0]", "fair", "`proportional`"]);
+        check("tokens: 600K", "tokens: 600Q", &["seed", "600Q", "6.5M"]);
+    }
+
+    #[test]
+    fn a_tree_survives_the_way_to_the_server() {
+        let spec = parse(GOOD).unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<ExperimentSpec>(&json).unwrap(), spec);
+    }
+}

@@ -1,0 +1,204 @@
+//! `senmon token …`, `senmon login`, and where the token of a command comes from.
+
+use crate::{
+    client::Client,
+    error::{CliError, CliResult},
+    output::{Format, out},
+    resolve::{self, short},
+    table::Table,
+    words,
+};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use senmon_protocol::view::{CreateToken, CreatedToken, Role, SessionView, TokenView};
+use std::{
+    fs,
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token; its secret is shown once.
+    Create(Create),
+    /// List tokens.
+    Ls,
+    /// Take a token back.
+    Revoke(Id),
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name for people.
+    name: String,
+    /// viewer: read; user: submit and steer too; admin: manage workers and tokens too; worker: the worker protocol.
+    #[arg(long, value_parser = role, default_value = "user")]
+    role: Role,
+}
+
+/// One token.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Name, id, or part of an id.
+    #[arg(value_name = "TOKEN")]
+    id: String,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| "expected viewer, user, admin or worker".into())
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
+    match command {
+        Token::Create(args) => {
+            let body = CreateToken { name: args.name, role: args.role };
+            let created: CreatedToken = client.post("/tokens", &body).await?;
+            // The secret alone on standard output, so that it can be kept: senmon token create ci > token
+            if format == Format::Table {
+                eprintln!(
+                    "{} ({}); this is the only time the secret is shown:",
+                    created.token.name,
+                    args_role(&created)
+                );
+                out(&created.secret);
+                return Ok(());
+            }
+            format.print(&created, |_| String::new())
+        }
+        Token::Ls => {
+            let all: Vec<TokenView> = client.list("/tokens").await?;
+            format.print(&all, |all| {
+                let mut table = Table::new(&["id", "name", "role", "begins with", "made", "used"]);
+                for token in all {
+                    table.row(vec![
+                        short(token.id),
+                        token.name.clone(),
+                        words::name(&token.role),
+                        token.prefix.clone(),
+                        words::ago(token.created_at, Utc::now()),
+                        token.used_at.map_or_else(|| "never".into(), |at| words::ago(at, Utc::now())),
+                    ]);
+                }
+                table.render()
+            })
+        }
+        Token::Revoke(args) => {
+            let id = resolve::token(client, &args.id).await?;
+            client.delete(&format!("/tokens/{id}")).await?;
+            if format == Format::Table {
+                out(&format!("token {} is revoked", args.id));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn args_role(created: &CreatedToken) -> String {
+    words::name(&created.token.role)
+}
+
+/// The token of a command: given, from a file, or kept by `senmon login`.
+///
+/// # Errors
+/// When a file that was named cannot be read.
+pub fn find(token: Option<String>, file: Option<&Path>) -> CliResult<Option<String>> {
+    let read = |path: &Path| {
+        fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| CliError::Refused(format!("read the token from {}: {error}", path.display())))
+    };
+    match (token, file) {
+        (_, Some(file)) => read(file).map(Some),
+        (Some(token), None) if !token.trim().is_empty() => Ok(Some(token.trim().to_owned())),
+        _ => match kept_file().filter(|path| path.exists()) {
+            Some(path) => read(&path).map(Some),
+            None => Ok(None),
+        },
+    }
+}
+
+/// `senmon login`: checks a token and keeps it in a file that only its owner can read.
+///
+/// # Errors
+/// When the server does not accept it, or the file cannot be written.
+pub async fn login(server: &str, given: Option<String>) -> CliResult {
+    let path = kept_file().ok_or_else(|| CliError::Refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
+    // A kept token is what login replaces; only one given now counts.
+    let kept = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+    let token = match given.filter(|token| Some(token) != kept.as_ref()) {
+        Some(token) => token,
+        None => ask()?,
+    };
+    let client = Client::new(server, Some(token.clone()))?;
+    let session: SessionView = client.get("/session").await?;
+    keep(&path, &token).map_err(|error| CliError::Failed(format!("write {}: {error}", path.display())))?;
+    let role = words::name(&session.role);
+    out(&format!("signed in to {} as {} ({role}); the token is in {}", client.base(), session.name, path.display()));
+    Ok(())
+}
+
+fn ask() -> CliResult<String> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprint!("token (smn_…): ");
+        let _ = std::io::stderr().flush();
+    }
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(|error| CliError::Refused(format!("read the token: {error}")))?;
+    let token = line.trim().to_owned();
+    if token.is_empty() {
+        return Err(CliError::Refused("no token was given; the server's first start wrote one to admin-token".into()));
+    }
+    Ok(token)
+}
+
+fn kept_file() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|home| home.join(".config")))?;
+    Some(folder.join("senmon").join("token"))
+}
+
+/// Writes the token for its owner's eyes only, whole or not at all.
+fn keep(path: &Path, token: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let new = path.with_extension("new");
+    if new.exists() {
+        fs::remove_file(&new)?;
+    }
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
+    writeln!(file, "{token}")?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_one_of_four() {
+        assert_eq!(role("viewer"), Ok(Role::Viewer));
+        assert!(role("root").unwrap_err().contains("viewer, user, admin or worker"));
+    }
+
+    #[test]
+    fn a_kept_token_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = std::env::temp_dir().join(format!("senmon-token-{}", uuid::Uuid::now_v7())).join("token");
+        keep(&path, "smn_a_x").unwrap();
+        keep(&path, "smn_a_y").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "smn_a_y\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+}

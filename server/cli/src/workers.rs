@@ -1,0 +1,132 @@
+//! `senmon worker …` and `senmon queue`.
+
+use crate::{
+    client::Client,
+    error::CliResult,
+    output::Format,
+    resolve::{self, short},
+    table::{Table, fit},
+    words,
+};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use senmon_protocol::view::{JobState, JobView, WorkerView};
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Worker {
+    /// List workers and what runs on their slots.
+    Ls,
+    /// Give a worker no new jobs, and move what runs there elsewhere.
+    Drain(Id),
+    /// Give a worker jobs again.
+    Enable(Id),
+    /// Give a worker no new jobs; what runs there goes on.
+    Disable(Id),
+}
+
+/// One worker.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Name, id, or part of an id.
+    #[arg(value_name = "WORKER")]
+    id: String,
+}
+
+/// Arguments of `queue`.
+#[derive(Debug, Args)]
+pub struct Queue {
+    /// Show finished jobs too.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When there is no such worker.
+pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult {
+    match command {
+        Worker::Ls => {
+            let all: Vec<WorkerView> = client.list("/workers").await?;
+            format.print(&all, |all| worker_table(all))
+        }
+        Worker::Drain(args) => steer(client, format, &args, "drain").await,
+        Worker::Enable(args) => steer(client, format, &args, "enable").await,
+        Worker::Disable(args) => steer(client, format, &args, "disable").await,
+    }
+}
+
+async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
+    let id = resolve::worker(client, &args.id).await?;
+    let view: WorkerView = client.verb(&format!("/workers/{id}/{verb}")).await?;
+    format.print(&view, |view| format!("{} is {}", view.name, words::name(&view.mode)))
+}
+
+fn worker_table(all: &[WorkerView]) -> String {
+    let mut table =
+        Table::new(&["worker", "state", "mode", ">slot", "device", ">threads", ">rate", ">done", "runs", "seen"]);
+    for worker in all {
+        for (row, slot) in worker.slots.iter().enumerate() {
+            // The worker stands on the first of its lines only.
+            let once = |text: String| if row == 0 { text } else { String::new() };
+            table.row(vec![
+                once(worker.name.clone()),
+                once(words::name(&worker.state)),
+                once(words::name(&worker.mode)),
+                slot.slot.index.to_string(),
+                fit(&format!("{} {}", slot.slot.device, slot.slot.device_name), 32),
+                slot.slot.threads.to_string(),
+                words::or_dash(slot.tokens_per_second.filter(|rate| *rate > 0.0).map(words::rate)),
+                words::or_dash(slot.progress.map(|share| format!("{:.0} %", share * 100.0))),
+                slot.title.clone().unwrap_or_else(|| "free".into()),
+                once(words::ago(worker.seen_at, Utc::now())),
+            ]);
+        }
+    }
+    if table.is_empty() {
+        "no workers yet; start one with: senmon-worker --config worker.toml".into()
+    } else {
+        table.render()
+    }
+}
+
+/// `senmon queue`.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn queue(client: &Client, format: Format, args: &Queue) -> CliResult {
+    let mut jobs: Vec<JobView> = client.list("/jobs").await?;
+    if !args.all {
+        jobs.retain(|job| matches!(job.state, JobState::Queued | JobState::Running | JobState::Paused));
+    }
+    format.print(&jobs, |jobs| {
+        let mut table = Table::new(&[
+            "id",
+            "job",
+            "experiment",
+            "state",
+            ">priority",
+            ">slots",
+            ">tries",
+            "worker",
+            ">done",
+            "why",
+        ]);
+        for job in jobs {
+            table.row(vec![
+                short(job.id),
+                job.title.clone(),
+                job.experiment.clone(),
+                words::name(&job.state),
+                job.priority.to_string(),
+                job.slots.to_string(),
+                job.attempts.to_string(),
+                job.worker.clone().unwrap_or_default(),
+                words::or_dash(job.progress.map(|share| format!("{:.0} %", share * 100.0))),
+                job.why.clone().unwrap_or_default(),
+            ]);
+        }
+        if table.is_empty() { "nothing waits and nothing runs".into() } else { table.render() }
+    })
+}
