@@ -422,12 +422,32 @@ pub struct TreeBranch {
     /// Name of the parent branch, or `seed`.
     pub parent: String,
     /// Weights over domain numbers; need not sum to 1.
+    #[serde(deserialize_with = "domain_weights")]
     pub mixture: BTreeMap<u32, f64>,
     /// Token budget.
     pub tokens: Tokens,
     /// Settings that differ from the experiment's.
     #[serde(default)]
     pub training: TrainingOverride,
+}
+
+/// Reads weights by domain number. JSON writes the numbers as text, and inside an enum with a tag serde does not turn
+/// them back by itself.
+fn domain_weights<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u32, f64>, D::Error> {
+    #[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+    #[serde(untagged)]
+    enum Domain {
+        Number(u32),
+        Text(String),
+    }
+    let weights = BTreeMap::<Domain, f64>::deserialize(deserializer)?;
+    let number = |domain| match domain {
+        Domain::Number(number) => Ok(number),
+        Domain::Text(text) => text
+            .parse()
+            .map_err(|_| serde::de::Error::custom(format!("found domain {text:?}, expected a number from 0"))),
+    };
+    weights.into_iter().map(|(domain, weight)| Ok((number(domain)?, weight))).collect()
 }
 
 /// Branches trained for comparison, each at the fan-out's total token budget. The untouched seed is always one.
