@@ -1,5 +1,14 @@
-//! The control plane of Senmon.
+//! The control plane of Senmon: it decides in `domain`, remembers in `db`, speaks in `api`, and keeps going in `tasks`.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod db;
 pub mod domain;
+pub mod postgres;
+pub mod serve;
+pub mod storage;
+pub mod tasks;
+pub mod telemetry;

@@ -42,8 +42,8 @@ struct Cli {
     /// API token.
     #[arg(long, global = true, env = "SENMON_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// File with the API token; `senmon login` writes ~/.config/senmon/token, which is read when it is there.
-    #[arg(long, global = true, conflicts_with = "token")]
+    /// File with the API token, read before --token; `senmon login` writes ~/.config/senmon/token, which is read when it is there.
+    #[arg(long, global = true)]
     token_file: Option<PathBuf>,
     /// Form of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t)]

@@ -20,8 +20,10 @@ fn parse(text: &str) -> Result<ExperimentSpec, String> {
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let place = error.path().to_string();
         let why = error.into_inner().to_string();
-        // The parser repeats the place where it knows it.
-        let why = why.strip_prefix(&format!("{place}: ")).unwrap_or(&why).to_owned();
+        // The parser repeats the place, or the place above, where it knows it.
+        let parents = std::iter::successors(Some(place.as_str()), |place| place.rsplit_once('.').map(|(above, _)| above));
+        let shorter = parents.filter_map(|place| why.strip_prefix(&format!("{place}: "))).next();
+        let why = shorter.unwrap_or(&why).to_owned();
         if place == "." { why } else { format!("{place}: {why}") }
     })
 }

@@ -1,0 +1,184 @@
+//! The second half of the worker protocol: fenced writes of attempts.
+
+use crate::{
+    api::{
+        auth::Worker,
+        body::Body,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db::{self, attempts::Held, events::NewEvent},
+    domain::lease::Next,
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use senmon_corpus::hex;
+use senmon_protocol::{
+    checkpoint::{MANIFEST_FILE, Manifest},
+    ids::AttemptId,
+    job::{Outcome, TerminationReason},
+    view::{StreamExperiment, StreamMessage, StreamMetrics},
+    worker::{AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
+};
+use sha2::{Digest, Sha256};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(started))
+        .routes(routes!(metrics))
+        .routes(routes!(logs))
+        .routes(routes!(checkpoints))
+        .routes(routes!(complete))
+}
+
+fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
+    NewEvent {
+        kind,
+        level,
+        text,
+        experiment_id: Some(held.experiment),
+        branch_id: held.branch,
+        worker_id: Some(held.worker),
+        step,
+    }
+}
+
+#[utoipa::path(post, path = "/attempts/{id}/started", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AttemptStarted, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
+async fn started(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<AttemptStarted>,
+) -> ApiResult<Json<()>> {
+    let held = db::attempts::started(&app.db, id, &body).await?;
+    if body.step_start > 0 {
+        let verdict = match body.resume_verified {
+            Some(true) => "; state and next batch are what the checkpoint recorded",
+            Some(false) => "; state or next batch are NOT what the checkpoint recorded",
+            None => "",
+        };
+        let level = if body.resume_verified == Some(false) { "error" } else { "info" };
+        let text = format!("{} resumed at step {}{verdict}.", held.title, body.step_start);
+        app.event(event(&held, "attempt_resumed", level, text, Some(body.step_start))).await;
+    }
+    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
+    Ok(Json(()))
+}
+
+#[utoipa::path(post, path = "/attempts/{id}/metrics", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = MetricBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence"), (status = 422, description = "columns of different lengths")))]
+async fn metrics(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<MetricBatch>,
+) -> ApiResult<Json<()>> {
+    let n = body.steps.len();
+    let uneven = body
+        .series
+        .iter()
+        .find(|(_, values)| values.len() != n)
+        .map(|(name, values)| (format!("series.{name}"), values.len()));
+    let uneven =
+        uneven
+            .or((body.tokens.len() != n).then(|| ("tokens".to_owned(), body.tokens.len())))
+            .or((body.at_ms.len() != n).then(|| ("at_ms".to_owned(), body.at_ms.len())));
+    if let Some((path, found)) = uneven {
+        return Err(ApiError::invalid(&path, format!("found {found} values, expected {n} as in steps")));
+    }
+    if n == 0 || body.steps.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(ApiError::invalid("steps", "expected at least one step, ascending"));
+    }
+    let held = db::attempts::metrics(&app.db, id, &body).await?;
+    if let Some(branch_id) = held.branch {
+        app.hint(StreamMessage::Metrics(StreamMetrics {
+            experiment_id: held.experiment,
+            branch_id,
+            steps: body.steps,
+            tokens: body.tokens,
+            at_ms: body.at_ms,
+            series: body.series,
+        }));
+    }
+    Ok(Json(()))
+}
+
+#[utoipa::path(post, path = "/attempts/{id}/logs", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = LogBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence")))]
+async fn logs(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<LogBatch>,
+) -> ApiResult<Json<()>> {
+    db::attempts::logs(&app.db, id, &body).await?;
+    Ok(Json(()))
+}
+
+#[utoipa::path(post, path = "/attempts/{id}/checkpoints", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CommitCheckpoint, responses((status = 200, description = "committed, once"), (status = 409, description = "stale_fence"), (status = 422, description = "the folder has no such manifest")))]
+async fn checkpoints(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<CommitCheckpoint>,
+) -> ApiResult<Json<()>> {
+    let written = &body.checkpoint;
+    let key = written
+        .folder
+        .join(MANIFEST_FILE)
+        .map_err(|error| ApiError::invalid("checkpoint.folder", error.to_string()))?;
+    let bytes = app.storage.get(&key).map_err(|error| ApiError::invalid("checkpoint.folder", format!("{error:#}")))?;
+    let found = hex(&Sha256::digest(&bytes));
+    if found != written.manifest_sha256 {
+        return Err(ApiError::invalid(
+            "checkpoint.manifest_sha256",
+            format!("found {}, the store has {found}", written.manifest_sha256),
+        ));
+    }
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::invalid("checkpoint.folder", format!("{MANIFEST_FILE}: {error}")))?;
+    let (held, is_new) = db::attempts::checkpoint(&app.db, id, body.fence, written, &manifest).await?;
+    if is_new {
+        let text = format!("Checkpoint of {} at step {} committed.", held.title, manifest.meta.step);
+        app.event(event(&held, "checkpoint_committed", "info", text, Some(manifest.meta.step))).await;
+    }
+    Ok(Json(()))
+}
+
+#[utoipa::path(post, path = "/attempts/{id}/complete", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CompleteAttempt, responses((status = 200, description = "ended, once"), (status = 409, description = "stale_fence")))]
+async fn complete(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<CompleteAttempt>,
+) -> ApiResult<Json<()>> {
+    end(&app, id, body).await?;
+    Ok(Json(()))
+}
+
+/// Ends an attempt and says so.
+///
+/// # Errors
+/// `stale_fence`.
+pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<()> {
+    let Some(ended) = db::attempts::complete(&app.db, id, body.fence, &body.outcome).await? else { return Ok(()) };
+    let held = &ended.held;
+    if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
+        let next = match next {
+            Next::Retry(pause) if pause.num_seconds() > 0 => format!("It is tried again in {} s.", pause.num_seconds()),
+            Next::Retry(_) => "It goes on from its last checkpoint.".into(),
+            Next::GiveUp => "It is given up.".to_owned(),
+            Next::Hold => "It waits to be resumed.".to_owned(),
+            Next::Cancelled => "It stays cancelled.".to_owned(),
+        };
+        let calm = matches!(outcome.reason, TerminationReason::Released | TerminationReason::Cancelled);
+        let text = format!("{} ended: {} {next}", held.title, outcome.message);
+        app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, None)).await;
+    }
+    app.wake.advance.notify_one();
+    app.wake.schedule.notify_one();
+    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
+    Ok(())
+}

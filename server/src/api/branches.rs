@@ -1,0 +1,248 @@
+//! Branches: their state, curves, attempts, logs, and what people do to them.
+
+use crate::{
+    api::{
+        auth::{User, Viewer},
+        body::Body,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db::{self, events::NewEvent, jobs::Wish},
+    domain::{
+        metrics::{buckets, current},
+        schedule::why_waiting,
+    },
+};
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use senmon_protocol::{
+    ids::{BranchId, ExperimentId},
+    job::{DomainWeight, Mixture},
+    view::{
+        AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, StreamExperiment,
+        StreamMessage,
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(show))
+        .routes(routes!(metrics))
+        .routes(routes!(all_metrics))
+        .routes(routes!(attempts))
+        .routes(routes!(logs))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(cancel))
+        .routes(routes!(go_on))
+        .routes(routes!(fork))
+}
+
+/// Says of queued branches why they wait.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn explain(app: &App, branches: &mut [BranchView]) -> ApiResult<()> {
+    if branches.iter().all(|branch| branch.state != BranchState::Queued) {
+        return Ok(());
+    }
+    let (jobs, workers) = crate::tasks::schedule::snapshot(app).await?;
+    for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {
+        if let Some(job) = jobs.iter().find(|job| job.branch_id == Some(branch.id) && job.state == JobState::Queued) {
+            branch.why = Some(why_waiting(&crate::tasks::schedule::waiting(job, 0), &workers));
+        }
+    }
+    Ok(())
+}
+
+#[utoipa::path(get, path = "/branches/{id}", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the branch", body = BranchView), (status = 404, description = "no such branch")))]
+async fn show(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+    let mut branch = [db::branches::get(&app.db, id).await?];
+    explain(&app, &mut branch).await?;
+    let [branch] = branch;
+    Ok(Json(branch))
+}
+
+/// Which points of which curves.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+struct MetricsQuery {
+    /// Metric names, separated by commas; all when absent.
+    keys: Option<String>,
+    /// Points of a curve, 1 to 10,000. Default 2,000.
+    points_max: Option<usize>,
+    /// First step.
+    step_from: Option<i64>,
+    /// Last step.
+    step_to: Option<i64>,
+}
+
+async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<MetricsView> {
+    let (from, to) = (query.step_from.unwrap_or(0), query.step_to.unwrap_or(i64::MAX));
+    let keys: Vec<String> =
+        query.keys.as_deref().unwrap_or_default().split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect();
+    let batches = db::metrics::batches(&app.db, id, from, to).await?;
+    let segments = db::metrics::segments(&app.db, id).await?;
+    let (points, superseded) = current(batches, &segments, &keys);
+    let (axis, series) = buckets(&points, query.points_max.unwrap_or(2000).clamp(1, 10_000));
+    let events = db::events::list(&app.db, None, Some(id), Some(0), 1000).await?;
+    Ok(MetricsView {
+        branch_id: id,
+        steps: axis.steps,
+        tokens: axis.tokens,
+        at_ms: axis.at_ms,
+        series,
+        superseded,
+        events,
+    })
+}
+
+#[utoipa::path(get, path = "/branches/{id}/metrics", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), MetricsQuery), responses((status = 200, description = "its curves", body = MetricsView)))]
+async fn metrics(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<BranchId>,
+    Query(query): Query<MetricsQuery>,
+) -> ApiResult<Json<MetricsView>> {
+    Ok(Json(curves(&app, id, &query).await?))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/metrics", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), MetricsQuery), responses((status = 200, description = "curves of all branches that have points", body = Vec<MetricsView>)))]
+async fn all_metrics(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<ExperimentId>,
+    Query(query): Query<MetricsQuery>,
+) -> ApiResult<Json<Vec<MetricsView>>> {
+    let mut views = Vec::new();
+    for branch in db::branches::of_experiment(&app.db, id).await? {
+        if branch.attempts > 0 && branch.steps > 0 {
+            views.push(curves(&app, branch.id, &query).await?);
+        }
+    }
+    Ok(Json(views))
+}
+
+#[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>)))]
+async fn attempts(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
+    Ok(Json(db::attempts::of_branch(&app.db, id).await?))
+}
+
+/// Where to read on.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+struct LogsQuery {
+    /// `next_after` of the answer before.
+    after: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/branches/{id}/logs", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), LogsQuery), responses((status = 200, description = "log lines, oldest first", body = LogsView)))]
+async fn logs(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<BranchId>,
+    Query(query): Query<LogsQuery>,
+) -> ApiResult<Json<LogsView>> {
+    Ok(Json(db::events::logs(&app.db, id, query.after.unwrap_or(0)).await?))
+}
+
+async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Json<BranchView>> {
+    let branch = db::branches::get(&app.db, id).await?;
+    app.event(NewEvent {
+        kind: "branch_changed",
+        level: "info",
+        text: format!("{who} {did} {}.", branch.name),
+        experiment_id: Some(branch.experiment_id),
+        branch_id: Some(id),
+        step: Some(branch.step),
+        ..NewEvent::default()
+    })
+    .await;
+    app.wake.advance.notify_one();
+    app.wake.schedule.notify_one();
+    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: branch.experiment_id }));
+    Ok(Json(branch))
+}
+
+#[utoipa::path(post, path = "/branches/{id}/pause", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "paused; what runs saves and is released", body = BranchView), (status = 409, description = "over or paused")))]
+async fn pause(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+    db::jobs::wish(&app.db, id, Wish::Pause).await?;
+    changed(&app, id, &who.name, "paused").await
+}
+
+#[utoipa::path(post, path = "/branches/{id}/resume", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on", body = BranchView), (status = 409, description = "not paused")))]
+async fn resume(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+    db::jobs::wish(&app.db, id, Wish::Resume).await?;
+    changed(&app, id, &who.name, "resumed").await
+}
+
+#[utoipa::path(post, path = "/branches/{id}/cancel", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "cancelled", body = BranchView), (status = 409, description = "over")))]
+async fn cancel(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+    db::jobs::wish(&app.db, id, Wish::Cancel).await?;
+    changed(&app, id, &who.name, "cancelled").await
+}
+
+#[utoipa::path(post, path = "/branches/{id}/continue", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on from its last checkpoint", body = BranchView), (status = 409, description = "neither failed nor cancelled")))]
+async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+    db::branches::go_on(&app.db, id).await?;
+    changed(&app, id, &who.name, "continued").await
+}
+
+#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
+async fn fork(
+    State(app): State<App>,
+    User(who): User,
+    Path(id): Path<BranchId>,
+    Body(body): Body<ForkBranch>,
+) -> ApiResult<impl IntoResponse> {
+    let branch = db::branches::get(&app.db, id).await?;
+    let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
+    let open = matches!(
+        experiment.state,
+        senmon_protocol::view::ExperimentState::Running | senmon_protocol::view::ExperimentState::Paused
+    );
+    if branch.state != BranchState::Completed || !open {
+        return Err(ApiError::Conflict("fork needs a completed branch of an experiment that is not over".into()));
+    }
+    let domains = experiment.spec.clustering.domains;
+    let mixture = match body.mixture {
+        Some(weights) if weights.is_empty() => {
+            return Err(ApiError::invalid("mixture", "found no domain, expected at least one"));
+        }
+        Some(weights) => {
+            if let Some((domain, weight)) =
+                weights.iter().find(|(domain, weight)| **domain >= domains || !weight.is_finite() || **weight <= 0.0)
+            {
+                return Err(ApiError::invalid(
+                    "mixture",
+                    format!(
+                        "found domain {domain} with weight {weight}, expected domains below {domains} and weights above 0"
+                    ),
+                ));
+            }
+            Mixture {
+                version: 2,
+                weights: weights.into_iter().map(|(domain, weight)| DomainWeight { domain, weight }).collect(),
+                part: None,
+            }
+        }
+        None => branch
+            .mixture
+            .clone()
+            .ok_or_else(|| ApiError::invalid("mixture", "is missing: this branch draws from none"))?,
+    };
+    let batch = branch.training.as_ref().map_or(0, |training| u64::from(training.batch_windows))
+        * u64::from(experiment.spec.data.sequence_length);
+    if body.tokens.0 < batch || batch == 0 {
+        return Err(ApiError::invalid(
+            "tokens",
+            format!("found {}, expected at least one step of {batch}", body.tokens.0),
+        ));
+    }
+    let new = db::branches::insert_fork(&app.db, &branch, body.name.trim(), &mixture, body.tokens.0 / batch).await?;
+    Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
+}

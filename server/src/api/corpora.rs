@@ -1,0 +1,100 @@
+//! Corpora and clusterings.
+
+use crate::{
+    api::{
+        auth::{User, Viewer},
+        body::Body,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db,
+    domain::report::domain_sums,
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use senmon_corpus::snapshot::expand_paths;
+use senmon_protocol::{
+    clustering::{ClusteringView, DomainView},
+    corpus::{CorpusView, RegisterCorpus},
+    ids::{ClusteringId, ExperimentId},
+    problem::Fault,
+    view::Page,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, register))
+        .routes(routes!(show))
+        .routes(routes!(clustering))
+        .routes(routes!(domains))
+}
+
+#[utoipa::path(get, path = "/corpora", tag = "corpora", responses((status = 200, description = "all corpora, newest first", body = Page<CorpusView>)))]
+async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Page<CorpusView>>> {
+    Ok(Json(Page { items: db::corpora::list(&app.db).await?, next_cursor: None }))
+}
+
+#[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
+async fn register(State(app): State<App>, _: User, Body(body): Body<RegisterCorpus>) -> ApiResult<impl IntoResponse> {
+    let mut faults = Vec::new();
+    let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+        && (1..=100).contains(&body.name.chars().count());
+    if !plain {
+        faults.push(Fault {
+            path: "name".into(),
+            message: format!("found {:?}, expected 1 to 100 letters, digits, -, _ and .", body.name),
+        });
+    }
+    if !(0.0..=1.0).contains(&body.tolerated_broken_share) {
+        faults.push(Fault {
+            path: "tolerated_broken_share".into(),
+            message: format!("found {}, expected 0 to 1", body.tolerated_broken_share),
+        });
+    }
+    let paths = expand_paths(&body.paths, &app.config.corpus_roots).unwrap_or_else(|found| {
+        faults.extend(found);
+        Vec::new()
+    });
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let id = db::corpora::insert(&app.db, &body, &paths).await?;
+    app.wake.discover.notify_one();
+    Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &id.to_string()).await?)))
+}
+
+#[utoipa::path(get, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 200, description = "the corpus", body = CorpusView), (status = 404, description = "no such corpus")))]
+async fn show(State(app): State<App>, _: Viewer, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
+    Ok(Json(db::corpora::get(&app.db, &id).await?))
+}
+
+#[utoipa::path(get, path = "/clusterings/{id}", tag = "corpora", params(("id" = uuid::Uuid, Path, description = "the clustering")), responses((status = 200, description = "the clustering", body = ClusteringView), (status = 404, description = "no such clustering")))]
+async fn clustering(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<ClusteringId>,
+) -> ApiResult<Json<ClusteringView>> {
+    Ok(Json(db::fits::clustering(&app.db, id).await?))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/domains", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "its domains, empty before discovery", body = Vec<DomainView>), (status = 404, description = "no such experiment")))]
+async fn domains(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
+    let experiment = db::experiments::get(&app.db, id).await?;
+    let Some(clustering) = experiment.clustering_id else { return Ok(Json(Vec::new())) };
+    let mut domains = db::fits::clustering(&app.db, clustering).await?.domains;
+    if let Some(index) = &experiment.shard_index {
+        for (domain, sum) in domains.iter_mut().zip(domain_sums(index)) {
+            domain.tokens = Some(sum.tokens);
+            domain.documents = Some(sum.documents);
+            domain.documents_held_out = Some(sum.held_out);
+        }
+    }
+    Ok(Json(domains))
+}

@@ -1,0 +1,101 @@
+//! The one error type of the API: RFC 9457 problem documents.
+
+use crate::db::DbError;
+use axum::{
+    Json,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use senmon_protocol::problem::{Fault, Problem};
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The input has faults.
+    #[error("{} fault(s) in the input", .0.len())]
+    Invalid(Vec<Fault>),
+    /// The body or query cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// Nobody known is asking.
+    #[error("a bearer token or a session is needed")]
+    Unauthenticated,
+    /// Somebody is asking who may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The state does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The fence is old.
+    #[error("{0}")]
+    StaleFence(String),
+    /// The server's own fault.
+    #[error("the server could not do it; its log says why")]
+    Internal(#[source] anyhow::Error),
+}
+
+/// Result of a handler.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+impl ApiError {
+    /// One fault at one path.
+    #[must_use]
+    pub fn invalid(path: &str, message: impl Into<String>) -> Self {
+        Self::Invalid(vec![Fault { path: path.to_owned(), message: message.into() }])
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::NotFound { .. } => Self::NotFound(error.to_string()),
+            DbError::StaleFence(_) => Self::StaleFence(error.to_string()),
+            DbError::Conflict(_) => Self::Conflict(error.to_string()),
+            DbError::Impossible(_) | DbError::Sql(_) => Self::Internal(error.into()),
+        }
+    }
+}
+
+impl From<anyhow::Error> for ApiError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code, title) = match &self {
+            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", "The input has faults"),
+            Self::Malformed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be read"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "This role may not do that"),
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "The state does not allow it"),
+            Self::StaleFence(_) => (StatusCode::CONFLICT, "stale_fence", "The lease is over"),
+            Self::Internal(error) => {
+                tracing::error!(error = format!("{error:#}"), "request failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed")
+            }
+        };
+        let detail = match &self {
+            Self::Invalid(faults) => {
+                faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect::<Vec<_>>().join("; ")
+            }
+            other => other.to_string(),
+        };
+        let faults = if let Self::Invalid(faults) = self { faults } else { Vec::new() };
+        let problem = Problem {
+            kind: format!("/problems/{code}"),
+            code: code.into(),
+            title: title.into(),
+            status: status.as_u16(),
+            detail,
+            faults,
+            request_id: String::new(),
+        };
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+    }
+}

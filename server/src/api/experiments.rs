@@ -1,0 +1,237 @@
+//! Experiments.
+
+use crate::{
+    api::{
+        ListQuery,
+        auth::{User, Viewer},
+        body::Body,
+        error::{ApiError, ApiResult},
+        page,
+        plan::known,
+    },
+    app::App,
+    db::{
+        self,
+        events::NewEvent,
+        experiments::{ExperimentRow, Filter},
+        tokens::Answer,
+    },
+    domain::{report::ensemble_vs_dense_percent, validate::validate},
+};
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse,
+};
+use senmon_protocol::{
+    ids::ExperimentId,
+    report::Report,
+    spec::ExperimentSpec,
+    view::{
+        BranchView, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page, StreamExperiment,
+        StreamMessage,
+    },
+};
+use sha2::{Digest, Sha256};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, submit))
+        .routes(routes!(show))
+        .routes(routes!(report))
+        .routes(routes!(evaluations))
+        .routes(routes!(spec))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(cancel))
+}
+
+#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments, newest first", body = Page<ExperimentSummary>)))]
+async fn list(
+    State(app): State<App>,
+    _: Viewer,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<Page<ExperimentSummary>>> {
+    let filter = Filter { before: query.cursor.map(ExperimentId), limit: query.limit() + 1, ..Filter::default() };
+    let mut items = Vec::new();
+    for row in db::experiments::list(&app.db, filter).await? {
+        let branches = db::branches::of_experiment(&app.db, row.id).await?;
+        items.push(summary(&app, &row, &branches).await?);
+    }
+    Ok(Json(page(items, query.limit(), |item| item.id.to_string())))
+}
+
+async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> ApiResult<ExperimentSummary> {
+    let stages = db::experiments::stages(&app.db, row.id).await?;
+    let tokens_done = branches.iter().map(|branch| branch.tokens).sum();
+    let tokens_total: u64 = branches.iter().map(|branch| branch.tokens_total).sum();
+    let rate: f64 = branches.iter().filter_map(|branch| branch.tokens_per_second).sum();
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let seconds_left = (rate > 0.0 && row.state == ExperimentState::Running)
+        .then(|| tokens_total.saturating_sub(tokens_done) as f64 / rate);
+    Ok(ExperimentSummary {
+        id: row.id,
+        name: row.spec.name.clone(),
+        labels: row.spec.labels.clone(),
+        state: row.state,
+        problem: row.problem.clone(),
+        priority: row.spec.priority,
+        stages,
+        tokens_done,
+        tokens_total,
+        ensemble_vs_dense_percent: row.report.as_ref().and_then(ensemble_vs_dense_percent),
+        seconds_left,
+        owner: row.owner.clone(),
+        created_at: row.created_at,
+        finished_at: row.finished_at,
+    })
+}
+
+async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
+    let row = db::experiments::get(&app.db, id).await?;
+    let mut branches = db::branches::of_experiment(&app.db, id).await?;
+    crate::api::branches::explain(app, &mut branches).await?;
+    let summary = summary(app, &row, &branches).await?;
+    Ok(ExperimentView { summary, spec: row.spec, corpus_id: row.corpus_id, clustering_id: row.clustering_id, branches })
+}
+
+#[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body get the same answer for a day")),
+    responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
+async fn submit(
+    State(app): State<App>,
+    User(identity): User,
+    headers: HeaderMap,
+    Body(spec): Body<ExperimentSpec>,
+) -> ApiResult<impl IntoResponse> {
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let hash = Sha256::digest(serde_json::to_vec(&spec).map_err(anyhow::Error::from)?).to_vec();
+    if let Some(key) = key
+        && let Some(answer) = db::tokens::answer(&app.db, identity.id, key).await?
+    {
+        if answer.request_sha256 != hash {
+            return Err(ApiError::invalid(
+                "Idempotency-Key",
+                "this key was used for another experiment; choose a new one",
+            ));
+        }
+        return Ok((StatusCode::ACCEPTED, Json(serde_json::from_value(answer.response).map_err(anyhow::Error::from)?)));
+    }
+    let (known, corpus) = known(&app, &spec).await?;
+    let faults = validate(&spec, &known);
+    let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
+    let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
+    app.event(NewEvent {
+        kind: "experiment_submitted",
+        level: "info",
+        text: format!("{} submitted the experiment {}.", identity.name, spec.name),
+        experiment_id: Some(id),
+        ..NewEvent::default()
+    })
+    .await;
+    app.wake.advance.notify_one();
+    let view = view(&app, id).await?;
+    if let Some(key) = key {
+        let response = serde_json::to_value(&view).map_err(anyhow::Error::from)?;
+        db::tokens::store_answer(&app.db, identity.id, key, &Answer { request_sha256: hash, status: 202, response })
+            .await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
+async fn show(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
+    Ok(Json(view(&app, id).await?))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
+async fn report(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
+    let row = db::experiments::get(&app.db, id).await?;
+    row.report
+        .map(Json)
+        .ok_or_else(|| ApiError::NotFound("the report is written when the last evaluation is done".into()))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "evaluations, oldest first", body = Vec<EvaluationView>)))]
+async fn evaluations(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<ExperimentId>,
+) -> ApiResult<Json<Vec<EvaluationView>>> {
+    let rows = db::checkpoints::evaluations(&app.db, id).await?;
+    Ok(Json(
+        rows.into_iter()
+            .map(|row| EvaluationView {
+                id: row.id,
+                branch_id: row.branch_id,
+                checkpoint_id: row.checkpoint_id,
+                title: row.title,
+                done: row.result.is_some(),
+                domains: match row.result {
+                    Some(senmon_protocol::job::JobResult::Evaluate(result)) => result.domains,
+                    _ => Vec::new(),
+                },
+            })
+            .collect(),
+    ))
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/spec", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the file, as YAML", content_type = "application/yaml", body = String)))]
+async fn spec(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<impl IntoResponse> {
+    let row = db::experiments::get(&app.db, id).await?;
+    let text = serde_yaml_ng::to_string(&row.spec).map_err(anyhow::Error::from)?;
+    Ok(([(header::CONTENT_TYPE, "application/yaml; charset=utf-8")], text))
+}
+
+async fn change(
+    app: &App,
+    id: ExperimentId,
+    to: ExperimentState,
+    who: &str,
+    did: &str,
+) -> ApiResult<Json<ExperimentView>> {
+    db::experiments::get(&app.db, id).await?;
+    db::experiments::set_state(&app.db, id, to).await?;
+    app.event(NewEvent {
+        kind: "experiment_changed",
+        level: "info",
+        text: format!("{who} {did} the experiment."),
+        experiment_id: Some(id),
+        ..NewEvent::default()
+    })
+    .await;
+    app.wake.advance.notify_one();
+    app.wake.schedule.notify_one();
+    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: id }));
+    Ok(Json(view(app, id).await?))
+}
+
+#[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
+async fn pause(
+    State(app): State<App>,
+    User(who): User,
+    Path(id): Path<ExperimentId>,
+) -> ApiResult<Json<ExperimentView>> {
+    change(&app, id, ExperimentState::Paused, &who.name, "paused").await
+}
+
+#[utoipa::path(post, path = "/experiments/{id}/resume", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "goes on", body = ExperimentView), (status = 409, description = "not paused")))]
+async fn resume(
+    State(app): State<App>,
+    User(who): User,
+    Path(id): Path<ExperimentId>,
+) -> ApiResult<Json<ExperimentView>> {
+    change(&app, id, ExperimentState::Running, &who.name, "resumed").await
+}
+
+#[utoipa::path(post, path = "/experiments/{id}/cancel", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "cancelled", body = ExperimentView), (status = 409, description = "over already")))]
+async fn cancel(
+    State(app): State<App>,
+    User(who): User,
+    Path(id): Path<ExperimentId>,
+) -> ApiResult<Json<ExperimentView>> {
+    change(&app, id, ExperimentState::Cancelled, &who.name, "cancelled").await
+}

@@ -1,0 +1,47 @@
+//! Is it up, is it ready, how is it doing.
+
+use crate::{app::App, db};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use std::fmt::Write as _;
+
+/// Routes outside the API.
+pub fn router() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+async fn ready(State(app): State<App>) -> impl IntoResponse {
+    match db::workers::now(&app.db).await {
+        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: the database does not answer: {error}\n")),
+    }
+}
+
+/// Prometheus text: gauges of the fleet.
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let Ok(fleet) = super::workers::look(&app).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], String::new());
+    };
+    let gauges = [
+        ("senmon_workers_alive", "workers heard of lately", f64::from(fleet.workers_alive)),
+        ("senmon_workers_suspect", "workers silent for a lease", f64::from(fleet.workers_suspect)),
+        ("senmon_workers_lost", "workers given up", f64::from(fleet.workers_lost)),
+        ("senmon_slots", "slots of workers that are alive", f64::from(fleet.slots)),
+        ("senmon_slots_busy", "slots with a job", f64::from(fleet.slots_busy)),
+        ("senmon_jobs_queued", "jobs that wait", f64::from(fleet.jobs_queued)),
+        ("senmon_tokens_per_second", "tokens trained per second", fleet.tokens_per_second),
+    ];
+    let mut text = String::new();
+    for (name, help, value) in gauges {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}

@@ -1,0 +1,147 @@
+//! The only axum. One file per noun, `router()` first; decisions are in `domain`, SQL is in `db`.
+
+pub mod attempts;
+pub mod auth;
+pub mod body;
+pub mod branches;
+pub mod checkpoints;
+pub mod corpora;
+pub mod error;
+pub mod events;
+pub mod experiments;
+pub mod health;
+pub mod plan;
+pub mod session;
+pub mod ui;
+pub mod workers;
+
+use crate::app::App;
+use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware, response::IntoResponse, routing::get};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
+    set_header::SetResponseHeaderLayer, trace::TraceLayer,
+};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+/// Largest body of a request.
+const BODY_BYTES_MAX: usize = 16 << 20;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Senmon", description = "c-BTM expert training: corpora, experiments, branches, checkpoints, workers. Bearer tokens; errors are application/problem+json.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    components(schemas(senmon_protocol::problem::Problem, senmon_protocol::view::StreamMessage)),
+    modifiers(&Bearer)
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+        document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("bearer", [])]);
+    }
+}
+
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi()).nest(
+        "/api/v1",
+        OpenApiRouter::new()
+            .merge(session::router())
+            .merge(corpora::router())
+            .merge(plan::router())
+            .merge(experiments::router())
+            .merge(branches::router())
+            .merge(checkpoints::router())
+            .merge(workers::router())
+            .merge(attempts::router())
+            .merge(events::router()),
+    )
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    api().split_for_parts().1
+}
+
+/// The whole service.
+#[must_use]
+pub fn router(app: App) -> Router {
+    let (api, document) = api().split_for_parts();
+    let header = |name: &'static str, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(
+            axum::http::HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    };
+    api.route("/openapi.json", get(move || async move { axum::Json(document) }))
+        .merge(health::router())
+        .fallback(ui::serve)
+        .with_state(app)
+        .layer(middleware::from_fn(request_id))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
+        .layer(CompressionLayer::new())
+        .layer(header(
+            "content-security-policy",
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
+        ))
+        .layer(header("x-content-type-options", "nosniff"))
+        .layer(header("referrer-policy", "no-referrer"))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TraceLayer::new_for_http())
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    error::ApiError::Internal(anyhow::anyhow!("a handler panicked")).into_response()
+}
+
+/// Gives each request an id, and quotes it in problem documents and in the answer's header.
+async fn request_id(request: axum::extract::Request, next: middleware::Next) -> axum::response::Response {
+    let id = uuid::Uuid::now_v7().to_string();
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    let is_problem = response.headers().get("content-type").is_some_and(|kind| kind == "application/problem+json");
+    if !is_problem {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let Ok(mut problem) = serde_json::from_slice::<senmon_protocol::problem::Problem>(&bytes) else {
+        return axum::response::Response::from_parts(parts, bytes.into());
+    };
+    problem.request_id = id;
+    parts.headers.remove("content-length");
+    let bytes = serde_json::to_vec(&problem).unwrap_or_default();
+    axum::response::Response::from_parts(parts, bytes.into())
+}
+
+/// Query of a list.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+pub struct ListQuery {
+    /// `next_cursor` of the page before.
+    pub cursor: Option<uuid::Uuid>,
+    /// Items of a page, 1 to 500. Default 50.
+    pub limit: Option<i64>,
+}
+
+impl ListQuery {
+    fn limit(&self) -> i64 {
+        self.limit.unwrap_or(50).clamp(1, 500)
+    }
+}
+
+/// A page of at most `limit` of the items, of which one more than `limit` was read.
+fn page<T>(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senmon_protocol::view::Page<T> {
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| more).map(cursor);
+    senmon_protocol::view::Page { items, next_cursor }
+}

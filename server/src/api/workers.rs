@@ -1,0 +1,250 @@
+//! Workers: what people see and do, and the first half of the worker protocol (enrol, poll, heartbeat).
+
+use crate::{
+    api::{
+        auth::{Admin, Viewer, Worker},
+        body::Body,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db::{self, events::NewEvent, jobs::JobRow, workers::WorkerRow},
+    domain::{lease::worker_state, schedule::why_waiting},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use senmon_protocol::{
+    WORKER_PROTOCOL_VERSION,
+    ids::WorkerId,
+    job::JobSpec,
+    view::{FleetView, JobState, JobView, SlotView, WorkerMode, WorkerState, WorkerView},
+    worker::{AttemptCommand, EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
+};
+use std::time::Duration;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Longest wait of a poll.
+const POLL_MS_MAX: u64 = 30_000;
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list, enrol))
+        .routes(routes!(show))
+        .routes(routes!(fleet))
+        .routes(routes!(jobs))
+        .routes(routes!(drain))
+        .routes(routes!(enable))
+        .routes(routes!(disable))
+        .routes(routes!(poll))
+        .routes(routes!(heartbeat))
+}
+
+fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
+    if row.lost {
+        return WorkerState::Lost;
+    }
+    let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
+    worker_state(row.seen_at, app.since, now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
+}
+
+fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> WorkerView {
+    let state = state_of(app, &row, now);
+    let slots = row
+        .slots
+        .iter()
+        .map(|slot| {
+            let job = jobs.iter().find(|job| job.worker_id == Some(row.id) && job.slots_held.contains(&slot.index));
+            SlotView {
+                slot: slot.clone(),
+                job_id: job.map(|job| job.id),
+                title: job.map(|job| job.title.clone()),
+                branch_id: job.and_then(|job| job.branch_id),
+                tokens_per_second: job.map(|job| job.tokens_per_second),
+                progress: job.and_then(JobRow::progress),
+            }
+        })
+        .collect();
+    WorkerView {
+        id: row.id,
+        name: row.name,
+        host: row.host,
+        version: row.version,
+        state,
+        mode: row.mode,
+        slots,
+        labels: row.labels,
+        memory_used_bytes: u64::try_from(row.memory_used_bytes).unwrap_or(0),
+        cpu_share: row.cpu_share,
+        seen_at: row.seen_at,
+    }
+}
+
+async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
+    let now = db::workers::now(&app.db).await?;
+    let jobs = db::jobs::open(&app.db).await?;
+    Ok(db::workers::list(&app.db).await?.into_iter().map(|row| view(app, row, &jobs, now)).collect())
+}
+
+#[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, description = "all workers by name", body = Vec<WorkerView>)))]
+async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<WorkerView>>> {
+    Ok(Json(views(&app).await?))
+}
+
+#[utoipa::path(get, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "the worker", body = WorkerView), (status = 404, description = "no such worker")))]
+async fn show(State(app): State<App>, _: Viewer, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+    let found = views(&app).await?.into_iter().find(|worker| worker.id == id);
+    found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))
+}
+
+/// The fleet in one look.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn look(app: &App) -> ApiResult<FleetView> {
+    let workers = views(app).await?;
+    let jobs = db::jobs::open(&app.db).await?;
+    let count = |test: &dyn Fn(&WorkerView) -> bool| {
+        u32::try_from(workers.iter().filter(|worker| test(worker)).count()).unwrap_or(u32::MAX)
+    };
+    let slots = workers.iter().filter(|worker| worker.state == WorkerState::Alive).flat_map(|worker| &worker.slots);
+    Ok(FleetView {
+        workers_alive: count(&|worker| worker.state == WorkerState::Alive),
+        workers_suspect: count(&|worker| worker.state == WorkerState::Suspect),
+        workers_lost: count(&|worker| worker.state == WorkerState::Lost),
+        workers_draining: count(&|worker| worker.mode == WorkerMode::Draining && worker.state != WorkerState::Lost),
+        slots: u32::try_from(slots.clone().count()).unwrap_or(u32::MAX),
+        slots_busy: u32::try_from(slots.filter(|slot| slot.job_id.is_some()).count()).unwrap_or(u32::MAX),
+        jobs_queued: u32::try_from(jobs.iter().filter(|job| job.state == JobState::Queued).count()).unwrap_or(u32::MAX),
+        tokens_per_second: jobs.iter().map(|job| job.tokens_per_second).sum(),
+    })
+}
+
+#[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
+async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> {
+    Ok(Json(look(&app).await?))
+}
+
+#[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
+async fn jobs(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<JobView>>> {
+    let (jobs, workers) = crate::tasks::schedule::snapshot(&app).await?;
+    let why = |job: &JobRow| {
+        (job.state == JobState::Queued).then(|| why_waiting(&crate::tasks::schedule::waiting(job, 0), &workers))
+    };
+    Ok(Json(jobs.iter().map(|job| job.view(why(job))).collect()))
+}
+
+async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &str) -> ApiResult<Json<WorkerView>> {
+    db::workers::set_mode(&app.db, id, mode).await?;
+    let worker = views(app)
+        .await?
+        .into_iter()
+        .find(|worker| worker.id == id)
+        .ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))?;
+    app.event(NewEvent {
+        kind: "worker_changed",
+        level: "info",
+        text: format!("{who} {did} worker {}.", worker.name),
+        worker_id: Some(id),
+        ..NewEvent::default()
+    })
+    .await;
+    app.wake.schedule.notify_one();
+    Ok(Json(worker))
+}
+
+#[utoipa::path(post, path = "/workers/{id}/drain", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "what runs saves and moves; nothing new starts", body = WorkerView)))]
+async fn drain(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+    set_mode(&app, id, WorkerMode::Draining, &who.name, "drains").await
+}
+
+#[utoipa::path(post, path = "/workers/{id}/enable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "given new jobs again", body = WorkerView)))]
+async fn enable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+    set_mode(&app, id, WorkerMode::Enabled, &who.name, "enabled").await
+}
+
+#[utoipa::path(post, path = "/workers/{id}/disable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "nothing new starts; what runs goes on", body = WorkerView)))]
+async fn disable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+    set_mode(&app, id, WorkerMode::Disabled, &who.name, "disabled").await
+}
+
+#[utoipa::path(post, path = "/workers", tag = "worker protocol", request_body = EnrolWorker, responses((status = 200, description = "enrolled", body = Enrolled), (status = 422, description = "another protocol, or faults of the input")))]
+async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker>) -> ApiResult<Json<Enrolled>> {
+    if body.protocol_version != WORKER_PROTOCOL_VERSION {
+        let found = body.protocol_version;
+        return Err(ApiError::invalid(
+            "protocol_version",
+            format!(
+                "found {found}, this server speaks {WORKER_PROTOCOL_VERSION}: use a worker of version {}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ));
+    }
+    if body.name.trim().is_empty() || body.slots.is_empty() {
+        return Err(ApiError::invalid("slots", "a worker needs a name and at least one slot"));
+    }
+    let (worker_id, session) = db::workers::enrol(&app.db, &body).await?;
+    app.event(NewEvent {
+        kind: "worker_enrolled",
+        level: "info",
+        text: format!("Worker {} on {} enrolled with {} slots.", body.name, body.host, body.slots.len()),
+        worker_id: Some(worker_id),
+        ..NewEvent::default()
+    })
+    .await;
+    app.wake.schedule.notify_one();
+    Ok(Json(Enrolled {
+        worker_id,
+        session,
+        storage_url: app.storage.url(),
+        lease_ttl_ms: app.config.lease_ttl_ms,
+        heartbeat_ms: app.config.lease_ttl_ms / 3,
+        server_version: env!("CARGO_PKG_VERSION").into(),
+    }))
+}
+
+#[utoipa::path(post, path = "/workers/{id}/poll", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Poll, responses((status = 200, description = "grants, empty when the wait was over first", body = Polled), (status = 409, description = "an old session")))]
+async fn poll(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<WorkerId>,
+    Body(body): Body<Poll>,
+) -> ApiResult<Json<Polled>> {
+    db::workers::seen(&app.db, id, body.session).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(body.wait_ms.min(POLL_MS_MAX));
+    app.wake.schedule.notify_one();
+    loop {
+        // Subscribe, then look, then wait: a grant between look and wait is not missed.
+        let granted = app.wake.granted.notified();
+        tokio::pin!(granted);
+        granted.as_mut().enable();
+        let mut grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
+        for grant in &mut grants {
+            if let JobSpec::Train(train) = &mut grant.job {
+                train.resume = db::checkpoints::latest(&app.db, train.branch_id).await?;
+            }
+        }
+        if !grants.is_empty() || tokio::time::timeout_at(deadline, granted).await.is_err() {
+            return Ok(Json(Polled { grants }));
+        }
+    }
+}
+
+#[utoipa::path(post, path = "/workers/{id}/heartbeat", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Heartbeat, responses((status = 200, description = "one command for each attempt", body = Heartbeaten), (status = 409, description = "an old session")))]
+async fn heartbeat(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<WorkerId>,
+    Body(body): Body<Heartbeat>,
+) -> ApiResult<Json<Heartbeaten>> {
+    db::workers::heartbeat(&app.db, id, &body).await?;
+    let ttl = i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX);
+    let mut attempts = Vec::with_capacity(body.attempts.len());
+    for running in &body.attempts {
+        let command = db::jobs::renew(&app.db, id, running, ttl).await?;
+        attempts.push(AttemptCommand { attempt_id: running.attempt_id, command });
+    }
+    Ok(Json(Heartbeaten { attempts }))
+}

@@ -1,0 +1,175 @@
+//! Settings of the server: flags over `SENMON_*` variables over the file over defaults. An unknown key is refused.
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// The control plane of Senmon.
+#[derive(Debug, Parser)]
+#[command(name = "senmon-server", version)]
+pub struct Flags {
+    /// Settings file (TOML); see configs/server.toml for every key
+    #[arg(long, env = "SENMON_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, env = "SENMON_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Folder of everything the server keeps
+    #[arg(long, env = "SENMON_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Postgres to use instead of a private one
+    #[arg(long, env = "SENMON_DATABASE_URL")]
+    pub database_url: Option<String>,
+    /// Folder of the object store
+    #[arg(long, env = "SENMON_STORAGE_DIR")]
+    pub storage_dir: Option<PathBuf>,
+    /// Folders that corpora, tokenizers and seeds may be read from (repeatable)
+    #[arg(long = "corpus-root", env = "SENMON_CORPUS_ROOTS", value_delimiter = ':')]
+    pub corpus_roots: Vec<PathBuf>,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// Instead of serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+pub enum Action {
+    /// Print the OpenAPI document
+    Openapi,
+    /// Check the settings and print them
+    CheckConfig,
+}
+
+/// Format of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Folder of everything the server keeps.
+    pub data_dir: PathBuf,
+    /// Postgres to use instead of a private one.
+    pub database_url: Option<String>,
+    /// Folder with the programs of Postgres.
+    pub postgres_bin: Option<PathBuf>,
+    /// Folder of the object store; `<data_dir>/storage` when absent.
+    pub storage_dir: Option<PathBuf>,
+    /// Folders that corpora, tokenizers and seeds may be read from.
+    pub corpus_roots: Vec<PathBuf>,
+    /// Life of a lease in milliseconds.
+    pub lease_ttl_ms: u64,
+    /// Silence beyond a lease after which a worker is lost, in milliseconds.
+    pub worker_lost_ms: u64,
+    /// Format of log lines.
+    pub log_format: LogFormat,
+    /// Folder of the built dashboard, instead of the embedded one.
+    pub ui_dir: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data_dir: PathBuf::from("var/senmon"),
+            database_url: None,
+            postgres_bin: None,
+            storage_dir: None,
+            corpus_roots: Vec::new(),
+            lease_ttl_ms: 15_000,
+            worker_lost_ms: 15_000,
+            log_format: LogFormat::Text,
+            ui_dir: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file and lays flags and variables over it.
+    ///
+    /// # Errors
+    /// When the file is missing, has an unknown key, or a value cannot work; the message names the key.
+    pub fn load(flags: &Flags) -> Result<Self> {
+        let mut config: Self = match &flags.config {
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).with_context(|| format!("read the settings {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("settings file {}", path.display()))?
+            }
+            None => Self::default(),
+        };
+        if let Some(listen) = flags.listen {
+            config.listen = listen;
+        }
+        if let Some(folder) = &flags.data_dir {
+            config.data_dir.clone_from(folder);
+        }
+        if flags.database_url.is_some() {
+            config.database_url.clone_from(&flags.database_url);
+        }
+        if flags.storage_dir.is_some() {
+            config.storage_dir.clone_from(&flags.storage_dir);
+        }
+        if !flags.corpus_roots.is_empty() {
+            config.corpus_roots.clone_from(&flags.corpus_roots);
+        }
+        ensure!(
+            (500..=3_600_000).contains(&config.lease_ttl_ms),
+            "lease_ttl_ms: found {}, expected 500 to 3600000",
+            config.lease_ttl_ms
+        );
+        ensure!(
+            config.worker_lost_ms <= 3_600_000,
+            "worker_lost_ms: found {}, expected at most 3600000",
+            config.worker_lost_ms
+        );
+        if let Some(url) = &config.database_url {
+            let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
+            ensure!(known, "database_url: expected an address that begins with postgres://");
+        }
+        config.data_dir = absolute(&config.data_dir)?;
+        Ok(config)
+    }
+
+    /// Folder of the object store.
+    #[must_use]
+    pub fn storage_root(&self) -> PathBuf {
+        self.storage_dir.clone().unwrap_or_else(|| self.data_dir.join("storage"))
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("data_dir: {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<Config>("lisen = 1").unwrap_err().to_string();
+        assert!(error.contains("lisen") && error.contains("listen"), "{error}");
+    }
+
+    #[test]
+    fn the_shipped_settings_are_the_defaults() {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/server.toml")).unwrap();
+        let shipped: Config = toml::from_str(&text).unwrap();
+        assert_eq!((shipped.listen, shipped.lease_ttl_ms), (Config::default().listen, Config::default().lease_ttl_ms));
+    }
+}

@@ -1,0 +1,314 @@
+//! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
+
+use super::{DbError, Result, signed};
+use crate::domain::lease::{Budgets, Next, after_failure};
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    checkpoint::Manifest,
+    ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
+    job::{EndedOutcome, JobResult, Outcome, WrittenCheckpoint},
+    view::AttemptView,
+    worker::{AttemptStarted, LogBatch, MetricBatch},
+};
+use sqlx::{PgConnection, PgPool, types::Json};
+
+/// The attempt that a write belongs to, its lease held.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The job.
+    pub job: JobId,
+    /// The experiment.
+    pub experiment: ExperimentId,
+    /// The branch.
+    pub branch: Option<BranchId>,
+    /// The worker.
+    pub worker: WorkerId,
+    /// For people.
+    pub title: String,
+}
+
+/// Locks the job of an attempt and checks the fence.
+async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result<Held> {
+    let row = sqlx::query!(
+        r#"SELECT j.id, j.experiment_id, j.branch_id, j.worker_id AS "worker_id!", j.title FROM jobs j
+           WHERE j.attempt_id = $1 AND j.fence = $2 AND j.state = 'running' FOR UPDATE"#,
+        attempt.0,
+        fence.0
+    )
+    .fetch_optional(tx)
+    .await?
+    .ok_or_else(|| DbError::StaleFence(attempt.to_string()))?;
+    Ok(Held {
+        attempt,
+        job: JobId(row.id),
+        experiment: ExperimentId(row.experiment_id),
+        branch: row.branch_id.map(BranchId),
+        worker: WorkerId(row.worker_id),
+        title: row.title,
+    })
+}
+
+/// Notes where a training attempt starts: points of earlier fences beyond it are superseded from now on.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -> Result<Held> {
+    let mut tx = pool.begin().await?;
+    let held = hold(&mut tx, attempt, body.fence).await?;
+    sqlx::query!(
+        "UPDATE attempts SET step_start = $2, resume_verified = $3 WHERE id = $1",
+        attempt.0,
+        signed(body.step_start),
+        body.resume_verified
+    )
+    .execute(&mut *tx)
+    .await?;
+    if let Some(branch) = held.branch {
+        sqlx::query!("UPDATE branches SET step = $2 WHERE id = $1", branch.0, signed(body.step_start))
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(held)
+}
+
+/// Stores metric points; a repeated batch is the same batch.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn metrics(pool: &PgPool, attempt: AttemptId, batch: &MetricBatch) -> Result<Held> {
+    let column = |values: &[u64]| values.iter().map(|value| signed(*value)).collect::<Vec<_>>();
+    let (steps, tokens) = (column(&batch.steps), column(&batch.tokens));
+    let mut tx = pool.begin().await?;
+    let held = hold(&mut tx, attempt, batch.fence).await?;
+    let (Some(first), Some(last), Some(branch)) = (steps.first(), steps.last(), held.branch) else { return Ok(held) };
+    sqlx::query!(
+        "INSERT INTO metric_batches (branch_id, fence, step_first, step_last, steps, tokens, at_ms, series) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT DO NOTHING",
+        branch.0, batch.fence.0, first, last, &steps, &tokens, &batch.at_ms, Json(&batch.series) as _
+    ).execute(&mut *tx).await?;
+    let loss = batch.series.get("train/loss").and_then(|values| values.last().copied().flatten());
+    sqlx::query!(
+        "UPDATE branches SET step = GREATEST(step, $2), loss = COALESCE($3, loss) WHERE id = $1",
+        branch.0,
+        last,
+        loss
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("UPDATE jobs SET remaining = GREATEST(0, (SELECT (b.steps - b.step) * b.batch_tokens FROM branches b WHERE b.id = $2)) WHERE id = $1", held.job.0, branch.0)
+        .execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(held)
+}
+
+/// Stores log lines.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let held = hold(&mut tx, attempt, batch.fence).await?;
+    super::events::insert_logs(&mut *tx, attempt, held.branch, batch).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Commits a checkpoint whose manifest was read from the store. True when it is new.
+///
+/// # Errors
+/// [`DbError::StaleFence`]; [`DbError::Conflict`] when it says it belongs to another branch or attempt.
+pub async fn checkpoint(
+    pool: &PgPool,
+    attempt: AttemptId,
+    fence: Fence,
+    written: &WrittenCheckpoint,
+    manifest: &Manifest,
+) -> Result<(Held, bool)> {
+    let mut tx = pool.begin().await?;
+    let held = hold(&mut tx, attempt, fence).await?;
+    let meta = &manifest.meta;
+    if Some(meta.branch_id) != held.branch || meta.fence != fence || *meta != written.meta || manifest.id != written.id
+    {
+        return Err(DbError::Conflict(format!(
+            "checkpoint {}: its manifest does not belong to this attempt",
+            written.folder
+        )));
+    }
+    let done = sqlx::query!(
+        "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, manifest_sha256, meta) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (id) DO NOTHING",
+        written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
+        Json(meta) as _
+    ).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok((held, done.rows_affected() == 1))
+}
+
+/// How an attempt was ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The attempt.
+    pub held: Held,
+    /// What becomes of the job; None when it is completed.
+    pub next: Option<Next>,
+}
+
+/// Ends an attempt. None when it had ended with the same outcome before.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: &Outcome) -> Result<Option<Ended>> {
+    let mut tx = pool.begin().await?;
+    let before = sqlx::query_scalar!(
+        r#"SELECT outcome AS "outcome: Json<Outcome>" FROM attempts WHERE id = $1 AND fence = $2"#,
+        attempt.0,
+        fence.0
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .flatten();
+    if before.is_some_and(|before| before.0 == *outcome) {
+        return Ok(None);
+    }
+    let held = hold(&mut tx, attempt, fence).await?;
+    sqlx::query!("UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1", attempt.0, Json(outcome) as _)
+        .execute(&mut *tx)
+        .await?;
+    let next = match outcome {
+        Outcome::Completed(completed) => {
+            finish(&mut tx, &held, &completed.result).await?;
+            None
+        }
+        Outcome::Ended(ended) => Some(end(&mut tx, &held, ended).await?),
+    };
+    tx.commit().await?;
+    Ok(Some(Ended { held, next }))
+}
+
+async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
+    sqlx::query!(
+        "UPDATE jobs SET state = 'completed', result = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, remaining = 0, done = total,
+             tokens_per_second = 0 WHERE id = $1",
+        held.job.0, Json(result) as _
+    ).execute(&mut *tx).await?;
+    sqlx::query!(
+        "UPDATE evaluations SET result = $2 WHERE id = (SELECT evaluation_id FROM jobs WHERE id = $1)",
+        held.job.0,
+        Json(result) as _
+    )
+    .execute(&mut *tx)
+    .await?;
+    if let Some(branch) = held.branch {
+        sqlx::query!("UPDATE branches SET state = 'completed', step = steps, problem = NULL WHERE id = $1", branch.0)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result<Next> {
+    let users = ended.reason.is_users_fault();
+    let released = ended.reason == senmon_protocol::job::TerminationReason::Released;
+    let (user, infra) = (i32::from(users), i32::from(!users && !released));
+    let row = sqlx::query!(
+        r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
+           RETURNING retries_user, retries_infra, command, (SELECT spec->'max_restarts' FROM experiments WHERE id = experiment_id) AS max_restarts"#,
+        held.job.0, user, infra
+    ).fetch_one(&mut *tx).await?;
+    let user_max =
+        row.max_restarts.and_then(|value| value.as_i64()).and_then(|value| i32::try_from(value).ok()).unwrap_or(2);
+    let branch_state = match held.branch {
+        Some(branch) => {
+            sqlx::query_scalar!("SELECT state FROM branches WHERE id = $1", branch.0).fetch_optional(&mut *tx).await?
+        }
+        None => None,
+    };
+    let budgets = Budgets { user: row.retries_user, user_max, infra: row.retries_infra };
+    let next = match branch_state.as_deref() {
+        Some("cancelled") => Next::Cancelled,
+        state => after_failure(ended.reason, budgets, state == Some("paused")),
+    };
+    let problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());
+    let (state, branch_state, wait_ms, problem) = match next {
+        Next::Retry(pause) => ("queued", "queued", pause.num_milliseconds(), None),
+        Next::Hold => ("paused", "paused", 0, None),
+        Next::Cancelled => ("cancelled", "cancelled", 0, None),
+        Next::GiveUp => ("failed", "failed", 0, Some(problem)),
+    };
+    sqlx::query!(
+        "UPDATE jobs SET state = $2, problem = $3, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue',
+             tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0) WHERE id = $1",
+        held.job.0, state, problem, wait_ms
+    ).execute(&mut *tx).await?;
+    if let Some(branch) = held.branch {
+        sqlx::query!(
+            "UPDATE branches SET state = $2, problem = COALESCE($3, problem) WHERE id = $1",
+            branch.0,
+            branch_state,
+            problem
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(next)
+}
+
+/// Fence of an attempt that runs, to end it from here.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn fence(pool: &PgPool, attempt: AttemptId) -> Result<Option<Fence>> {
+    Ok(sqlx::query_scalar!("SELECT fence FROM attempts WHERE id = $1", attempt.0)
+        .fetch_optional(pool)
+        .await?
+        .map(Fence))
+}
+
+/// Attempts of a branch, oldest first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptView>> {
+    struct Row {
+        id: uuid::Uuid,
+        job_id: uuid::Uuid,
+        fence: i64,
+        worker: String,
+        slots: Json<Vec<u16>>,
+        step_start: Option<i64>,
+        resume_verified: Option<bool>,
+        started_at: DateTime<Utc>,
+        finished_at: Option<DateTime<Utc>>,
+        outcome: Option<Json<Outcome>>,
+    }
+    let rows = sqlx::query_as!(Row,
+        r#"SELECT a.id, a.job_id, a.fence, w.name AS worker, a.slots AS "slots: _", a.step_start, a.resume_verified, a.started_at, a.finished_at,
+           a.outcome AS "outcome: _" FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 ORDER BY a.fence"#, branch.0
+    ).fetch_all(pool).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let ended = match row.outcome.map(|outcome| outcome.0) {
+                Some(Outcome::Ended(ended)) => Some(ended),
+                _ => None,
+            };
+            AttemptView {
+                id: AttemptId(row.id),
+                job_id: JobId(row.job_id),
+                fence: Fence(row.fence),
+                worker: row.worker,
+                slots: row.slots.0,
+                step_start: row.step_start.map(super::count),
+                resume_verified: row.resume_verified,
+                started_at: row.started_at,
+                finished_at: row.finished_at,
+                reason: ended.as_ref().map(|ended| ended.reason),
+                advice: ended.as_ref().map(|ended| ended.reason.advice().to_owned()),
+                message: ended.map(|ended| ended.message),
+            }
+        })
+        .collect())
+}

@@ -1,0 +1,185 @@
+//! Branches.
+
+use super::{DbError, Result, count, signed, unword, word};
+use crate::domain::expand::PlannedBranch;
+use senmon_protocol::{
+    ids::{BranchId, CheckpointId, ExperimentId},
+    job::Mixture,
+    spec::TrainingSpec,
+    view::{BranchState, BranchView},
+};
+use sqlx::{PgPool, types::Json};
+use std::collections::HashMap;
+
+/// Stores the branches of an experiment, all or none; nothing when they are there already.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[PlannedBranch]) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM branches WHERE experiment_id = $1"#, experiment.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    if there > 0 {
+        return Ok(());
+    }
+    let mut ids: HashMap<&str, BranchId> = HashMap::new();
+    for (branch, ordinal) in branches.iter().zip(0_i32..) {
+        let id = BranchId::new();
+        let parent = branch.parent.as_deref().and_then(|name| ids.get(name)).map(|id| id.0);
+        sqlx::query!(
+            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, state, mixture, training, steps, batch_tokens)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10, $11)",
+            id.0, experiment.0, ordinal, branch.name, word(&branch.role), branch.domain.and_then(|d| i32::try_from(d).ok()), parent,
+            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens)
+        ).execute(&mut *tx).await?;
+        ids.insert(&branch.name, id);
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Stores a fork: a new branch whose parent is another one.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the name is taken.
+pub async fn insert_fork(
+    pool: &PgPool,
+    from: &BranchView,
+    name: &str,
+    mixture: &Mixture,
+    steps: u64,
+) -> Result<BranchId> {
+    let id = BranchId::new();
+    let done = sqlx::query!(
+        "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, state, mixture, training, steps, batch_tokens)
+         SELECT $1, experiment_id, (SELECT max(ordinal) + 1 FROM branches WHERE experiment_id = b.experiment_id), $3, 'tree', domain, id, 'waiting', $4,
+             training, $5, batch_tokens FROM branches b WHERE id = $2 ON CONFLICT (experiment_id, name) DO NOTHING",
+        id.0, from.id.0, name, Json(mixture) as _, signed(steps)
+    ).execute(pool).await?;
+    if done.rows_affected() == 1 {
+        Ok(id)
+    } else {
+        Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))
+    }
+}
+
+/// Branches of an experiment, parents before children.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
+    list(pool, Some(experiment), None).await
+}
+
+/// One branch.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
+    list(pool, None, Some(id)).await?.pop().ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
+}
+
+async fn list(pool: &PgPool, experiment: Option<ExperimentId>, branch: Option<BranchId>) -> Result<Vec<BranchView>> {
+    let rows = sqlx::query!(
+        r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Json<Mixture>",
+           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss,
+           COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
+           (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
+           (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
+           (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id ORDER BY c.step DESC, c.fence DESC LIMIT 1) AS checkpoint_id,
+           ARRAY(SELECT (m.series->'train/loss'->>-1)::double precision FROM metric_batches m WHERE m.branch_id = b.id AND m.series->'train/loss'->>-1 IS NOT NULL
+                 ORDER BY m.step_first) AS "losses!: Vec<f64>"
+           FROM branches b LEFT JOIN jobs j ON j.branch_id = b.id AND j.state = 'running' LEFT JOIN workers w ON w.id = j.worker_id
+           WHERE ($1::uuid IS NULL OR b.experiment_id = $1) AND ($2::uuid IS NULL OR b.id = $2) ORDER BY b.ordinal"#,
+        experiment.map(|id| id.0), branch.map(|id| id.0)
+    ).fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|row| {
+            let (step, steps, batch) = (count(row.step), count(row.steps), count(row.batch_tokens));
+            let state: BranchState = unword(&row.state)?;
+            let rate = Some(row.tokens_per_second).filter(|rate| *rate > 0.0);
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let seconds_left = rate
+                .filter(|_| state == BranchState::Running)
+                .map(|rate| (steps.saturating_sub(step) * batch) as f64 / rate);
+            Ok(BranchView {
+                id: BranchId(row.id),
+                experiment_id: ExperimentId(row.experiment_id),
+                name: row.name,
+                role: unword(&row.role)?,
+                domain: row.domain.and_then(|domain| u32::try_from(domain).ok()),
+                parent_id: row.parent_id.map(BranchId),
+                state,
+                why: row.problem,
+                mixture: row.mixture.map(|m| m.0),
+                training: row.training.map(|t| t.0),
+                step,
+                steps,
+                tokens: step * batch,
+                tokens_total: steps * batch,
+                loss: row.loss,
+                sparkline: thin(&row.losses, 32),
+                tokens_per_second: rate,
+                wall_seconds: row.wall,
+                seconds_left,
+                worker: row.worker,
+                attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+                checkpoint_id: row.checkpoint_id.map(CheckpointId),
+            })
+        })
+        .collect()
+}
+
+fn thin(values: &[f64], most: usize) -> Vec<f64> {
+    let step = values.len().div_ceil(most).max(1);
+    values.iter().skip((values.len().max(1) - 1) % step).step_by(step).copied().collect()
+}
+
+/// Moves a waiting branch to the queue.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_queued(pool: &PgPool, id: BranchId) -> Result<()> {
+    sqlx::query!("UPDATE branches SET state = 'queued' WHERE id = $1 AND state = 'waiting'", id.0)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Gives a waiting branch up.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
+    sqlx::query!(
+        "UPDATE branches SET state = 'cancelled', problem = $2 WHERE id = $1 AND state = 'waiting'",
+        id.0,
+        why
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Lets a failed or cancelled branch go on from its last checkpoint, with fresh budgets.
+///
+/// # Errors
+/// [`DbError::Conflict`] when it is neither, or its experiment is over.
+pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let done = sqlx::query!(
+        "UPDATE branches b SET state = 'queued', problem = NULL FROM experiments e
+         WHERE b.id = $1 AND e.id = b.experiment_id AND e.state IN ('running', 'paused') AND b.state IN ('failed', 'cancelled')
+           AND EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id AND j.state <> 'running')", id.0
+    ).execute(&mut *tx).await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::Conflict(
+            "continue needs a failed or cancelled branch that has run, in an experiment that is not over".into(),
+        ));
+    }
+    sqlx::query!("UPDATE jobs SET state = 'queued', problem = NULL, retries_user = 0, retries_infra = 0, not_before = now(), command = 'continue' WHERE branch_id = $1", id.0)
+        .execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}

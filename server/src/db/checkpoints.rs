@@ -1,0 +1,139 @@
+//! Checkpoints and evaluations.
+
+use super::{DbError, Result};
+use senmon_protocol::{
+    checkpoint::CheckpointMeta,
+    ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, StorageKey},
+    job::{CheckpointRef, JobResult},
+    view::CheckpointView,
+};
+use sqlx::{PgPool, types::Json};
+
+/// Checkpoints of an experiment or branch, newest first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn list(
+    pool: &PgPool,
+    experiment: Option<ExperimentId>,
+    branch: Option<BranchId>,
+    id: Option<CheckpointId>,
+    before: Option<CheckpointId>,
+    limit: i64,
+) -> Result<Vec<CheckpointView>> {
+    let rows = sqlx::query!(
+        r#"SELECT c.id, c.folder, c.manifest_sha256, c.meta AS "meta: Json<CheckpointMeta>", c.created_at, b.name AS branch, e.name AS experiment
+           FROM checkpoints c JOIN branches b ON b.id = c.branch_id JOIN experiments e ON e.id = c.experiment_id
+           WHERE ($1::uuid IS NULL OR c.experiment_id = $1) AND ($2::uuid IS NULL OR c.branch_id = $2) AND ($3::uuid IS NULL OR c.id = $3)
+             AND ($4::uuid IS NULL OR c.id < $4)
+           ORDER BY c.id DESC LIMIT $5"#,
+        experiment.map(|id| id.0), branch.map(|id| id.0), id.map(|id| id.0), before.map(|id| id.0), limit
+    ).fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(CheckpointView {
+                id: CheckpointId(row.id),
+                branch: row.branch,
+                experiment: row.experiment,
+                kind: row.meta.kind,
+                meta: row.meta.0,
+                folder: StorageKey::new(row.folder).map_err(|error| DbError::Impossible(error.to_string()))?,
+                manifest_sha256: row.manifest_sha256,
+                created_at: row.created_at,
+            })
+        })
+        .collect()
+}
+
+/// The latest checkpoint of a branch: the highest step of the newest fence.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<CheckpointRef>> {
+    let row = sqlx::query!("SELECT id, folder, manifest_sha256, step FROM checkpoints WHERE branch_id = $1 ORDER BY step DESC, fence DESC LIMIT 1", branch.0)
+        .fetch_optional(pool).await?;
+    row.map(|row| {
+        Ok(CheckpointRef {
+            id: CheckpointId(row.id),
+            folder: StorageKey::new(row.folder).map_err(|error| DbError::Impossible(error.to_string()))?,
+            manifest_sha256: row.manifest_sha256,
+            step: super::count(row.step),
+        })
+    })
+    .transpose()
+}
+
+/// An evaluation's row.
+#[derive(Debug, Clone)]
+pub struct EvaluationRow {
+    /// Id.
+    pub id: EvaluationId,
+    /// The branch; None for ensembles.
+    pub branch_id: Option<BranchId>,
+    /// The checkpoint; None for ensembles.
+    pub checkpoint_id: Option<CheckpointId>,
+    /// Branch name or ensemble.
+    pub title: String,
+    /// What it found.
+    pub result: Option<JobResult>,
+    /// Whether its job was given up.
+    pub failed: bool,
+}
+
+/// Evaluations of an experiment, oldest first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn evaluations(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<EvaluationRow>> {
+    let rows = sqlx::query!(
+        r#"SELECT v.id, v.branch_id, v.checkpoint_id, v.title, v.result AS "result: Json<JobResult>",
+           EXISTS (SELECT 1 FROM jobs j WHERE j.evaluation_id = v.id AND j.state IN ('failed', 'cancelled')) AS "failed!"
+           FROM evaluations v WHERE v.experiment_id = $1 ORDER BY v.id"#, experiment.0
+    ).fetch_all(pool).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| EvaluationRow {
+            id: EvaluationId(row.id),
+            branch_id: row.branch_id.map(BranchId),
+            checkpoint_id: row.checkpoint_id.map(CheckpointId),
+            title: row.title,
+            result: row.result.map(|result| result.0),
+            failed: row.failed,
+        })
+        .collect())
+}
+
+/// The evaluation with this title, created if there is none.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn ensure_evaluation(
+    pool: &PgPool,
+    experiment: ExperimentId,
+    title: &str,
+    of: Option<(BranchId, CheckpointId)>,
+) -> Result<EvaluationId> {
+    sqlx::query!(
+        "INSERT INTO evaluations (id, experiment_id, branch_id, checkpoint_id, title) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (experiment_id, title) DO NOTHING",
+        EvaluationId::new().0, experiment.0, of.map(|(branch, _)| branch.0), of.map(|(_, checkpoint)| checkpoint.0), title
+    ).execute(pool).await?;
+    Ok(EvaluationId(
+        sqlx::query_scalar!("SELECT id FROM evaluations WHERE experiment_id = $1 AND title = $2", experiment.0, title)
+            .fetch_one(pool)
+            .await?,
+    ))
+}
+
+/// Bytes of all checkpoints of a branch.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn bytes(pool: &PgPool, branch: BranchId) -> Result<u64> {
+    let sum = sqlx::query_scalar!(
+        r#"SELECT COALESCE(sum((meta->>'bytes')::bigint), 0)::bigint AS "sum!" FROM checkpoints WHERE branch_id = $1"#,
+        branch.0
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(super::count(sum))
+}

@@ -1,0 +1,123 @@
+//! Corpora.
+
+use super::{DbError, Result, unword};
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, RegisterCorpus},
+    ids::CorpusId,
+};
+use sqlx::{PgPool, types::Json};
+
+struct Row {
+    id: uuid::Uuid,
+    name: String,
+    state: String,
+    problem: Option<String>,
+    request: Json<RegisterCorpus>,
+    files: Json<Vec<CorpusFile>>,
+    broken_first: Json<Vec<BrokenRecord>>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for CorpusView {
+    type Error = DbError;
+    fn try_from(row: Row) -> Result<Self> {
+        let mut counts = DocumentCounts::default();
+        row.files.iter().for_each(|file| counts.add(&file.counts));
+        Ok(Self {
+            id: CorpusId(row.id),
+            name: row.name,
+            state: unword(&row.state)?,
+            problem: row.problem,
+            fields: row.request.0.fields,
+            files: row.files.0,
+            counts,
+            broken_first: row.broken_first.0,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Registers a corpus.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the name is taken.
+pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String]) -> Result<CorpusId> {
+    let id = CorpusId::new();
+    let done = sqlx::query!(
+        "INSERT INTO corpora (id, name, state, request, paths) VALUES ($1, $2, 'scanning', $3, $4) ON CONFLICT (name) DO NOTHING",
+        id.0, request.name, Json(request) as _, Json(paths) as _
+    ).execute(pool).await?;
+    if done.rows_affected() == 1 {
+        return Ok(id);
+    }
+    Err(DbError::Conflict(format!(
+        "name: a corpus named {:?} is registered already; corpora are immutable, choose another name",
+        request.name
+    )))
+}
+
+/// By id or name.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
+    let id = id_or_name.parse::<uuid::Uuid>().ok();
+    let row = sqlx::query_as!(Row,
+        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", broken_first AS "broken_first: _", created_at
+           FROM corpora WHERE id = $1 OR name = $2"#, id, id_or_name
+    ).fetch_optional(pool).await?;
+    row.ok_or_else(|| DbError::NotFound { noun: "corpus", id: id_or_name.to_owned() })?.try_into()
+}
+
+/// All corpora, newest first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn list(pool: &PgPool) -> Result<Vec<CorpusView>> {
+    let rows = sqlx::query_as!(Row,
+        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", broken_first AS "broken_first: _", created_at
+           FROM corpora ORDER BY created_at DESC"#
+    ).fetch_all(pool).await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// A corpus that waits for its scan.
+#[derive(Debug)]
+pub struct ToScan {
+    /// Id.
+    pub id: uuid::Uuid,
+    /// The registration.
+    pub request: Json<RegisterCorpus>,
+    /// Its files.
+    pub paths: Json<Vec<String>>,
+}
+
+/// The oldest corpus that waits for its scan.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn next_to_scan(pool: &PgPool) -> Result<Option<ToScan>> {
+    Ok(sqlx::query_as!(ToScan,
+        r#"SELECT id, request AS "request: _", paths AS "paths: _" FROM corpora WHERE state = 'scanning' ORDER BY created_at LIMIT 1"#
+    ).fetch_optional(pool).await?)
+}
+
+/// Stores what the scan found.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn finish_scan(
+    pool: &PgPool,
+    id: CorpusId,
+    files: &[CorpusFile],
+    broken: &[BrokenRecord],
+    problem: Option<&str>,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE corpora SET state = CASE WHEN $4::text IS NULL THEN 'ready' ELSE 'failed' END, files = $2, broken_first = $3, problem = $4
+         WHERE id = $1 AND state = 'scanning'",
+        id.0, Json(files) as _, Json(broken) as _, problem
+    ).execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Events and logs.
+
+use super::{Result, count, signed};
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    ids::{AttemptId, BranchId, ExperimentId, WorkerId},
+    view::{EventView, LogsView},
+    worker::{LogBatch, LogLine},
+};
+use sqlx::{PgExecutor, PgPool, types::Json};
+
+/// Something that happened.
+#[derive(Debug, Clone, Default)]
+pub struct NewEvent {
+    /// Word for scripts.
+    pub kind: &'static str,
+    /// `info`, `warn` or `error`.
+    pub level: &'static str,
+    /// The sentence.
+    pub text: String,
+    /// The experiment concerned.
+    pub experiment_id: Option<ExperimentId>,
+    /// The branch concerned.
+    pub branch_id: Option<BranchId>,
+    /// The worker concerned.
+    pub worker_id: Option<WorkerId>,
+    /// The step concerned.
+    pub step: Option<u64>,
+}
+
+/// Writes an event down.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<EventView> {
+    let row = sqlx::query!(
+        "INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at",
+        event.kind, event.level, event.text, event.experiment_id.map(|id| id.0), event.branch_id.map(|id| id.0), event.worker_id.map(|id| id.0),
+        event.step.map(signed)
+    ).fetch_one(executor).await?;
+    Ok(EventView {
+        id: row.id,
+        at: row.at,
+        kind: event.kind.to_owned(),
+        level: event.level.to_owned(),
+        text: event.text.clone(),
+        experiment_id: event.experiment_id,
+        branch_id: event.branch_id,
+        worker_id: event.worker_id,
+        step: event.step,
+    })
+}
+
+/// Events after a cursor, oldest first; without one the latest ones.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn list(
+    pool: &PgPool,
+    experiment: Option<ExperimentId>,
+    branch: Option<BranchId>,
+    after: Option<i64>,
+    limit: i64,
+) -> Result<Vec<EventView>> {
+    struct Row {
+        id: i64,
+        at: DateTime<Utc>,
+        kind: String,
+        level: String,
+        text: String,
+        experiment_id: Option<uuid::Uuid>,
+        branch_id: Option<uuid::Uuid>,
+        worker_id: Option<uuid::Uuid>,
+        step: Option<i64>,
+    }
+    let mut rows = sqlx::query_as!(Row,
+        "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+         WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND ($3::bigint IS NULL OR id > $3)
+         ORDER BY CASE WHEN $3::bigint IS NULL THEN -id ELSE id END LIMIT $4",
+        experiment.map(|id| id.0), branch.map(|id| id.0), after, limit
+    ).fetch_all(pool).await?;
+    rows.sort_by_key(|row| row.id);
+    Ok(rows
+        .into_iter()
+        .map(|row| EventView {
+            id: row.id,
+            at: row.at,
+            kind: row.kind,
+            level: row.level,
+            text: row.text,
+            experiment_id: row.experiment_id.map(ExperimentId),
+            branch_id: row.branch_id.map(BranchId),
+            worker_id: row.worker_id.map(WorkerId),
+            step: row.step.map(count),
+        })
+        .collect())
+}
+
+/// Stores log lines; a repeated batch is the same batch.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn insert_logs(
+    executor: impl PgExecutor<'_>,
+    attempt: AttemptId,
+    branch: Option<BranchId>,
+    batch: &LogBatch,
+) -> Result<()> {
+    if batch.lines.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO log_batches (attempt_id, branch_id, line_first, lines) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        attempt.0, branch.map(|id| id.0), signed(batch.line_first), Json(&batch.lines) as _
+    ).execute(executor).await?;
+    Ok(())
+}
+
+/// Log of a branch after a cursor.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn logs(pool: &PgPool, branch: BranchId, after: i64) -> Result<LogsView> {
+    let rows = sqlx::query!(r#"SELECT id, lines AS "lines: Json<Vec<LogLine>>" FROM log_batches WHERE branch_id = $1 AND id > $2 ORDER BY id LIMIT 200"#, branch.0, after)
+        .fetch_all(pool).await?;
+    let next_after = rows.last().map_or(after, |row| row.id);
+    Ok(LogsView { lines: rows.into_iter().flat_map(|row| row.lines.0).collect(), next_after })
+}

@@ -1,0 +1,274 @@
+//! Experiments and their stages.
+
+use super::{DbError, Result, count, signed, unword, word};
+use crate::domain::advance::StageFacts;
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    ids::{ClusteringId, CorpusId, ExperimentId},
+    job::{JobResult, ShardIndex, ShardResult},
+    report::Report,
+    spec::ExperimentSpec,
+    view::{ExperimentState, StageProgress},
+};
+use sqlx::{PgPool, types::Json};
+use uuid::Uuid;
+
+/// An experiment's row.
+#[derive(Debug, Clone)]
+pub struct ExperimentRow {
+    /// Id.
+    pub id: ExperimentId,
+    /// The submission.
+    pub spec: ExperimentSpec,
+    /// State.
+    pub state: ExperimentState,
+    /// Why it failed.
+    pub problem: Option<String>,
+    /// Who submitted it.
+    pub owner: String,
+    /// The corpus.
+    pub corpus_id: CorpusId,
+    /// The clustering.
+    pub clustering_id: Option<ClusteringId>,
+    /// The tokenizer.
+    pub tokenizer_id: Option<Uuid>,
+    /// The shards.
+    pub shard_index: Option<ShardIndex>,
+    /// The report.
+    pub report: Option<Report>,
+    /// When it was submitted.
+    pub created_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Stores a submission.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owner: &str) -> Result<ExperimentId> {
+    let id = ExperimentId::new();
+    sqlx::query!(
+        "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id) VALUES ($1, $2, $3, 'running', $4, $5, $6)",
+        id.0, spec.name, Json(spec) as _, i16::from(spec.priority), owner, corpus.0
+    ).execute(pool).await?;
+    Ok(id)
+}
+
+/// Which experiments to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    /// One of them.
+    pub id: Option<ExperimentId>,
+    /// Only those that are not over.
+    pub open: bool,
+    /// Only those older than this one.
+    pub before: Option<ExperimentId>,
+    /// At most so many; 0 for 1,000.
+    pub limit: i64,
+}
+
+/// Experiments, newest first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
+    let limit = if filter.limit > 0 { filter.limit } else { 1000 };
+    let rows = sqlx::query!(
+        r#"SELECT id, spec AS "spec: Json<ExperimentSpec>", state, problem, owner, corpus_id, clustering_id, tokenizer_id,
+           shard_index AS "shard_index: Json<ShardIndex>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
+           WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
+        filter.id.map(|id| id.0), filter.open, filter.before.map(|id| id.0), limit
+    ).fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ExperimentRow {
+                id: ExperimentId(row.id),
+                spec: row.spec.0,
+                state: unword(&row.state)?,
+                problem: row.problem,
+                owner: row.owner,
+                corpus_id: CorpusId(row.corpus_id),
+                clustering_id: row.clustering_id.map(ClusteringId),
+                tokenizer_id: row.tokenizer_id,
+                shard_index: row.shard_index.map(|index| index.0),
+                report: row.report.map(|report| report.0),
+                created_at: row.created_at,
+                finished_at: row.finished_at,
+            })
+        })
+        .collect()
+}
+
+/// One experiment.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn get(pool: &PgPool, id: ExperimentId) -> Result<ExperimentRow> {
+    list(pool, Filter { id: Some(id), ..Filter::default() })
+        .await?
+        .pop()
+        .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })
+}
+
+/// Notes which clustering and tokenizer an experiment uses.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_fits(pool: &PgPool, id: ExperimentId, clustering: ClusteringId, tokenizer: Uuid) -> Result<()> {
+    sqlx::query!(
+        "UPDATE experiments SET clustering_id = $2, tokenizer_id = $3 WHERE id = $1",
+        id.0,
+        clustering.0,
+        tokenizer
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Shard jobs of an experiment: asked for, results by file, and why one was given up.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn shards(pool: &PgPool, id: ExperimentId) -> Result<(usize, Vec<ShardResult>, Option<String>)> {
+    let rows = sqlx::query!(r#"SELECT state, title, problem, result AS "result: Json<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'shard' ORDER BY key"#, id.0)
+        .fetch_all(pool).await?;
+    let problem = rows
+        .iter()
+        .find(|row| row.state == "failed")
+        .map(|row| format!("{}: {}", row.title, row.problem.clone().unwrap_or_default()));
+    let asked = rows.len();
+    let results = rows.into_iter().filter_map(|row| match row.result.map(|result| result.0) {
+        Some(JobResult::Shard(shard)) => Some(shard),
+        _ => None,
+    });
+    Ok((asked, results.collect(), problem))
+}
+
+/// Stores the shard index.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_shard_index(pool: &PgPool, id: ExperimentId, index: &ShardIndex) -> Result<()> {
+    sqlx::query!("UPDATE experiments SET shard_index = $2 WHERE id = $1", id.0, Json(index) as _).execute(pool).await?;
+    Ok(())
+}
+
+/// Completes an experiment with its report.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn complete(pool: &PgPool, id: ExperimentId, report: &Report) -> Result<()> {
+    sqlx::query!("UPDATE experiments SET state = 'completed', report = $2, finished_at = now() WHERE id = $1 AND state = 'running'", id.0, Json(report) as _)
+        .execute(pool).await?;
+    Ok(())
+}
+
+/// Ends an experiment that cannot go on; what runs is cancelled.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str) -> Result<()> {
+    end(pool, id, ExperimentState::Failed, Some(problem)).await
+}
+
+async fn end(pool: &PgPool, id: ExperimentId, state: ExperimentState, problem: Option<&str>) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let done = sqlx::query!("UPDATE experiments SET state = $2, problem = $3, finished_at = now() WHERE id = $1 AND state IN ('running', 'paused')", id.0, word(&state), problem)
+        .execute(&mut *tx).await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::Conflict("the experiment is over already".into()));
+    }
+    sqlx::query!(
+        "UPDATE jobs SET state = 'cancelled' WHERE experiment_id = $1 AND state IN ('queued', 'paused')",
+        id.0
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!("UPDATE jobs SET command = 'cancel' WHERE experiment_id = $1 AND state = 'running'", id.0)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("UPDATE branches SET state = 'cancelled', problem = 'the experiment ended' WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')", id.0)
+        .execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Pauses, resumes or cancels an experiment.
+///
+/// # Errors
+/// [`DbError::Conflict`] when its state does not allow it.
+pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> Result<()> {
+    if to == ExperimentState::Cancelled {
+        return end(pool, id, to, None).await;
+    }
+    let from = if to == ExperimentState::Paused { ExperimentState::Running } else { ExperimentState::Paused };
+    let mut tx = pool.begin().await?;
+    let done =
+        sqlx::query!("UPDATE experiments SET state = $2 WHERE id = $1 AND state = $3", id.0, word(&to), word(&from))
+            .execute(&mut *tx)
+            .await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
+    }
+    if to == ExperimentState::Paused {
+        sqlx::query!("UPDATE jobs SET command = 'release' WHERE experiment_id = $1 AND state = 'running'", id.0)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Keeps the stages; times are noted when a stage begins and ends.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_stages(pool: &PgPool, id: ExperimentId, stages: &[StageFacts]) -> Result<bool> {
+    let mut changed = false;
+    for stage in stages {
+        let done = sqlx::query!(
+            "INSERT INTO stages (experiment_id, stage, state, done, total, unit, started_at, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $3 IN ('running', 'done') THEN now() END, CASE WHEN $3 IN ('done', 'skipped', 'failed') THEN now() END)
+             ON CONFLICT (experiment_id, stage) DO UPDATE SET state = $3, done = $4, total = $5,
+                 started_at = COALESCE(stages.started_at, excluded.started_at), finished_at = COALESCE(stages.finished_at, excluded.finished_at)
+             WHERE (stages.state, stages.done, stages.total) IS DISTINCT FROM ($3, $4, $5)",
+            id.0, word(&stage.stage), word(&stage.state), signed(stage.done), signed(stage.total), stage.unit
+        ).execute(pool).await?;
+        changed |= done.rows_affected() > 0;
+    }
+    Ok(changed)
+}
+
+/// The stages, in order.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn stages(pool: &PgPool, id: ExperimentId) -> Result<Vec<StageProgress>> {
+    let rows = sqlx::query!(
+        r#"SELECT stage, state, done, total, unit, started_at, finished_at, EXTRACT(EPOCH FROM now() - started_at)::double precision AS elapsed FROM stages WHERE experiment_id = $1"#, id.0
+    ).fetch_all(pool).await?;
+    let mut stages = rows
+        .into_iter()
+        .map(|row| {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let left = row
+                .elapsed
+                .filter(|_| row.state == "running" && row.done > 0 && row.total > row.done)
+                .map(|s| s / row.done as f64 * (row.total - row.done) as f64);
+            Ok(StageProgress {
+                stage: unword(&row.stage)?,
+                state: unword(&row.state)?,
+                done: count(row.done),
+                total: count(row.total),
+                unit: row.unit,
+                started_at: row.started_at,
+                finished_at: row.finished_at,
+                seconds_left: left,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    stages.sort_by_key(|stage: &StageProgress| stage.stage);
+    Ok(stages)
+}

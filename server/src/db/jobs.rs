@@ -1,0 +1,328 @@
+//! Jobs and their leases. The lease lives in the job's row.
+
+use super::{DbError, Result, count, signed, unword, word};
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    ids::{AttemptId, BranchId, EvaluationId, ExperimentId, Fence, JobId, WorkerId},
+    job::{Grant, JobKind, JobSpec},
+    view::{JobState, JobView},
+    worker::{Command, RunningAttempt},
+};
+use sqlx::{PgPool, types::Json};
+
+/// A job to create.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The branch, for training and merging.
+    pub branch_id: Option<BranchId>,
+    /// The evaluation, for scoring.
+    pub evaluation_id: Option<EvaluationId>,
+    /// What it is in its experiment; asking twice creates it once.
+    pub key: String,
+    /// For people.
+    pub title: String,
+    /// What to do.
+    pub spec: &'a JobSpec,
+    /// Of the experiment.
+    pub priority: u8,
+    /// Slots.
+    pub slots: u16,
+    /// Tokens left.
+    pub remaining: u64,
+}
+
+/// Creates a job unless it is there already.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn ensure(pool: &PgPool, job: &NewJob<'_>) -> Result<()> {
+    let slots = i16::try_from(job.slots).unwrap_or(i16::MAX);
+    sqlx::query!(
+        "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (experiment_id, key) DO NOTHING",
+        JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), job.evaluation_id.map(|id| id.0), job.key, job.spec.kind().word(),
+        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining)
+    ).execute(pool).await?;
+    Ok(())
+}
+
+/// A job as the scheduler and the queue see it.
+#[derive(Debug, Clone)]
+pub struct JobRow {
+    /// Id.
+    pub id: JobId,
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// Its name.
+    pub experiment: String,
+    /// The branch.
+    pub branch_id: Option<BranchId>,
+    /// For people.
+    pub title: String,
+    /// Kind.
+    pub kind: JobKind,
+    /// State.
+    pub state: JobState,
+    /// Priority.
+    pub priority: i16,
+    /// Slots.
+    pub slots: u16,
+    /// Tokens left.
+    pub remaining: i64,
+    /// Whether its back-off is over and its experiment runs.
+    pub ready: bool,
+    /// The worker that has it.
+    pub worker_id: Option<WorkerId>,
+    /// Name of the worker.
+    pub worker: Option<String>,
+    /// Slots it holds.
+    pub slots_held: Vec<u16>,
+    /// Attempts so far.
+    pub attempts: i64,
+    /// Progress.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// Tokens per second.
+    pub tokens_per_second: f64,
+    /// Why it was given up.
+    pub problem: Option<String>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Open jobs (queued, running, paused) in the order of creation.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
+           (j.not_before <= now() AND e.state = 'running') AS "ready!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
+           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at
+           FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
+           WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
+    ).fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(JobRow {
+                id: JobId(row.id),
+                experiment_id: ExperimentId(row.experiment_id),
+                experiment: row.experiment,
+                branch_id: row.branch_id.map(BranchId),
+                title: row.title,
+                kind: unword(&row.kind)?,
+                state: unword(&row.state)?,
+                priority: row.priority,
+                slots: u16::try_from(row.slots).unwrap_or(1),
+                remaining: row.remaining,
+                ready: row.ready,
+                worker_id: row.worker_id.map(WorkerId),
+                worker: row.worker,
+                slots_held: row.slots_held.map(|slots| slots.0).unwrap_or_default(),
+                attempts: row.attempts,
+                done: count(row.done),
+                total: count(row.total),
+                tokens_per_second: row.tokens_per_second,
+                problem: row.problem,
+                created_at: row.created_at,
+            })
+        })
+        .collect()
+}
+
+impl JobRow {
+    /// Progress, 0 to 1.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    pub fn progress(&self) -> Option<f64> {
+        (self.total > 0).then(|| (self.done as f64 / self.total as f64).min(1.0))
+    }
+
+    /// As the API shows it.
+    #[must_use]
+    pub fn view(&self, why: Option<String>) -> JobView {
+        JobView {
+            id: self.id,
+            experiment_id: self.experiment_id,
+            experiment: self.experiment.clone(),
+            branch_id: self.branch_id,
+            title: self.title.clone(),
+            kind: self.kind,
+            state: self.state,
+            why,
+            priority: u8::try_from(self.priority).unwrap_or(0),
+            slots: self.slots,
+            attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
+            worker: self.worker.clone(),
+            progress: self.progress().filter(|_| self.state == JobState::Running),
+            created_at: self.created_at,
+        }
+    }
+}
+
+/// Grants a queued job: raises its fence, opens the attempt and the lease, in one transaction. False when somebody
+/// was faster.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], ttl_ms: i64) -> Result<bool> {
+    let attempt = AttemptId::new();
+    let mut tx = pool.begin().await?;
+    let granted = sqlx::query!(
+        "UPDATE jobs SET state = 'running', fence = fence + 1, attempt_id = $2, worker_id = $3, command = 'continue', done = 0, tokens_per_second = 0,
+             lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0)
+         WHERE id = $1 AND state = 'queued' RETURNING fence, branch_id",
+        job.0, attempt.0, worker.0, ttl_ms
+    ).fetch_optional(&mut *tx).await?;
+    let Some(granted) = granted else { return Ok(false) };
+    sqlx::query!(
+        "INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots) VALUES ($1, $2, $3, $4, $5, $6)",
+        attempt.0,
+        job.0,
+        granted.branch_id,
+        granted.fence,
+        worker.0,
+        Json(slots) as _
+    )
+    .execute(&mut *tx)
+    .await?;
+    if let Some(branch) = granted.branch_id {
+        sqlx::query!("UPDATE branches SET state = 'running' WHERE id = $1 AND state = 'queued'", branch)
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Grants that a worker has not fetched yet; marks them as fetched.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Result<Vec<Grant>> {
+    let rows = sqlx::query!(
+        r#"UPDATE attempts a SET delivered = true FROM jobs j
+           WHERE a.id = j.attempt_id AND a.worker_id = $1 AND NOT a.delivered AND j.state = 'running'
+           RETURNING a.id, a.job_id, a.fence, a.slots AS "slots: Json<Vec<u16>>", j.spec AS "spec: Json<JobSpec>""#,
+        worker.0
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Grant {
+            attempt_id: AttemptId(row.id),
+            job_id: JobId(row.job_id),
+            fence: Fence(row.fence),
+            lease_ttl_ms: ttl_ms,
+            slots: row.slots.0,
+            job: row.spec.0,
+        })
+        .collect())
+}
+
+/// Renews the lease of an attempt and notes its progress; what it shall do.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn renew(pool: &PgPool, worker: WorkerId, running: &RunningAttempt, ttl_ms: i64) -> Result<Command> {
+    let row = sqlx::query!(
+        "UPDATE jobs SET lease_expires_at = now() + make_interval(secs => $5::bigint / 1000.0), done = $6, total = $7, tokens_per_second = $8
+         WHERE attempt_id = $1 AND worker_id = $2 AND fence = $3 AND state = $4 RETURNING command",
+        running.attempt_id.0, worker.0, running.fence.0, word(&JobState::Running), ttl_ms, signed(running.done), signed(running.total),
+        running.tokens_per_second
+    ).fetch_optional(pool).await?;
+    row.map_or(Ok(Command::Fenced), |row| unword(&row.command))
+}
+
+/// Takes back attempts that a worker holds here but does not run: it restarted. They end as lost.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn orphans(pool: &PgPool, worker: WorkerId, running: &[AttemptId]) -> Result<Vec<AttemptId>> {
+    let running: Vec<uuid::Uuid> = running.iter().map(|id| id.0).collect();
+    let rows = sqlx::query_scalar!(
+        r#"SELECT a.id FROM attempts a JOIN jobs j ON j.attempt_id = a.id
+           WHERE a.worker_id = $1 AND j.state = 'running' AND (a.delivered OR $3) AND a.id <> ALL($2)"#,
+        worker.0,
+        &running,
+        running.is_empty()
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(AttemptId).collect())
+}
+
+/// Attempts whose lease is over.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn expired(pool: &PgPool, grace_ms: i64) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query_scalar!(
+        r#"SELECT attempt_id AS "id!" FROM jobs WHERE state = 'running' AND lease_expires_at < now() - make_interval(secs => $1::bigint / 1000.0)"#, grace_ms
+    ).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(AttemptId).collect())
+}
+
+/// What a person wants of a branch's job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Hold it; a running attempt is released.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// End it; a running attempt is cancelled.
+    Cancel,
+}
+
+/// Carries a wish out on the job and the branch.
+///
+/// # Errors
+/// [`DbError::Conflict`] when the branch's state does not allow it.
+pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let (from, job_from, to, command): (&[&str], &[&str], &str, &str) = match wish {
+        Wish::Pause => (&["waiting", "queued", "running"], &["queued"], "paused", "release"),
+        Wish::Resume => (&["paused"], &["paused"], "queued", "continue"),
+        Wish::Cancel => (&["waiting", "queued", "running", "paused"], &["queued", "paused"], "cancelled", "cancel"),
+    };
+    let (from, job_from): (Vec<String>, Vec<String>) =
+        (from.iter().map(|s| (*s).to_owned()).collect(), job_from.iter().map(|s| (*s).to_owned()).collect());
+    let has_job = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM jobs WHERE branch_id = $1) AS "has!""#, branch.0)
+        .fetch_one(&mut *tx)
+        .await?;
+    let to_branch = if wish == Wish::Resume && !has_job { "waiting" } else { to };
+    let problem = (wish == Wish::Cancel).then_some("a person cancelled it");
+    let done = sqlx::query!(
+        "UPDATE branches SET state = $2, problem = COALESCE($4, problem) WHERE id = $1 AND state = ANY($3)",
+        branch.0,
+        to_branch,
+        &from,
+        problem
+    )
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        let state =
+            sqlx::query_scalar!("SELECT state FROM branches WHERE id = $1", branch.0).fetch_optional(&mut *tx).await?;
+        return Err(match state {
+            Some(state) => DbError::Conflict(format!(
+                "the branch is {state}; {} needs it {}",
+                format!("{wish:?}").to_lowercase(),
+                from.join(" or ")
+            )),
+            None => DbError::NotFound { noun: "branch", id: branch.to_string() },
+        });
+    }
+    sqlx::query!("UPDATE jobs SET state = $2 WHERE branch_id = $1 AND state = ANY($3)", branch.0, to, &job_from)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("UPDATE jobs SET command = $2 WHERE branch_id = $1 AND state = 'running'", branch.0, command)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The only SQL. One file per table family; updates are guarded and their affected rows checked; a row that cannot
+//! be is refused when it is read.
+
+pub mod attempts;
+pub mod branches;
+pub mod checkpoints;
+pub mod corpora;
+pub mod events;
+pub mod experiments;
+pub mod fits;
+pub mod jobs;
+pub mod metrics;
+pub mod tokens;
+pub mod workers;
+
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// There is no such row.
+    #[error("no {noun} {id}")]
+    NotFound {
+        /// What was looked for.
+        noun: &'static str,
+        /// By which id or name.
+        id: String,
+    },
+    /// The attempt's lease is over, or somebody else's.
+    #[error("the lease of attempt {0} is over: a newer fence may have been granted")]
+    StaleFence(String),
+    /// The row is in a state that does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// A stored value that no version of this program writes.
+    #[error("impossible value in the database: {0}")]
+    Impossible(String),
+    /// Postgres said no.
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+}
+
+/// Result of this module.
+pub type Result<T> = std::result::Result<T, DbError>;
+
+/// Connects, and brings the schema up to this program's version.
+///
+/// # Errors
+/// When the database is not reachable, or was migrated by a newer program.
+pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
+    use anyhow::Context;
+    let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await.context("connect to Postgres")?;
+    sqlx::migrate!("../migrations").run(&pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(version) => anyhow::anyhow!(
+            "the database is newer than this program: it has migration {version}, which is unknown here; start a newer senmon-server"
+        ),
+        other => anyhow::Error::new(other).context("migrate the database"),
+    })?;
+    Ok(pool)
+}
+
+/// The word of a unit enum, as serde writes it.
+pub(crate) fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => unreachable!("not a unit enum: {other:?}"),
+    }
+}
+
+/// The unit enum of a word.
+pub(crate) fn unword<T: DeserializeOwned>(word: &str) -> Result<T> {
+    serde_json::from_value(serde_json::Value::String(word.to_owned()))
+        .map_err(|error| DbError::Impossible(format!("{word:?}: {error}")))
+}
+
+/// A count that Postgres keeps as a signed number.
+pub(crate) fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// A count for Postgres.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,157 @@
+//! Workers.
+
+use super::{DbError, Result, signed, unword, word};
+use chrono::{DateTime, Utc};
+use senmon_protocol::{
+    ids::WorkerId,
+    job::JobKind,
+    view::WorkerMode,
+    worker::{EnrolWorker, Heartbeat, SlotInfo},
+};
+use sqlx::{PgExecutor, PgPool, types::Json};
+use std::collections::BTreeMap;
+
+/// A worker's row.
+#[derive(Debug, Clone)]
+pub struct WorkerRow {
+    /// Id.
+    pub id: WorkerId,
+    /// Name.
+    pub name: String,
+    /// Host name.
+    pub host: String,
+    /// Version of the program.
+    pub version: String,
+    /// Slots.
+    pub slots: Vec<SlotInfo>,
+    /// Kinds it can run.
+    pub capabilities: Vec<JobKind>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is given new jobs.
+    pub mode: WorkerMode,
+    /// Declared lost.
+    pub lost: bool,
+    /// Memory in use.
+    pub memory_used_bytes: i64,
+    /// CPU in use.
+    pub cpu_share: f64,
+    /// Last heard of.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// Enrols a worker under its name; its session grows.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn enrol(pool: &PgPool, request: &EnrolWorker) -> Result<(WorkerId, i64)> {
+    let row = sqlx::query!(
+        "INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
+         ON CONFLICT (name) DO UPDATE SET session = workers.session + 1, host = $3, version = $4, slots = $5, capabilities = $6, labels = $7,
+             seen_at = now(), lost = false
+         RETURNING id, session",
+        WorkerId::new().0, request.name, request.host, request.version, Json(&request.slots) as _, Json(&request.capabilities) as _,
+        Json(&request.labels) as _
+    ).fetch_one(pool).await?;
+    Ok((WorkerId(row.id), row.session))
+}
+
+/// Notes that a worker was heard of.
+///
+/// # Errors
+/// [`DbError::Conflict`] for an old session.
+pub async fn seen(pool: &PgPool, id: WorkerId, session: i64) -> Result<()> {
+    let done =
+        sqlx::query!("UPDATE workers SET seen_at = now(), lost = false WHERE id = $1 AND session = $2", id.0, session)
+            .execute(pool)
+            .await?;
+    session_held(done.rows_affected(), id)
+}
+
+/// Notes a heartbeat.
+///
+/// # Errors
+/// [`DbError::Conflict`] for an old session.
+pub async fn heartbeat(pool: &PgPool, id: WorkerId, beat: &Heartbeat) -> Result<()> {
+    let done = sqlx::query!(
+        "UPDATE workers SET seen_at = now(), lost = false, memory_used_bytes = $3, cpu_share = $4 WHERE id = $1 AND session = $2",
+        id.0, beat.session, signed(beat.memory_used_bytes), beat.cpu_share
+    ).execute(pool).await?;
+    session_held(done.rows_affected(), id)
+}
+
+fn session_held(rows: u64, id: WorkerId) -> Result<()> {
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(DbError::Conflict(format!("worker {id}: this session is over; another process enrolled under its name")))
+    }
+}
+
+/// All workers by name.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
+    let rows = sqlx::query!(
+        r#"SELECT id, name, host, version, slots AS "slots: Json<Vec<SlotInfo>>", capabilities AS "capabilities: Json<Vec<JobKind>>",
+           labels AS "labels: Json<BTreeMap<String, String>>", mode, lost, memory_used_bytes, cpu_share, seen_at FROM workers ORDER BY name"#
+    ).fetch_all(executor).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(WorkerRow {
+                id: WorkerId(row.id),
+                name: row.name,
+                host: row.host,
+                version: row.version,
+                slots: row.slots.0,
+                capabilities: row.capabilities.0,
+                labels: row.labels.0,
+                mode: unword(&row.mode)?,
+                lost: row.lost,
+                memory_used_bytes: row.memory_used_bytes,
+                cpu_share: row.cpu_share,
+                seen_at: row.seen_at,
+            })
+        })
+        .collect()
+}
+
+/// Changes whether a worker is given new jobs; draining releases what runs.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn set_mode(pool: &PgPool, id: WorkerId, mode: WorkerMode) -> Result<()> {
+    let done = sqlx::query!("UPDATE workers SET mode = $2 WHERE id = $1", id.0, word(&mode)).execute(pool).await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::NotFound { noun: "worker", id: id.to_string() });
+    }
+    if mode == WorkerMode::Draining {
+        sqlx::query!(
+            "UPDATE jobs SET command = 'release' WHERE worker_id = $1 AND state = 'running' AND command = 'continue'",
+            id.0
+        )
+        .execute(pool)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Marks workers lost that were silent for `ttl + lost_after`; the ones newly lost.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn mark_lost(pool: &PgPool, silent_ms: i64) -> Result<Vec<(WorkerId, String)>> {
+    let rows = sqlx::query!(
+        "UPDATE workers SET lost = true WHERE NOT lost AND seen_at < now() - make_interval(secs => $1::bigint / 1000.0) RETURNING id, name", silent_ms
+    ).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| (WorkerId(row.id), row.name)).collect())
+}
+
+/// The database's time.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn now(executor: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar!(r#"SELECT now() AS "now!""#).fetch_one(executor).await?)
+}

@@ -1,0 +1,122 @@
+//! From settings to a serving process, and back down in order.
+
+use crate::{
+    api::{self, auth},
+    app::{App, Wake},
+    config::Config,
+    db,
+    postgres::{Cluster, lock_folder},
+    storage::Storage,
+    tasks,
+};
+use anyhow::{Context, Result};
+use senmon_protocol::view::Role;
+use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{broadcast, watch},
+};
+
+/// Messages that a slow dashboard may lag behind.
+const STREAM_MESSAGES: usize = 1024;
+/// Time that open requests get when the server stops.
+const STOP_SECONDS: u64 = 5;
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the data folder is in use, Postgres does not start, or the address cannot be listened on.
+pub async fn serve(config: Config) -> Result<()> {
+    let _lock = lock_folder(&config.data_dir)?;
+    let mut cluster = None;
+    let options = match &config.database_url {
+        Some(url) => url.parse().context("database_url")?,
+        None => cluster.insert(Cluster::start(&config.data_dir, config.postgres_bin.as_deref())?).options(),
+    };
+    let pool = db::connect(options).await?;
+    let app = App {
+        storage: Storage::open(&config.storage_root())?,
+        since: db::workers::now(&pool).await?,
+        db: pool,
+        wake: Wake::default(),
+        stream: broadcast::channel(STREAM_MESSAGES).0,
+        config: Arc::new(config),
+    };
+    let listener = TcpListener::bind(app.config.listen)
+        .await
+        .with_context(|| format!("listen: cannot listen on {}", app.config.listen))?;
+    let address = listener.local_addr()?;
+    first_start(&app).await?;
+    if address.ip().is_loopback() {
+        print_sign_in(&app, &address.to_string()).await?;
+    }
+    let (stop, stopped) = watch::channel(false);
+    let mut loops = tasks::start(&app, &stopped);
+    tracing::info!(%address, data_dir = %app.config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut closing = stopped.clone();
+    let server = axum::serve(listener, api::router(app.clone())).with_graceful_shutdown(async move {
+        let _ = closing.wait_for(|stop| *stop).await;
+    });
+    let mut server = tokio::spawn(server.into_future());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = &mut server => return result.context("the server panicked")?.context("serve"),
+    }
+    tracing::info!("stopping");
+    let _ = stop.send(true);
+    app.wake.granted.notify_waiters();
+    // Streams and polls stay open for ever: they get a moment, then the door closes.
+    let _ = tokio::time::timeout(Duration::from_secs(STOP_SECONDS), server).await;
+    while tokio::time::timeout(Duration::from_secs(STOP_SECONDS), loops.join_next())
+        .await
+        .is_ok_and(|next| next.is_some())
+    {}
+    loops.abort_all();
+    app.db.close().await;
+    if let Some(mut cluster) = cluster {
+        tokio::task::spawn_blocking(move || cluster.stop()).await?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Makes the first tokens and puts them into files that only the owner reads.
+async fn first_start(app: &App) -> Result<()> {
+    if db::tokens::any(&app.db).await? {
+        return Ok(());
+    }
+    for (name, role, file) in [("admin", Role::Admin, "admin-token"), ("worker", Role::Worker, "worker-token")] {
+        let secret = auth::new_secret(role)?;
+        write_secret(&app.config.data_dir.join(file), &secret)?;
+        db::tokens::insert(&app.db, name, role, &secret[..10], &auth::hash(&secret)).await?;
+    }
+    Ok(())
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let _ = std::fs::remove_file(path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("create {}", path.display()))?;
+    writeln!(file, "{secret}")?;
+    file.sync_all().with_context(|| format!("sync {}", path.display()))
+}
+
+/// On loopback, prints a link that signs a browser in once.
+async fn print_sign_in(app: &App, address: &str) -> Result<()> {
+    let tokens = db::tokens::list(&app.db).await?;
+    let Some(admin) = tokens.iter().find(|token| token.role == Role::Admin) else { return Ok(()) };
+    let code = auth::new_secret(Role::Viewer)?;
+    db::tokens::insert_session(&app.db, &auth::hash(&code), admin.id, 1, true).await?;
+    let link = format!("http://{address}/sign-in?code={code}");
+    write_secret(&app.config.data_dir.join("sign-in-link"), &link)?;
+    println!("Dashboard, signed in once within the hour: {link}");
+    Ok(())
+}

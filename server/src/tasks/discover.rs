@@ -1,0 +1,127 @@
+//! Fits the clusterings and trains the tokenizers that wait.
+
+use crate::{app::App, db};
+use anyhow::{Context, Result};
+use senmon_corpus::{
+    discover::{SampleFile, discover, sample},
+    scan::decode_dropped,
+    tokenizer::{SEPARATOR, Tokenizer, train},
+};
+use senmon_protocol::{
+    clustering::ClusteringSpec,
+    corpus::{CorpusState, CorpusView, DocumentFields},
+    ids::{ClusteringId, CorpusId, StorageKey},
+    spec::TokenizerSpec,
+};
+use uuid::Uuid;
+
+/// Seed of the tokenizer's sample; its settings have none.
+const TOKENIZER_SAMPLE_SEED: u64 = 1;
+
+/// Fits what waits, one after the other.
+///
+/// # Errors
+/// When Postgres or the disk refuses.
+pub async fn run(app: App) -> Result<()> {
+    while let Some((id, corpus, spec)) = db::fits::next_tokenizer(&app.db).await? {
+        tokenizer(&app, id, corpus, spec).await?;
+        app.wake.advance.notify_one();
+    }
+    while let Some((id, corpus, spec)) = db::fits::next_clustering(&app.db).await? {
+        clustering(&app, id, corpus, spec).await?;
+        app.wake.advance.notify_one();
+    }
+    Ok(())
+}
+
+/// The files to sample from. None when the corpus changed on disk since its snapshot, with the sentence.
+fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>, String>> {
+    if corpus.state != CorpusState::Ready {
+        return Ok(Err(format!("the corpus {} has no snapshot", corpus.name)));
+    }
+    let mut files = Vec::new();
+    for file in &corpus.files {
+        let found = std::fs::metadata(&file.path).map(|meta| meta.len()).unwrap_or(0);
+        if found != file.bytes {
+            return Ok(Err(format!(
+                "{} has {found} bytes, its snapshot {}: corpora are immutable, register the new one under another name",
+                file.path, file.bytes
+            )));
+        }
+        let dropped = file
+            .dropped
+            .as_ref()
+            .map(|key| decode_dropped(&app.storage.get(key)?).context("list of dropped records"))
+            .transpose()?;
+        files.push(SampleFile { path: file.path.clone().into(), dropped: dropped.unwrap_or_default() });
+    }
+    Ok(Ok(files))
+}
+
+async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
+    let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
+    let files = match sample_files(app, &corpus)? {
+        Ok(files) => files,
+        Err(why) => return Ok(db::fits::fail_clustering(&app.db, id, &why).await?),
+    };
+    let key = StorageKey::new(format!("clusterings/{id}"))?;
+    let folder = app.storage.path(&key);
+    tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
+    let fields = corpus.fields.clone();
+    let fitted = tokio::task::spawn_blocking(move || -> Result<_> {
+        let documents = sample(&files, &fields, spec.sample_documents as usize, spec.seed)?;
+        let discovery = match discover(&documents, &spec) {
+            Ok(discovery) => discovery,
+            Err(why) => return Ok(Err(why)),
+        };
+        let sha256 = discovery.router.save(&folder)?;
+        Ok(Ok((discovery, sha256)))
+    })
+    .await
+    .context("the fit panicked")?;
+    match fitted {
+        Ok(Ok((discovery, sha256))) => {
+            db::fits::finish_clustering(&app.db, id, &key, &sha256, &discovery.quality, &discovery.domains).await?
+        }
+        Ok(Err(why)) => db::fits::fail_clustering(&app.db, id, &why).await?,
+        Err(error) => db::fits::fail_clustering(&app.db, id, &format!("{error:#}")).await?,
+    }
+    Ok(())
+}
+
+async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -> Result<()> {
+    let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
+    let made = match &spec {
+        TokenizerSpec::File(file) => std::fs::read(&file.path)
+            .with_context(|| format!("read {}", file.path))
+            .map(|bytes| (bytes, file.separator.clone())),
+        TokenizerSpec::Train(settings) => match sample_files(app, &corpus)? {
+            Ok(files) => {
+                let (fields, n, vocab_size): (DocumentFields, _, _) =
+                    (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
+                tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
+                tokio::task::spawn_blocking(move || -> Result<_> {
+                    let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
+                    let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+                    Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
+                })
+                .await
+                .context("the training panicked")?
+            }
+            Err(why) => Err(anyhow::anyhow!(why)),
+        },
+    };
+    let stored = made.and_then(|(bytes, separator)| {
+        let tokenizer = Tokenizer::from_bytes(&bytes, &separator)?;
+        let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;
+        app.storage.put(&key, &bytes)?;
+        Ok((key, tokenizer.vocab_size(), separator, tokenizer.separator_id()))
+    });
+    match stored {
+        Ok((key, vocab_size, separator, separator_id)) => {
+            db::fits::finish_tokenizer(&app.db, id, &key, vocab_size, &separator, separator_id).await?
+        }
+        Err(error) => db::fits::fail_tokenizer(&app.db, id, &format!("{error:#}")).await?,
+    }
+    Ok(())
+}

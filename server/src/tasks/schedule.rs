@@ -1,0 +1,117 @@
+//! Grants queued jobs to free slots, and takes back leases that ran out.
+
+use crate::{
+    app::App,
+    db::{self, events::NewEvent, jobs::JobRow},
+    domain::schedule::{FreeWorker, WaitingJob, plan},
+};
+use anyhow::Result;
+use senmon_protocol::{
+    job::{EndedOutcome, Outcome, TerminationReason},
+    view::{JobState, StreamMessage, WorkerMode},
+    worker::CompleteAttempt,
+};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A job as the planner sees it.
+#[must_use]
+pub fn waiting(job: &JobRow, age: u64) -> WaitingJob {
+    WaitingJob { id: job.id, kind: job.kind, priority: job.priority, slots: job.slots, remaining: job.remaining, age }
+}
+
+/// Open jobs, and the workers that may be given some.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn snapshot(app: &App) -> Result<(Vec<JobRow>, Vec<FreeWorker>), db::DbError> {
+    let jobs = db::jobs::open(&app.db).await?;
+    let now = db::workers::now(&app.db).await?;
+    let ttl = chrono::TimeDelta::milliseconds(i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX));
+    let rows = db::workers::list(&app.db).await?;
+    let able = rows.into_iter().filter(|row| !row.lost && row.mode == WorkerMode::Enabled && now - row.seen_at <= ttl);
+    let workers = able
+        .map(|row| {
+            let taken: HashSet<u16> = jobs
+                .iter()
+                .filter(|job| job.worker_id == Some(row.id))
+                .flat_map(|job| job.slots_held.iter().copied())
+                .collect();
+            let free = row.slots.iter().map(|slot| slot.index).filter(|index| !taken.contains(index)).collect();
+            FreeWorker {
+                id: row.id,
+                name: row.name,
+                capabilities: row.capabilities,
+                slots: u16::try_from(row.slots.len()).unwrap_or(u16::MAX),
+                free,
+            }
+        })
+        .collect();
+    Ok((jobs, workers))
+}
+
+/// Plans once and carries the plan out.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn run(app: App) -> Result<()> {
+    let (jobs, workers) = snapshot(&app).await?;
+    let queued = jobs.iter().zip(0..).filter(|(job, _)| job.state == JobState::Queued && job.ready);
+    let queued: Vec<WaitingJob> = queued.map(|(job, age)| waiting(job, age)).collect();
+    let ttl = i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX);
+    for placement in plan(&queued, &workers) {
+        if db::jobs::grant(&app.db, placement.job, placement.worker, &placement.slots, ttl).await? {
+            tracing::info!(job.id = %placement.job, worker.id = %placement.worker, "granted a job");
+        }
+    }
+    app.wake.granted.notify_waiters();
+    static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
+    let second = app.since.timestamp().unsigned_abs()
+        + u64::try_from((chrono::Utc::now() - app.since).num_seconds()).unwrap_or(0);
+    if LAST_SECOND.swap(second, Ordering::Relaxed) != second
+        && let Ok(fleet) = crate::api::workers::look(&app).await
+    {
+        app.hint(StreamMessage::Fleet(fleet));
+    }
+    Ok(())
+}
+
+/// Ends attempts whose lease ran out, and marks silent workers as lost. A fresh server waits one full window first.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn expire(app: App) -> Result<()> {
+    let now = db::workers::now(&app.db).await?;
+    let (ttl, lost) = (app.config.lease_ttl_ms, app.config.worker_lost_ms);
+    let window = i64::try_from(ttl + lost).unwrap_or(i64::MAX);
+    if (now - app.since).num_milliseconds() < window {
+        return Ok(());
+    }
+    for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {
+        let text = format!(
+            "Worker {name} has not been heard of for {:.0} s; its jobs go elsewhere.",
+            f64::from(u32::try_from(window).unwrap_or(u32::MAX)) / 1000.0
+        );
+        app.event(NewEvent {
+            kind: "worker_lost",
+            level: "warn",
+            text,
+            worker_id: Some(worker_id),
+            ..NewEvent::default()
+        })
+        .await;
+    }
+    for attempt in db::jobs::expired(&app.db, i64::try_from(lost).unwrap_or(i64::MAX)).await? {
+        let Some(fence) = db::attempts::fence(&app.db, attempt).await? else { continue };
+        let outcome = Outcome::Ended(EndedOutcome {
+            reason: TerminationReason::WorkerLost,
+            message: "the lease ran out without a heartbeat.".into(),
+        });
+        if let Err(error) = crate::api::attempts::end(&app, attempt, CompleteAttempt { fence, outcome }).await {
+            tracing::warn!(attempt.id = %attempt, %error, "could not end an expired attempt");
+        }
+    }
+    Ok(())
+}
