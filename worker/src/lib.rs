@@ -3,7 +3,7 @@
 //! Never keeps a truth of its own: what the server has not acknowledged lies in the spool, everything else is the
 //! server's. Reading order: [`config`], [`agent`], [`heartbeat`], [`lease`], [`board`], [`runner`], [`report`],
 //! [`scribe`],
-//! [`spool`], [`courier`], [`client`], [`shard`].
+//! [`spool`], [`courier`], [`client`], [`train`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
@@ -18,7 +18,6 @@ pub mod courier;
 pub mod report;
 pub mod runner;
 pub mod scribe;
-pub mod shard;
 pub mod spool;
 
 pub mod client;
@@ -26,3 +25,5 @@ pub mod devices;
 pub mod doctor;
 pub mod telemetry;
 pub mod tune;
+
+pub mod train;

@@ -6,6 +6,7 @@ use crate::{
     board::{Progress, Seat},
     scribe::{Item, Point},
     spool::Record,
+    train::{JobContext, MetricPoint},
 };
 use senmon_protocol::{
     ids::Fence,
@@ -32,38 +33,6 @@ impl Report {
         Self { seat, fence, items, commands }
     }
 
-    /// What the attempt shall do now.
-    #[must_use]
-    pub fn command(&self) -> Command {
-        *self.commands.borrow()
-    }
-
-    /// How far it is.
-    pub fn progress(&self, progress: Progress) {
-        self.seat.set_progress(progress);
-    }
-
-    /// Where training starts.
-    pub fn started(&self, step_start: u64, resume_verified: Option<bool>) {
-        self.record(Record::Started(AttemptStarted { fence: self.fence, step_start, resume_verified }));
-    }
-
-    /// Metrics of one step.
-    pub fn point(&self, point: Point) {
-        self.send(Item::Point(point));
-    }
-
-    /// A line for people: `info`, `warn` or `error`.
-    pub fn log(&self, level: &str, text: &str) {
-        let at_ms = chrono::Utc::now().timestamp_millis();
-        self.send(Item::Line(LogLine { at_ms, level: level.to_owned(), text: text.to_owned() }));
-    }
-
-    /// A checkpoint whose folder is complete.
-    pub fn checkpoint(&self, checkpoint: WrittenCheckpoint) {
-        self.record(Record::Checkpoint(CommitCheckpoint { fence: self.fence, checkpoint }));
-    }
-
     /// Any record.
     pub fn record(&self, record: Record) {
         self.send(Item::Record(Box::new(record)));
@@ -75,4 +44,36 @@ impl Report {
             tracing::error!(attempt.id = %self.seat.attempt_id, "the attempt's spool is gone");
         }
     }
+}
+
+impl JobContext for Report {
+    fn started(&self, step_start: u64, resume_verified: Option<bool>) {
+        self.record(Record::Started(AttemptStarted { fence: self.fence, step_start, resume_verified }));
+    }
+
+    fn metrics(&self, point: MetricPoint) {
+        let MetricPoint { step, tokens, values } = point;
+        self.send(Item::Point(Point { step, tokens, at_ms: now_ms(), values }));
+    }
+
+    fn log(&self, level: &str, text: &str) {
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned() }));
+    }
+
+    fn progress(&self, done: u64, total: u64, tokens_per_second: f64) {
+        self.seat.set_progress(Progress { done, total, tokens_per_second });
+    }
+
+    fn command(&self) -> Command {
+        *self.commands.borrow()
+    }
+
+    fn commit(&self, checkpoint: WrittenCheckpoint) {
+        self.record(Record::Checkpoint(CommitCheckpoint { fence: self.fence, checkpoint }));
+    }
+}
+
+/// Milliseconds since the Unix epoch: shown to people, never decided upon.
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }

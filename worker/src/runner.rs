@@ -4,19 +4,19 @@
 //! Never lets a panic of a job end the daemon, and frees no slot before the attempt's end is delivered.
 
 use crate::{
-    board::{Board, Progress, Seat},
+    board::{Board, Seat},
     client::Client,
     courier::{Courier, Delivery},
     lease::Standing,
     report::Report,
     scribe::Scribe,
-    shard,
     spool::{Header, Record, SpoolRoot},
+    train::{JobContext as _, Place, ended, run_job},
 };
 use senmon_protocol::{
     ids::AttemptId,
-    job::{CompletedOutcome, EndedOutcome, Grant, JobKind, JobResult, JobSpec, Outcome, TerminationReason},
-    worker::{Command, CompleteAttempt, SlotInfo},
+    job::{EndedOutcome, Grant, JobKind, Outcome, TerminationReason},
+    worker::{CompleteAttempt, SlotInfo},
 };
 use std::{
     any::Any,
@@ -49,15 +49,13 @@ impl Site {
         let taken = self.slots.iter().filter(|slot| grant.slots.contains(&slot.index));
         taken.fold(0u16, |sum, slot| sum.saturating_add(slot.threads)).max(1)
     }
-}
 
-/// Why a job has no result.
-#[derive(Debug)]
-pub struct Stopped {
-    /// The reason.
-    pub reason: TerminationReason,
-    /// What exactly.
-    pub message: String,
+    /// The device of the first slot that a grant takes.
+    #[must_use]
+    pub fn device(&self, grant: &Grant) -> String {
+        let first = self.slots.iter().find(|slot| grant.slots.contains(&slot.index));
+        first.map_or_else(|| "cpu".into(), |slot| slot.device.clone())
+    }
 }
 
 /// Kinds of jobs that this build can run.
@@ -129,42 +127,26 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
 
 /// The attempt's thread.
 fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
-    let mut report = Report::new(seat.clone(), grant.fence, scribe.items());
-    let result = catch_unwind(AssertUnwindSafe(|| work(site, grant, &mut report)))
-        .unwrap_or_else(|panic| Err(Stopped { reason: TerminationReason::InternalError, message: panicked(&*panic) }));
+    let report = Report::new(seat.clone(), grant.fence, scribe.items());
+    let place = Place {
+        storage: site.storage.clone(),
+        fence: grant.fence,
+        device: site.device(grant),
+        threads: site.threads(grant),
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| run_job(&grant.job, &place, &report)))
+        .unwrap_or_else(|panic| Outcome::Ended(ended(TerminationReason::InternalError, panicked(&*panic))));
+    // A fenced attempt writes nothing more: its courier sets the spool aside.
     if seat.standing(site.board.now_ms()) != Standing::Fenced {
-        let outcome = match result {
-            Ok(result) => Outcome::Completed(CompletedOutcome { result }),
-            Err(stopped) => {
-                let Stopped { reason, message } = stopped;
-                let expected = matches!(reason, TerminationReason::Released | TerminationReason::Cancelled);
-                let level = if expected { "info" } else { "error" };
-                report.log(level, &message);
-                tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
-                Outcome::Ended(EndedOutcome { reason, message })
-            }
-        };
+        if let Outcome::Ended(EndedOutcome { reason, message }) = &outcome {
+            let asked_for = matches!(reason, TerminationReason::Released | TerminationReason::Cancelled);
+            report.log(if asked_for { "info" } else { "error" }, message);
+            tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
+        }
         report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome }));
     }
     drop(report);
     scribe.finish();
-}
-
-fn work(site: &Site, grant: &Grant, report: &mut Report) -> Result<JobResult, Stopped> {
-    match &grant.job {
-        JobSpec::Shard(job) => {
-            shard::run(job, grant.fence, &site.storage, site.threads(grant), report).map(JobResult::Shard)
-        }
-        _ => train(site, grant, report),
-    }
-}
-
-#[cfg(not(feature = "torch"))]
-fn train(_site: &Site, grant: &Grant, _report: &mut Report) -> Result<JobResult, Stopped> {
-    Err(Stopped {
-        reason: TerminationReason::InternalError,
-        message: format!("this worker was built without libtorch and cannot run {:?} jobs", grant.job.kind()),
-    })
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> String {
@@ -176,24 +158,4 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
 fn short(id: AttemptId) -> String {
     let text = id.to_string();
     text[text.len() - 6..].to_owned()
-}
-
-/// What a command makes of an attempt that was told to stop.
-#[must_use]
-pub fn told_to_stop(command: Command) -> Option<Stopped> {
-    let (reason, message) = match command {
-        Command::Continue => return None,
-        Command::Release => (TerminationReason::Released, "given back on request"),
-        Command::Cancel => (TerminationReason::Cancelled, "cancelled on request"),
-        Command::Fenced => (TerminationReason::WorkerLost, "somebody else has the job"),
-    };
-    Some(Stopped { reason, message: message.to_owned() })
-}
-
-impl Progress {
-    /// `done` of `total` units.
-    #[must_use]
-    pub fn of(done: u64, total: u64) -> Self {
-        Self { done, total, tokens_per_second: 0.0 }
-    }
 }

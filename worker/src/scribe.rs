@@ -33,8 +33,8 @@ pub struct Point {
     pub tokens: u64,
     /// Milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// Values by metric name.
-    pub values: Vec<(String, f64)>,
+    /// Values by metric name; none where not finite.
+    pub values: BTreeMap<String, Option<f64>>,
 }
 
 /// What the scribe is given.
@@ -196,7 +196,7 @@ fn batch(fence: Fence, points: &[Point]) -> MetricBatch {
     for (row, point) in points.iter().enumerate() {
         for (name, value) in &point.values {
             let column = series.entry(name.clone()).or_insert_with(|| vec![None; points.len()]);
-            column[row] = value.is_finite().then_some(*value);
+            column[row] = value.filter(|value| value.is_finite());
         }
     }
     MetricBatch {
@@ -215,7 +215,12 @@ mod tests {
     use senmon_protocol::ids::{AttemptId, JobId};
 
     fn point(step: u64, loss: f64) -> Item {
-        Item::Point(Point { step, tokens: step * 10, at_ms: 0, values: vec![("train/loss".into(), loss)] })
+        Item::Point(Point {
+            step,
+            tokens: step * 10,
+            at_ms: 0,
+            values: BTreeMap::from([("train/loss".into(), Some(loss))]),
+        })
     }
 
     fn write(items: Vec<Item>) -> Vec<Record> {

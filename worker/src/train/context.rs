@@ -1,0 +1,106 @@
+//! What a job needs of the world around it.
+
+use senmon_protocol::{
+    ids::{Fence, StorageKey},
+    job::{EndedOutcome, ShardIndex, TerminationReason, WrittenCheckpoint},
+    worker::Command,
+};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// The world as a job sees it. Called from the job's threads; none of it blocks for long.
+pub trait JobContext: Sync {
+    /// Training starts from this step; whether a resumed state is what its checkpoint recorded.
+    fn started(&self, step_start: u64, resume_verified: Option<bool>);
+    /// A point of the curves.
+    fn metrics(&self, point: MetricPoint);
+    /// A line of the log; `level` is `info`, `warn` or `error`.
+    fn log(&self, level: &str, text: &str);
+    /// Units done and in all, and tokens per second (0 where it means nothing).
+    fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
+    /// What the server wants now.
+    fn command(&self) -> Command;
+    /// A checkpoint folder is complete: ask the server to commit it.
+    fn commit(&self, checkpoint: WrittenCheckpoint);
+}
+
+/// One point of the curves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricPoint {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Tokens trained.
+    pub tokens: u64,
+    /// Values by metric name; None where not finite.
+    pub values: BTreeMap<String, Option<f64>>,
+}
+
+/// Where a job runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Root of the object store.
+    pub storage: PathBuf,
+    /// Fence of the attempt: part of the names of what it writes.
+    pub fence: Fence,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// CPU threads.
+    pub threads: u16,
+}
+
+impl Place {
+    /// Path of a key.
+    #[must_use]
+    pub fn path(&self, key: &StorageKey) -> PathBuf {
+        self.storage.join(key.as_str())
+    }
+
+    /// The folder of this attempt below a job's output.
+    ///
+    /// # Errors
+    /// When the key is no key, which is a bug of the server.
+    pub fn attempt_folder(&self, output: &StorageKey) -> Result<(StorageKey, PathBuf), EndedOutcome> {
+        let key =
+            output.join(format!("f{}", self.fence)).map_err(|error| ended(TerminationReason::InternalError, error))?;
+        let path = self.path(&key);
+        Ok((key, path))
+    }
+
+    /// Reads the index of all shards.
+    ///
+    /// # Errors
+    /// [`TerminationReason::CorruptData`] when it is missing or damaged.
+    pub fn shard_index(&self, key: &StorageKey) -> Result<ShardIndex, EndedOutcome> {
+        let path = self.path(key);
+        let bytes =
+            std::fs::read(&path).map_err(|error| ended(TerminationReason::CorruptData, format!("{key}: {error}")))?;
+        serde_json::from_slice(&bytes).map_err(|error| ended(TerminationReason::CorruptData, format!("{key}: {error}")))
+    }
+}
+
+/// An end without a result.
+pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> EndedOutcome {
+    EndedOutcome { reason, message: format!("{message:#}") }
+}
+
+/// The end that a command asks for, if it does.
+#[must_use]
+pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
+    match command {
+        Command::Continue => None,
+        Command::Release => Some(ended(TerminationReason::Released, "given back on request.")),
+        Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
+        Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),
+    }
+}
+
+/// Makes a folder and its parents.
+///
+/// # Errors
+/// [`TerminationReason::StorageFailure`].
+pub fn make_folder(path: &Path) -> Result<(), EndedOutcome> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| ended(TerminationReason::StorageFailure, format!("{}: {error}", path.display())))
+}

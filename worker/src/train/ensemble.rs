@@ -1,0 +1,181 @@
+//! Several experts used together: probabilities mixed in log space from cached scores, by the router's weights of the
+//! text before each token. No model runs here.
+
+use super::{
+    context::{JobContext, Place, asked_to_end, ended},
+    evaluate::{HeldOut, Scores, held_out, losses},
+};
+use anyhow::{Context, Result, ensure};
+use senmon_corpus::{
+    router::{Router, weights},
+    shard_set::ShardSet,
+    tokenizer::Tokenizer,
+};
+use senmon_protocol::job::{
+    DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleResult, Routing, TemperaturePoint, TerminationReason,
+};
+use std::path::Path;
+
+/// Characters of context that the router looks at.
+const CONTEXT_CHARS_MAX: usize = 4096;
+
+/// Distances of one stretch of tokens from the members' centres; None where there is no context.
+struct Stretch {
+    /// First token and end.
+    tokens: std::ops::Range<usize>,
+    distances: Option<Vec<f32>>,
+}
+
+/// Runs an ensemble.
+///
+/// # Errors
+/// How it ended without a result.
+pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
+    let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
+    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
+    let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
+    let members = load_members(job, place).map_err(corrupt)?;
+    let stretches = match job.routing {
+        Routing::Uniform => vec![Stretch { tokens: 0..members[0].logprobs.len(), distances: None }],
+        Routing::Router => route(job, place, &documents, &place.path(&job.tokenizer)).map_err(corrupt)?,
+    };
+    let domains = shards.index().domains;
+    let mut lines = Vec::new();
+    for (&top_k, done) in job.top_k.iter().zip(0_u64..) {
+        if let Some(end) = asked_to_end(context.command()) {
+            return Err(end);
+        }
+        lines.push(line(&members, &stretches, job, top_k, domains));
+        context.progress(done + 1, job.top_k.len() as u64, 0.0);
+    }
+    Ok(EnsembleResult { lines })
+}
+
+fn load_members(job: &EnsembleJob, place: &Place) -> Result<Vec<Scores>> {
+    let members: Vec<Scores> = job
+        .members
+        .iter()
+        .map(|member| Scores::load(&place.path(&member.scores), &member.sha256))
+        .collect::<Result<_>>()?;
+    let first = members.first().context("an ensemble needs at least one member")?;
+    for (scores, member) in members.iter().zip(&job.members) {
+        let same = scores.domain == first.domain && scores.tokens == first.tokens && scores.reported == first.reported;
+        ensure!(same, "the scores of {} are of other documents than those of {}", member.branch, job.members[0].branch);
+    }
+    Ok(members)
+}
+
+/// Distances for every stretch of `route_every_tokens` tokens of every document, from the text before it.
+fn route(job: &EnsembleJob, place: &Place, documents: &[HeldOut], tokenizer: &Path) -> Result<Vec<Stretch>> {
+    let (router, _) = Router::load(&place.path(&job.router))?;
+    // Only to decode: any separator that the tokenizer knows will do, so the first special token is taken.
+    let tokenizer = Tokenizer::load(tokenizer, &first_special(tokenizer)?)?;
+    let centres: Vec<usize> = job
+        .members
+        .iter()
+        .map(|member| member.domain.map(|d| d as usize).context("a routed member needs a domain"))
+        .collect::<Result<_>>()?;
+    let every = job.route_every_tokens.max(1) as usize;
+    let mut stretches = Vec::new();
+    let mut first = 0;
+    for document in documents {
+        for start in (0..document.tokens.len()).step_by(every) {
+            let text = tokenizer.decode(&document.tokens[..start])?;
+            let skipped = text.chars().count().saturating_sub(CONTEXT_CHARS_MAX);
+            let recent: String = text.chars().skip(skipped).collect();
+            let distances = router.distances(&recent).map(|all| centres.iter().map(|&centre| all[centre]).collect());
+            let end = (start + every).min(document.tokens.len());
+            stretches.push(Stretch { tokens: first + start..first + end, distances });
+        }
+        first += document.tokens.len();
+    }
+    Ok(stretches)
+}
+
+fn first_special(tokenizer: &Path) -> Result<String> {
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(tokenizer)?)?;
+    let token = value["added_tokens"].as_array().into_iter().flatten().find_map(|token| token["content"].as_str());
+    Ok(token.unwrap_or(senmon_corpus::tokenizer::SEPARATOR).to_owned())
+}
+
+fn line(members: &[Scores], stretches: &[Stretch], job: &EnsembleJob, top_k: u32, domains: u32) -> EnsembleLine {
+    let at = |temperature: f64| mix(members, stretches, top_k as usize, temperature);
+    if job.routing == Routing::Uniform {
+        let mixed = at(1.0);
+        return EnsembleLine {
+            top_k,
+            temperature: None,
+            domains: losses(&members[0], domains, |token| mixed[token], true),
+            curve: Vec::new(),
+        };
+    }
+    let curve: Vec<TemperaturePoint> = job
+        .temperatures
+        .iter()
+        .map(|&temperature| {
+            let mixed = at(temperature);
+            TemperaturePoint { temperature, loss: mean(&losses(&members[0], domains, |token| mixed[token], false)) }
+        })
+        .collect();
+    let best = curve.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).map_or(1.0, |point| point.temperature);
+    let mixed = at(best);
+    EnsembleLine {
+        top_k,
+        temperature: Some(best),
+        domains: losses(&members[0], domains, |token| mixed[token], true),
+        curve,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
+fn mean(domains: &[DomainLoss]) -> f64 {
+    let tokens: u64 = domains.iter().map(|domain| domain.tokens).sum();
+    domains.iter().map(|domain| domain.loss * domain.tokens as f64).sum::<f64>() / tokens.max(1) as f64
+}
+
+/// Log-probability of every token under the mixture: log Σ w_j p_j, by the largest term.
+fn mix(members: &[Scores], stretches: &[Stretch], top_k: usize, temperature: f64) -> Vec<f64> {
+    let mut mixed = vec![0.0; members[0].logprobs.len()];
+    for stretch in stretches {
+        let weights = weights(stretch.distances.as_deref(), members.len(), top_k, temperature);
+        let logs: Vec<(usize, f64)> =
+            weights.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(j, w)| (j, w.ln())).collect();
+        for token in stretch.tokens.clone() {
+            let term = |&(j, log): &(usize, f64)| log + f64::from(members[j].logprobs[token]);
+            let largest = logs.iter().map(term).fold(f64::NEG_INFINITY, f64::max);
+            mixed[token] = largest + logs.iter().map(|entry| (term(entry) - largest).exp()).sum::<f64>().ln();
+        }
+    }
+    mixed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(logprobs: &[f32]) -> Scores {
+        Scores { logprobs: logprobs.to_vec(), domain: vec![0], tokens: vec![2], reported: vec![1] }
+    }
+
+    #[test]
+    fn probabilities_are_mixed_and_not_logits() {
+        let members = [scores(&[0.5_f32.ln(), 0.2_f32.ln()]), scores(&[0.1_f32.ln(), 0.4_f32.ln()])];
+        let stretches =
+            [Stretch { tokens: 0..1, distances: None }, Stretch { tokens: 1..2, distances: Some(vec![0.5, 1.0]) }];
+        let check = |top_k, expect: [f64; 2]| {
+            for (found, expect) in mix(&members, &stretches, top_k, 0.5).iter().zip(expect) {
+                assert!((found.exp() - expect).abs() < 1e-6, "{} and {expect}", found.exp());
+            }
+        };
+        let far = (-1.5_f64).exp();
+        check(2, [0.3, (0.2 + far * 0.4) / (1.0 + far)]);
+        check(1, [0.3, 0.2]);
+    }
+
+    #[test]
+    fn an_ensemble_of_one_is_that_expert() {
+        let alone = [scores(&[-1.0, -2.5])];
+        let mixed = mix(&alone, &[Stretch { tokens: 0..2, distances: Some(vec![0.7]) }], 1, 0.1);
+        assert!((mixed[0] + 1.0).abs() < 1e-6 && (mixed[1] + 2.5).abs() < 1e-6);
+    }
+}

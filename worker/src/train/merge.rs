@@ -1,0 +1,79 @@
+//! The average of several checkpoints' weights, written as a checkpoint of weights alone.
+
+use super::{
+    checkpoint::{self, HostTensors, Snapshot, TrainerState},
+    context::{JobContext, Place, asked_to_end, ended},
+};
+use senmon_protocol::{
+    checkpoint::{CheckpointKind, CheckpointMeta},
+    ids::CheckpointId,
+    job::{EndedOutcome, MergeJob, MergeResult, TerminationReason, WrittenCheckpoint},
+};
+
+/// Runs a merge.
+///
+/// # Errors
+/// How it ended without a result.
+pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<MergeResult, EndedOutcome> {
+    let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
+    let total: f64 = job.members.iter().map(|member| member.weight).sum();
+    if job.members.is_empty() || !(total.is_finite() && total > 0.0) {
+        return Err(ended(TerminationReason::InvalidInput, "a weight average needs members with weights above 0."));
+    }
+    context.started(0, None);
+    let mut sum: Option<(senmon_protocol::model::ModelSpec, HostTensors)> = None;
+    for (member, done) in job.members.iter().zip(0_u64..) {
+        if let Some(end) = asked_to_end(context.command()) {
+            return Err(end);
+        }
+        let folder = place.path(&member.checkpoint.folder);
+        checkpoint::verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
+        let (spec, weights) = checkpoint::load_model(&folder).map_err(corrupt)?;
+        let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
+        if *first != spec {
+            return Err(ended(
+                TerminationReason::InvalidInput,
+                format!("{}: its shape differs from the first member's", member.checkpoint.folder),
+            ));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "weights are kept as f32")]
+        add(sums, &weights, (member.weight / total) as f32);
+        context.progress(done + 1, job.members.len() as u64, 0.0);
+    }
+    let Some((spec, weights)) = sum else { return Err(ended(TerminationReason::InvalidInput, "no members.")) };
+    let state_sha256 = checkpoint::digest(&weights, None, 0);
+    let mut meta = CheckpointMeta {
+        kind: CheckpointKind::Weights,
+        experiment_id: job.experiment_id,
+        branch_id: job.branch_id,
+        fence: place.fence,
+        step: 0,
+        tokens: 0,
+        parent_id: None,
+        bytes: 0,
+        loss: None,
+        config_sha256: String::new(),
+        state_sha256: state_sha256.clone(),
+    };
+    let state = TrainerState { step: 0, tokens: 0, optimizer_steps: 0, next_batch_hash: None, state_sha256 };
+    let snapshot = Snapshot { spec, weights, moments: None, state };
+    let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
+    let (id, folder) =
+        (CheckpointId::new(), job.output.join(format!("{:08}-f{}", 0, place.fence)).map_err(|error| failure(&error))?);
+    let manifest_sha256 = checkpoint::save(&place.path(&folder), &snapshot, &place.path(&job.tokenizer), id, &mut meta)
+        .map_err(|error| failure(&error))?;
+    context.commit(WrittenCheckpoint { id, folder, manifest_sha256, meta });
+    Ok(MergeResult { members: job.members.len() as u64 })
+}
+
+fn zeros(like: &HostTensors) -> HostTensors {
+    like.iter().map(|(name, (shape, values))| (name.clone(), (shape.clone(), vec![0.0; values.len()]))).collect()
+}
+
+fn add(sums: &mut HostTensors, weights: &HostTensors, share: f32) {
+    for (name, (_, values)) in weights {
+        if let Some((_, sums)) = sums.get_mut(name) {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * value);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The Llama-family transformer (Touvron et al. 2023): `RMSNorm`, rotary positions, grouped-query attention, `SwiGLU`.
+//!
+//! Names of weights are `transformers`'. Shapes: b batch, t tokens, h hidden, n query heads, g key and value heads,
+//! d head size, v vocabulary.
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+use senmon_protocol::model::ModelSpec;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+/// Longest sequence whose attention scores are written out; beyond, the fused kernel uses less memory.
+const EXPLICIT_ATTENTION_TOKENS_MAX: i64 = 512;
+/// Rows of logits at once.
+const LOGIT_ROWS: i64 = 1024;
+
+/// Weights and shape.
+#[derive(Debug)]
+pub struct Model {
+    /// Shape; `vocab_size` is filled in.
+    pub spec: ModelSpec,
+    /// fp32 weights by name.
+    pub weights: BTreeMap<String, Tensor>,
+    /// Number format of the computation.
+    pub kind: Kind,
+    rotary: (Tensor, Tensor),
+    mask: Tensor,
+}
+
+/// Names and shapes of all weights.
+#[must_use]
+pub fn shapes(spec: &ModelSpec) -> BTreeMap<String, Vec<i64>> {
+    let [h, i, v] = [spec.hidden_size, spec.intermediate_size, spec.vocab_size.unwrap_or(0)].map(i64::from);
+    let q = i64::from(spec.num_attention_heads) * i64::from(spec.head_size());
+    let kv = i64::from(spec.kv_heads()) * i64::from(spec.head_size());
+    let mut shapes = BTreeMap::from([
+        ("model.embed_tokens.weight".to_owned(), vec![v, h]),
+        ("model.norm.weight".to_owned(), vec![h]),
+    ]);
+    if !spec.tie_word_embeddings {
+        shapes.insert("lm_head.weight".into(), vec![v, h]);
+    }
+    for layer in 0..spec.num_hidden_layers {
+        let block = [
+            ("input_layernorm", vec![h]),
+            ("post_attention_layernorm", vec![h]),
+            ("self_attn.q_proj", vec![q, h]),
+            ("self_attn.k_proj", vec![kv, h]),
+            ("self_attn.v_proj", vec![kv, h]),
+            ("self_attn.o_proj", vec![h, q]),
+            ("mlp.gate_proj", vec![i, h]),
+            ("mlp.up_proj", vec![i, h]),
+            ("mlp.down_proj", vec![h, i]),
+        ];
+        shapes.extend(block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+    }
+    shapes
+}
+
+/// Random weights: normal with `initializer_range`, norms at 1. Each tensor from a stream of its own, so that the
+/// order of creation does not matter.
+#[must_use]
+pub fn initial_weights(spec: &ModelSpec, seed: u64) -> BTreeMap<String, Tensor> {
+    let make = |(name, shape): (String, Vec<i64>)| {
+        let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        let tensor = if shape.len() == 1 {
+            Tensor::ones(&shape, (Kind::Float, Device::Cpu))
+        } else {
+            let values =
+                normal(count, spec.initializer_range, xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed));
+            Tensor::from_slice(&values).view(shape.as_slice())
+        };
+        (name, tensor)
+    };
+    shapes(spec).into_iter().map(make).collect()
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "random fractions, kept as f32")]
+fn normal(count: usize, deviation: f64, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut unit = || ((rng.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let (radius, angle) = ((-2.0 * unit().ln()).sqrt() * deviation, std::f64::consts::TAU * unit());
+        values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
+impl Model {
+    /// Puts weights on a device, ready for sequences of up to `length` tokens.
+    #[must_use]
+    pub fn new(
+        spec: ModelSpec,
+        weights: BTreeMap<String, Tensor>,
+        device: Device,
+        kind: Kind,
+        length: i64,
+        trains: bool,
+    ) -> Self {
+        let place = |(name, tensor): (String, Tensor)| {
+            (name, tensor.to_device(device).to_kind(Kind::Float).detach().set_requires_grad(trains))
+        };
+        let weights = weights.into_iter().map(place).collect();
+        let d = i64::from(spec.head_size());
+        let inverse =
+            (Tensor::arange_start_step(0, d, 2, (Kind::Float, device)) / d as f64 * -(spec.rope_theta.ln())).exp();
+        let angles = Tensor::arange(length, (Kind::Float, device)).outer(&inverse);
+        let angles = Tensor::cat(&[&angles, &angles], -1);
+        let rotary = (angles.cos().to_kind(kind), angles.sin().to_kind(kind));
+        let mask = Tensor::full([length, length], f64::NEG_INFINITY, (kind, device)).triu(1);
+        Self { spec, weights, kind, rotary, mask }
+    }
+
+    /// Hidden states of tokens [b, t] after the last norm, [b, t, h].
+    #[must_use]
+    pub fn hidden(&self, tokens_bt: &Tensor) -> Tensor {
+        let weights: BTreeMap<&str, Tensor> =
+            self.weights.iter().map(|(name, w)| (name.as_str(), w.to_kind(self.kind))).collect();
+        let norm = |x: &Tensor, name: &str| {
+            x.rms_norm([i64::from(self.spec.hidden_size)], Some(&weights[name]), self.spec.rms_norm_eps)
+        };
+        let mut x_bth = Tensor::embedding(&weights["model.embed_tokens.weight"], tokens_bt, -1, false, false);
+        for layer in 0..self.spec.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+            let linear = |x: &Tensor, part: &str| x.linear(&weights[name(part).as_str()], None::<Tensor>);
+            let normed = norm(&x_bth, &name("input_layernorm"));
+            let attended = self.attention(
+                &linear(&normed, "self_attn.q_proj"),
+                &linear(&normed, "self_attn.k_proj"),
+                &linear(&normed, "self_attn.v_proj"),
+            );
+            x_bth = x_bth + linear(&attended, "self_attn.o_proj");
+            let normed = norm(&x_bth, &name("post_attention_layernorm"));
+            let gated = linear(&normed, "mlp.gate_proj").silu() * linear(&normed, "mlp.up_proj");
+            x_bth = x_bth + linear(&gated, "mlp.down_proj");
+        }
+        norm(&x_bth, "model.norm.weight")
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let (b, t, _) = q.size3().unwrap_or((0, 0, 0));
+        let (n, g, d) = (
+            i64::from(self.spec.num_attention_heads),
+            i64::from(self.spec.kv_heads()),
+            i64::from(self.spec.head_size()),
+        );
+        let heads = |x: &Tensor, count: i64| x.view([b, t, count, d]).transpose(1, 2);
+        let repeat = |x: Tensor| {
+            if n == g { x } else { x.unsqueeze(2).expand([b, g, n / g, t, d], false).reshape([b, n, t, d]) }
+        };
+        let (q_bntd, k_bntd) = (self.rotate(&heads(q, n), t), repeat(self.rotate(&heads(k, g), t)));
+        let v_bntd = repeat(heads(v, g));
+        #[expect(clippy::cast_precision_loss, reason = "a head size")]
+        let scale = 1.0 / (d as f64).sqrt();
+        let out_bntd = if t <= EXPLICIT_ATTENTION_TOKENS_MAX {
+            let mask = self.mask.narrow(0, 0, t).narrow(1, 0, t);
+            let flat = |x: &Tensor| x.reshape([b * n, t, d]);
+            let scores =
+                mask.expand([b * n, t, t], false).baddbmm(&flat(&q_bntd), &flat(&k_bntd).transpose(1, 2), 1.0, scale);
+            scores.softmax(-1, self.kind).bmm(&flat(&v_bntd)).view([b, n, t, d])
+        } else {
+            Tensor::scaled_dot_product_attention(
+                &q_bntd,
+                &k_bntd,
+                &v_bntd,
+                None::<Tensor>,
+                0.0,
+                true,
+                Some(scale),
+                false,
+            )
+        };
+        out_bntd.transpose(1, 2).reshape([b, t, n * d])
+    }
+
+    /// Rotary positions in `transformers`' layout: the two halves of a head are the two coordinates.
+    fn rotate(&self, x_bntd: &Tensor, t: i64) -> Tensor {
+        let (cos, sin) = (self.rotary.0.narrow(0, 0, t), self.rotary.1.narrow(0, 0, t));
+        let halves = x_bntd.chunk(2, -1);
+        let turned = Tensor::cat(&[&-&halves[1], &halves[0]], -1);
+        x_bntd * cos + turned * sin
+    }
+
+    fn output(&self) -> Tensor {
+        let name = if self.spec.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        self.weights[name].to_kind(self.kind)
+    }
+
+    /// Logits of tokens [b, t], fp32 [b, t, v]. For tests and small inputs: training never holds them all.
+    #[must_use]
+    pub fn logits(&self, tokens_bt: &Tensor) -> Tensor {
+        self.hidden(tokens_bt).linear(&self.output(), None::<Tensor>).to_kind(Kind::Float)
+    }
+
+    /// Sum of the negative log-likelihoods of `targets_bt`, fp32, nats. Logits are made in pieces.
+    #[must_use]
+    pub fn loss_sum(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
+        let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
+        let (targets, output) = (targets_bt.reshape([-1]), self.output());
+        let pieces = rows.split(LOGIT_ROWS, 0).into_iter().zip(targets.split(LOGIT_ROWS, 0));
+        let losses: Vec<Tensor> = pieces
+            .map(|(rows, targets)| {
+                let logits = rows.linear(&output, None::<Tensor>).to_kind(Kind::Float);
+                logits.cross_entropy_loss(&targets, None::<Tensor>, tch::Reduction::Sum, -100, 0.0)
+            })
+            .collect();
+        Tensor::stack(&losses, 0).sum(Kind::Float)
+    }
+
+    /// Log-probabilities of `targets_bt`, fp32 [b, t].
+    #[must_use]
+    pub fn log_probabilities(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
+        let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
+        let (targets, output) = (targets_bt.reshape([-1]), self.output());
+        let pieces = rows.split(LOGIT_ROWS, 0).into_iter().zip(targets.split(LOGIT_ROWS, 0));
+        let found: Vec<Tensor> = pieces
+            .map(|(rows, targets)| {
+                let logits = rows.linear(&output, None::<Tensor>).to_kind(Kind::Float);
+                -logits.cross_entropy_loss(&targets, None::<Tensor>, tch::Reduction::None, -100, 0.0)
+            })
+            .collect();
+        Tensor::cat(&found, 0).view_as(targets_bt)
+    }
+}
