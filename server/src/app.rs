@@ -2,9 +2,12 @@
 
 use crate::{config::Config, storage::Storage};
 use chrono::{DateTime, Utc};
-use senmon_protocol::view::StreamMessage;
+use senmon_protocol::{ids::WorkerId, view::StreamMessage};
 use sqlx::PgPool;
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync::{Notify, broadcast};
 
 /// Shared state; cheap to clone.
@@ -18,6 +21,8 @@ pub struct App {
     pub config: Arc<Config>,
     /// Signals to the loops and to waiting polls.
     pub wake: Wake,
+    /// Workers that wait for work right now.
+    pub polls: Polls,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
     /// When this server began to listen, by the database.
@@ -27,7 +32,9 @@ pub struct App {
 /// Signals: each wakes a loop before its period is over.
 #[derive(Debug, Clone, Default)]
 pub struct Wake {
-    /// Corpora and fits wait.
+    /// Corpora wait for their scan.
+    pub scan: Arc<Notify>,
+    /// Fits wait.
     pub discover: Arc<Notify>,
     /// An experiment may go on.
     pub advance: Arc<Notify>,
@@ -35,6 +42,52 @@ pub struct Wake {
     pub schedule: Arc<Notify>,
     /// Jobs were granted: polls look again.
     pub granted: Arc<Notify>,
+}
+
+/// Polls that wait right now, with the slots that each called free. Jobs go only where somebody waits for them: a
+/// worker that stops, or whose old process still holds a slot, is given none.
+#[derive(Debug, Clone, Default)]
+pub struct Polls(Arc<Mutex<Waiting>>);
+
+/// By worker: number of its poll, and the slots that are free.
+type Waiting = HashMap<WorkerId, (u64, Vec<u16>)>;
+
+/// One poll that waits; over when dropped, also when the worker hangs up.
+#[derive(Debug)]
+pub struct WaitingPoll {
+    polls: Polls,
+    worker: WorkerId,
+    ticket: u64,
+}
+
+impl Polls {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker begins to wait; a poll of the same worker before it no longer counts.
+    #[must_use]
+    pub fn wait(&self, worker: WorkerId, slots_free: &[u16]) -> WaitingPoll {
+        let mut polls = self.lock();
+        let ticket = polls.get(&worker).map_or(0, |(ticket, _)| ticket + 1);
+        polls.insert(worker, (ticket, slots_free.to_vec()));
+        WaitingPoll { polls: self.clone(), worker, ticket }
+    }
+
+    /// Slots that a waiting worker called free; none of a worker that does not wait.
+    #[must_use]
+    pub fn slots_free(&self, worker: WorkerId) -> Vec<u16> {
+        self.lock().get(&worker).map(|(_, slots)| slots.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for WaitingPoll {
+    fn drop(&mut self) {
+        let mut polls = self.polls.lock();
+        if polls.get(&self.worker).is_some_and(|(ticket, _)| *ticket == self.ticket) {
+            polls.remove(&self.worker);
+        }
+    }
 }
 
 impl App {
@@ -49,5 +102,21 @@ impl App {
             Ok(view) => self.hint(StreamMessage::Event(view)),
             Err(error) => tracing::error!(event.kind, %error, "could not write an event down"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_that_waits_has_free_slots() {
+        let (polls, worker) = (Polls::default(), WorkerId::new());
+        let first = polls.wait(worker, &[0, 1]);
+        let second = polls.wait(worker, &[1]);
+        drop(first);
+        assert_eq!(polls.slots_free(worker), [1], "the older poll's end changed the newer one");
+        drop(second);
+        assert_eq!(polls.slots_free(worker), [0; 0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{self, auth},
-    app::{App, Wake},
+    app::{App, Polls, Wake},
     config::Config,
     db,
     postgres::{Cluster, lock_folder},
@@ -40,6 +40,7 @@ pub async fn serve(config: Config) -> Result<()> {
         since: db::workers::now(&pool).await?,
         db: pool,
         wake: Wake::default(),
+        polls: Polls::default(),
         stream: broadcast::channel(STREAM_MESSAGES).0,
         config: Arc::new(config),
     };

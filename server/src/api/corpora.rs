@@ -66,7 +66,7 @@ async fn register(State(app): State<App>, _: User, Body(body): Body<RegisterCorp
     }
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     let id = db::corpora::insert(&app.db, &body, &paths).await?;
-    app.wake.discover.notify_one();
+    app.wake.scan.notify_one();
     Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }
 

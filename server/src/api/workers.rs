@@ -214,6 +214,7 @@ async fn poll(
 ) -> ApiResult<Json<Polled>> {
     db::workers::seen(&app.db, id, body.session).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(body.wait_ms.min(POLL_MS_MAX));
+    let _waiting = app.polls.wait(id, &body.slots_free);
     app.wake.schedule.notify_one();
     loop {
         // Subscribe, then look, then wait: a grant between look and wait is not missed.

@@ -84,11 +84,14 @@ pub async fn metrics(pool: &PgPool, attempt: AttemptId, batch: &MetricBatch) -> 
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, attempt, batch.fence).await?;
     let (Some(first), Some(last), Some(branch)) = (steps.first(), steps.last(), held.branch) else { return Ok(held) };
-    sqlx::query!(
+    let stored = sqlx::query!(
         "INSERT INTO metric_batches (branch_id, fence, step_first, step_last, steps, tokens, at_ms, series) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT DO NOTHING",
         branch.0, batch.fence.0, first, last, &steps, &tokens, &batch.at_ms, Json(&batch.series) as _
     ).execute(&mut *tx).await?;
+    if stored.rows_affected() == 0 {
+        return Ok(held);
+    }
     let loss = batch.series.get("train/loss").and_then(|values| values.last().copied().flatten());
     sqlx::query!(
         "UPDATE branches SET step = GREATEST(step, $2), loss = COALESCE($3, loss) WHERE id = $1",
@@ -189,6 +192,26 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
 }
 
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
+    if let Some(branch) = held.branch {
+        let steps = match result {
+            JobResult::Train(trained) => signed(trained.steps),
+            _ => 0,
+        };
+        let there = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM checkpoints c JOIN branches b ON b.id = c.branch_id
+               WHERE b.id = $1 AND b.steps = $2 AND c.step = $2) AS "there!""#,
+            branch.0,
+            steps
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if !there {
+            return Err(DbError::Conflict(format!(
+                "{}: no checkpoint of its last step was committed, and step {steps} was reported as the last",
+                held.title
+            )));
+        }
+    }
     sqlx::query!(
         "UPDATE jobs SET state = 'completed', result = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, remaining = 0, done = total,
              tokens_per_second = 0 WHERE id = $1",
@@ -229,6 +252,7 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
     let budgets = Budgets { user: row.retries_user, user_max, infra: row.retries_infra };
     let next = match branch_state.as_deref() {
         Some("cancelled") => Next::Cancelled,
+        _ if row.command == "cancel" => Next::Cancelled,
         state => after_failure(ended.reason, budgets, state == Some("paused")),
     };
     let problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());

@@ -162,20 +162,23 @@ pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets a failed or cancelled branch go on from its last checkpoint, with fresh budgets.
+/// Lets a failed or cancelled branch go on from its last checkpoint, with fresh budgets; one that never had a job
+/// waits for its parent again.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when it is neither, or its experiment is over.
 pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
     let mut tx = pool.begin().await?;
     let done = sqlx::query!(
-        "UPDATE branches b SET state = 'queued', problem = NULL FROM experiments e
+        "UPDATE branches b SET problem = NULL,
+             state = CASE WHEN EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id) THEN 'queued' ELSE 'waiting' END FROM experiments e
          WHERE b.id = $1 AND e.id = b.experiment_id AND e.state IN ('running', 'paused') AND b.state IN ('failed', 'cancelled')
-           AND EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id AND j.state <> 'running')", id.0
+           AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id AND j.state = 'running')", id.0
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(
-            "continue needs a failed or cancelled branch that has run, in an experiment that is not over".into(),
+            "continue needs a failed or cancelled branch whose last attempt is over, in an experiment that is not"
+                .into(),
         ));
     }
     sqlx::query!("UPDATE jobs SET state = 'queued', problem = NULL, retries_user = 0, retries_infra = 0, not_before = now(), command = 'continue' WHERE branch_id = $1", id.0)

@@ -20,14 +20,15 @@ fn key(text: Option<String>) -> Result<Option<StorageKey>> {
     text.map(|text| StorageKey::new(text).map_err(|error| DbError::Impossible(error.to_string()))).transpose()
 }
 
-/// The clustering of a corpus with these settings, asked for if there is none.
+/// The clustering of a corpus with these settings, asked for if there is none or its fit had failed.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn ensure_clustering(pool: &PgPool, corpus: CorpusId, spec: &ClusteringSpec) -> Result<ClusteringId> {
     let hash = hash(spec);
     sqlx::query!(
-        "INSERT INTO clusterings (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting') ON CONFLICT (corpus_id, spec_sha256) DO NOTHING",
+        "INSERT INTO clusterings (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
+         ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE clusterings.state = 'failed'",
         ClusteringId::new().0, corpus.0, Json(spec) as _, hash
     ).execute(pool).await?;
     let id =
@@ -126,14 +127,15 @@ pub struct TokenizerRow {
     pub separator_id: u32,
 }
 
-/// The tokenizer of a corpus with these settings, asked for if there is none.
+/// The tokenizer of a corpus with these settings, asked for if there is none or its training had failed.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn ensure_tokenizer(pool: &PgPool, corpus: CorpusId, spec: &TokenizerSpec) -> Result<Uuid> {
     let hash = hash(spec);
     sqlx::query!(
-        "INSERT INTO tokenizers (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting') ON CONFLICT (corpus_id, spec_sha256) DO NOTHING",
+        "INSERT INTO tokenizers (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
+         ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE tokenizers.state = 'failed'",
         Uuid::now_v7(), corpus.0, Json(spec) as _, hash
     ).execute(pool).await?;
     Ok(sqlx::query_scalar!("SELECT id FROM tokenizers WHERE corpus_id = $1 AND spec_sha256 = $2", corpus.0, hash)

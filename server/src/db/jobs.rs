@@ -163,8 +163,9 @@ impl JobRow {
     }
 }
 
-/// Grants a queued job: raises its fence, opens the attempt and the lease, in one transaction. False when somebody
-/// was faster.
+/// Grants a queued job: raises its fence, opens the attempt and the lease, in one transaction. A training job is told
+/// the branch's last resumable checkpoint: earlier fences can commit no other any more. False when somebody was faster,
+/// or the experiment was paused meanwhile.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -173,8 +174,15 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
     let mut tx = pool.begin().await?;
     let granted = sqlx::query!(
         "UPDATE jobs SET state = 'running', fence = fence + 1, attempt_id = $2, worker_id = $3, command = 'continue', done = 0, tokens_per_second = 0,
-             lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0)
-         WHERE id = $1 AND state = 'queued' RETURNING fence, branch_id",
+             lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0),
+             spec = CASE WHEN kind = 'train' THEN jsonb_set(spec, '{resume}', COALESCE(
+                 (SELECT jsonb_build_object('id', c.id, 'folder', c.folder, 'manifest_sha256', c.manifest_sha256, 'step', c.step)
+                  FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.meta->>'kind' = 'resumable' ORDER BY c.step DESC, c.fence DESC LIMIT 1),
+                 'null'::jsonb)) ELSE spec END
+         WHERE id = $1 AND state = 'queued' AND not_before <= now()
+             AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
+             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.mode = 'enabled' AND NOT w.lost)
+         RETURNING fence, branch_id",
         job.0, attempt.0, worker.0, ttl_ms
     ).fetch_optional(&mut *tx).await?;
     let Some(granted) = granted else { return Ok(false) };
@@ -190,7 +198,7 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
     .execute(&mut *tx)
     .await?;
     if let Some(branch) = granted.branch_id {
-        sqlx::query!("UPDATE branches SET state = 'running' WHERE id = $1 AND state = 'queued'", branch)
+        sqlx::query!("UPDATE branches SET state = 'running' WHERE id = $1 AND state IN ('waiting', 'queued')", branch)
             .execute(&mut *tx)
             .await?;
     }
@@ -238,24 +246,6 @@ pub async fn renew(pool: &PgPool, worker: WorkerId, running: &RunningAttempt, tt
     row.map_or(Ok(Command::Fenced), |row| unword(&row.command))
 }
 
-/// Takes back attempts that a worker holds here but does not run: it restarted. They end as lost.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn orphans(pool: &PgPool, worker: WorkerId, running: &[AttemptId]) -> Result<Vec<AttemptId>> {
-    let running: Vec<uuid::Uuid> = running.iter().map(|id| id.0).collect();
-    let rows = sqlx::query_scalar!(
-        r#"SELECT a.id FROM attempts a JOIN jobs j ON j.attempt_id = a.id
-           WHERE a.worker_id = $1 AND j.state = 'running' AND (a.delivered OR $3) AND a.id <> ALL($2)"#,
-        worker.0,
-        &running,
-        running.is_empty()
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(AttemptId).collect())
-}
-
 /// Attempts whose lease is over.
 ///
 /// # Errors
@@ -291,10 +281,15 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
     };
     let (from, job_from): (Vec<String>, Vec<String>) =
         (from.iter().map(|s| (*s).to_owned()).collect(), job_from.iter().map(|s| (*s).to_owned()).collect());
-    let has_job = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM jobs WHERE branch_id = $1) AS "has!""#, branch.0)
-        .fetch_one(&mut *tx)
+    let job = sqlx::query_scalar!("SELECT state FROM jobs WHERE branch_id = $1 FOR UPDATE", branch.0)
+        .fetch_optional(&mut *tx)
         .await?;
-    let to_branch = if wish == Wish::Resume && !has_job { "waiting" } else { to };
+    let to_branch = match (wish, job.as_deref()) {
+        (Wish::Resume, None) => "waiting",
+        // Resumed before the attempt had let go: it simply goes on.
+        (Wish::Resume, Some("running")) => "running",
+        _ => to,
+    };
     let problem = (wish == Wish::Cancel).then_some("a person cancelled it");
     let done = sqlx::query!(
         "UPDATE branches SET state = $2, problem = COALESCE($4, problem) WHERE id = $1 AND state = ANY($3)",

@@ -1,11 +1,16 @@
 //! Which job goes to which slots: a pure function of a snapshot.
 //!
-//! Higher priority first; inside a priority the job with the most tokens left first, so that the branches of an
-//! experiment end together; then the older one. A job's slots are on one worker. Never grants a slot twice.
+//! Higher priority first; inside a priority the experiment with the fewest slots, so that a small one is not kept
+//! waiting by a large one; inside an experiment the job with the most tokens left, so that its branches end together;
+//! then the older one. A job's slots are on one worker. Never grants a slot twice.
 
 use senmon_protocol::{
-    ids::{JobId, WorkerId},
+    ids::{ExperimentId, JobId, WorkerId},
     job::JobKind,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, VecDeque},
 };
 
 /// A job that waits.
@@ -13,6 +18,8 @@ use senmon_protocol::{
 pub struct WaitingJob {
     /// The job.
     pub id: JobId,
+    /// Its experiment.
+    pub experiment: ExperimentId,
     /// Its kind.
     pub kind: JobKind,
     /// 0 to 100.
@@ -51,20 +58,28 @@ pub struct Placement {
     pub slots: Vec<u16>,
 }
 
-/// Places waiting jobs on free slots.
+/// Places waiting jobs on free slots. `busy` is the number of slots that each experiment has already.
 #[must_use]
-pub fn plan(jobs: &[WaitingJob], workers: &[FreeWorker]) -> Vec<Placement> {
+pub fn plan(jobs: &[WaitingJob], workers: &[FreeWorker], busy: &HashMap<ExperimentId, u32>) -> Vec<Placement> {
     let mut order: Vec<&WaitingJob> = jobs.iter().collect();
-    order.sort_by(|a, b| b.priority.cmp(&a.priority).then(b.remaining.cmp(&a.remaining)).then(a.age.cmp(&b.age)));
+    order.sort_by_key(|job| (Reverse(job.priority), Reverse(job.remaining), job.age));
+    let mut queues: BTreeMap<ExperimentId, VecDeque<&WaitingJob>> = BTreeMap::new();
+    order.into_iter().for_each(|job| queues.entry(job.experiment).or_default().push_back(job));
+    let mut share = busy.clone();
     let mut free: Vec<Vec<u16>> = workers.iter().map(|worker| worker.free.clone()).collect();
     let mut held = vec![false; workers.len()];
     let mut placements = Vec::new();
-    for job in order {
+    loop {
+        // Ids grow with time: of equal shares the older experiment goes first.
+        let heads = queues.iter().filter_map(|(id, queue)| queue.front().map(|job| (*id, job.priority)));
+        let next = heads.min_by_key(|(id, priority)| (Reverse(*priority), share.get(id).copied().unwrap_or(0), *id));
+        let Some(job) = next.and_then(|(id, _)| queues.get_mut(&id)?.pop_front()) else { return placements };
         let able = |i: &usize| workers[*i].capabilities.contains(&job.kind) && workers[*i].slots >= job.slots;
         let fits = |i: &usize| able(i) && !held[*i] && free[*i].len() >= usize::from(job.slots);
         // The tightest fit, so that jobs of several slots find room.
         if let Some(i) = (0..workers.len()).filter(fits).min_by_key(|&i| (free[i].len(), i)) {
             let slots = free[i].drain(..usize::from(job.slots)).collect();
+            *share.entry(job.experiment).or_default() += u32::from(job.slots);
             placements.push(Placement { job: job.id, worker: workers[i].id, slots });
         } else if job.slots > 1
             && let Some(i) = (0..workers.len()).filter(able).max_by_key(|&i| free[i].len())
@@ -73,7 +88,6 @@ pub fn plan(jobs: &[WaitingJob], workers: &[FreeWorker]) -> Vec<Placement> {
             held[i] = true;
         }
     }
-    placements
 }
 
 /// Why a job waits, in one sentence.
@@ -98,10 +112,11 @@ pub fn why_waiting(job: &WaitingJob, workers: &[FreeWorker]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     fn job(priority: i16, slots: u16, remaining: i64, age: u64) -> WaitingJob {
-        WaitingJob { id: JobId::new(), kind: JobKind::Train, priority, slots, remaining, age }
+        let experiment = ExperimentId(uuid::Uuid::nil());
+        WaitingJob { id: JobId::new(), experiment, kind: JobKind::Train, priority, slots, remaining, age }
     }
 
     fn worker(slots: u16, free: &[u16]) -> FreeWorker {
@@ -117,15 +132,30 @@ mod tests {
     #[test]
     fn priority_first_then_the_longest_then_the_oldest() {
         let jobs = [job(50, 1, 10, 0), job(50, 1, 99, 2), job(80, 1, 1, 3), job(50, 1, 99, 1)];
-        let placed: Vec<_> = plan(&jobs, &[worker(3, &[0, 1, 2])]).into_iter().map(|p| p.job).collect();
+        let placed: Vec<_> =
+            plan(&jobs, &[worker(3, &[0, 1, 2])], &HashMap::new()).into_iter().map(|p| p.job).collect();
         assert_eq!(placed, [jobs[2].id, jobs[3].id, jobs[1].id]);
     }
 
     #[test]
     fn a_gang_is_not_starved_by_small_jobs() {
         let jobs = [job(50, 2, 99, 0), job(50, 1, 1, 1)];
-        assert_eq!(plan(&jobs, &[worker(2, &[1])]), []);
-        assert_eq!(plan(&jobs, &[worker(2, &[0, 1])])[0].slots, [0, 1]);
+        assert_eq!(plan(&jobs, &[worker(2, &[1])], &HashMap::new()), []);
+        assert_eq!(plan(&jobs, &[worker(2, &[0, 1])], &HashMap::new())[0].slots, [0, 1]);
+    }
+
+    #[test]
+    fn a_small_experiment_is_not_kept_waiting_by_a_large_one() {
+        let (large, small) = (ExperimentId(uuid::Uuid::from_u128(1)), ExperimentId(uuid::Uuid::from_u128(2)));
+        let mut jobs: Vec<_> =
+            (0..4).map(|age| WaitingJob { experiment: large, ..job(50, 1, 1_000_000, age) }).collect();
+        jobs.push(WaitingJob { experiment: small, ..job(50, 1, 0, 4) });
+        let placed = |busy: &HashMap<_, _>, free: &[u16]| -> Vec<JobId> {
+            plan(&jobs, &[worker(4, free)], busy).into_iter().map(|placement| placement.job).collect()
+        };
+        assert_eq!(placed(&HashMap::new(), &[0, 1]), [jobs[0].id, jobs[4].id]);
+        assert_eq!(placed(&HashMap::from([(large, 2)]), &[2]), [jobs[4].id]);
+        assert_eq!(placed(&HashMap::from([(small, 2)]), &[2]), [jobs[0].id]);
     }
 
     #[test]
@@ -147,7 +177,7 @@ mod tests {
         ) {
             let jobs: Vec<_> = needs.iter().zip(0..).map(|(&(priority, slots, remaining), age)| job(priority, slots, remaining, age)).collect();
             let workers: Vec<_> = free.iter().map(|&n| worker(n.max(1), &(0..n).collect::<Vec<_>>())).collect();
-            let placed = plan(&jobs, &workers);
+            let placed = plan(&jobs, &workers, &HashMap::new());
             let mut used = HashSet::new();
             for placement in &placed {
                 let job = jobs.iter().find(|job| job.id == placement.job).unwrap();
@@ -161,7 +191,7 @@ mod tests {
                 worker.free.retain(|slot| !used.contains(&(worker.id, *slot)));
                 worker
             }).collect();
-            prop_assert_eq!(plan(&left, &rest), []);
+            prop_assert_eq!(plan(&left, &rest, &HashMap::new()), []);
         }
     }
 }

@@ -139,7 +139,7 @@ impl Scene<'_> {
             }
             Command::CreateShardJobs => self.create_shard_jobs().await?,
             Command::WriteShardIndex => self.write_shard_index().await?,
-            Command::CreateBranches => self.create_branches().await?,
+            Command::CreateBranches => self.create_branches(facts).await?,
             Command::Train(name) => self.train(self.branch(name)?).await?,
             Command::Merge(name) => self.merge(self.branch(name)?).await?,
             Command::GiveUp(name, why) => db::branches::give_up(&app.db, self.branch(name)?.id, why).await?,
@@ -223,7 +223,7 @@ impl Scene<'_> {
         Ok(db::experiments::set_shard_index(&self.app.db, self.row.id, &index).await?)
     }
 
-    async fn create_branches(&self) -> Result<()> {
+    async fn create_branches(&self, facts: &Facts) -> Result<()> {
         let index = self.row.shard_index.as_ref().context("the shards have no index")?;
         let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
         let (router, _) = Router::load(&self.app.storage.path(&self.router()?))?;
@@ -233,12 +233,7 @@ impl Scene<'_> {
             Err(faults) => {
                 let faults: Vec<String> =
                     faults.iter().take(3).map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
-                Ok(db::experiments::fail(
-                    &self.app.db,
-                    self.row.id,
-                    &format!("the plan does not fit the domains found: {}", faults.join("; ")),
-                )
-                .await?)
+                self.fail(&format!("the plan does not fit the domains found: {}", faults.join("; ")), facts).await
             }
         }
     }
@@ -408,11 +403,16 @@ impl Scene<'_> {
             Some(JobResult::Ensemble(result)) => Some((e.id, e.title.clone(), result.clone())),
             _ => None,
         });
-        let missing = self
+        let scored = |b: &BranchView| matrix.iter().any(|row: &MatrixRow| row.branch_id == b.id);
+        let missing: Vec<_> = self
             .branches
             .iter()
-            .filter(|b| b.state != BranchState::Completed)
-            .map(|b| (b.name.clone(), b.why.clone().unwrap_or_default()));
+            .filter(|b| !scored(b))
+            .map(|b| {
+                let why = b.why.as_deref().filter(|_| b.state != BranchState::Completed);
+                (b.name.clone(), why.unwrap_or("its evaluation failed").trim_end_matches('.').to_owned())
+            })
+            .collect();
         let report = report::assemble(report::Input {
             experiment_id: self.row.id,
             spec: &self.row.spec,
@@ -423,7 +423,7 @@ impl Scene<'_> {
             matrix,
             ensembles: ensembles.collect(),
             costs,
-            missing: missing.collect(),
+            missing,
         });
         db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
         db::experiments::complete(&self.app.db, self.row.id, &report).await?;

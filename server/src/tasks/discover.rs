@@ -60,7 +60,7 @@ fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
     let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
-    let files = match sample_files(app, &corpus)? {
+    let files = match sample_files(app, &corpus).unwrap_or_else(|error| Err(format!("{error:#}"))) {
         Ok(files) => files,
         Err(why) => return Ok(db::fits::fail_clustering(&app.db, id, &why).await?),
     };
@@ -95,21 +95,23 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
         TokenizerSpec::File(file) => std::fs::read(&file.path)
             .with_context(|| format!("read {}", file.path))
             .map(|bytes| (bytes, file.separator.clone())),
-        TokenizerSpec::Train(settings) => match sample_files(app, &corpus)? {
-            Ok(files) => {
-                let (fields, n, vocab_size): (DocumentFields, _, _) =
-                    (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
-                tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
-                tokio::task::spawn_blocking(move || -> Result<_> {
-                    let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
-                    let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
-                    Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
-                })
-                .await
-                .context("the training panicked")?
+        TokenizerSpec::Train(settings) => {
+            match sample_files(app, &corpus).unwrap_or_else(|error| Err(format!("{error:#}"))) {
+                Ok(files) => {
+                    let (fields, n, vocab_size): (DocumentFields, _, _) =
+                        (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
+                    tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
+                    tokio::task::spawn_blocking(move || -> Result<_> {
+                        let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
+                        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+                        Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
+                    })
+                    .await
+                    .context("the training panicked")?
+                }
+                Err(why) => Err(anyhow::anyhow!(why)),
             }
-            Err(why) => Err(anyhow::anyhow!(why)),
-        },
+        }
     };
     let stored = made.and_then(|(bytes, separator)| {
         let tokenizer = Tokenizer::from_bytes(&bytes, &separator)?;

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, sync::watch, task::JoinSet};
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut set = JoinSet::new();
     let wake = &app.wake;
-    spawn(&mut set, app, stop, "scan", &wake.discover, 5_000, scan::run);
+    spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
     spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, schedule::run);

@@ -7,19 +7,28 @@ use crate::{
 };
 use anyhow::Result;
 use senmon_protocol::{
+    ids::ExperimentId,
     job::{EndedOutcome, Outcome, TerminationReason},
     view::{JobState, StreamMessage, WorkerMode},
     worker::CompleteAttempt,
 };
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 /// A job as the planner sees it.
 #[must_use]
 pub fn waiting(job: &JobRow, age: u64) -> WaitingJob {
-    WaitingJob { id: job.id, kind: job.kind, priority: job.priority, slots: job.slots, remaining: job.remaining, age }
+    WaitingJob {
+        id: job.id,
+        experiment: job.experiment_id,
+        kind: job.kind,
+        priority: job.priority,
+        slots: job.slots,
+        remaining: job.remaining,
+        age,
+    }
 }
 
 /// Open jobs, and the workers that may be given some.
@@ -39,7 +48,9 @@ pub async fn snapshot(app: &App) -> Result<(Vec<JobRow>, Vec<FreeWorker>), db::D
                 .filter(|job| job.worker_id == Some(row.id))
                 .flat_map(|job| job.slots_held.iter().copied())
                 .collect();
-            let free = row.slots.iter().map(|slot| slot.index).filter(|index| !taken.contains(index)).collect();
+            let waits = app.polls.slots_free(row.id);
+            let is_free = |index: &u16| waits.contains(index) && !taken.contains(index);
+            let free = row.slots.iter().map(|slot| slot.index).filter(is_free).collect();
             FreeWorker {
                 id: row.id,
                 name: row.name,
@@ -61,7 +72,11 @@ pub async fn run(app: App) -> Result<()> {
     let queued = jobs.iter().zip(0..).filter(|(job, _)| job.state == JobState::Queued && job.ready);
     let queued: Vec<WaitingJob> = queued.map(|(job, age)| waiting(job, age)).collect();
     let ttl = i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX);
-    for placement in plan(&queued, &workers) {
+    let mut busy: HashMap<ExperimentId, u32> = HashMap::new();
+    for job in jobs.iter().filter(|job| job.state == JobState::Running) {
+        *busy.entry(job.experiment_id).or_default() += u32::from(job.slots);
+    }
+    for placement in plan(&queued, &workers, &busy) {
         if db::jobs::grant(&app.db, placement.job, placement.worker, &placement.slots, ttl).await? {
             tracing::info!(job.id = %placement.job, worker.id = %placement.worker, "granted a job");
         }
