@@ -18,7 +18,7 @@ use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::AttemptId,
-    job::{Outcome, TerminationReason},
+    job::{JobResult, Outcome, TerminationReason},
     view::{StreamExperiment, StreamMessage, StreamMetrics},
     worker::{AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
@@ -64,6 +64,9 @@ async fn started(
         let level = if body.resume_verified == Some(false) { "error" } else { "info" };
         let text = format!("{} resumed at step {}{verdict}.", held.title, body.step_start);
         app.event(event(&held, "attempt_resumed", level, text, Some(body.step_start))).await;
+    }
+    if body.step_start == 0 {
+        app.event(event(&held, "attempt_started", "info", format!("{} began.", held.title), Some(0))).await;
     }
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
     Ok(Json(()))
@@ -176,6 +179,13 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<(
         let calm = matches!(outcome.reason, TerminationReason::Released | TerminationReason::Cancelled);
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
         app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, None)).await;
+    }
+    if let (Outcome::Completed(completed), Some(_)) = (&body.outcome, held.branch) {
+        let step = match &completed.result {
+            JobResult::Train(trained) => Some(trained.steps),
+            _ => None,
+        };
+        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), step)).await;
     }
     app.wake.advance.notify_one();
     app.wake.schedule.notify_one();

@@ -8,10 +8,7 @@ use crate::{
     },
     app::App,
     db::{self, events::NewEvent, jobs::Wish},
-    domain::{
-        metrics::{buckets, current},
-        schedule::why_waiting,
-    },
+    domain::metrics::{buckets, current},
 };
 use axum::{
     Json,
@@ -55,7 +52,7 @@ pub async fn explain(app: &App, branches: &mut [BranchView]) -> ApiResult<()> {
     let (jobs, workers) = crate::tasks::schedule::snapshot(app).await?;
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {
         if let Some(job) = jobs.iter().find(|job| job.branch_id == Some(branch.id) && job.state == JobState::Queued) {
-            branch.why = Some(why_waiting(&crate::tasks::schedule::waiting(job, 0), &workers));
+            branch.why = Some(crate::tasks::schedule::why(job, &workers));
         }
     }
     Ok(())

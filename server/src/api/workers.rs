@@ -8,7 +8,7 @@ use crate::{
     },
     app::App,
     db::{self, events::NewEvent, jobs::JobRow, workers::WorkerRow},
-    domain::{lease::worker_state, schedule::why_waiting},
+    domain::lease::worker_state,
 };
 use axum::{
     Json,
@@ -130,9 +130,7 @@ async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> 
 #[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
 async fn jobs(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<JobView>>> {
     let (jobs, workers) = crate::tasks::schedule::snapshot(&app).await?;
-    let why = |job: &JobRow| {
-        (job.state == JobState::Queued).then(|| why_waiting(&crate::tasks::schedule::waiting(job, 0), &workers))
-    };
+    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| crate::tasks::schedule::why(job, &workers));
     Ok(Json(jobs.iter().map(|job| job.view(why(job))).collect()))
 }
 

@@ -8,7 +8,7 @@ use senmon_protocol::{
     job::{JobResult, ShardIndex, ShardResult},
     report::Report,
     spec::ExperimentSpec,
-    view::{ExperimentState, StageProgress},
+    view::{ExperimentState, Stage, StageProgress},
 };
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
@@ -221,24 +221,35 @@ pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> 
     Ok(())
 }
 
+/// What [`set_stages`] changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageChanges {
+    /// Whether anything did.
+    pub any: bool,
+    /// Stages that are done from now on.
+    pub done: Vec<Stage>,
+}
+
 /// Keeps the stages; times are noted when a stage begins and ends.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn set_stages(pool: &PgPool, id: ExperimentId, stages: &[StageFacts]) -> Result<bool> {
-    let mut changed = false;
+pub async fn set_stages(pool: &PgPool, id: ExperimentId, stages: &[StageFacts]) -> Result<StageChanges> {
+    let mut changes = StageChanges::default();
     for stage in stages {
-        let done = sqlx::query!(
-            "INSERT INTO stages (experiment_id, stage, state, done, total, unit, started_at, finished_at)
+        let row = sqlx::query_scalar!(
+            r#"INSERT INTO stages (experiment_id, stage, state, done, total, unit, started_at, finished_at)
              VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $3 IN ('running', 'done') THEN now() END, CASE WHEN $3 IN ('done', 'skipped', 'failed') THEN now() END)
              ON CONFLICT (experiment_id, stage) DO UPDATE SET state = $3, done = $4, total = $5,
                  started_at = COALESCE(stages.started_at, excluded.started_at), finished_at = COALESCE(stages.finished_at, excluded.finished_at)
-             WHERE (stages.state, stages.done, stages.total) IS DISTINCT FROM ($3, $4, $5)",
+             WHERE (stages.state, stages.done, stages.total) IS DISTINCT FROM ($3, $4, $5)
+             RETURNING (state = 'done' AND finished_at = now()) AS "done!""#,
             id.0, word(&stage.stage), word(&stage.state), signed(stage.done), signed(stage.total), stage.unit
-        ).execute(pool).await?;
-        changed |= done.rows_affected() > 0;
+        ).fetch_optional(pool).await?;
+        changes.any |= row.is_some();
+        changes.done.extend(row.filter(|done| *done).map(|_| stage.stage));
     }
-    Ok(changed)
+    Ok(changes)
 }
 
 /// The stages, in order.

@@ -73,6 +73,10 @@ pub struct JobRow {
     pub remaining: i64,
     /// Whether its back-off is over and its experiment runs.
     pub ready: bool,
+    /// Whether its experiment is paused.
+    pub experiment_paused: bool,
+    /// Seconds left of its back-off; negative when it is over.
+    pub wait_seconds: f64,
     /// The worker that has it.
     pub worker_id: Option<WorkerId>,
     /// Name of the worker.
@@ -100,7 +104,8 @@ pub struct JobRow {
 pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
     let rows = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
-           (j.not_before <= now() AND e.state = 'running') AS "ready!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
+           (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "experiment_paused!",
+           EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
            j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at
            FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
@@ -119,6 +124,8 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 slots: u16::try_from(row.slots).unwrap_or(1),
                 remaining: row.remaining,
                 ready: row.ready,
+                experiment_paused: row.experiment_paused,
+                wait_seconds: row.wait_seconds,
                 worker_id: row.worker_id.map(WorkerId),
                 worker: row.worker,
                 slots_held: row.slots_held.map(|slots| slots.0).unwrap_or_default(),

@@ -211,6 +211,7 @@ pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
         (branches.iter().map(|b| b.tokens.0).sum(), branches.iter().map(|b| b.tokens.1).sum())
     };
     let over = |branches: &[&BranchFacts]| !facts.branches.is_empty() && branches.iter().all(|b| b.is_over());
+    let seeded = over(&seed) && seed.iter().all(|b| b.state == BranchState::Completed);
     let scored = facts.evaluations.iter().filter(|e| e.done || e.failed).count() as u64;
     let ensembles = [BranchRole::Expert, BranchRole::Random]
         .iter()
@@ -226,8 +227,8 @@ pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
     let rows = [
         (Stage::Discover, discovered, 2, "artefacts", discovered == 2, true),
         (Stage::Shard, facts.shards_done as u64, facts.files as u64, "files", facts.indexed, discovered == 2),
-        (Stage::Seed, seed_tokens.0, seed_tokens.1, "tokens", over(&seed), facts.indexed),
-        (Stage::Branches, trained_tokens.0, trained_tokens.1, "tokens", over(&trained), over(&seed)),
+        (Stage::Seed, seed_tokens.0, seed_tokens.1, "tokens", seeded, facts.indexed),
+        (Stage::Branches, trained_tokens.0, trained_tokens.1, "tokens", seeded && over(&trained), seeded),
         (Stage::Merge, merges, merged.len() as u64, "merges", over(&merged), merges > 0),
         (Stage::Evaluate, scored, evaluations, "evaluations", evaluated, !facts.evaluations.is_empty()),
         (Stage::Report, u64::from(reported), 1, "reports", reported, evaluated),
@@ -327,6 +328,16 @@ mod tests {
         assert_eq!(facts.evaluations.len(), 7);
         let stages = stages(&facts, true, false);
         assert!(stages.iter().all(|stage| stage.state == StageState::Done), "{stages:?}");
+    }
+
+    #[test]
+    fn a_seed_that_did_not_finish_is_the_stage_that_failed() {
+        let (mut facts, _) = run(fresh());
+        facts.branches.iter_mut().for_each(|b| b.state = BranchState::Waiting);
+        (facts.branches[0].state, facts.evaluations) = (BranchState::Failed, Vec::new());
+        assert!(matches!(&advance(&facts)[..], [Command::Fail(why)] if why.contains("seed")));
+        let states: Vec<_> = stages(&facts, false, true).into_iter().map(|stage| stage.state).collect();
+        assert_eq!(states[2..4], [StageState::Failed, StageState::Waiting]);
     }
 
     #[test]

@@ -105,7 +105,8 @@ pub fn why_waiting(job: &WaitingJob, workers: &[FreeWorker]) -> String {
         let largest = able.iter().map(|worker| worker.slots).max().unwrap_or(0);
         return format!("Needs {} on one worker; the largest has {}.", slots(job.slots), largest);
     }
-    format!("Waiting for {}: {} workers are busy or hold jobs of higher priority.", slots(job.slots), able.len())
+    let count = if able.len() == 1 { "the one worker".to_owned() } else { format!("the {} workers", able.len()) };
+    format!("Waiting for {}: {count} that can {} have none free yet.", slots(job.slots), job.kind.word())
 }
 
 #[cfg(test)]

@@ -73,7 +73,19 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         evaluations: db::checkpoints::evaluations(&app.db, row.id).await?,
     };
     let facts = scene.facts().await?;
-    if db::experiments::set_stages(&app.db, row.id, &stages(&facts, false, false)).await? {
+    let changes = db::experiments::set_stages(&app.db, row.id, &stages(&facts, false, false)).await?;
+    for stage in changes.done {
+        let text = format!("The stage {} is done.", db::word(&stage));
+        let event = NewEvent {
+            kind: "stage_finished",
+            level: "info",
+            text,
+            experiment_id: Some(row.id),
+            ..NewEvent::default()
+        };
+        app.event(event).await;
+    }
+    if changes.any {
         app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: row.id }));
     }
     if row.state == ExperimentState::Paused {

@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     db::{self, events::NewEvent, jobs::JobRow},
-    domain::schedule::{FreeWorker, WaitingJob, plan},
+    domain::schedule::{FreeWorker, WaitingJob, plan, why_waiting},
 };
 use anyhow::Result;
 use senmon_protocol::{
@@ -29,6 +29,18 @@ pub fn waiting(job: &JobRow, age: u64) -> WaitingJob {
         remaining: job.remaining,
         age,
     }
+}
+
+/// Why a queued job waits, in one sentence.
+#[must_use]
+pub fn why(job: &JobRow, workers: &[FreeWorker]) -> String {
+    if job.experiment_paused {
+        return "Its experiment is paused.".to_owned();
+    }
+    if job.wait_seconds > 0.0 {
+        return format!("Its last attempt failed; it is tried again in {:.0} s.", job.wait_seconds.ceil());
+    }
+    why_waiting(&waiting(job, 0), workers)
 }
 
 /// Open jobs, and the workers that may be given some.
