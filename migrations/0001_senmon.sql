@@ -401,6 +401,8 @@ CREATE TABLE metric_batches (
     PRIMARY KEY (branch_id, fence, step_first),
     CHECK (cardinality(steps) > 0 AND cardinality(steps) = cardinality(tokens) AND cardinality(steps) = cardinality(at_ms))
 );
+CREATE INDEX metric_batches_steps ON metric_batches (branch_id, step_first);
+COMMENT ON INDEX metric_batches_steps IS 'a few points of a long curve without reading it whole';
 COMMENT ON TABLE metric_batches IS 'metric points as workers send them: arrays, one row a batch';
 COMMENT ON COLUMN metric_batches.branch_id IS 'the branch';
 COMMENT ON COLUMN metric_batches.fence IS 'fence of the attempt';

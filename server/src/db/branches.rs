@@ -69,7 +69,15 @@ pub async fn insert_fork(
 /// # Errors
 /// When Postgres refuses.
 pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
-    list(pool, Some(experiment), None).await
+    list(pool, Some(experiment), None, true).await
+}
+
+/// The same without sparklines, for the loops.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
+    list(pool, Some(experiment), None, false).await
 }
 
 /// One branch.
@@ -77,10 +85,18 @@ pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Ve
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
-    list(pool, None, Some(id)).await?.pop().ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
+    list(pool, None, Some(id), true)
+        .await?
+        .pop()
+        .ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
 }
 
-async fn list(pool: &PgPool, experiment: Option<ExperimentId>, branch: Option<BranchId>) -> Result<Vec<BranchView>> {
+async fn list(
+    pool: &PgPool,
+    experiment: Option<ExperimentId>,
+    branch: Option<BranchId>,
+    sparklines: bool,
+) -> Result<Vec<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Json<Mixture>",
            b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss,
@@ -88,11 +104,15 @@ async fn list(pool: &PgPool, experiment: Option<ExperimentId>, branch: Option<Br
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
            (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id ORDER BY c.step DESC, c.fence DESC LIMIT 1) AS checkpoint_id,
-           ARRAY(SELECT (m.series->'train/loss'->>-1)::double precision FROM metric_batches m WHERE m.branch_id = b.id AND m.series->'train/loss'->>-1 IS NOT NULL
-                 ORDER BY m.step_first) AS "losses!: Vec<f64>"
+           ARRAY(SELECT m.loss FROM generate_series(1, CASE WHEN $3 THEN 32 ELSE 0 END) AS s(n), LATERAL (
+                     SELECT m.step_first, (m.series->'train/loss'->>-1)::double precision AS loss FROM metric_batches m
+                     WHERE m.branch_id = b.id AND m.step_first <= b.step AND m.step_first > b.step * (s.n - 1) / 32 AND m.step_first <= b.step * s.n / 32
+                       AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.branch_id = b.id AND a.fence > m.fence AND a.step_start < m.step_last)
+                     ORDER BY m.step_first DESC LIMIT 1) AS m
+                 WHERE m.loss IS NOT NULL ORDER BY m.step_first) AS "losses!: Vec<f64>"
            FROM branches b LEFT JOIN jobs j ON j.branch_id = b.id AND j.state = 'running' LEFT JOIN workers w ON w.id = j.worker_id
            WHERE ($1::uuid IS NULL OR b.experiment_id = $1) AND ($2::uuid IS NULL OR b.id = $2) ORDER BY b.ordinal"#,
-        experiment.map(|id| id.0), branch.map(|id| id.0)
+        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines
     ).fetch_all(pool).await?;
     rows.into_iter()
         .map(|row| {
@@ -119,7 +139,7 @@ async fn list(pool: &PgPool, experiment: Option<ExperimentId>, branch: Option<Br
                 tokens: step * batch,
                 tokens_total: steps * batch,
                 loss: row.loss,
-                sparkline: thin(&row.losses, 32),
+                sparkline: row.losses,
                 tokens_per_second: rate,
                 wall_seconds: row.wall,
                 seconds_left,
@@ -129,11 +149,6 @@ async fn list(pool: &PgPool, experiment: Option<ExperimentId>, branch: Option<Br
             })
         })
         .collect()
-}
-
-fn thin(values: &[f64], most: usize) -> Vec<f64> {
-    let step = values.len().div_ceil(most).max(1);
-    values.iter().skip((values.len().max(1) - 1) % step).step_by(step).copied().collect()
 }
 
 /// Moves a waiting branch to the queue.

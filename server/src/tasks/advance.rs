@@ -69,7 +69,7 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         corpus: db::corpora::get(&app.db, &row.corpus_id.to_string()).await?,
         clustering,
         tokenizer,
-        branches: db::branches::of_experiment(&app.db, row.id).await?,
+        branches: db::branches::plain(&app.db, row.id).await?,
         evaluations: db::checkpoints::evaluations(&app.db, row.id).await?,
     };
     let facts = scene.facts().await?;
