@@ -28,24 +28,16 @@ pub fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// A matrix product with a known result on the slot's device.
+/// A matrix product on the slot's device against the same in double precision, and how fast it is.
 #[cfg(feature = "torch")]
 fn check(device: &str) -> Result<()> {
-    use anyhow::{Context as _, bail};
-    let tch_device = match device.strip_prefix("cuda:") {
-        None => tch::Device::Cpu,
-        Some(number) => tch::Device::Cuda(number.parse()?),
-    };
-    let n = 512;
-    let start = std::time::Instant::now();
-    let ones_nn =
-        tch::Tensor::f_ones([n, n], (tch::Kind::Float, tch_device)).with_context(|| format!("allocate on {device}"))?;
-    let sum = f64::try_from(ones_nn.f_matmul(&ones_nn)?.f_sum(tch::Kind::Double)?)?;
-    let expect = (n * n * n) as f64;
-    if sum != expect {
-        bail!("{device}: a product of ones sums to {sum}, expected {expect}");
-    }
-    println!("            libtorch computes there: 512 × 512 product in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    use crate::train::device::{matmul_error, matmul_peak, open};
+    let opened = open(device).map_err(anyhow::Error::msg)?;
+    // A product of 256 terms in fp32 errs by less than 1e-5; more means a broken device or library.
+    let error = matmul_error(opened, tch::Kind::Float);
+    anyhow::ensure!(error < 1e-3, "{device}: a matrix product errs by {error:.1e}, expected less than 1e-3");
+    let peak = matmul_peak(opened, tch::Kind::Float) / 1e9;
+    println!("            libtorch computes there: error {error:.0e}, {peak:.1} GFLOP/s in fp32");
     Ok(())
 }
 

@@ -20,11 +20,17 @@ const TUNABLES: [(&str, &str); 5] = [
 /// spinning, and are not all bound to the first core.
 const OPENMP: [(&str, &str); 3] = [("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_PROC_BIND", "false"), ("GOMP_SPINCOUNT", "0")];
 
-/// The variables to set, given the present ones; empty when all are set.
+/// Says that this process was started again already, should the system change the settings on the way.
+const DONE: &str = "SENMON_TUNED";
+
+/// The variables to set, given the present ones; empty when all are set, or were once.
 #[must_use]
 pub fn missing(environment: &BTreeMap<OsString, OsString>) -> Vec<(&'static str, String)> {
     let get = |name: &str| environment.get(&OsString::from(name)).map(|value| value.to_string_lossy().into_owned());
-    let mut missing = Vec::new();
+    if get(DONE).is_some() {
+        return Vec::new();
+    }
+    let mut missing = vec![(DONE, "1".to_owned())];
     let present = get("GLIBC_TUNABLES").unwrap_or_default();
     let absent: Vec<_> = TUNABLES.iter().filter(|(key, _)| !present.contains(key)).collect();
     if !absent.is_empty() {
@@ -36,7 +42,7 @@ pub fn missing(environment: &BTreeMap<OsString, OsString>) -> Vec<(&'static str,
     }
     missing
         .extend(OPENMP.iter().filter(|(name, _)| get(name).is_none()).map(|&(name, value)| (name, value.to_owned())));
-    missing
+    if missing.len() > 1 { missing } else { Vec::new() }
 }
 
 /// Starts this program again in the same process with the missing settings, once. Comes back when there is nothing

@@ -151,7 +151,7 @@ fn describe(view: &BranchView, attempts: &[AttemptView]) -> String {
     if let Some(why) = &view.why {
         let _ = writeln!(text, "{why}");
     }
-    let mut facts = Table::new(&["", ""]);
+    let mut facts = Table::facts();
     let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
     fact("role", words::name(&view.role));
     fact("steps", format!("{} of {}", words::count(view.step), words::count(view.steps)));

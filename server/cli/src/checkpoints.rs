@@ -94,7 +94,7 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
 
 fn describe(view: &CheckpointView) -> String {
     let meta = &view.meta;
-    let mut facts = Table::new(&["", ""]);
+    let mut facts = Table::facts();
     let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
     fact("experiment", view.experiment.clone());
     fact("branch", view.branch.clone());
@@ -105,15 +105,9 @@ fn describe(view: &CheckpointView) -> String {
     fact("parent", words::or_dash(meta.parent_id.map(|id| id.to_string())));
     fact("fence", meta.fence.to_string());
     fact("size", words::bytes(meta.bytes));
-    let mut text = format!("{}\n{}", view.id, facts.render());
-    // Hashes and paths are for copying: whole, whatever their length.
-    for (name, value) in [
-        ("folder", view.folder.as_str()),
-        ("manifest", &view.manifest_sha256),
-        ("state", &meta.state_sha256),
-        ("settings", &meta.config_sha256),
-    ] {
-        text.push_str(&format!("{name:<10}  {value}\n"));
-    }
-    text
+    fact("folder", view.folder.to_string());
+    fact("manifest", view.manifest_sha256.clone());
+    fact("state", meta.state_sha256.clone());
+    fact("settings", meta.config_sha256.clone());
+    format!("{}\n{}", view.id, facts.render())
 }

@@ -166,6 +166,7 @@ pub fn stage_line(stage: &StageProgress) -> String {
     let spent = stage.started_at.zip(stage.finished_at).map(|(a, b)| (b - a).as_seconds_f64());
     let counts = match (stage.done, stage.total) {
         (_, 0) => String::new(),
+        (done, 1) if done >= 1 => format!("1 {}", stage.unit.strip_suffix('s').unwrap_or(&stage.unit)),
         (done, total) if done >= total => format!("{} {}", amount(total), stage.unit),
         (done, total) => format!("{} of {} {}", amount(done), amount(total), stage.unit),
     };
@@ -230,6 +231,10 @@ mod tests {
         check(
             &stage(StageState::Done, 12, 12, "files"),
             "Branches  ████████████████████ 100 %  12 files                done in 2 min 5 s",
+        );
+        check(
+            &stage(StageState::Done, 1, 1, "merges"),
+            "Branches  ████████████████████ 100 %  1 merge                 done in 2 min 5 s",
         );
         check(&stage(StageState::Waiting, 0, 0, "files"), "Branches  ····················        waits");
         check(

@@ -72,7 +72,7 @@ fn render(plan: &PlanView) -> String {
     }
     let mut text = table.render();
     text.push('\n');
-    let mut facts = Table::new(&["", ""]);
+    let mut facts = Table::facts();
     let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
     fact(
         "model",

@@ -21,7 +21,8 @@ fn parse(text: &str) -> Result<ExperimentSpec, String> {
         let place = error.path().to_string();
         let why = error.into_inner().to_string();
         // The parser repeats the place, or the place above, where it knows it.
-        let parents = std::iter::successors(Some(place.as_str()), |place| place.rsplit_once('.').map(|(above, _)| above));
+        let parents =
+            std::iter::successors(Some(place.as_str()), |place| place.rsplit_once('.').map(|(above, _)| above));
         let shorter = parents.filter_map(|place| why.strip_prefix(&format!("{place}: "))).next();
         let why = shorter.unwrap_or(&why).to_owned();
         if place == "." { why } else { format!("{place}: {why}") }

@@ -16,6 +16,7 @@ enum Side {
 pub struct Table {
     heads: Vec<(String, Side)>,
     rows: Vec<Vec<String>>,
+    cell_width_max: usize,
 }
 
 /// Columns that a cell of free text may take.
@@ -32,12 +33,18 @@ impl Table {
                 None => ((*head).to_owned(), Side::Left),
             })
             .collect();
-        Self { heads, rows: Vec::new() }
+        Self { heads, rows: Vec::new(), cell_width_max: CELL_WIDTH_MAX }
+    }
+
+    /// Names and values, the values in their whole length.
+    #[must_use]
+    pub fn facts() -> Self {
+        Self { cell_width_max: usize::MAX, ..Self::new(&["", ""]) }
     }
 
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells.iter().map(|cell| fit(&one_line(cell), CELL_WIDTH_MAX)).collect());
+        self.rows.push(cells.iter().map(|cell| fit(&one_line(cell), self.cell_width_max)).collect());
     }
 
     /// Whether there is no row.
