@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Shared state; cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct App {
     pub polls: Polls,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
+    /// True when the server stops: what waits or streams ends at once.
+    pub stopping: watch::Receiver<bool>,
     /// When this server began to listen, by the database.
     pub since: DateTime<Utc>,
 }

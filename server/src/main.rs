@@ -23,7 +23,11 @@ fn main() -> ExitCode {
             return Ok(());
         }
         telemetry::start(config.log_format);
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve::serve(config))
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let done = runtime.block_on(serve::serve(config));
+        // A fit may still compute; nothing waits for it, the next start fits again.
+        runtime.shutdown_background();
+        done
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,6 +35,7 @@ pub async fn serve(config: Config) -> Result<()> {
         None => cluster.insert(Cluster::start(&config.data_dir, config.postgres_bin.as_deref())?).options(),
     };
     let pool = db::connect(options).await?;
+    let (stop, stopped) = watch::channel(false);
     let app = App {
         storage: Storage::open(&config.storage_root())?,
         since: db::workers::now(&pool).await?,
@@ -42,6 +43,7 @@ pub async fn serve(config: Config) -> Result<()> {
         wake: Wake::default(),
         polls: Polls::default(),
         stream: broadcast::channel(STREAM_MESSAGES).0,
+        stopping: stopped.clone(),
         config: Arc::new(config),
     };
     let listener = TcpListener::bind(app.config.listen)
@@ -52,7 +54,6 @@ pub async fn serve(config: Config) -> Result<()> {
     if address.ip().is_loopback() {
         print_sign_in(&app, &address.to_string()).await?;
     }
-    let (stop, stopped) = watch::channel(false);
     let mut loops = tasks::start(&app, &stopped);
     tracing::info!(%address, data_dir = %app.config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
@@ -69,8 +70,7 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
-    app.wake.granted.notify_waiters();
-    // Streams and polls stay open for ever: they get a moment, then the door closes.
+    // Streams and polls end at once; a reader that does not hang up keeps the door open for a moment only.
     let _ = tokio::time::timeout(Duration::from_secs(STOP_SECONDS), server).await;
     while tokio::time::timeout(Duration::from_secs(STOP_SECONDS), loops.join_next())
         .await

@@ -64,10 +64,14 @@ struct StreamQuery {
 #[utoipa::path(get, path = "/stream", tag = "events", params(StreamQuery), responses((status = 200, description = "server-sent events: StreamMessage as JSON", content_type = "text/event-stream", body = String)))]
 async fn stream(State(app): State<App>, _: Viewer, Query(query): Query<StreamQuery>) -> impl IntoResponse {
     let wanted = query.experiment_id.map(ExperimentId);
-    let mut receiver = app.stream.subscribe();
+    let (mut receiver, mut stopping) = (app.stream.subscribe(), app.stopping.clone());
     let messages = async_stream::stream! {
         loop {
-            match receiver.recv().await {
+            let received = tokio::select! {
+                received = receiver.recv() => received,
+                _ = stopping.wait_for(|stop| *stop) => break,
+            };
+            match received {
                 Ok(message) if concerns(&message, wanted) => {
                     if let Ok(event) = Event::default().event(name(&message)).json_data(&message) {
                         yield Ok::<_, Infallible>(event);

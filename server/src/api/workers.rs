@@ -212,6 +212,7 @@ async fn poll(
 ) -> ApiResult<Json<Polled>> {
     db::workers::seen(&app.db, id, body.session).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(body.wait_ms.min(POLL_MS_MAX));
+    let mut stopping = app.stopping.clone();
     let _waiting = app.polls.wait(id, &body.slots_free);
     app.wake.schedule.notify_one();
     loop {
@@ -225,8 +226,13 @@ async fn poll(
                 train.resume = db::checkpoints::latest(&app.db, train.branch_id).await?;
             }
         }
-        if !grants.is_empty() || tokio::time::timeout_at(deadline, granted).await.is_err() {
+        if !grants.is_empty() {
             return Ok(Json(Polled { grants }));
+        }
+        tokio::select! {
+            () = granted => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(Json(Polled { grants })),
+            _ = stopping.wait_for(|stop| *stop) => return Ok(Json(Polled { grants })),
         }
     }
 }
