@@ -433,6 +433,20 @@ pub enum JobResult {
     Ensemble(EnsembleResult),
 }
 
+impl JobResult {
+    /// The kind of the job that it came of.
+    #[must_use]
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Self::Shard(_) => JobKind::Shard,
+            Self::Train(_) => JobKind::Train,
+            Self::Evaluate(_) => JobKind::Evaluate,
+            Self::Merge(_) => JobKind::Merge,
+            Self::Ensemble(_) => JobKind::Ensemble,
+        }
+    }
+}
+
 /// A finished merge; its checkpoint was committed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MergeResult {

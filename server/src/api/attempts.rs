@@ -54,7 +54,10 @@ async fn started(
     Path(id): Path<AttemptId>,
     Body(body): Body<AttemptStarted>,
 ) -> ApiResult<Json<()>> {
-    let held = db::attempts::started(&app.db, id, &body).await?;
+    let (held, is_new) = db::attempts::started(&app.db, id, &body).await?;
+    if !is_new {
+        return Ok(Json(()));
+    }
     if body.step_start > 0 {
         let verdict = match body.resume_verified {
             Some(true) => "; state and next batch are what the checkpoint recorded",

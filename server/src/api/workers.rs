@@ -118,7 +118,8 @@ pub async fn look(app: &App) -> ApiResult<FleetView> {
         slots: u32::try_from(slots.clone().count()).unwrap_or(u32::MAX),
         slots_busy: u32::try_from(slots.filter(|slot| slot.job_id.is_some()).count()).unwrap_or(u32::MAX),
         jobs_queued: u32::try_from(jobs.iter().filter(|job| job.state == JobState::Queued).count()).unwrap_or(u32::MAX),
-        tokens_per_second: jobs.iter().map(|job| job.tokens_per_second).sum(),
+        // The sum of nothing is −0.
+        tokens_per_second: jobs.iter().map(|job| job.tokens_per_second).sum::<f64>() + 0.0,
     })
 }
 

@@ -1,12 +1,12 @@
 //! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
 
-use super::{DbError, Result, signed};
+use super::{DbError, Result, signed, unword};
 use crate::domain::lease::{Budgets, Next, after_failure};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     checkpoint::Manifest,
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
-    job::{EndedOutcome, JobResult, Outcome, WrittenCheckpoint},
+    job::{EndedOutcome, JobKind, JobResult, Outcome, WrittenCheckpoint},
     view::AttemptView,
     worker::{AttemptStarted, LogBatch, MetricBatch},
 };
@@ -25,6 +25,8 @@ pub struct Held {
     pub branch: Option<BranchId>,
     /// The worker.
     pub worker: WorkerId,
+    /// Kind of the job.
+    pub kind: JobKind,
     /// For people.
     pub title: String,
 }
@@ -32,7 +34,7 @@ pub struct Held {
 /// Locks the job of an attempt and checks the fence.
 async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result<Held> {
     let row = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.branch_id, j.worker_id AS "worker_id!", j.title FROM jobs j
+        r#"SELECT j.id, j.experiment_id, j.branch_id, j.worker_id AS "worker_id!", j.kind, j.title FROM jobs j
            WHERE j.attempt_id = $1 AND j.fence = $2 AND j.state = 'running' FOR UPDATE"#,
         attempt.0,
         fence.0
@@ -46,32 +48,35 @@ async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result
         experiment: ExperimentId(row.experiment_id),
         branch: row.branch_id.map(BranchId),
         worker: WorkerId(row.worker_id),
+        kind: unword(&row.kind)?,
         title: row.title,
     })
 }
 
-/// Notes where a training attempt starts: points of earlier fences beyond it are superseded from now on.
+/// Notes where a training attempt starts: points of earlier fences beyond it are superseded from now on. True when it
+/// was not said before: a request that comes twice, the second time late, takes nothing back.
 ///
 /// # Errors
 /// [`DbError::StaleFence`].
-pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -> Result<Held> {
+pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -> Result<(Held, bool)> {
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, attempt, body.fence).await?;
-    sqlx::query!(
-        "UPDATE attempts SET step_start = $2, resume_verified = $3 WHERE id = $1",
+    let noted = sqlx::query!(
+        "UPDATE attempts SET step_start = $2, resume_verified = $3 WHERE id = $1 AND step_start IS NULL",
         attempt.0,
         signed(body.step_start),
         body.resume_verified
     )
     .execute(&mut *tx)
     .await?;
-    if let Some(branch) = held.branch {
+    let is_new = noted.rows_affected() == 1;
+    if let Some(branch) = held.branch.filter(|_| is_new) {
         sqlx::query!("UPDATE branches SET step = $2 WHERE id = $1", branch.0, signed(body.step_start))
             .execute(&mut *tx)
             .await?;
     }
     tx.commit().await?;
-    Ok(held)
+    Ok((held, is_new))
 }
 
 /// Stores metric points; a repeated batch is the same batch.
@@ -192,6 +197,13 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
 }
 
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
+    if result.kind() != held.kind {
+        let (found, expected) = (result.kind().word(), held.kind.word());
+        return Err(DbError::Conflict(format!(
+            "{}: found the result of a job of kind {found}, expected {expected}",
+            held.title
+        )));
+    }
     if let Some(branch) = held.branch {
         let steps = match result {
             JobResult::Train(trained) => signed(trained.steps),

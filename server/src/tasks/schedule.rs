@@ -88,12 +88,16 @@ pub async fn run(app: App) -> Result<()> {
     for job in jobs.iter().filter(|job| job.state == JobState::Running) {
         *busy.entry(job.experiment_id).or_default() += u32::from(job.slots);
     }
+    let mut granted = false;
     for placement in plan(&queued, &workers, &busy) {
         if db::jobs::grant(&app.db, placement.job, placement.worker, &placement.slots, ttl).await? {
             tracing::info!(job.id = %placement.job, worker.id = %placement.worker, "granted a job");
+            granted = true;
         }
     }
-    app.wake.granted.notify_waiters();
+    if granted {
+        app.wake.granted.notify_waiters();
+    }
     static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
     let second = app.since.timestamp().unsigned_abs()
         + u64::try_from((chrono::Utc::now() - app.since).num_seconds()).unwrap_or(0);
