@@ -15,7 +15,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
-    job::{EndedOutcome, Outcome, TerminationReason},
+    job::{EndedOutcome, Grant, Outcome, TerminationReason},
     worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll},
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -26,8 +26,8 @@ use tokio::{
 
 /// A long poll of an idle worker.
 const POLL_IDLE_MS: u64 = 20_000;
-/// A poll while some slots work: short, because it lists the slots that were free when it began.
-const POLL_BUSY_MS: u64 = 2_000;
+/// A poll while some slots work: shorter, because one that was sent before a slot became free lingers beside the next.
+const POLL_BUSY_MS: u64 = 5_000;
 /// Longest pause between polls while the server is away.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -126,45 +126,70 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
     let mut attempts = JoinSet::new();
     let seed = name.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
     let mut backoff = Backoff::new(PAUSE_MAX, seed);
+    let mut polls = JoinSet::new();
+    // The newest poll and the slots that it called free; none when it is over.
+    let mut newest: Option<(u64, Vec<u16>)> = None;
+    let mut number = 0;
+    let mut pause = Duration::ZERO;
     loop {
+        let free = site.board.slots_free();
+        let asked = newest.as_ref().is_some_and(|(_, slots)| free.iter().all(|slot| slots.contains(slot)));
+        if !free.is_empty() && !asked && polls.len() <= site.slots.len() {
+            number += 1;
+            newest = Some((number, free.clone()));
+            let poll = poll_after(site.clone(), free, std::mem::take(&mut pause));
+            polls.spawn(async move { (number, poll.await) });
+        }
         tokio::select! {
             biased;
             _ = stop.wait_for(|&stop| stop) => return attempts,
-            () = ask_once(site, &mut attempts, &mut backoff) => {}
+            Some(polled) = polls.join_next() => {
+                let (ended, granted) = match polled {
+                    Ok(polled) => polled,
+                    Err(error) => {
+                        tracing::error!(%error, "a poll panicked");
+                        newest = None;
+                        continue;
+                    }
+                };
+                // An older poll that ends leaves the newest one waiting.
+                newest = newest.filter(|(newest, _)| *newest != ended);
+                match granted {
+                    Ok(grants) => {
+                        backoff.reset();
+                        for grant in grants {
+                            runner::start(site, grant, &mut attempts);
+                        }
+                    }
+                    Err(error) => {
+                        if !error.is_away() {
+                            tracing::warn!(%error, "the server gives no work");
+                        }
+                        pause = backoff.pause();
+                    }
+                }
+            }
+            () = site.board.freed.notified() => {}
         }
         while attempts.try_join_next().is_some() {}
     }
 }
 
-async fn ask_once(site: &Site, attempts: &mut JoinSet<()>, backoff: &mut Backoff) {
+/// One poll. It is never cut short when a slot becomes free, because a grant could be on its way; the next poll is
+/// sent beside it instead, and the server counts the newest.
+async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result<Vec<Grant>, CallError> {
+    tokio::time::sleep(pause).await;
     let mut sessions = site.board.sessions();
-    let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
-    let Some(session) = session else { return };
-    let slots_free = site.board.slots_free();
-    if slots_free.is_empty() {
-        site.board.freed.notified().await;
-        return;
-    }
+    let Some(session) = sessions.wait_for(Option::is_some).await.ok().and_then(|session| session.clone()) else {
+        return Ok(Vec::new());
+    };
     let wait_ms = if slots_free.len() == site.slots.len() { POLL_IDLE_MS } else { POLL_BUSY_MS };
     let poll = Poll { session: session.session, slots_free, wait_ms };
-    match site.client.poll(session.worker_id, &poll).await {
-        Ok(polled) => {
-            backoff.reset();
-            for grant in polled.grants {
-                runner::start(site, grant, attempts);
-            }
-        }
-        Err(CallError::Session(_)) => {
-            site.board.session_refused(session.session);
-            tokio::time::sleep(backoff.pause()).await;
-        }
-        Err(error) => {
-            if !error.is_away() {
-                tracing::error!(%error, "the server refuses to give work");
-            }
-            tokio::time::sleep(backoff.pause()).await;
-        }
+    let polled = site.client.poll(session.worker_id, &poll).await;
+    if let Err(CallError::Session(_)) = &polled {
+        site.board.session_refused(session.session);
     }
+    polled.map(|polled| polled.grants)
 }
 
 /// Tells every attempt to write a checkpoint and end, and waits until that is done and delivered, but not for ever:

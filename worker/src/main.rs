@@ -9,11 +9,17 @@ use senmon_worker::{
     config::{Config, Flags},
     doctor, telemetry, tune,
 };
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+/// Signals closer than this are one wish: `timeout` and terminals signal a process and its group.
+const STOP_APART: Duration = Duration::from_secs(1);
 
 /// Leases jobs from a Senmon server and runs them on this machine's devices.
 #[derive(Debug, Parser)]
@@ -60,12 +66,14 @@ fn start(cli: &Cli) -> Result<()> {
         let (stop, stopping) = watch::channel(false);
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::spawn(async move {
+            let mut first: Option<Instant> = None;
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                if stop.send_replace(true) {
+                stop.send_replace(true);
+                if first.get_or_insert_with(Instant::now).elapsed() > STOP_APART {
                     eprintln!("senmon-worker: asked twice to stop; what is not delivered lies in the spool");
                     std::process::exit(130);
                 }

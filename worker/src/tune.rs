@@ -7,13 +7,11 @@ use std::{collections::BTreeMap, ffi::OsString};
 
 /// Malloc keeps the buffers of a step for the next one instead of giving them back to the system and faulting them
 /// in again: 1.35 times the speed of bf16 training on a CPU. `hugetlb=1` asks for transparent huge pages.
-/// One arena, because the others hold blocks of 64 MiB at most and fall back to the system beyond that.
-const TUNABLES: [(&str, &str); 5] = [
+const TUNABLES: [(&str, &str); 4] = [
     ("glibc.malloc.mmap_threshold", "4294967296"),
     ("glibc.malloc.trim_threshold", "4294967296"),
     ("glibc.malloc.top_pad", "67108864"),
     ("glibc.malloc.hugetlb", "1"),
-    ("glibc.malloc.arena_max", "1"),
 ];
 
 /// OpenMP threads sleep while they wait, so that several slots side by side do not take each other's cores by
