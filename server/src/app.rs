@@ -76,6 +76,13 @@ impl Polls {
         WaitingPoll { polls: self.clone(), worker, ticket }
     }
 
+    /// A worker said that an attempt of its is over: its slots are free, although the poll that waits began before.
+    pub fn freed(&self, worker: WorkerId, slots: &[u16]) {
+        if let Some((_, free)) = self.lock().get_mut(&worker) {
+            free.extend(slots);
+        }
+    }
+
     /// Slots that a waiting worker called free; none of a worker that does not wait.
     #[must_use]
     pub fn slots_free(&self, worker: WorkerId) -> Vec<u16> {
@@ -117,7 +124,10 @@ mod tests {
         let first = polls.wait(worker, &[0, 1]);
         let second = polls.wait(worker, &[1]);
         drop(first);
+        polls.freed(WorkerId::new(), &[7]);
         assert_eq!(polls.slots_free(worker), [1], "the older poll's end changed the newer one");
+        polls.freed(worker, &[0]);
+        assert_eq!(polls.slots_free(worker), [1, 0]);
         drop(second);
         assert_eq!(polls.slots_free(worker), [0; 0]);
     }

@@ -7,7 +7,11 @@ use crate::{
         error::{ApiError, ApiResult},
     },
     app::App,
-    db::{self, attempts::Held, events::NewEvent},
+    db::{
+        self,
+        attempts::{Ended, Held},
+        events::NewEvent,
+    },
     domain::lease::Next,
 };
 use axum::{
@@ -160,16 +164,19 @@ async fn complete(
     Path(id): Path<AttemptId>,
     Body(body): Body<CompleteAttempt>,
 ) -> ApiResult<Json<()>> {
-    end(&app, id, body).await?;
+    if let Some(ended) = end(&app, id, body).await? {
+        app.polls.freed(ended.held.worker, &ended.slots);
+        app.wake.schedule.notify_one();
+    }
     Ok(Json(()))
 }
 
-/// Ends an attempt and says so.
+/// Ends an attempt and says so. None when it had ended so before.
 ///
 /// # Errors
 /// `stale_fence`.
-pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<()> {
-    let Some(ended) = db::attempts::complete(&app.db, id, body.fence, &body.outcome).await? else { return Ok(()) };
+pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<Option<Ended>> {
+    let Some(ended) = db::attempts::complete(&app.db, id, body.fence, &body.outcome).await? else { return Ok(None) };
     let held = &ended.held;
     if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
         let next = match next {
@@ -193,5 +200,5 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<(
     app.wake.advance.notify_one();
     app.wake.schedule.notify_one();
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
-    Ok(())
+    Ok(Some(ended))
 }

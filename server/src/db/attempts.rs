@@ -160,6 +160,8 @@ pub async fn checkpoint(
 pub struct Ended {
     /// The attempt.
     pub held: Held,
+    /// Slots that it took.
+    pub slots: Vec<u16>,
     /// What becomes of the job; None when it is completed.
     pub next: Option<Next>,
 }
@@ -182,9 +184,13 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
         return Ok(None);
     }
     let held = hold(&mut tx, attempt, fence).await?;
-    sqlx::query!("UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1", attempt.0, Json(outcome) as _)
-        .execute(&mut *tx)
-        .await?;
+    let slots = sqlx::query_scalar!(
+        r#"UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1 RETURNING slots AS "slots: Json<Vec<u16>>""#,
+        attempt.0,
+        Json(outcome) as _
+    )
+    .fetch_one(&mut *tx)
+    .await?;
     let next = match outcome {
         Outcome::Completed(completed) => {
             finish(&mut tx, &held, &completed.result).await?;
@@ -193,7 +199,7 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
         Outcome::Ended(ended) => Some(end(&mut tx, &held, ended).await?),
     };
     tx.commit().await?;
-    Ok(Some(Ended { held, next }))
+    Ok(Some(Ended { held, slots: slots.0, next }))
 }
 
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
