@@ -256,7 +256,9 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
     let (user, infra) = (i32::from(users), i32::from(!users && !released));
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
-           RETURNING retries_user, retries_infra, command, (SELECT spec->'max_restarts' FROM experiments WHERE id = experiment_id) AS max_restarts"#,
+           RETURNING retries_user, retries_infra,
+               command = 'cancel' OR EXISTS (SELECT 1 FROM experiments WHERE id = experiment_id AND state NOT IN ('running', 'paused')) AS "cancelled!",
+               (SELECT spec->'max_restarts' FROM experiments WHERE id = experiment_id) AS max_restarts"#,
         held.job.0, user, infra
     ).fetch_one(&mut *tx).await?;
     let user_max =
@@ -270,7 +272,7 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
     let budgets = Budgets { user: row.retries_user, user_max, infra: row.retries_infra };
     let next = match branch_state.as_deref() {
         Some("cancelled") => Next::Cancelled,
-        _ if row.command == "cancel" => Next::Cancelled,
+        _ if row.cancelled => Next::Cancelled,
         state => after_failure(ended.reason, budgets, state == Some("paused")),
     };
     let problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());

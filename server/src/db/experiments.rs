@@ -204,20 +204,13 @@ pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> 
         return end(pool, id, to, None).await;
     }
     let from = if to == ExperimentState::Paused { ExperimentState::Running } else { ExperimentState::Paused };
-    let mut tx = pool.begin().await?;
     let done =
         sqlx::query!("UPDATE experiments SET state = $2 WHERE id = $1 AND state = $3", id.0, word(&to), word(&from))
-            .execute(&mut *tx)
+            .execute(pool)
             .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
     }
-    if to == ExperimentState::Paused {
-        sqlx::query!("UPDATE jobs SET command = 'release' WHERE experiment_id = $1 AND state = 'running'", id.0)
-            .execute(&mut *tx)
-            .await?;
-    }
-    tx.commit().await?;
     Ok(())
 }
 

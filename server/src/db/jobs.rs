@@ -239,14 +239,18 @@ pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Resul
         .collect())
 }
 
-/// Renews the lease of an attempt and notes its progress; what it shall do.
+/// Renews the lease of an attempt and notes its progress; what it shall do. Derived at each renewal from what people
+/// decided (experiment paused or over, worker draining, branch paused or cancelled), so that no decision is missed.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn renew(pool: &PgPool, worker: WorkerId, running: &RunningAttempt, ttl_ms: i64) -> Result<Command> {
     let row = sqlx::query!(
-        "UPDATE jobs SET lease_expires_at = now() + make_interval(secs => $5::bigint / 1000.0), done = $6, total = $7, tokens_per_second = $8
-         WHERE attempt_id = $1 AND worker_id = $2 AND fence = $3 AND state = $4 RETURNING command",
+        r#"UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $5::bigint / 1000.0), done = $6, total = $7, tokens_per_second = $8
+         FROM experiments e, workers w
+         WHERE j.attempt_id = $1 AND j.worker_id = $2 AND j.fence = $3 AND j.state = $4 AND e.id = j.experiment_id AND w.id = j.worker_id
+         RETURNING CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
+             WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release' ELSE j.command END AS "command!""#,
         running.attempt_id.0, worker.0, running.fence.0, word(&JobState::Running), ttl_ms, signed(running.done), signed(running.total),
         running.tokens_per_second
     ).fetch_optional(pool).await?;

@@ -117,7 +117,8 @@ pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
         .collect()
 }
 
-/// Changes whether a worker is given new jobs; draining releases what runs.
+/// Changes whether a worker is given new jobs; what runs on a draining one is released by
+/// its next heartbeat.
 ///
 /// # Errors
 /// [`DbError::NotFound`].
@@ -125,14 +126,6 @@ pub async fn set_mode(pool: &PgPool, id: WorkerId, mode: WorkerMode) -> Result<(
     let done = sqlx::query!("UPDATE workers SET mode = $2 WHERE id = $1", id.0, word(&mode)).execute(pool).await?;
     if done.rows_affected() == 0 {
         return Err(DbError::NotFound { noun: "worker", id: id.to_string() });
-    }
-    if mode == WorkerMode::Draining {
-        sqlx::query!(
-            "UPDATE jobs SET command = 'release' WHERE worker_id = $1 AND state = 'running' AND command = 'continue'",
-            id.0
-        )
-        .execute(pool)
-        .await?;
     }
     Ok(())
 }
