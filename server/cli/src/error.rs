@@ -33,7 +33,11 @@ impl CliError {
     pub fn from_problem(problem: &Problem) -> Self {
         let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
         for fault in &problem.faults {
-            let _ = write!(text, "\n  {}: {}", fault.path, fault.message);
+            let line = format!("{}: {}", fault.path, fault.message);
+            // A single fault is the detail already.
+            if line != problem.detail {
+                let _ = write!(text, "\n  {line}");
+            }
         }
         if !problem.request_id.is_empty() {
             let _ = write!(text, "\n  request {}", problem.request_id);

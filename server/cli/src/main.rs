@@ -87,7 +87,7 @@ enum Command {
     #[command(subcommand)]
     Worker(workers::Worker),
     /// Jobs that wait or run.
-    Queue(workers::Queue),
+    Queue,
     /// What happened, latest last.
     Events(events::Events),
     /// API tokens.
@@ -137,7 +137,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Corpus(command) => corpora::run(client, format, command).await,
         Command::Checkpoint(command) => checkpoints::run(client, format, command).await,
         Command::Worker(command) => workers::run(client, format, command).await,
-        Command::Queue(args) => workers::queue(client, format, &args).await,
+        Command::Queue => workers::queue(client, format).await,
         Command::Events(args) => events::events(client, format, &args).await,
         Command::Token(command) => tokens::run(client, format, command).await,
         Command::Login => Ok(()),

@@ -10,7 +10,7 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{JobState, JobView, WorkerView};
+use senmon_protocol::view::{JobView, WorkerView};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -31,14 +31,6 @@ pub struct Id {
     /// Name, id, or part of an id.
     #[arg(value_name = "WORKER")]
     id: String,
-}
-
-/// Arguments of `queue`.
-#[derive(Debug, Args)]
-pub struct Queue {
-    /// Show finished jobs too.
-    #[arg(long)]
-    all: bool,
 }
 
 /// Runs a command.
@@ -95,11 +87,8 @@ fn worker_table(all: &[WorkerView]) -> String {
 ///
 /// # Errors
 /// When the server does not answer.
-pub async fn queue(client: &Client, format: Format, args: &Queue) -> CliResult {
-    let mut jobs: Vec<JobView> = client.list("/jobs").await?;
-    if !args.all {
-        jobs.retain(|job| matches!(job.state, JobState::Queued | JobState::Running | JobState::Paused));
-    }
+pub async fn queue(client: &Client, format: Format) -> CliResult {
+    let jobs: Vec<JobView> = client.list("/jobs").await?;
     format.print(&jobs, |jobs| {
         let mut table = Table::new(&[
             "id",
