@@ -1,0 +1,56 @@
+// The REST API: one fetch, one stream. Types are generated from openapi.json.
+
+import type { components } from "./schema";
+
+type S = components["schemas"];
+export type Summary = S["ExperimentSummary"];
+export type Experiment = S["ExperimentView"];
+export type Branch = S["BranchView"];
+export type Metrics = S["MetricsView"];
+export type Report = S["Report"];
+export type Domain = S["DomainView"];
+export type Worker = S["WorkerView"];
+export type Job = S["JobView"];
+export type Checkpoint = S["CheckpointView"];
+export type Attempt = S["AttemptView"];
+export type Event = S["EventView"];
+export type Fleet = S["FleetView"];
+export type Session = S["SessionView"];
+export type Problem = S["Problem"];
+export type NewPoints = S["StreamMetrics"];
+
+export class ApiError extends Error {
+  constructor(public problem: Problem) {
+    super(`${problem.detail} (${problem.request_id})`);
+  }
+}
+
+async function request<T>(method: string, path: string, body?: unknown): Promise<T> {
+  const headers: Record<string, string> = { "X-Senmon": "1" };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const response = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body) });
+  const text = await response.text();
+  if (!response.ok) throw new ApiError(JSON.parse(text) as Problem);
+  return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
+}
+
+export const get = <T>(path: string) => request<T>("GET", path);
+export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
+export const remove = (path: string) => request<void>("DELETE", path);
+
+type Listeners = { metrics?: (points: NewPoints) => void; fleet?: (fleet: Fleet) => void; changed?: () => void };
+
+/** Follows the stream; after a gap `changed` is called, because messages are hints. Returns how to stop. */
+export function listen(path: string, on: Listeners): () => void {
+  const source = new EventSource(`/api/v1/stream${path}`);
+  const data = <T>(event: MessageEvent) => JSON.parse(event.data as string) as T;
+  let wasOpen = false;
+  source.onopen = () => {
+    if (wasOpen) on.changed?.();
+    wasOpen = true;
+  };
+  source.addEventListener("metrics", (event) => on.metrics?.(data<NewPoints>(event)));
+  source.addEventListener("fleet", (event) => on.fleet?.(data<Fleet>(event)));
+  for (const name of ["experiment", "event", "resync"]) source.addEventListener(name, () => on.changed?.());
+  return () => source.close();
+}

@@ -1,0 +1,46 @@
+// Numbers and times as people read them. Pure; the time is an argument.
+
+const thin = "\u2009";
+
+/** 16.4 M, 800 K, 12. */
+export function tokens(count: number): string {
+  for (const [size, unit] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]] as const) {
+    if (count >= size) return `${(count / size).toFixed(1)}${thin}${unit}`;
+  }
+  return String(Math.round(count));
+}
+
+/** 41 200. */
+export function whole(count: number): string {
+  return Math.round(count).toString().replace(/\B(?=(\d{3})+(?!\d))/g, thin);
+}
+
+/** 1:05:09 or 3:20 or 12 s. */
+export function duration(seconds: number): string {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s}${thin}s`;
+  const two = (n: number) => String(n).padStart(2, "0");
+  const [h, m] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
+  return h > 0 ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+}
+
+/** 3 min ago. */
+export function ago(iso: string, now: number): string {
+  const seconds = Math.max(0, (now - Date.parse(iso)) / 1000);
+  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]] as const) {
+    if (seconds >= size) return `${Math.floor(seconds / size)}${thin}${unit}`;
+  }
+  return `${Math.floor(seconds)}${thin}s`;
+}
+
+/** +1.2 %, −3.0 %. */
+export function percent(value: number): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}${thin}%`;
+}
+
+export function bytes(count: number): string {
+  for (const [size, unit] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]] as const) {
+    if (count >= size) return `${(count / size).toFixed(1)}${thin}${unit}`;
+  }
+  return `${count}${thin}B`;
+}

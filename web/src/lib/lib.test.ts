@@ -1,0 +1,37 @@
+import { expect, test } from "vitest";
+import { align, heat, look, smooth } from "./curves";
+import { ago, bytes, duration, percent, tokens, whole } from "./format";
+import { messages } from "./messages";
+
+test("numbers are written for people", () => {
+  expect(tokens(16_400_000)).toBe("16.4\u2009M");
+  expect(tokens(12)).toBe("12");
+  expect(whole(41200)).toBe("41\u2009200");
+  expect(duration(200)).toBe("3:20");
+  expect(duration(3909)).toBe("1:05:09");
+  expect(percent(-3)).toBe("−3.0\u2009%");
+  expect(bytes(2 ** 21)).toBe("2.0\u2009MiB");
+  expect(ago("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:03:10Z"))).toBe("3\u2009min");
+});
+
+test("smoothing starts at the first value and keeps holes", () => {
+  expect(smooth([2, null, 2], 0.9)).toEqual([2, null, 2]);
+  const smoothed = smooth([0, 10], 0.5);
+  expect(smoothed[1]).toBeCloseTo(6.667, 2);
+});
+
+test("curves share one axis", () => {
+  expect(align([{ x: [1, 3], y: [5, 6] }, { x: [2], y: [7] }])).toEqual([[1, 2, 3], [5, null, 6], [null, 7, null]]);
+});
+
+test("controls are grey and dashed, experts coloured by domain", () => {
+  expect(look("dense", null).dash).not.toEqual([]);
+  expect(look("expert", 1).stroke).toBe(look("chain", 1).stroke);
+  expect(heat(-1)).toContain("10,122,75");
+});
+
+test("every sentence exists in both languages", () => {
+  for (const [key, pair] of Object.entries(messages)) {
+    expect(pair[0].length && pair[1].length, key).toBeGreaterThan(0);
+  }
+});

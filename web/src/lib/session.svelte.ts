@@ -1,0 +1,49 @@
+// What every page shares: language, theme, place, who I am.
+
+import { messages, type Key } from "./messages";
+
+const stored = (key: string) => localStorage.getItem(`senmon.${key}`);
+const keep = (key: string, value: string) => localStorage.setItem(`senmon.${key}`, value);
+
+export const ui = $state({
+  japanese: (stored("language") ?? navigator.language).startsWith("ja"),
+  theme: stored("theme") ?? "system",
+  path: location.pathname,
+  now: Date.now(),
+});
+
+setInterval(() => (ui.now = Date.now()), 1000);
+window.addEventListener("popstate", () => (ui.path = location.pathname));
+
+export const t = (key: Key): string => messages[key][ui.japanese ? 1 : 0];
+
+export function go(path: string) {
+  history.pushState(null, "", path);
+  ui.path = location.pathname;
+}
+
+/** Links inside the dashboard stay inside. */
+export function follow(event: MouseEvent) {
+  const link = (event.target as Element).closest("a");
+  if (!link || link.origin !== location.origin || event.metaKey || event.ctrlKey || link.hasAttribute("download")) return;
+  if (link.pathname.startsWith("/api/")) return;
+  event.preventDefault();
+  go(link.pathname + link.search);
+}
+
+export function setLanguage(japanese: boolean) {
+  ui.japanese = japanese;
+  keep("language", japanese ? "ja" : "en");
+  document.documentElement.lang = japanese ? "ja" : "en";
+}
+
+export function setTheme(theme: string) {
+  ui.theme = theme;
+  keep("theme", theme);
+  applyTheme();
+}
+
+export function applyTheme() {
+  if (ui.theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = ui.theme;
+}
