@@ -1,8 +1,8 @@
 //! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
 //! asks nobody and any worker does the same.
 
+pub use crate::outcome::*;
 use crate::{
-    checkpoint::CheckpointMeta,
     corpus::{CorpusFile, DocumentCounts, DocumentFields},
     ids::{AttemptId, BranchId, CheckpointId, EvaluationId, ExperimentId, Fence, JobId, StorageKey},
     model::ModelSpec,
@@ -421,136 +421,9 @@ pub struct TemperaturePoint {
     pub loss: f64,
 }
 
-/// What came of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "named after the variants of JobSpec")]
-pub enum JobResult {
-    Shard(ShardResult),
-    Train(TrainResult),
-    Evaluate(EvaluateResult),
-    Merge(MergeResult),
-    Ensemble(EnsembleResult),
-}
-
-impl JobResult {
-    /// The kind of the job that it came of.
-    #[must_use]
-    pub fn kind(&self) -> JobKind {
-        match self {
-            Self::Shard(_) => JobKind::Shard,
-            Self::Train(_) => JobKind::Train,
-            Self::Evaluate(_) => JobKind::Evaluate,
-            Self::Merge(_) => JobKind::Merge,
-            Self::Ensemble(_) => JobKind::Ensemble,
-        }
-    }
-}
-
 /// A finished merge; its checkpoint was committed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MergeResult {
     /// Members averaged.
     pub members: u64,
-}
-
-/// Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TerminationReason {
-    /// The lease ran out without a heartbeat.
-    WorkerLost,
-    /// The worker was told to give the job back (pause, preemption, drain) and did.
-    Released,
-    /// A person cancelled it.
-    Cancelled,
-    /// The settings cannot work (unknown tensor, tokens beyond the vocabulary, budget beyond the epochs, …).
-    InvalidInput,
-    /// A file of the store is missing, short or altered.
-    CorruptData,
-    /// The device or the machine has too little memory.
-    OutOfMemory,
-    /// The store or the disk refused to write.
-    StorageFailure,
-    /// The loss or a gradient was not finite for too many steps in a row.
-    NonFiniteLoss,
-    /// Anything else the worker's code reported.
-    InternalError,
-}
-
-impl TerminationReason {
-    /// Whether the experiment's own budget of restarts pays for it (otherwise the infrastructure's does).
-    #[must_use]
-    pub fn is_users_fault(self) -> bool {
-        matches!(self, Self::InvalidInput | Self::OutOfMemory | Self::NonFiniteLoss)
-    }
-
-    /// Whether trying again can help.
-    #[must_use]
-    pub fn is_retryable(self) -> bool {
-        !matches!(self, Self::Cancelled | Self::InvalidInput)
-    }
-
-    /// One sentence of advice.
-    #[must_use]
-    pub fn advice(self) -> &'static str {
-        match self {
-            Self::WorkerLost => "The worker stopped answering; the job goes on elsewhere from its last checkpoint.",
-            Self::Released => "The job was given back on request and waits for a slot.",
-            Self::Cancelled => "Somebody cancelled it; fork the branch to go on from its last checkpoint.",
-            Self::InvalidInput => "Change the setting that the message names and submit again.",
-            Self::CorruptData => {
-                "Verify the checkpoint or shard that the message names; an earlier one is used if there is one."
-            }
-            Self::OutOfMemory => {
-                "Lower training.micro_batch_windows or data.sequence_length, or use a device with more memory."
-            }
-            Self::StorageFailure => "Make room in the store or mend the disk; the job is tried again.",
-            Self::NonFiniteLoss => {
-                "Lower training.learning_rate or training.clip_norm, or look at the data of the steps named."
-            }
-            Self::InternalError => {
-                "Look at the log of the attempt; if it happens on one worker only, drain that worker."
-            }
-        }
-    }
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Outcome {
-    /// With a result.
-    Completed(CompletedOutcome),
-    /// Without one.
-    Ended(EndedOutcome),
-}
-
-/// An attempt with a result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct CompletedOutcome {
-    /// The result.
-    pub result: JobResult,
-}
-
-/// An attempt without a result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct EndedOutcome {
-    /// Why.
-    pub reason: TerminationReason,
-    /// What exactly, in one or two sentences.
-    pub message: String,
-}
-
-/// A checkpoint that a worker wrote and asks to commit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct WrittenCheckpoint {
-    /// Chosen by the worker, so that a repeated request is the same request.
-    pub id: CheckpointId,
-    /// The folder; its manifest is complete.
-    pub folder: StorageKey,
-    /// SHA-256 of `manifest.json`.
-    pub manifest_sha256: String,
-    /// What the manifest says.
-    pub meta: CheckpointMeta,
 }

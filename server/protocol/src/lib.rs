@@ -8,16 +8,20 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod access;
 pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
+pub mod fleet;
 pub mod ids;
 pub mod job;
 pub mod model;
+pub mod outcome;
 pub mod plan;
 pub mod problem;
 pub mod report;
 pub mod spec;
+pub mod stream;
 pub mod tokens;
 pub mod view;
 pub mod worker;
