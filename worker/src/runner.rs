@@ -12,6 +12,7 @@ use crate::{
     scribe::Scribe,
     spool::{Header, Record, SpoolRoot},
     train::{JobContext as _, Place, ended, run_job},
+    tune,
 };
 use senmon_protocol::{
     ids::AttemptId,
@@ -118,7 +119,11 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
         // The thread is joined, not only waited for: its tensors are gone before the slot is free.
         async move {
             let _ = ended.await;
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            let _ = tokio::task::spawn_blocking(move || {
+                let _ = thread.join();
+                tune::release_memory();
+            })
+            .await;
         }
     };
     job.await;

@@ -63,6 +63,19 @@ pub fn restart_if_needed() {
 #[cfg(not(target_os = "linux"))]
 pub fn restart_if_needed() {}
 
+/// Gives the memory of a finished attempt back to the system: with the settings above malloc keeps it for a next
+/// step that will not come.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
+pub fn release_memory() {
+    // SAFETY: takes malloc's own locks and touches free blocks only.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Elsewhere the allocator decides.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn release_memory() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

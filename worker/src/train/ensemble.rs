@@ -133,7 +133,7 @@ fn mean(domains: &[DomainLoss]) -> f64 {
     domains.iter().map(|domain| domain.loss * domain.tokens as f64).sum::<f64>() / tokens.max(1) as f64
 }
 
-/// Log-probability of every token under the mixture: log Σ w_j p_j, by the largest term.
+/// Log-probability of every token under the mixture: `log Σ w_j p_j`, by the largest term.
 fn mix(members: &[Scores], stretches: &[Stretch], top_k: usize, temperature: f64) -> Vec<f64> {
     let mut mixed = vec![0.0; members[0].logprobs.len()];
     for stretch in stretches {

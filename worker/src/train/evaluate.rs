@@ -89,6 +89,9 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     Ok(EvaluateResult { folder: key, sha256, domains })
 }
 
+/// A window to score: place of the first prediction, inputs, targets.
+type Window = (usize, Vec<i64>, Vec<i64>);
+
 /// Scores documents.
 ///
 /// # Errors
@@ -108,8 +111,8 @@ pub fn score(
         offsets.push(total);
         total += document.tokens.len();
     }
-    // Windows as (place of the first prediction, inputs, targets), longest first, so that a batch wastes little.
-    let mut windows = Vec::new();
+    // Longest first, so that a batch wastes little.
+    let mut windows: Vec<Window> = Vec::new();
     for (document, offset) in documents.iter().zip(&offsets) {
         let sequence: Vec<i64> =
             std::iter::once(separator).chain(document.tokens.iter().copied()).map(i64::from).collect();
@@ -127,7 +130,7 @@ pub fn score(
             return Err(end);
         }
         let width = batch.iter().map(|(_, inputs, _)| inputs.len()).max().unwrap_or(0);
-        let padded = |pick: &dyn Fn(&(usize, Vec<i64>, Vec<i64>)) -> Vec<i64>| {
+        let padded = |pick: &dyn Fn(&Window) -> Vec<i64>| {
             let rows: Vec<i64> = batch
                 .iter()
                 .flat_map(|window| {

@@ -2,33 +2,24 @@
 //! Never opens a connection, never reads the wall clock into a decision.
 
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub mod checkpoint;
 pub mod context;
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub mod data;
-#[cfg(feature = "torch")]
 #[cfg(feature = "torch")]
 pub mod device;
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub mod ensemble;
-#[cfg(feature = "torch")]
 #[cfg(feature = "torch")]
 pub mod evaluate;
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub mod merge;
 #[cfg(feature = "torch")]
-#[cfg(feature = "torch")]
 pub mod model;
-#[cfg(feature = "torch")]
 #[cfg(feature = "torch")]
 pub mod optimizer;
 #[cfg(feature = "torch")]
 pub mod schedule;
-#[cfg(feature = "torch")]
 #[cfg(feature = "torch")]
 pub mod session;
 pub mod shard;
@@ -42,25 +33,19 @@ use senmon_protocol::job::{CompletedOutcome, EndedOutcome, JobResult, JobSpec, O
 /// Runs a job to its end.
 #[must_use]
 pub fn run_job(job: &JobSpec, place: &Place, context: &dyn JobContext) -> Outcome {
+    // OpenMP's number is this thread's own, so slots side by side do not disturb each other.
+    #[cfg(feature = "torch")]
+    tch::set_num_threads(place.threads.into());
     let result: Result<JobResult, EndedOutcome> = match job {
         JobSpec::Shard(job) => shard::run(job, place, context).map(JobResult::Shard),
         #[cfg(feature = "torch")]
-        #[cfg(feature = "torch")]
         JobSpec::Train(job) => session::run(job, place, context).map(JobResult::Train),
-        #[cfg(feature = "torch")]
         #[cfg(feature = "torch")]
         JobSpec::Evaluate(job) => evaluate::run(job, place, context).map(JobResult::Evaluate),
         #[cfg(feature = "torch")]
-        #[cfg(feature = "torch")]
         JobSpec::Merge(job) => merge::run(job, place, context).map(JobResult::Merge),
         #[cfg(feature = "torch")]
-        #[cfg(feature = "torch")]
         JobSpec::Ensemble(job) => ensemble::run(job, place, context).map(JobResult::Ensemble),
-        #[cfg(not(feature = "torch"))]
-        other => Err(ended(
-            senmon_protocol::job::TerminationReason::InvalidInput,
-            format!("this worker was built without torch and cannot {}", other.kind().word()),
-        )),
         #[cfg(not(feature = "torch"))]
         other => Err(ended(
             TerminationReason::InternalError,

@@ -116,7 +116,6 @@ impl Model {
     }
 
     /// Hidden states of tokens [b, t] after the last norm, [b, t, h].
-    #[must_use]
     pub fn hidden(&self, tokens_bt: &Tensor) -> Tensor {
         let weights: BTreeMap<&str, Tensor> =
             self.weights.iter().map(|(name, w)| (name.as_str(), w.to_kind(self.kind))).collect();
@@ -133,10 +132,10 @@ impl Model {
                 &linear(&normed, "self_attn.k_proj"),
                 &linear(&normed, "self_attn.v_proj"),
             );
-            x_bth = x_bth + linear(&attended, "self_attn.o_proj");
+            x_bth = &x_bth + linear(&attended, "self_attn.o_proj");
             let normed = norm(&x_bth, &name("post_attention_layernorm"));
             let gated = linear(&normed, "mlp.gate_proj").silu() * linear(&normed, "mlp.up_proj");
-            x_bth = x_bth + linear(&gated, "mlp.down_proj");
+            x_bth = &x_bth + linear(&gated, "mlp.down_proj");
         }
         norm(&x_bth, "model.norm.weight")
     }
@@ -191,13 +190,11 @@ impl Model {
     }
 
     /// Logits of tokens [b, t], fp32 [b, t, v]. For tests and small inputs: training never holds them all.
-    #[must_use]
     pub fn logits(&self, tokens_bt: &Tensor) -> Tensor {
         self.hidden(tokens_bt).linear(&self.output(), None::<Tensor>).to_kind(Kind::Float)
     }
 
     /// Sum of the negative log-likelihoods of `targets_bt`, fp32, nats. Logits are made in pieces.
-    #[must_use]
     pub fn loss_sum(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
         let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
         let (targets, output) = (targets_bt.reshape([-1]), self.output());
@@ -212,7 +209,6 @@ impl Model {
     }
 
     /// Log-probabilities of `targets_bt`, fp32 [b, t].
-    #[must_use]
     pub fn log_probabilities(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
         let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
         let (targets, output) = (targets_bt.reshape([-1]), self.output());

@@ -262,11 +262,11 @@ impl<'a> Session<'a> {
                     None
                 };
                 interval.waited += waiting.elapsed();
-                if self.step % self.job.training.log_every_steps == 0 || self.step == steps {
+                if self.step.is_multiple_of(self.job.training.log_every_steps) || self.step == steps {
                     self.report(loss, norm, rate, &mut interval);
                 }
                 let asked = asked_to_end(self.context.command());
-                let due = self.job.training.checkpoint_every_steps.is_some_and(|every| self.step % every == 0);
+                let due = self.job.training.checkpoint_every_steps.is_some_and(|every| self.step.is_multiple_of(every));
                 let keeps = !matches!(
                     asked,
                     Some(EndedOutcome { reason: TerminationReason::Cancelled | TerminationReason::WorkerLost, .. })
