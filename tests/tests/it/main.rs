@@ -5,4 +5,5 @@ mod faults;
 mod house;
 mod life;
 mod refusals;
+mod steering;
 mod worker_protocol;

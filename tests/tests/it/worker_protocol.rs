@@ -84,16 +84,16 @@ fn enrolment(name: &str) -> Value {
     })
 }
 
-async fn enrol(api: &Api, name: &str) -> Result<Enrolled> {
+pub(crate) async fn enrol(api: &Api, name: &str) -> Result<Enrolled> {
     api.post("/api/v1/workers", &enrolment(name)).await
 }
 
-async fn poll(api: &Api, worker: &Enrolled) -> Result<Polled> {
+pub(crate) async fn poll(api: &Api, worker: &Enrolled) -> Result<Polled> {
     let body = json!({ "session": worker.session, "slots_free": [0], "wait_ms": 200 });
     api.post(&format!("/api/v1/workers/{}/poll", worker.worker_id), &body).await
 }
 
-async fn beat(api: &Api, worker: &Enrolled, grants: &[&Grant]) -> Result<Value> {
+pub(crate) async fn beat(api: &Api, worker: &Enrolled, grants: &[&Grant]) -> Result<Value> {
     let attempts: Vec<_> = grants
         .iter()
         .map(|grant| {
@@ -105,7 +105,7 @@ async fn beat(api: &Api, worker: &Enrolled, grants: &[&Grant]) -> Result<Value> 
     api.post(&format!("/api/v1/workers/{}/heartbeat", worker.worker_id), &body).await
 }
 
-async fn grant(world: &World, api: &Api, worker: &Enrolled) -> Result<Grant> {
+pub(crate) async fn grant(world: &World, api: &Api, worker: &Enrolled) -> Result<Grant> {
     world
         .until(LIMIT, "a job is granted", async || {
             beat(api, worker, &[]).await?;
