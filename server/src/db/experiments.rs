@@ -8,7 +8,7 @@ use senmon_protocol::{
     job::{JobResult, ShardIndex, ShardResult},
     report::Report,
     spec::ExperimentSpec,
-    view::{ExperimentState, Stage, StageProgress},
+    view::{ExperimentState, Stage, StageProgress, StageState},
 };
 use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
@@ -274,5 +274,9 @@ pub async fn stages(pool: &PgPool, id: ExperimentId) -> Result<Vec<StageProgress
         })
         .collect::<Result<Vec<_>>>()?;
     stages.sort_by_key(|stage: &StageProgress| stage.stage);
+    // While an earlier stage goes on, a later one waits for it: its rate so far says nothing of its end.
+    if let Some(first) = stages.iter().position(|stage| stage.state == StageState::Running) {
+        stages[first + 1..].iter_mut().for_each(|stage| stage.seconds_left = None);
+    }
     Ok(stages)
 }
