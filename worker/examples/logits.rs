@@ -12,8 +12,11 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, tokens, out] = arguments.as_slice() else { bail!("usage: logits FOLDER TOKEN,TOKEN,... OUT.safetensors") };
-    let tokens: Vec<i64> = tokens.split(',').map(|token| token.trim().parse().context("a token id")).collect::<Result<_>>()?;
+    let [folder, tokens, out] = arguments.as_slice() else {
+        bail!("usage: logits FOLDER TOKEN,TOKEN,... OUT.safetensors")
+    };
+    let tokens: Vec<i64> =
+        tokens.split(',').map(|token| token.trim().parse().context("a token id")).collect::<Result<_>>()?;
     let (spec, weights) = load_model(Path::new(folder))?;
     let length = i64::try_from(tokens.len())?;
     let model = Model::new(spec, from_host(&weights), Device::Cpu, Kind::Float, length, false);
