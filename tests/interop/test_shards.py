@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 @pytest.fixture(scope="module")
 def shards(world, experiment):
     """The experiment's shards: (folder, shard.json, dataset)."""
-    index = json.loads((world.storage / "shards" / experiment["summary"]["id"] / "index.json").read_text())
+    index = json.loads((world.storage / "shards" / experiment["id"] / "index.json").read_text())
     assert index["shards"], "no shard was written"
     folders = [(world.storage / shard["folder"], shard) for shard in index["shards"]]
     return index, [(folder, shard, megatron.read(folder / "shard")) for folder, shard in folders]

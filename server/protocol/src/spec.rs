@@ -486,7 +486,7 @@ impl Default for EvaluationSpec {
         Self {
             documents_per_domain: 100,
             route_every_tokens: 32,
-            top_k: vec![1, 2, 4, u32::MAX],
+            top_k: vec![1, 2, 4, 4096],
             temperatures: vec![0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],
         }
     }

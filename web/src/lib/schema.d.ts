@@ -13,7 +13,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["checkpoints"];
+        post: operations["post_attempts_id_checkpoints"];
         delete?: never;
         options?: never;
         head?: never;
@@ -29,7 +29,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["complete"];
+        post: operations["post_attempts_id_complete"];
         delete?: never;
         options?: never;
         head?: never;
@@ -45,7 +45,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["logs"];
+        post: operations["post_attempts_id_logs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -61,7 +61,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["metrics"];
+        post: operations["post_attempts_id_metrics"];
         delete?: never;
         options?: never;
         head?: never;
@@ -77,7 +77,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["started"];
+        post: operations["post_attempts_id_started"];
         delete?: never;
         options?: never;
         head?: never;
@@ -91,7 +91,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["show"];
+        get: operations["get_branches_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -107,7 +107,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["attempts"];
+        get: operations["get_branches_id_attempts"];
         put?: never;
         post?: never;
         delete?: never;
@@ -125,7 +125,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["cancel"];
+        post: operations["post_branches_id_cancel"];
         delete?: never;
         options?: never;
         head?: never;
@@ -139,7 +139,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["of_branch"];
+        get: operations["get_branches_id_checkpoints"];
         put?: never;
         post?: never;
         delete?: never;
@@ -157,7 +157,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["go_on"];
+        post: operations["post_branches_id_continue"];
         delete?: never;
         options?: never;
         head?: never;
@@ -173,7 +173,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["fork"];
+        post: operations["post_branches_id_fork"];
         delete?: never;
         options?: never;
         head?: never;
@@ -187,7 +187,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["logs"];
+        get: operations["get_branches_id_logs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -203,7 +203,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["metrics"];
+        get: operations["get_branches_id_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -221,7 +221,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["pause"];
+        post: operations["post_branches_id_pause"];
         delete?: never;
         options?: never;
         head?: never;
@@ -237,7 +237,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["resume"];
+        post: operations["post_branches_id_resume"];
         delete?: never;
         options?: never;
         head?: never;
@@ -251,7 +251,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list"];
+        get: operations["get_checkpoints"];
         put?: never;
         post?: never;
         delete?: never;
@@ -267,7 +267,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["show"];
+        get: operations["get_checkpoints_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -283,7 +283,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["clustering"];
+        get: operations["get_clusterings_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -299,9 +299,9 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list"];
+        get: operations["get_corpora"];
         put?: never;
-        post: operations["register"];
+        post: operations["post_corpora"];
         delete?: never;
         options?: never;
         head?: never;
@@ -315,7 +315,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["show"];
+        get: operations["get_corpora_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -331,7 +331,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list"];
+        get: operations["get_events"];
         put?: never;
         post?: never;
         delete?: never;
@@ -347,9 +347,9 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list"];
+        get: operations["get_experiments"];
         put?: never;
-        post: operations["submit"];
+        post: operations["post_experiments"];
         delete?: never;
         options?: never;
         head?: never;
@@ -363,7 +363,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["show"];
+        get: operations["get_experiments_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -381,7 +381,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["cancel"];
+        post: operations["post_experiments_id_cancel"];
         delete?: never;
         options?: never;
         head?: never;
@@ -395,7 +395,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["domains"];
+        get: operations["get_experiments_id_domains"];
         put?: never;
         post?: never;
         delete?: never;
@@ -411,7 +411,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["evaluations"];
+        get: operations["get_experiments_id_evaluations"];
         put?: never;
         post?: never;
         delete?: never;
@@ -427,7 +427,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["all_metrics"];
+        get: operations["get_experiments_id_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -445,7 +445,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["pause"];
+        post: operations["post_experiments_id_pause"];
         delete?: never;
         options?: never;
         head?: never;
@@ -459,7 +459,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["report"];
+        get: operations["get_experiments_id_report"];
         put?: never;
         post?: never;
         delete?: never;
@@ -477,7 +477,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["resume"];
+        post: operations["post_experiments_id_resume"];
         delete?: never;
         options?: never;
         head?: never;
@@ -491,7 +491,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["spec"];
+        get: operations["get_experiments_id_spec"];
         put?: never;
         post?: never;
         delete?: never;
@@ -507,7 +507,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["fleet"];
+        get: operations["get_fleet"];
         put?: never;
         post?: never;
         delete?: never;
@@ -523,7 +523,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["jobs"];
+        get: operations["get_jobs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -541,7 +541,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["show"];
+        post: operations["post_plan"];
         delete?: never;
         options?: never;
         head?: never;
@@ -555,10 +555,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["who"];
+        get: operations["get_session"];
         put?: never;
-        post: operations["sign_in"];
-        delete: operations["sign_out"];
+        post: operations["post_session"];
+        delete: operations["delete_session"];
         options?: never;
         head?: never;
         patch?: never;
@@ -571,7 +571,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["stream"];
+        get: operations["get_stream"];
         put?: never;
         post?: never;
         delete?: never;
@@ -587,9 +587,9 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["tokens"];
+        get: operations["get_tokens"];
         put?: never;
-        post: operations["create_token"];
+        post: operations["post_tokens"];
         delete?: never;
         options?: never;
         head?: never;
@@ -606,7 +606,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
-        delete: operations["delete_token"];
+        delete: operations["delete_tokens_id"];
         options?: never;
         head?: never;
         patch?: never;
@@ -619,9 +619,9 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["list"];
+        get: operations["get_workers"];
         put?: never;
-        post: operations["enrol"];
+        post: operations["post_workers"];
         delete?: never;
         options?: never;
         head?: never;
@@ -635,7 +635,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get: operations["show"];
+        get: operations["get_workers_id"];
         put?: never;
         post?: never;
         delete?: never;
@@ -653,7 +653,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["disable"];
+        post: operations["post_workers_id_disable"];
         delete?: never;
         options?: never;
         head?: never;
@@ -669,7 +669,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["drain"];
+        post: operations["post_workers_id_drain"];
         delete?: never;
         options?: never;
         head?: never;
@@ -685,7 +685,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["enable"];
+        post: operations["post_workers_id_enable"];
         delete?: never;
         options?: never;
         head?: never;
@@ -701,7 +701,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["heartbeat"];
+        post: operations["post_workers_id_heartbeat"];
         delete?: never;
         options?: never;
         head?: never;
@@ -717,7 +717,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        post: operations["poll"];
+        post: operations["post_workers_id_poll"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1677,7 +1677,7 @@ export interface components {
              *       1,
              *       2,
              *       4,
-             *       4294967295
+             *       4096
              *     ]
              */
             top_k: number[];
@@ -3376,7 +3376,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    checkpoints: {
+    post_attempts_id_checkpoints: {
         parameters: {
             query?: never;
             header?: never;
@@ -3415,7 +3415,7 @@ export interface operations {
             };
         };
     };
-    complete: {
+    post_attempts_id_complete: {
         parameters: {
             query?: never;
             header?: never;
@@ -3447,7 +3447,7 @@ export interface operations {
             };
         };
     };
-    logs: {
+    post_attempts_id_logs: {
         parameters: {
             query?: never;
             header?: never;
@@ -3479,7 +3479,7 @@ export interface operations {
             };
         };
     };
-    metrics: {
+    post_attempts_id_metrics: {
         parameters: {
             query?: never;
             header?: never;
@@ -3518,7 +3518,7 @@ export interface operations {
             };
         };
     };
-    started: {
+    post_attempts_id_started: {
         parameters: {
             query?: never;
             header?: never;
@@ -3550,7 +3550,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    get_branches_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -3580,7 +3580,7 @@ export interface operations {
             };
         };
     };
-    attempts: {
+    get_branches_id_attempts: {
         parameters: {
             query?: never;
             header?: never;
@@ -3603,7 +3603,7 @@ export interface operations {
             };
         };
     };
-    cancel: {
+    post_branches_id_cancel: {
         parameters: {
             query?: never;
             header?: never;
@@ -3633,7 +3633,7 @@ export interface operations {
             };
         };
     };
-    of_branch: {
+    get_branches_id_checkpoints: {
         parameters: {
             query?: never;
             header?: never;
@@ -3656,7 +3656,7 @@ export interface operations {
             };
         };
     };
-    go_on: {
+    post_branches_id_continue: {
         parameters: {
             query?: never;
             header?: never;
@@ -3686,7 +3686,7 @@ export interface operations {
             };
         };
     };
-    fork: {
+    post_branches_id_fork: {
         parameters: {
             query?: never;
             header?: never;
@@ -3727,7 +3727,7 @@ export interface operations {
             };
         };
     };
-    logs: {
+    get_branches_id_logs: {
         parameters: {
             query?: {
                 /** @description `next_after` of the answer before. */
@@ -3753,7 +3753,7 @@ export interface operations {
             };
         };
     };
-    metrics: {
+    get_branches_id_metrics: {
         parameters: {
             query?: {
                 /** @description Metric names, separated by commas; all when absent. */
@@ -3785,7 +3785,7 @@ export interface operations {
             };
         };
     };
-    pause: {
+    post_branches_id_pause: {
         parameters: {
             query?: never;
             header?: never;
@@ -3815,7 +3815,7 @@ export interface operations {
             };
         };
     };
-    resume: {
+    post_branches_id_resume: {
         parameters: {
             query?: never;
             header?: never;
@@ -3845,7 +3845,7 @@ export interface operations {
             };
         };
     };
-    list: {
+    get_checkpoints: {
         parameters: {
             query?: {
                 /** @description Of one experiment. */
@@ -3874,7 +3874,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    get_checkpoints_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -3904,7 +3904,7 @@ export interface operations {
             };
         };
     };
-    clustering: {
+    get_clusterings_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -3934,7 +3934,7 @@ export interface operations {
             };
         };
     };
-    list: {
+    get_corpora: {
         parameters: {
             query?: never;
             header?: never;
@@ -3954,7 +3954,7 @@ export interface operations {
             };
         };
     };
-    register: {
+    post_corpora: {
         parameters: {
             query?: never;
             header?: never;
@@ -3992,7 +3992,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    get_corpora_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -4022,7 +4022,7 @@ export interface operations {
             };
         };
     };
-    list: {
+    get_events: {
         parameters: {
             query?: {
                 /** @description Of one experiment. */
@@ -4051,7 +4051,7 @@ export interface operations {
             };
         };
     };
-    list: {
+    get_experiments: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the page before. */
@@ -4076,7 +4076,7 @@ export interface operations {
             };
         };
     };
-    submit: {
+    post_experiments: {
         parameters: {
             query?: never;
             header?: {
@@ -4111,7 +4111,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    get_experiments_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -4141,7 +4141,7 @@ export interface operations {
             };
         };
     };
-    cancel: {
+    post_experiments_id_cancel: {
         parameters: {
             query?: never;
             header?: never;
@@ -4171,7 +4171,7 @@ export interface operations {
             };
         };
     };
-    domains: {
+    get_experiments_id_domains: {
         parameters: {
             query?: never;
             header?: never;
@@ -4201,7 +4201,7 @@ export interface operations {
             };
         };
     };
-    evaluations: {
+    get_experiments_id_evaluations: {
         parameters: {
             query?: never;
             header?: never;
@@ -4224,7 +4224,7 @@ export interface operations {
             };
         };
     };
-    all_metrics: {
+    get_experiments_id_metrics: {
         parameters: {
             query?: {
                 /** @description Metric names, separated by commas; all when absent. */
@@ -4256,7 +4256,7 @@ export interface operations {
             };
         };
     };
-    pause: {
+    post_experiments_id_pause: {
         parameters: {
             query?: never;
             header?: never;
@@ -4286,7 +4286,7 @@ export interface operations {
             };
         };
     };
-    report: {
+    get_experiments_id_report: {
         parameters: {
             query?: never;
             header?: never;
@@ -4316,7 +4316,7 @@ export interface operations {
             };
         };
     };
-    resume: {
+    post_experiments_id_resume: {
         parameters: {
             query?: never;
             header?: never;
@@ -4346,7 +4346,7 @@ export interface operations {
             };
         };
     };
-    spec: {
+    get_experiments_id_spec: {
         parameters: {
             query?: never;
             header?: never;
@@ -4369,7 +4369,7 @@ export interface operations {
             };
         };
     };
-    fleet: {
+    get_fleet: {
         parameters: {
             query?: never;
             header?: never;
@@ -4389,7 +4389,7 @@ export interface operations {
             };
         };
     };
-    jobs: {
+    get_jobs: {
         parameters: {
             query?: never;
             header?: never;
@@ -4409,7 +4409,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    post_plan: {
         parameters: {
             query?: never;
             header?: never;
@@ -4433,7 +4433,7 @@ export interface operations {
             };
         };
     };
-    who: {
+    get_session: {
         parameters: {
             query?: never;
             header?: never;
@@ -4460,7 +4460,7 @@ export interface operations {
             };
         };
     };
-    sign_in: {
+    post_session: {
         parameters: {
             query?: never;
             header?: never;
@@ -4489,7 +4489,7 @@ export interface operations {
             };
         };
     };
-    sign_out: {
+    delete_session: {
         parameters: {
             query?: never;
             header?: never;
@@ -4507,7 +4507,7 @@ export interface operations {
             };
         };
     };
-    stream: {
+    get_stream: {
         parameters: {
             query?: {
                 /** @description Only messages of one experiment (and of the fleet). */
@@ -4530,7 +4530,7 @@ export interface operations {
             };
         };
     };
-    tokens: {
+    get_tokens: {
         parameters: {
             query?: never;
             header?: never;
@@ -4550,7 +4550,7 @@ export interface operations {
             };
         };
     };
-    create_token: {
+    post_tokens: {
         parameters: {
             query?: never;
             header?: never;
@@ -4574,7 +4574,7 @@ export interface operations {
             };
         };
     };
-    delete_token: {
+    delete_tokens_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -4602,7 +4602,7 @@ export interface operations {
             };
         };
     };
-    list: {
+    get_workers: {
         parameters: {
             query?: never;
             header?: never;
@@ -4622,7 +4622,7 @@ export interface operations {
             };
         };
     };
-    enrol: {
+    post_workers: {
         parameters: {
             query?: never;
             header?: never;
@@ -4653,7 +4653,7 @@ export interface operations {
             };
         };
     };
-    show: {
+    get_workers_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -4683,7 +4683,7 @@ export interface operations {
             };
         };
     };
-    disable: {
+    post_workers_id_disable: {
         parameters: {
             query?: never;
             header?: never;
@@ -4706,7 +4706,7 @@ export interface operations {
             };
         };
     };
-    drain: {
+    post_workers_id_drain: {
         parameters: {
             query?: never;
             header?: never;
@@ -4729,7 +4729,7 @@ export interface operations {
             };
         };
     };
-    enable: {
+    post_workers_id_enable: {
         parameters: {
             query?: never;
             header?: never;
@@ -4752,7 +4752,7 @@ export interface operations {
             };
         };
     };
-    heartbeat: {
+    post_workers_id_heartbeat: {
         parameters: {
             query?: never;
             header?: never;
@@ -4786,7 +4786,7 @@ export interface operations {
             };
         };
     };
-    poll: {
+    post_workers_id_poll: {
         parameters: {
             query?: never;
             header?: never;
