@@ -25,7 +25,7 @@ const POWER_ITERATIONS: usize = 2;
 pub struct TfidfSvd {
     /// Terms by number.
     pub vocabulary: Vec<String>,
-    /// Inverse document frequency, [v].
+    /// Inverse document frequency, `[v]`.
     pub idf: Array1<f32>,
     /// Right singular vectors, [v, d].
     pub components: Array2<f32>,
@@ -76,7 +76,7 @@ impl TfidfSvd {
         self.components.ncols()
     }
 
-    /// The unit vector of a text, [d]; all zeros when it has no known term.
+    /// The unit vector of a text, `[d]`; all zeros when it has no known term.
     #[must_use]
     pub fn vectorise(&self, text: &str) -> Array1<f32> {
         self.project(&self.sparse(text))

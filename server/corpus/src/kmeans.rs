@@ -26,7 +26,7 @@ const TOLERANCE: f32 = 1e-5;
 pub struct Centres {
     /// [k, d].
     pub centres: Array2<f32>,
-    /// Domain of each row of the sample by balanced assignment, [n].
+    /// Domain of each row of the sample by balanced assignment, `[n]`.
     pub balanced: Vec<u32>,
     /// Balanced passes made.
     pub iterations: u32,

@@ -72,13 +72,13 @@ impl Router {
         self.assign_vector(&self.features.vectorise(text))
     }
 
-    /// See [`Router::assign`]; of a unit vector, [d].
+    /// See [`Router::assign`]; of a unit vector, `[d]`.
     #[must_use]
     pub fn assign_vector(&self, vector: &Array1<f32>) -> u32 {
         if vector.iter().all(|x| *x == 0.0) { self.fallback } else { nearest(vector.view(), &self.centres) }
     }
 
-    /// Euclidean distances from all centres, [k]. None for a text without a known term: nothing is known of it.
+    /// Euclidean distances from all centres, `[k]`. None for a text without a known term: nothing is known of it.
     #[must_use]
     pub fn distances(&self, text: &str) -> Option<Vec<f32>> {
         let vector = self.features.vectorise(text);
