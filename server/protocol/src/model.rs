@@ -1,6 +1,7 @@
 //! The model: a Llama-family transformer, described by the keys of Hugging Face's `config.json`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 /// Shape of a Llama-family model. Key names are those of `transformers`' `LlamaConfig`.
@@ -48,6 +49,71 @@ fn default_rope_theta() -> f64 {
 }
 fn default_initializer_range() -> f64 {
     0.02
+}
+
+/// Keys of `config.json` that shape a Llama.
+const CONFIG_KEYS: [&str; 12] = [
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "tie_word_embeddings",
+    "initializer_range",
+];
+
+impl ModelSpec {
+    /// Reads Hugging Face's `config.json`.
+    ///
+    /// # Errors
+    /// The key that is missing or not supported, what was found and what is accepted.
+    pub fn from_config_json(text: &str) -> Result<Self, String> {
+        let mut config: Map<String, Value> =
+            serde_json::from_str(text).map_err(|error| format!("config.json: {error}"))?;
+        let refuse = |key: &str, found: &Value, expected: &str| {
+            format!("config.json: {key}: found {found}, expected {expected}")
+        };
+        let kind = config.get("model_type").cloned().unwrap_or_default();
+        if kind != "llama" {
+            return Err(refuse("model_type", &kind, "\"llama\""));
+        }
+        // `transformers` 5 moved the base of the rotary embedding into a table.
+        if let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() {
+            let kind = rope.get("rope_type").cloned().unwrap_or_else(|| json!("default"));
+            if kind != "default" {
+                return Err(refuse("rope_parameters.rope_type", &kind, "\"default\""));
+            }
+            if let Some(theta) = rope.get("rope_theta") {
+                config.insert("rope_theta".into(), theta.clone());
+            }
+        }
+        let only = [
+            ("rope_scaling", Value::Null),
+            ("attention_bias", json!(false)),
+            ("mlp_bias", json!(false)),
+            ("hidden_act", json!("silu")),
+            ("sliding_window", Value::Null),
+        ];
+        for (key, expected) in only {
+            if let Some(found) = config.get(key).filter(|found| !found.is_null() && **found != expected) {
+                return Err(refuse(key, found, &format!("{expected}")));
+            }
+        }
+        config.retain(|key, value| CONFIG_KEYS.contains(&key.as_str()) && !value.is_null());
+        let spec: Self = serde_json::from_value(config.into()).map_err(|error| format!("config.json: {error}"))?;
+        if spec.vocab_size.is_none() {
+            return Err("config.json: vocab_size is missing".to_owned());
+        }
+        match spec.problems().first() {
+            Some((key, message)) => Err(format!("config.json: {key}: {message}")),
+            None => Ok(spec),
+        }
+    }
 }
 
 impl ModelSpec {

@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use axum::{Json, extract::State};
-use senmon_corpus::{snapshot::expand_paths, tokenizer::Tokenizer};
+use senmon_corpus::tokenizer::Tokenizer;
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
     model::ModelSpec,
@@ -85,40 +85,10 @@ fn inside(path: &str, roots: &[PathBuf]) -> Result<PathBuf, String> {
     if allowed { Ok(real) } else { Err(format!("found {path:?}, expected a path inside the server's corpus_roots")) }
 }
 
-/// Shape of a Hugging Face folder, by the keys of its `config.json` that a Llama has.
+/// Shape of a Hugging Face folder.
 fn seed_model(path: &str, roots: &[PathBuf]) -> Result<ModelSpec, String> {
     let folder = inside(path, roots)?;
     let text =
         std::fs::read_to_string(folder.join("config.json")).map_err(|error| format!("{path}/config.json: {error}"))?;
-    let mut config: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&text).map_err(|error| format!("{path}/config.json: {error}"))?;
-    let kind = config.get("model_type").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
-    if kind != "llama" {
-        return Err(format!("{path}/config.json: model_type: found {kind:?}, expected \"llama\""));
-    }
-    const KEYS: [&str; 12] = [
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "max_position_embeddings",
-        "rms_norm_eps",
-        "rope_theta",
-        "tie_word_embeddings",
-        "initializer_range",
-    ];
-    config.retain(|key, value| KEYS.contains(&key.as_str()) && !value.is_null());
-    serde_json::from_value(config.into()).map_err(|error| format!("{path}/config.json: {error}"))
-}
-
-/// Whether every path of a corpus still lies inside the roots.
-///
-/// # Errors
-/// The faults of [`expand_paths`].
-pub fn still_inside(paths: &[String], roots: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
-    expand_paths(paths, roots)
-        .map_err(|faults| faults.into_iter().map(|fault| fault.message).collect::<Vec<_>>().join("; "))
+    ModelSpec::from_config_json(&text).map_err(|error| format!("{path}/{error}"))
 }

@@ -18,7 +18,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
-    job::JobSpec,
     view::{FleetView, JobState, JobView, SlotView, WorkerMode, WorkerState, WorkerView},
     worker::{AttemptCommand, EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
@@ -221,12 +220,7 @@ async fn poll(
         let granted = app.wake.granted.notified();
         tokio::pin!(granted);
         granted.as_mut().enable();
-        let mut grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
-        for grant in &mut grants {
-            if let JobSpec::Train(train) = &mut grant.job {
-                train.resume = db::checkpoints::latest(&app.db, train.branch_id).await?;
-            }
-        }
+        let grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
         if !grants.is_empty() {
             return Ok(Json(Polled { grants }));
         }

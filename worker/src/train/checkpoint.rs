@@ -13,7 +13,7 @@ use senmon_protocol::{
     model::ModelSpec,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -218,7 +218,7 @@ pub fn verify(folder: &Path, manifest_sha256: &str) -> Result<Manifest> {
 pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
     let text = fs::read_to_string(folder.join("config.json"))
         .with_context(|| format!("config.json of {}", folder.display()))?;
-    let spec = parse_config(&text)?;
+    let spec = ModelSpec::from_config_json(&text).map_err(anyhow::Error::msg)?;
     ensure!(
         folder.join(MODEL_FILE).exists(),
         "{MODEL_FILE} is missing in {} (sharded models are not read yet)",
@@ -244,59 +244,6 @@ pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
     }
     found.retain(|name, _| known.contains_key(name));
     Ok((spec, found))
-}
-
-fn parse_config(text: &str) -> Result<ModelSpec> {
-    let mut config: Map<String, Value> = serde_json::from_str(text).context("config.json")?;
-    let refuse = |key: &str, found: &Value, expected: &str| {
-        anyhow::anyhow!("config.json: {key}: found {found}, expected {expected}")
-    };
-    let kind = config.get("model_type").cloned().unwrap_or_default();
-    if kind != "llama" {
-        return Err(refuse("model_type", &kind, "\"llama\""));
-    }
-    // `transformers` 5 moved the base of the rotary embedding into a table.
-    if let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() {
-        let kind = rope.get("rope_type").cloned().unwrap_or_else(|| json!("default"));
-        if kind != "default" {
-            return Err(refuse("rope_parameters.rope_type", &kind, "\"default\""));
-        }
-        if let Some(theta) = rope.get("rope_theta") {
-            config.insert("rope_theta".into(), theta.clone());
-        }
-    }
-    for (key, expected) in [
-        ("rope_scaling", Value::Null),
-        ("attention_bias", json!(false)),
-        ("mlp_bias", json!(false)),
-        ("hidden_act", json!("silu")),
-        ("sliding_window", Value::Null),
-    ] {
-        if let Some(found) = config.get(key).filter(|found| !found.is_null() && **found != expected) {
-            return Err(refuse(key, found, &format!("{expected}")));
-        }
-    }
-    const KEYS: [&str; 12] = [
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "max_position_embeddings",
-        "rms_norm_eps",
-        "rope_theta",
-        "tie_word_embeddings",
-        "initializer_range",
-    ];
-    config.retain(|key, value| KEYS.contains(&key.as_str()) && !value.is_null());
-    let spec: ModelSpec = serde_json::from_value(config.into()).context("config.json")?;
-    ensure!(spec.vocab_size.is_some(), "config.json: vocab_size is missing");
-    if let Some((key, message)) = spec.problems().first() {
-        bail!("config.json: {key}: {message}");
-    }
-    Ok(spec)
 }
 
 fn read_tensors(folder: &Path, name: &str) -> Result<HostTensors> {
