@@ -3,10 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use safetensors::{Dtype, tensor::TensorView};
-use senmon_worker::train::{
-    checkpoint::{from_host, load_model},
-    model::Model,
-};
+use senmon_worker::train::{checkpoint::from_host, hub::load_model, model::Model};
 use std::path::Path;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -19,7 +16,7 @@ fn main() -> Result<()> {
         tokens.split(',').map(|token| token.trim().parse().context("a token id")).collect::<Result<_>>()?;
     let (spec, weights) = load_model(Path::new(folder))?;
     let length = i64::try_from(tokens.len())?;
-    let model = Model::new(spec, from_host(&weights), Device::Cpu, Kind::Float, length, false);
+    let model = Model::new(spec, &from_host(&weights), Device::Cpu, Kind::Float, length, false);
     let logits = no_grad(|| model.logits(&Tensor::from_slice(&tokens).view([1, length]))).squeeze_dim(0).contiguous();
     let shape: Vec<usize> = logits.size().iter().map(|&n| usize::try_from(n)).collect::<Result<_, _>>()?;
     let bytes: Vec<u8> = Vec::<f32>::try_from(&logits.view(-1))?.iter().flat_map(|value| value.to_le_bytes()).collect();

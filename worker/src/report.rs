@@ -11,7 +11,7 @@ use crate::{
 use senmon_protocol::{
     ids::Fence,
     job::WrittenCheckpoint,
-    worker::{AttemptStarted, Command, CommitCheckpoint, LogLine},
+    worker::{AttemptStarted, Command, CommitCheckpoint, LineEvent, LogLine},
 };
 use std::sync::{Arc, mpsc};
 use tokio::sync::watch;
@@ -57,7 +57,12 @@ impl JobContext for Report {
     }
 
     fn log(&self, level: &str, text: &str) {
-        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned() }));
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned(), event: None }));
+    }
+
+    fn event(&self, kind: &str, step: u64, level: &str, text: &str) {
+        let event = Some(LineEvent { kind: kind.to_owned(), step });
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned(), event }));
     }
 
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64) {

@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn log_lines_are_numbered_through() {
-        let line = |text: &str| Item::Line(LogLine { at_ms: 0, level: "info".into(), text: text.into() });
+        let line = |text: &str| Item::Line(LogLine { at_ms: 0, level: "info".into(), text: text.into(), event: None });
         let records = write((0..70).map(|n| line(&n.to_string())).collect());
         let firsts: Vec<_> = records
             .iter()

@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn log(line_first: u64) -> Record {
-        let line = LogLine { at_ms: 1, level: "info".into(), text: "改行\nと \"引用\"".into() };
+        let line = LogLine { at_ms: 1, level: "info".into(), text: "改行\nと \"引用\"".into(), event: None };
         Record::Logs(LogBatch { fence: Fence(3), line_first, lines: vec![line] })
     }
 

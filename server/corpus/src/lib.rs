@@ -9,6 +9,7 @@
 pub mod discover;
 pub mod features;
 pub mod kmeans;
+pub mod manifest;
 pub mod megatron;
 pub mod quality;
 pub mod read;
@@ -16,7 +17,6 @@ pub mod router;
 pub mod scan;
 pub mod shard;
 pub mod shard_set;
-
 pub mod similarity;
 pub mod snapshot;
 pub mod terms;

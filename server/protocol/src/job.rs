@@ -35,7 +35,7 @@ pub enum JobSpec {
     /// Tokenise one input file, grouped by domain.
     Shard(ShardJob),
     /// Train one branch.
-    Train(TrainJob),
+    Train(Box<TrainJob>),
     /// Score one checkpoint on every domain's held-out documents.
     Evaluate(EvaluateJob),
     /// Average the weights of several checkpoints.
@@ -215,12 +215,19 @@ pub struct TrainJob {
     pub mixture: Mixture,
     /// How often one domain may be read.
     pub epochs_max: f64,
+    /// Whether a token sees the documents before its own in a window.
+    #[serde(default = "yes")]
+    pub attend_across_documents: bool,
     /// Optimiser steps from the parent to the end.
     pub steps: u64,
     /// Everything else.
     pub training: TrainingSpec,
     /// Folder for checkpoints; the worker appends `/<step, 8 digits>-f<fence>`.
     pub output: StorageKey,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Weights at step 0.

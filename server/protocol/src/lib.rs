@@ -23,6 +23,7 @@ pub mod report;
 pub mod spec;
 pub mod stream;
 pub mod tokens;
+pub mod training;
 pub mod view;
 pub mod worker;
 

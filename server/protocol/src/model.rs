@@ -1,4 +1,4 @@
-//! The model: a Llama-family transformer, described by the keys of Hugging Face's `config.json`.
+//! The model: a transformer of the Llama family, described by the keys of Hugging Face's `config.json`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,6 +8,9 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
+    /// Family, by the name that `transformers` gives it.
+    #[serde(default)]
+    pub model_type: ModelType,
     /// Rows of the embedding; taken from the tokenizer when absent, refused when smaller than it.
     #[serde(default)]
     pub vocab_size: Option<u32>,
@@ -33,12 +36,60 @@ pub struct ModelSpec {
     /// Base of the rotary embedding.
     #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
+    /// How the rotary embedding is stretched for sequences longer than those of its training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the output projection is the embedding.
     #[serde(default)]
     pub tie_word_embeddings: bool,
     /// Standard deviation of the initial weights.
     #[serde(default = "default_initializer_range")]
     pub initializer_range: f64,
+}
+
+/// A family of models. All are the same transformer; what differs is said at each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelType {
+    /// Llama 1 to 3, and what calls itself so (`SmolLM2`, ...).
+    #[default]
+    Llama,
+    /// Mistral without its sliding window.
+    Mistral,
+    /// Qwen2 and 2.5: queries, keys and values have a bias.
+    Qwen2,
+}
+
+/// A stretched rotary embedding. Key names are those of `transformers`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "rope_type", rename_all = "lowercase")]
+pub enum RopeScaling {
+    /// All positions are divided (Chen et al. 2023).
+    Linear(LinearScaling),
+    /// Llama 3.1: long waves are stretched, short ones kept.
+    Llama3(Llama3Scaling),
+}
+
+/// See [`RopeScaling::Linear`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinearScaling {
+    /// Positions are divided by this: at least 1.
+    pub factor: f64,
+}
+
+/// See [`RopeScaling::Llama3`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Llama3Scaling {
+    /// Long waves are stretched by this: at least 1.
+    pub factor: f64,
+    /// Waves that fit less often than this into the original context are long.
+    pub low_freq_factor: f64,
+    /// Waves that fit more often than this into the original context are short.
+    pub high_freq_factor: f64,
+    /// The original context, in tokens.
+    pub original_max_position_embeddings: u32,
 }
 
 fn default_rms_norm_eps() -> f64 {
@@ -52,7 +103,9 @@ fn default_initializer_range() -> f64 {
 }
 
 /// Keys of `config.json` that shape a Llama.
-const CONFIG_KEYS: [&str; 12] = [
+const CONFIG_KEYS: [&str; 14] = [
+    "model_type",
+    "rope_scaling",
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -79,30 +132,45 @@ impl ModelSpec {
             format!("config.json: {key}: found {found}, expected {expected}")
         };
         let kind = config.get("model_type").cloned().unwrap_or_default();
-        if kind != "llama" {
-            return Err(refuse("model_type", &kind, "\"llama\""));
+        if !["llama", "mistral", "qwen2"].contains(&kind.as_str().unwrap_or_default()) {
+            return Err(refuse("model_type", &kind, "\"llama\", \"mistral\" or \"qwen2\""));
         }
-        // `transformers` 5 moved the base of the rotary embedding into a table.
-        if let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() {
-            let kind = rope.get("rope_type").cloned().unwrap_or_else(|| json!("default"));
-            if kind != "default" {
-                return Err(refuse("rope_parameters.rope_type", &kind, "\"default\""));
-            }
-            if let Some(theta) = rope.get("rope_theta") {
-                config.insert("rope_theta".into(), theta.clone());
-            }
+        // `transformers` 5 keeps base and scaling of the rotary embedding in one table.
+        let (table, key) = match config.remove("rope_parameters") {
+            Some(Value::Object(table)) => (table, "rope_parameters"),
+            _ => match config.remove("rope_scaling") {
+                Some(Value::Object(table)) => (table, "rope_scaling"),
+                _ => (Map::new(), ""),
+            },
+        };
+        if let Some(theta) = table.get("rope_theta") {
+            config.insert("rope_theta".into(), theta.clone());
+        }
+        if let Some(scaling) = rope_scaling(key, table)? {
+            config.insert("rope_scaling".into(), scaling);
         }
         let only = [
-            ("rope_scaling", Value::Null),
             ("attention_bias", json!(false)),
             ("mlp_bias", json!(false)),
             ("hidden_act", json!("silu")),
-            ("sliding_window", Value::Null),
+            ("use_sliding_window", json!(false)),
+            ("pretraining_tp", json!(1)),
         ];
         for (key, expected) in only {
             if let Some(found) = config.get(key).filter(|found| !found.is_null() && **found != expected) {
                 return Err(refuse(key, found, &format!("{expected}")));
             }
+        }
+        for kind in config.get("layer_types").and_then(Value::as_array).into_iter().flatten() {
+            if kind != "full_attention" {
+                return Err(refuse("layer_types", kind, "\"full_attention\" throughout"));
+            }
+        }
+        // Qwen2 writes its window even where it does not use it.
+        let positions = config.get("max_position_embeddings").and_then(Value::as_u64).unwrap_or(0);
+        let window = config.get("sliding_window").filter(|_| kind != "qwen2");
+        if let Some(found) = window.filter(|found| found.as_u64().is_some_and(|window| window < positions)) {
+            return Err(refuse("sliding_window", found, "null, or at least max_position_embeddings"));
         }
         config.retain(|key, value| CONFIG_KEYS.contains(&key.as_str()) && !value.is_null());
         let spec: Self = serde_json::from_value(config.into()).map_err(|error| format!("config.json: {error}"))?;
@@ -116,7 +184,34 @@ impl ModelSpec {
     }
 }
 
+/// Reads a table of the rotary embedding; None where it is not stretched.
+fn rope_scaling(key: &str, mut table: Map<String, Value>) -> Result<Option<Value>, String> {
+    let kind = table.remove("rope_type").or_else(|| table.remove("type")).unwrap_or_else(|| json!("default"));
+    let keys: &[&str] = match kind.as_str().unwrap_or_default() {
+        "default" => return Ok(None),
+        "linear" => &["factor"],
+        "llama3" => &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+        _ => {
+            return Err(format!(
+                "config.json: {key}.rope_type: found {kind}, expected \"default\", \"linear\" or \"llama3\""
+            ));
+        }
+    };
+    table.retain(|name, _| keys.contains(&name.as_str()));
+    if let Some(missing) = keys.iter().find(|name| !table.contains_key(**name)) {
+        return Err(format!("config.json: {key}.{missing} is missing"));
+    }
+    table.insert("rope_type".into(), kind);
+    Ok(Some(table.into()))
+}
+
 impl ModelSpec {
+    /// Whether queries, keys and values have a bias.
+    #[must_use]
+    pub fn qkv_bias(&self) -> bool {
+        self.model_type == ModelType::Qwen2
+    }
+
     /// Key and value heads.
     #[must_use]
     pub fn kv_heads(&self) -> u32 {
@@ -135,7 +230,8 @@ impl ModelSpec {
         let [h, i, layers] = [self.hidden_size, self.intermediate_size, self.num_hidden_layers].map(u64::from);
         let q = u64::from(self.num_attention_heads) * u64::from(self.head_size());
         let kv = u64::from(self.kv_heads()) * u64::from(self.head_size());
-        let block = h * q + 2 * h * kv + q * h + 3 * h * i + 2 * h;
+        let bias = if self.qkv_bias() { q + 2 * kv } else { 0 };
+        let block = h * q + 2 * h * kv + q * h + 3 * h * i + 2 * h + bias;
         let embeddings = vocab_size * h * if self.tie_word_embeddings { 1 } else { 2 };
         embeddings + layers * block + h
     }
@@ -183,6 +279,21 @@ impl ModelSpec {
         if !self.head_size().is_multiple_of(2) {
             let found = self.head_size();
             problems.push(("head_dim", format!("found {found}, expected an even number (rotary embedding)")));
+        }
+        let factor = match self.rope_scaling {
+            Some(RopeScaling::Linear(scaling)) => scaling.factor,
+            Some(RopeScaling::Llama3(scaling)) => {
+                let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
+                if !(low > 0.0 && high > low) {
+                    let found = format!("found {low} to {high}, expected positive and rising");
+                    problems.push(("rope_scaling.low_freq_factor", found));
+                }
+                scaling.factor
+            }
+            None => 1.0,
+        };
+        if !(factor >= 1.0 && factor.is_finite()) {
+            problems.push(("rope_scaling.factor", format!("found {factor}, expected at least 1")));
         }
         problems
     }

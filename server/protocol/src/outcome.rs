@@ -54,6 +54,10 @@ pub enum TerminationReason {
     StorageFailure,
     /// The loss or a gradient was not finite for too many steps in a row.
     NonFiniteLoss,
+    /// The loss jumped, and the experiment file says to pause there.
+    LossSpike,
+    /// The loss jumped: training went back to an earlier checkpoint and leaves the batch out.
+    RolledBack,
     /// Anything else the worker's code reported.
     InternalError,
 }
@@ -89,6 +93,10 @@ impl TerminationReason {
             Self::NonFiniteLoss => {
                 "Lower training.learning_rate or training.clip_norm, or look at the data of the steps named."
             }
+            Self::LossSpike => {
+                "Look at the events and the data of that batch, then resume the branch or fork it with other settings."
+            }
+            Self::RolledBack => "Training goes on from the earlier checkpoint; nothing needs to be done.",
             Self::InternalError => {
                 "Look at the log of the attempt; if it happens on one worker only, drain that worker."
             }

@@ -1,5 +1,8 @@
 //! The experiment file: what `senmon run FILE` submits. YAML for people, the same keys in JSON for scripts.
 
+pub use crate::training::{
+    OptimizerStart, Precision, ScheduleKind, SpikeAction, SpikeSpec, TrainingOverride, TrainingSpec,
+};
 use crate::{clustering::ClusteringSpec, model::ModelSpec, tokens::Tokens};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -113,6 +116,9 @@ pub struct DataSpec {
     /// How often a branch may read one domain in all.
     #[serde(default = "default_epochs")]
     pub epochs_max: f64,
+    /// Whether a token sees the documents before its own in a window.
+    #[serde(default = "yes")]
+    pub attend_across_documents: bool,
 }
 
 fn default_held_out() -> f64 {
@@ -120,173 +126,6 @@ fn default_held_out() -> f64 {
 }
 fn default_epochs() -> f64 {
     4.0
-}
-
-/// Number format of the forward and backward pass. Master weights and moments are always fp32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    #[default]
-    Fp32,
-    /// bfloat16 weights and activations, fp32 reductions and loss.
-    Bf16,
-}
-
-/// Shape of the learning rate over the steps of one branch, after the warm-up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleKind {
-    /// Straight line from the peak to `final_fraction` of it.
-    Linear,
-    /// Half a cosine from the peak to `final_fraction` of it.
-    #[default]
-    Cosine,
-    /// The peak, then a straight line over the last fifth (warmup-stable-decay).
-    WarmupStableDecay,
-    /// The peak.
-    Constant,
-}
-
-/// Training settings. Every branch takes the experiment's, with its group's `training` laid over them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingSpec {
-    /// Windows per optimiser step.
-    pub batch_windows: u32,
-    /// Windows per forward and backward pass; the whole batch when absent. Must divide `batch_windows`.
-    #[serde(default)]
-    pub micro_batch_windows: Option<u32>,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Shape of the learning rate.
-    #[serde(default)]
-    pub schedule: ScheduleKind,
-    /// Share of the steps over which the rate rises linearly from 0.
-    #[serde(default = "default_warmup")]
-    pub warmup_fraction: f64,
-    /// The rate at the last step over the peak.
-    #[serde(default)]
-    pub final_fraction: f64,
-    /// `AdamW` β1.
-    #[serde(default = "default_beta1")]
-    pub beta1: f64,
-    /// `AdamW` β2.
-    #[serde(default = "default_beta2")]
-    pub beta2: f64,
-    /// `AdamW` ε.
-    #[serde(default = "default_epsilon")]
-    pub epsilon: f64,
-    /// Decoupled weight decay of matrices (norms and embeddings excluded from it are none).
-    #[serde(default = "default_decay")]
-    pub weight_decay: f64,
-    /// Largest global gradient norm.
-    #[serde(default = "default_clip")]
-    pub clip_norm: f64,
-    /// Number format.
-    #[serde(default)]
-    pub precision: Precision,
-    /// Same bits on every run (single-threaded reductions where that is what it takes).
-    #[serde(default)]
-    pub deterministic: bool,
-    /// Steps between resumable checkpoints; only the last step when absent.
-    #[serde(default)]
-    pub checkpoint_every_steps: Option<u64>,
-    /// Steps between reported metric points.
-    #[serde(default = "default_log_every")]
-    pub log_every_steps: u64,
-    /// Whether a branch starts with its parent's optimiser moments or fresh ones.
-    #[serde(default)]
-    pub optimizer: OptimizerStart,
-    /// Slots of one worker that a training job takes (a CPU slot brings its threads).
-    #[serde(default = "one")]
-    pub slots: u16,
-    /// Seed of the data order and of initial weights.
-    #[serde(default = "default_seed")]
-    pub random_seed: u64,
-}
-
-fn default_warmup() -> f64 {
-    0.02
-}
-fn default_beta1() -> f64 {
-    0.9
-}
-fn default_beta2() -> f64 {
-    0.95
-}
-fn default_epsilon() -> f64 {
-    1e-8
-}
-fn default_decay() -> f64 {
-    0.1
-}
-fn default_clip() -> f64 {
-    1.0
-}
-fn default_log_every() -> u64 {
-    10
-}
-fn default_seed() -> u64 {
-    7
-}
-fn one() -> u16 {
-    1
-}
-
-/// Optimiser state at the start of a branch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OptimizerStart {
-    /// Fresh moments.
-    #[default]
-    Reset,
-    /// The parent's moments, where its checkpoint is resumable.
-    Carry,
-}
-
-/// Settings of a group that differ from the experiment's.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingOverride {
-    /// See [`TrainingSpec::learning_rate`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learning_rate: Option<f64>,
-    /// See [`TrainingSpec::schedule`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<ScheduleKind>,
-    /// See [`TrainingSpec::warmup_fraction`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warmup_fraction: Option<f64>,
-    /// See [`TrainingSpec::final_fraction`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub final_fraction: Option<f64>,
-    /// See [`TrainingSpec::optimizer`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optimizer: Option<OptimizerStart>,
-    /// See [`TrainingSpec::slots`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slots: Option<u16>,
-    /// See [`TrainingSpec::checkpoint_every_steps`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_every_steps: Option<u64>,
-}
-
-impl TrainingSpec {
-    /// The settings with a group's differences laid over them.
-    #[must_use]
-    pub fn with(&self, over: &TrainingOverride) -> Self {
-        Self {
-            learning_rate: over.learning_rate.unwrap_or(self.learning_rate),
-            schedule: over.schedule.unwrap_or(self.schedule),
-            warmup_fraction: over.warmup_fraction.unwrap_or(self.warmup_fraction),
-            final_fraction: over.final_fraction.unwrap_or(self.final_fraction),
-            optimizer: over.optimizer.unwrap_or(self.optimizer),
-            slots: over.slots.unwrap_or(self.slots),
-            checkpoint_every_steps: over.checkpoint_every_steps.or(self.checkpoint_every_steps),
-            ..self.clone()
-        }
-    }
 }
 
 /// Where the branches start.

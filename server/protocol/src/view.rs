@@ -341,6 +341,19 @@ pub struct CheckpointView {
     pub created_at: DateTime<Utc>,
 }
 
+/// Answer to `POST /checkpoints/{id}/verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointVerdict {
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// The first file that is missing, short or altered, with what was found; None where all is as committed.
+    pub problem: Option<String>,
+    /// Files read.
+    pub files: u64,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
 /// An evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvaluationView {

@@ -184,6 +184,19 @@ pub struct LogLine {
     pub level: String,
     /// The text.
     pub text: String,
+    /// Where the line is an event of the branch too: shown on its curve's axis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<LineEvent>,
+}
+
+/// What makes a line an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineEvent {
+    /// Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ...
+    pub kind: String,
+    /// The optimiser step concerned.
+    pub step: u64,
 }
 
 /// `POST /api/v1/attempts/{id}/checkpoints`: commits a written checkpoint.

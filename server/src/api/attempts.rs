@@ -123,7 +123,9 @@ async fn logs(
     Path(id): Path<AttemptId>,
     Body(body): Body<LogBatch>,
 ) -> ApiResult<Json<()>> {
-    db::attempts::logs(&app.db, id, &body).await?;
+    for event in db::attempts::logs(&app.db, id, &body).await? {
+        app.hint(StreamMessage::Event(event));
+    }
     Ok(Json(()))
 }
 
@@ -186,7 +188,10 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
             Next::Hold => "It waits to be resumed.".to_owned(),
             Next::Cancelled => "It stays cancelled.".to_owned(),
         };
-        let calm = matches!(outcome.reason, TerminationReason::Released | TerminationReason::Cancelled);
+        let calm = matches!(
+            outcome.reason,
+            TerminationReason::Released | TerminationReason::Cancelled | TerminationReason::RolledBack
+        );
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
         app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, None)).await;
     }

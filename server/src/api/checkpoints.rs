@@ -3,7 +3,7 @@
 use crate::{
     api::{
         ListQuery,
-        auth::Viewer,
+        auth::{User, Viewer},
         error::{ApiError, ApiResult},
         page,
     },
@@ -13,16 +13,24 @@ use crate::{
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::header,
+    response::IntoResponse,
 };
 use senmon_protocol::{
+    checkpoint::{MANIFEST_FILE, Manifest},
     ids::{BranchId, CheckpointId, ExperimentId},
-    view::{CheckpointView, Page},
+    view::{CheckpointVerdict, CheckpointView, Page},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(of_branch)).routes(routes!(show))
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(of_branch))
+        .routes(routes!(show))
+        .routes(routes!(verify))
+        .routes(routes!(file))
 }
 
 /// Whose checkpoints.
@@ -65,6 +73,50 @@ async fn of_branch(
 
 #[utoipa::path(get, path = "/checkpoints/{id}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "the checkpoint", body = CheckpointView), (status = 404, description = "no such checkpoint")))]
 async fn show(State(app): State<App>, _: Viewer, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointView>> {
+    Ok(Json(find(&app, id).await?))
+}
+
+async fn find(app: &App, id: CheckpointId) -> ApiResult<CheckpointView> {
     let found = db::checkpoints::list(&app.db, None, None, Some(id), None, 1).await?.pop();
-    found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no checkpoint {id}")))
+    found.ok_or_else(|| ApiError::NotFound(format!("no checkpoint {id}")))
+}
+
+#[utoipa::path(post, path = "/checkpoints/{id}/verify", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "every file was read and compared with the manifest", body = CheckpointVerdict), (status = 404, description = "no such checkpoint")))]
+async fn verify(State(app): State<App>, _: User, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointVerdict>> {
+    let view = find(&app, id).await?;
+    let folder = app.storage.path(&view.folder);
+    let verdict = tokio::task::spawn_blocking(move || senmon_corpus::manifest::verify(&folder, &view.manifest_sha256))
+        .await
+        .map_err(|error| ApiError::Internal(error.into()))?;
+    let (files, bytes, problem) = match verdict {
+        Ok(manifest) => (manifest.files.len() as u64 + 1, manifest.meta.bytes, None),
+        Err(error) => (0, 0, Some(format!("{error:#}"))),
+    };
+    if let Some(problem) = &problem {
+        tracing::error!(checkpoint.id = %id, problem, "a checkpoint is not what was committed");
+    }
+    Ok(Json(CheckpointVerdict { id, problem, files, bytes }))
+}
+
+#[utoipa::path(get, path = "/checkpoints/{id}/files/{name}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint"), ("name" = String, Path, description = "`manifest.json` or a file that it names")), responses((status = 200, description = "the file", content_type = "application/octet-stream", body = Vec<u8>), (status = 404, description = "no such checkpoint or file")))]
+async fn file(
+    State(app): State<App>,
+    _: Viewer,
+    Path((id, name)): Path<(CheckpointId, String)>,
+) -> ApiResult<axum::response::Response> {
+    let view = find(&app, id).await?;
+    let missing = |error: std::io::Error| ApiError::NotFound(format!("checkpoint {id} has no file {name}: {error}"));
+    let folder = app.storage.path(&view.folder);
+    let known = tokio::fs::read(folder.join(MANIFEST_FILE)).await.map_err(missing)?;
+    let known: Manifest = serde_json::from_slice(&known).map_err(|error| ApiError::Internal(error.into()))?;
+    if name != MANIFEST_FILE && !known.files.contains_key(&name) {
+        let names: Vec<&String> = known.files.keys().collect();
+        return Err(ApiError::NotFound(format!("checkpoint {id} has no file {name}; it has {names:?}")));
+    }
+    let file = tokio::fs::File::open(folder.join(&name)).await.map_err(missing)?;
+    let length = file.metadata().await.map_err(missing)?.len();
+    let body = axum::body::Body::from_stream(tokio_util::io::ReaderStream::new(file));
+    let headers =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
+    Ok((headers, body).into_response())
 }

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     checkpoint::Manifest,
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
-    job::{EndedOutcome, JobKind, JobResult, Outcome, WrittenCheckpoint},
-    view::AttemptView,
+    job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
+    view::{AttemptView, EventView},
     worker::{AttemptStarted, LogBatch, MetricBatch},
 };
 use sqlx::{PgConnection, PgPool, types::Json};
@@ -112,16 +112,16 @@ pub async fn metrics(pool: &PgPool, attempt: AttemptId, batch: &MetricBatch) -> 
     Ok(held)
 }
 
-/// Stores log lines.
+/// Stores log lines; gives back the events among them that are new.
 ///
 /// # Errors
 /// [`DbError::StaleFence`].
-pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result<()> {
+pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result<Vec<EventView>> {
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, attempt, batch.fence).await?;
-    super::events::insert_logs(&mut *tx, attempt, held.branch, batch).await?;
+    let events = super::events::insert_logs(&mut tx, attempt, (held.experiment, held.branch), batch).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(events)
 }
 
 /// Commits a checkpoint whose manifest was read from the store. True when it is new.
@@ -252,8 +252,11 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
 
 async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result<Next> {
     let users = ended.reason.is_users_fault();
-    let released = ended.reason == senmon_protocol::job::TerminationReason::Released;
-    let (user, infra) = (i32::from(users), i32::from(!users && !released));
+    let held_back = matches!(
+        ended.reason,
+        TerminationReason::Released | TerminationReason::LossSpike | TerminationReason::RolledBack
+    );
+    let (user, infra) = (i32::from(users), i32::from(!users && !held_back));
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
            RETURNING retries_user, retries_infra,

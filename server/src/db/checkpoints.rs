@@ -50,7 +50,7 @@ pub async fn list(
 /// # Errors
 /// When Postgres refuses.
 pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<CheckpointRef>> {
-    let row = sqlx::query!("SELECT id, folder, manifest_sha256, step FROM checkpoints WHERE branch_id = $1 ORDER BY step DESC, fence DESC LIMIT 1", branch.0)
+    let row = sqlx::query!("SELECT id, folder, manifest_sha256, step FROM checkpoints WHERE branch_id = $1 ORDER BY created_at DESC, step DESC LIMIT 1", branch.0)
         .fetch_optional(pool).await?;
     row.map(|row| {
         Ok(CheckpointRef {

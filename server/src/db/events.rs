@@ -7,7 +7,7 @@ use senmon_protocol::{
     view::{EventView, LogsView},
     worker::{LogBatch, LogLine},
 };
-use sqlx::{PgExecutor, PgPool, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 
 /// Something that happened.
 #[derive(Debug, Clone, Default)]
@@ -33,14 +33,9 @@ pub struct NewEvent {
 /// # Errors
 /// When Postgres refuses.
 pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<EventView> {
-    let row = sqlx::query!(
-        "INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at",
-        event.kind, event.level, event.text, event.experiment_id.map(|id| id.0), event.branch_id.map(|id| id.0), event.worker_id.map(|id| id.0),
-        event.step.map(signed)
-    ).fetch_one(executor).await?;
-    Ok(EventView {
-        id: row.id,
-        at: row.at,
+    let view = EventView {
+        id: 0,
+        at: DateTime::UNIX_EPOCH,
         kind: event.kind.to_owned(),
         level: event.level.to_owned(),
         text: event.text.clone(),
@@ -48,7 +43,18 @@ pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<E
         branch_id: event.branch_id,
         worker_id: event.worker_id,
         step: event.step,
-    })
+    };
+    store(executor, view).await
+}
+
+/// Stores an event; its number and time come from the database.
+async fn store(executor: impl PgExecutor<'_>, event: EventView) -> Result<EventView> {
+    let row = sqlx::query!(
+        "INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at",
+        event.kind, event.level, event.text, event.experiment_id.map(|id| id.0), event.branch_id.map(|id| id.0), event.worker_id.map(|id| id.0),
+        event.step.map(signed)
+    ).fetch_one(executor).await?;
+    Ok(EventView { id: row.id, at: row.at, ..event })
 }
 
 /// Events after a cursor, oldest first; without one the latest ones.
@@ -96,24 +102,40 @@ pub async fn list(
         .collect())
 }
 
-/// Stores log lines; a repeated batch is the same batch.
+/// Stores log lines; a repeated batch is the same batch. Lines that are events become events; they are given back.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn insert_logs(
-    executor: impl PgExecutor<'_>,
+    tx: &mut PgConnection,
     attempt: AttemptId,
-    branch: Option<BranchId>,
+    (experiment, branch): (ExperimentId, Option<BranchId>),
     batch: &LogBatch,
-) -> Result<()> {
+) -> Result<Vec<EventView>> {
     if batch.lines.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    sqlx::query!(
+    let stored = sqlx::query!(
         "INSERT INTO log_batches (attempt_id, branch_id, line_first, lines) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         attempt.0, branch.map(|id| id.0), signed(batch.line_first), Json(&batch.lines) as _
-    ).execute(executor).await?;
-    Ok(())
+    ).execute(&mut *tx).await?;
+    let mut events = Vec::new();
+    for line in batch.lines.iter().filter(|_| stored.rows_affected() == 1) {
+        let Some(event) = &line.event else { continue };
+        let new = EventView {
+            id: 0,
+            at: DateTime::UNIX_EPOCH,
+            kind: event.kind.clone(),
+            level: if line.level == "info" { "info" } else { "warn" }.to_owned(),
+            text: line.text.clone(),
+            experiment_id: Some(experiment),
+            branch_id: branch,
+            worker_id: None,
+            step: Some(event.step),
+        };
+        events.push(store(&mut *tx, new).await?);
+    }
+    Ok(events)
 }
 
 /// Log of a branch after a cursor.

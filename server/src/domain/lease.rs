@@ -58,8 +58,9 @@ pub struct Budgets {
 pub fn after_failure(reason: TerminationReason, budgets: Budgets, paused: bool) -> Next {
     match reason {
         TerminationReason::Cancelled => Next::Cancelled,
-        TerminationReason::Released if paused => Next::Hold,
-        TerminationReason::Released => Next::Retry(TimeDelta::zero()),
+        TerminationReason::LossSpike => Next::Hold,
+        TerminationReason::Released | TerminationReason::RolledBack if paused => Next::Hold,
+        TerminationReason::Released | TerminationReason::RolledBack => Next::Retry(TimeDelta::zero()),
         _ if !reason.is_retryable() => Next::GiveUp,
         _ if reason.is_users_fault() && budgets.user > budgets.user_max => Next::GiveUp,
         _ if !reason.is_users_fault() && budgets.infra > RETRIES_INFRA_MAX => Next::GiveUp,
@@ -108,6 +109,7 @@ mod tests {
         };
         check(TerminationReason::WorkerLost, budgets, false, Next::Retry(TimeDelta::zero()));
         check(TerminationReason::Released, budgets, true, Next::Hold);
+        check(TerminationReason::LossSpike, budgets, false, Next::Hold);
         check(TerminationReason::Released, budgets, false, Next::Retry(TimeDelta::zero()));
         check(TerminationReason::InvalidInput, budgets, false, Next::GiveUp);
         check(TerminationReason::Cancelled, budgets, false, Next::Cancelled);

@@ -112,8 +112,11 @@ fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Opt
 }
 
 fn line(branch: &PlannedBranch, rate: Option<f64>, parameters: u64, resumable: u64) -> PlanLine {
-    let every = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
-    let saves = every.map_or(1, |every| branch.steps.div_ceil(every.max(1)).max(1));
+    let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
+    let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
+    let saves = by_steps.map_or(0, |every| branch.steps.div_ceil(every.max(1)))
+        + by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1)));
+    let saves = saves.max(1);
     let bytes = if branch.role == BranchRole::Average { parameters * WEIGHT_BYTES } else { saves * resumable };
     PlanLine {
         name: branch.name.clone(),

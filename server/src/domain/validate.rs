@@ -5,7 +5,8 @@ use senmon_protocol::{
     model::ModelSpec,
     problem::Fault,
     spec::{
-        BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, TokenizerSpec, TrainingOverride, TrainingSpec, Tree,
+        BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, SpikeSpec, TokenizerSpec, TrainingOverride,
+        TrainingSpec, Tree,
     },
 };
 use std::{collections::HashSet, fmt::Display};
@@ -247,7 +248,22 @@ fn training(training: &TrainingSpec, path: &str, faults: &mut Faults) {
     );
     faults.check(training.log_every_steps > 0, &at("log_every_steps"), 0, "at least 1");
     faults.check(training.checkpoint_every_steps != Some(0), &at("checkpoint_every_steps"), 0, "at least 1");
+    let tokens = training.checkpoint_every_tokens.map(|every| every.0);
+    faults.check(tokens != Some(0), &at("checkpoint_every_tokens"), 0, "at least 1");
+    let minutes = training.checkpoint_every_minutes.unwrap_or(1.0);
+    faults.check(minutes.is_finite() && minutes > 0.0, &at("checkpoint_every_minutes"), minutes, "a number above 0");
+    spikes(&training.loss_spikes, &at("loss_spikes"), faults);
     faults.check((1..=64).contains(&training.slots), &at("slots"), training.slots, "1 to 64");
+}
+
+fn spikes(spikes: &SpikeSpec, path: &str, faults: &mut Faults) {
+    let at = |key: &str| format!("{path}.{key}");
+    faults.check((8..=4096).contains(&spikes.window), &at("window"), spikes.window, "8 to 4096");
+    let threshold = spikes.threshold;
+    faults.check(threshold.is_finite() && threshold > 0.0, &at("threshold"), threshold, "a number above 0");
+    let factor = spikes.rate_factor;
+    faults.check(factor > 0.0 && factor < 1.0, &at("rate_factor"), factor, "a number above 0 and below 1");
+    faults.check(spikes.roll_back_steps > 0, &at("roll_back_steps"), 0, "at least 1");
 }
 
 fn over(over: &TrainingOverride, path: &str, faults: &mut Faults) {
@@ -260,6 +276,9 @@ fn over(over: &TrainingOverride, path: &str, faults: &mut Faults) {
         }
     }
     faults.check(over.checkpoint_every_steps != Some(0), &format!("{path}.checkpoint_every_steps"), 0, "at least 1");
+    if let Some(over) = &over.loss_spikes {
+        spikes(over, &format!("{path}.loss_spikes"), faults);
+    }
     faults.check(
         over.slots.is_none_or(|slots| (1..=64).contains(&slots)),
         &format!("{path}.slots"),

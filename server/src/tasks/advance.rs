@@ -272,7 +272,7 @@ impl Scene<'_> {
             part: None,
         });
         let slots = training.slots;
-        let job = JobSpec::Train(TrainJob {
+        let job = JobSpec::Train(Box::new(TrainJob {
             experiment_id: self.row.id,
             branch_id: branch.id,
             branch: branch.name.clone(),
@@ -283,10 +283,11 @@ impl Scene<'_> {
             sequence_length: spec.data.sequence_length,
             mixture,
             epochs_max: spec.data.epochs_max,
+            attend_across_documents: spec.data.attend_across_documents,
             steps: branch.steps,
             training,
             output: StorageKey::new(format!("checkpoints/{}", branch.id))?,
-        });
+        }));
         self.ensure(format!("train/{}", branch.name), format!("train {}", branch.name), job, Some(branch), None, slots)
             .await?;
         Ok(db::branches::set_queued(&self.app.db, branch.id).await?)

@@ -276,6 +276,38 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/checkpoints/{id}/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_checkpoints_id_files_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/checkpoints/{id}/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post_checkpoints_id_verify"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/clusterings/{id}": {
         parameters: {
             query?: never;
@@ -1050,6 +1082,23 @@ export interface components {
              */
             step: number;
         };
+        /** @description Answer to `POST /checkpoints/{id}/verify`. */
+        CheckpointVerdict: {
+            /**
+             * Format: int64
+             * @description Bytes read.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Files read.
+             */
+            files: number;
+            /** @description The checkpoint. */
+            id: components["schemas"]["CheckpointId"];
+            /** @description The first file that is missing, short or altered, with what was found; None where all is as committed. */
+            problem?: string | null;
+        };
         /** @description A checkpoint. */
         CheckpointView: {
             /** @description Name of the branch. */
@@ -1333,6 +1382,8 @@ export interface components {
         };
         /** @description How documents become windows. */
         DataSpec: {
+            /** @description Whether a token sees the documents before its own in a window. */
+            attend_across_documents?: boolean;
             /**
              * Format: double
              * @description How often a branch may read one domain in all.
@@ -2092,6 +2143,47 @@ export interface components {
              */
             share: number;
         };
+        /** @description What makes a line an event. */
+        LineEvent: {
+            /** @description Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ... */
+            kind: string;
+            /**
+             * Format: int64
+             * @description The optimiser step concerned.
+             */
+            step: number;
+        };
+        /** @description See [`RopeScaling::Linear`]. */
+        LinearScaling: {
+            /**
+             * Format: double
+             * @description Positions are divided by this: at least 1.
+             */
+            factor: number;
+        };
+        /** @description See [`RopeScaling::Llama3`]. */
+        Llama3Scaling: {
+            /**
+             * Format: double
+             * @description Long waves are stretched by this: at least 1.
+             */
+            factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit more often than this into the original context are short.
+             */
+            high_freq_factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit less often than this into the original context are long.
+             */
+            low_freq_factor: number;
+            /**
+             * Format: int32
+             * @description The original context, in tokens.
+             */
+            original_max_position_embeddings: number;
+        };
         /** @description `POST /api/v1/attempts/{id}/logs`: lines of the attempt's log. */
         LogBatch: {
             /** @description Fence of the attempt. */
@@ -2111,6 +2203,7 @@ export interface components {
              * @description Milliseconds since the Unix epoch, by the worker's clock.
              */
             at_ms: number;
+            event?: components["schemas"]["LineEvent"] | null;
             /** @description `info`, `warn` or `error`. */
             level: string;
             /** @description The text. */
@@ -2276,6 +2369,8 @@ export interface components {
              * @description Longest sequence the model accepts.
              */
             max_position_embeddings: number;
+            /** @description Family, by the name that `transformers` gives it. */
+            model_type?: components["schemas"]["ModelType"];
             /**
              * Format: int32
              * @description Query heads.
@@ -2296,6 +2391,7 @@ export interface components {
              * @description Epsilon of RMSNorm.
              */
             rms_norm_eps?: number;
+            rope_scaling?: components["schemas"]["RopeScaling"] | null;
             /**
              * Format: double
              * @description Base of the rotary embedding.
@@ -2309,6 +2405,11 @@ export interface components {
              */
             vocab_size?: number | null;
         };
+        /**
+         * @description A family of models. All are the same transformer; what differs is said at each.
+         * @enum {string}
+         */
+        ModelType: "llama" | "mistral" | "qwen2";
         /**
          * @description Optimiser state at the start of a branch.
          * @enum {string}
@@ -2692,6 +2793,14 @@ export interface components {
          * @enum {string}
          */
         Role: "viewer" | "user" | "admin" | "worker";
+        /** @description A stretched rotary embedding. Key names are those of `transformers`. */
+        RopeScaling: (components["schemas"]["LinearScaling"] & {
+            /** @enum {string} */
+            rope_type: "linear";
+        }) | (components["schemas"]["Llama3Scaling"] & {
+            /** @enum {string} */
+            rope_type: "llama3";
+        });
         /**
          * @description How members are weighted.
          * @enum {string}
@@ -2905,6 +3014,43 @@ export interface components {
             source: string;
         };
         /**
+         * @description What is done about a spike, before the optimiser sees its gradient.
+         * @enum {string}
+         */
+        SpikeAction: "watch" | "skip" | "roll_back" | "lower_rate" | "pause";
+        /** @description What a spike of the loss is, and what is done about it. Every spike is an event of its branch. */
+        SpikeSpec: {
+            /**
+             * @description What is done.
+             * @default watch
+             */
+            action: components["schemas"]["SpikeAction"];
+            /**
+             * Format: double
+             * @description For `lower_rate`: the learning rate is multiplied by this from then on, above 0 and below 1.
+             * @default 0.5
+             */
+            rate_factor: number;
+            /**
+             * Format: int64
+             * @description For `roll_back`: at least so many steps before the spike, to the next checkpoint.
+             * @default 1
+             */
+            roll_back_steps: number;
+            /**
+             * Format: double
+             * @description Robust deviations above the window's median that make a spike: above 0.
+             * @default 8
+             */
+            threshold: number;
+            /**
+             * Format: int32
+             * @description Losses that a new one is compared with: 8 to 4096.
+             * @default 128
+             */
+            window: number;
+        };
+        /**
          * @description Which side of the split a document is on.
          * @enum {string}
          */
@@ -3020,7 +3166,7 @@ export interface components {
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
-        TerminationReason: "worker_lost" | "released" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "internal_error";
+        TerminationReason: "worker_lost" | "released" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "internal_error";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
@@ -3090,6 +3236,8 @@ export interface components {
         Tokens: number;
         /** @description Trains one branch from its parent to its last step. */
         TrainJob: {
+            /** @description Whether a token sees the documents before its own in a window. */
+            attend_across_documents?: boolean;
             /** @description Its name, for logs. */
             branch: string;
             /** @description The branch. */
@@ -3191,6 +3339,7 @@ export interface components {
              * @description See [`TrainingSpec::learning_rate`].
              */
             learning_rate?: number | null;
+            loss_spikes?: components["schemas"]["SpikeSpec"] | null;
             optimizer?: components["schemas"]["OptimizerStart"] | null;
             schedule?: components["schemas"]["ScheduleKind"] | null;
             /**
@@ -3222,10 +3371,17 @@ export interface components {
              */
             beta2?: number;
             /**
+             * Format: double
+             * @description Minutes between resumable checkpoints.
+             */
+            checkpoint_every_minutes?: number | null;
+            /**
              * Format: int64
-             * @description Steps between resumable checkpoints; only the last step when absent.
+             * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, only the last step
+             *     is kept.
              */
             checkpoint_every_steps?: number | null;
+            checkpoint_every_tokens?: components["schemas"]["Tokens"] | null;
             /**
              * Format: double
              * @description Largest global gradient norm.
@@ -3253,6 +3409,8 @@ export interface components {
              * @description Steps between reported metric points.
              */
             log_every_steps?: number;
+            /** @description What is done about a loss far above its fellows. */
+            loss_spikes?: components["schemas"]["SpikeSpec"];
             /**
              * Format: int32
              * @description Windows per forward and backward pass; the whole batch when absent. Must divide `batch_windows`.
@@ -3893,6 +4051,68 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["CheckpointView"];
+                };
+            };
+            /** @description no such checkpoint */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    get_checkpoints_id_files_name: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the checkpoint */
+                id: string;
+                /** @description `manifest.json` or a file that it names */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the file */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description no such checkpoint or file */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    post_checkpoints_id_verify: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the checkpoint */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description every file was read and compared with the manifest */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointVerdict"];
                 };
             };
             /** @description no such checkpoint */

@@ -1,11 +1,14 @@
 //! Checkpoint folders: a Hugging Face model, the trainer's state beside it, and `manifest.json` last.
 //!
-//! Order of a save: files written and synced, the folder synced, the manifest written and synced, the folder synced
-//! again. A folder without a manifest is no checkpoint; a folder whose files differ from it is refused by name.
+//! Order of a save: files written, synced and read back, the folder synced, the manifest written and synced, the
+//! folder synced again. A folder without a manifest is no checkpoint; a folder whose files differ from it is refused
+//! by name.
 
-use super::model::shapes;
-use anyhow::{Context, Result, bail, ensure};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use super::{
+    hub::{HostTensor, HostTensors, MODEL_FILE, bytes_of, config_json, read_tensors, separator_of, write_tensors},
+    parameters::{Arenas, Layout},
+};
+use anyhow::{Context, Result, ensure};
 use senmon_corpus::{hex, sha256_file};
 use senmon_protocol::{
     checkpoint::{CheckpointMeta, FileEntry, MANIFEST_FILE, Manifest},
@@ -13,24 +16,18 @@ use senmon_protocol::{
     model::ModelSpec,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs::{self, File},
     io::Write,
     path::Path,
 };
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-const MODEL_FILE: &str = "model.safetensors";
 const TRAINER_FILE: &str = "trainer.safetensors";
 const TRAINER_STATE_FILE: &str = "trainer.json";
-
-/// A tensor on the host: shape and fp32 values.
-pub type HostTensor = (Vec<usize>, Vec<f32>);
-/// Tensors by name.
-pub type HostTensors = BTreeMap<String, HostTensor>;
 
 /// State of training beside weights and moments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +43,9 @@ pub struct TrainerState {
     pub next_batch_hash: Option<u64>,
     /// Digest of weights, moments and step.
     pub state_sha256: String,
+    /// Where the data order stands beyond the step, and what else changes the steps to come.
+    #[serde(default)]
+    pub health: super::health::HealthState,
 }
 
 /// Everything of a moment of training, copied to the host.
@@ -54,24 +54,11 @@ pub struct Snapshot {
     /// Shape of the model.
     pub spec: ModelSpec,
     /// Weights.
-    pub weights: HostTensors,
+    pub weights: Arenas,
     /// First and second moments; None for weights alone.
-    pub moments: Option<(HostTensors, HostTensors)>,
-    /// The rest.
+    pub moments: Option<(Arenas, Arenas)>,
+    /// The rest; the digest is filled in by [`save`].
     pub state: TrainerState,
-}
-
-/// Copies tensors to the host.
-///
-/// # Errors
-/// When a tensor cannot be read.
-pub fn to_host(tensors: &BTreeMap<String, Tensor>) -> Result<HostTensors> {
-    let copy = |(name, tensor): (&String, &Tensor)| {
-        let shape = tensor.size().iter().map(|&n| usize::try_from(n)).collect::<Result<Vec<_>, _>>()?;
-        let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
-        Ok((name.clone(), (shape, Vec::<f32>::try_from(&flat)?)))
-    };
-    tensors.iter().map(copy).collect()
 }
 
 /// Puts host tensors into tensors.
@@ -84,28 +71,24 @@ pub fn from_host(tensors: &HostTensors) -> BTreeMap<String, Tensor> {
     tensors.iter().map(make).collect()
 }
 
-/// Digest of a state: weights, first and second moments by name, then the step.
+/// Digest of a state on the host: weights, first and second moments by name, then the step.
 #[must_use]
-pub fn digest(weights: &HostTensors, moments: Option<&(HostTensors, HostTensors)>, step: u64) -> String {
+pub fn digest(layout: &Layout, weights: &Arenas, moments: Option<(&Arenas, &Arenas)>, step: u64) -> String {
     let mut hash = Sha256::new();
     for set in std::iter::once(weights).chain(moments.into_iter().flat_map(|(first, second)| [first, second])) {
-        for (name, (_, values)) in set {
+        for (name, tensor) in layout.views(set) {
             hash.update(name.as_bytes());
-            hash.update(bytes_of(values));
+            hash.update(bytes_of(&tensor.to_device(Device::Cpu)));
         }
     }
     hash.update(step.to_le_bytes());
     hex(&hash.finalize())
 }
 
-fn bytes_of(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// Writes a checkpoint folder; returns the SHA-256 of its manifest. `meta.bytes` is filled in.
+/// Writes a checkpoint folder; returns the SHA-256 of its manifest. Sizes and digest of `meta` are filled in.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the disk refuses, or gives back something else than was written.
 pub fn save(
     folder: &Path,
     snapshot: &Snapshot,
@@ -113,6 +96,9 @@ pub fn save(
     id: CheckpointId,
     meta: &mut CheckpointMeta,
 ) -> Result<String> {
+    let layout = Layout::new(&snapshot.spec);
+    let moments = snapshot.moments.as_ref().map(|(first, second)| (first, second));
+    meta.state_sha256 = digest(&layout, &snapshot.weights, moments, snapshot.state.step);
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let tokenizer = fs::read(tokenizer).with_context(|| format!("read {}", tokenizer.display()))?;
     let separator = separator_of(&tokenizer);
@@ -123,14 +109,11 @@ pub fn save(
         "model_max_length": snapshot.spec.max_position_embeddings, "clean_up_tokenization_spaces": false
     });
     write(folder, "tokenizer_config.json", &serde_json::to_vec_pretty(&tokenizer_config)?)?;
-    write_tensors(folder, MODEL_FILE, &snapshot.weights, "")?;
+    write_tensors(folder, MODEL_FILE, &layout, &[("", &snapshot.weights)])?;
     if let Some((first, second)) = &snapshot.moments {
-        let named = |set: &HostTensors, prefix: &str| {
-            set.iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect::<Vec<_>>()
-        };
-        let both: HostTensors = named(first, "first").into_iter().chain(named(second, "second")).collect();
-        write_tensors(folder, TRAINER_FILE, &both, "")?;
-        write(folder, TRAINER_STATE_FILE, &serde_json::to_vec_pretty(&snapshot.state)?)?;
+        write_tensors(folder, TRAINER_FILE, &layout, &[("first.", first), ("second.", second)])?;
+        let state = TrainerState { state_sha256: meta.state_sha256.clone(), ..snapshot.state.clone() };
+        write(folder, TRAINER_STATE_FILE, &serde_json::to_vec_pretty(&state)?)?;
     }
     File::open(folder)?.sync_all()?;
     let mut files = BTreeMap::new();
@@ -160,131 +143,27 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     file.sync_all().with_context(|| format!("sync {name}"))
 }
 
-fn write_tensors(folder: &Path, name: &str, tensors: &HostTensors, prefix: &str) -> Result<()> {
-    let bytes: Vec<(String, &Vec<usize>, Vec<u8>)> =
-        tensors.iter().map(|(key, (shape, values))| (format!("{prefix}{key}"), shape, bytes_of(values))).collect();
-    let views =
-        bytes.iter().map(|(key, shape, data)| Ok((key.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), data)?)));
-    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    // transformers refuses files without this mark.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write(folder, name, &safetensors::serialize(views, Some(metadata))?)
-}
-
-/// The separator token and its id, by the first special token of the tokenizer.
-fn separator_of(tokenizer: &[u8]) -> (String, u64) {
-    let value: Value = serde_json::from_slice(tokenizer).unwrap_or_default();
-    let added = value["added_tokens"].as_array().into_iter().flatten().find(|token| token["special"] == true);
-    let text = added.and_then(|token| token["content"].as_str()).unwrap_or("<|endoftext|>");
-    (text.to_owned(), added.and_then(|token| token["id"].as_u64()).unwrap_or(0))
-}
-
-fn config_json(spec: &ModelSpec, separator: u64) -> Value {
-    json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": spec.vocab_size, "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size, "num_hidden_layers": spec.num_hidden_layers, "num_attention_heads": spec.num_attention_heads,
-        "num_key_value_heads": spec.kv_heads(), "head_dim": spec.head_size(), "max_position_embeddings": spec.max_position_embeddings,
-        "rms_norm_eps": spec.rms_norm_eps, "rope_theta": spec.rope_theta, "tie_word_embeddings": spec.tie_word_embeddings,
-        "initializer_range": spec.initializer_range, "hidden_act": "silu", "attention_bias": false, "mlp_bias": false, "attention_dropout": 0.0,
-        "bos_token_id": separator, "eos_token_id": separator, "torch_dtype": "float32", "use_cache": true
-    })
-}
-
-/// Checks a folder of the store against its manifest.
-///
-/// # Errors
-/// The first file that is missing, short or altered, by name; the manifest itself when it is not the committed one.
-pub fn verify(folder: &Path, manifest_sha256: &str) -> Result<Manifest> {
-    let bytes =
-        fs::read(folder.join(MANIFEST_FILE)).with_context(|| format!("{MANIFEST_FILE} of {}", folder.display()))?;
-    let found = hex(&Sha256::digest(&bytes));
-    ensure!(found == manifest_sha256, "{MANIFEST_FILE}: SHA-256 is {found}, the committed one is {manifest_sha256}");
-    let manifest: Manifest = serde_json::from_slice(&bytes).context(MANIFEST_FILE)?;
-    for (name, entry) in &manifest.files {
-        let path = folder.join(name);
-        let bytes = fs::metadata(&path).with_context(|| format!("{name} is missing"))?.len();
-        ensure!(bytes == entry.bytes, "{name}: {bytes} bytes, the manifest says {}", entry.bytes);
-        let found = sha256_file(&path)?;
-        ensure!(found == entry.sha256, "{name}: SHA-256 is {found}, the manifest says {}", entry.sha256);
-    }
-    Ok(manifest)
-}
-
-/// Reads a model folder: ours, or what `transformers` saved.
-///
-/// # Errors
-/// An unsupported key of `config.json`, or a tensor that is missing, extra, misshapen, of another type or not finite,
-/// by name.
-pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
-    let text = fs::read_to_string(folder.join("config.json"))
-        .with_context(|| format!("config.json of {}", folder.display()))?;
-    let spec = ModelSpec::from_config_json(&text).map_err(anyhow::Error::msg)?;
-    ensure!(
-        folder.join(MODEL_FILE).exists(),
-        "{MODEL_FILE} is missing in {} (sharded models are not read yet)",
-        folder.display()
-    );
-    let mut found = read_tensors(folder, MODEL_FILE)?;
-    if spec.tie_word_embeddings {
-        found.remove("lm_head.weight");
-    }
-    for (name, shape) in shapes(&spec) {
-        let (have, values) = found.get(&name).with_context(|| format!("{MODEL_FILE}: tensor {name} is missing"))?;
-        let want: Vec<usize> = shape.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect();
-        ensure!(*have == want, "{MODEL_FILE}: tensor {name} has shape {have:?}, config.json asks for {want:?}");
-        ensure!(
-            values.iter().all(|value| value.is_finite()),
-            "{MODEL_FILE}: tensor {name} holds a value that is not finite"
-        );
-    }
-    let known = shapes(&spec);
-    if let Some(extra) = found.keys().find(|name| !known.contains_key(*name) && !name.ends_with("rotary_emb.inv_freq"))
-    {
-        bail!("{MODEL_FILE}: tensor {extra} belongs to no Llama of this config.json");
-    }
-    found.retain(|name, _| known.contains_key(name));
-    Ok((spec, found))
-}
-
-fn read_tensors(folder: &Path, name: &str) -> Result<HostTensors> {
-    let bytes = fs::read(folder.join(name)).with_context(|| format!("{name} of {}", folder.display()))?;
-    let parsed = SafeTensors::deserialize(&bytes).with_context(|| name.to_owned())?;
-    let convert = |(key, view): (String, TensorView)| {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect(),
-            Dtype::BF16 => {
-                data.as_chunks::<2>().0.iter().map(|word| half::bf16::from_le_bytes(*word).to_f32()).collect()
-            }
-            Dtype::F16 => data.as_chunks::<2>().0.iter().map(|word| half::f16::from_le_bytes(*word).to_f32()).collect(),
-            other => bail!("{name}: tensor {key} is {other:?}, expected F32, BF16 or F16"),
-        };
-        Ok((key, (view.shape().to_vec(), values)))
-    };
-    parsed.tensors().into_iter().map(convert).collect()
-}
-
-/// Reads the trainer's part of a resumable checkpoint.
+/// Reads the trainer's part of a resumable checkpoint: first and second moments, and the state.
 ///
 /// # Errors
 /// When a moment is missing or does not fit its weight, by name.
-pub fn load_trainer(folder: &Path, weights: &HostTensors) -> Result<((HostTensors, HostTensors), TrainerState)> {
+pub fn load_trainer(folder: &Path, layout: &Layout) -> Result<((HostTensors, HostTensors), TrainerState)> {
     let state = fs::read(folder.join(TRAINER_STATE_FILE)).with_context(|| TRAINER_STATE_FILE.to_owned())?;
     let state = serde_json::from_slice(&state).context(TRAINER_STATE_FILE)?;
     let mut all = read_tensors(folder, TRAINER_FILE)?;
     let mut take = |prefix: &str| -> Result<HostTensors> {
-        weights
-            .iter()
-            .map(|(name, (shape, _))| {
+        layout
+            .shapes()
+            .map(|(name, shape)| {
                 let tensor = all
                     .remove(&format!("{prefix}.{name}"))
                     .with_context(|| format!("{TRAINER_FILE}: tensor {prefix}.{name} is missing"))?;
                 ensure!(
-                    tensor.0 == *shape,
+                    tensor.0.iter().map(|&n| i64::try_from(n)).eq(shape.iter().map(|&n| Ok(n))),
                     "{TRAINER_FILE}: tensor {prefix}.{name} has shape {:?}, its weight {shape:?}",
                     tensor.0
                 );
-                Ok((name.clone(), tensor))
+                Ok((name.to_owned(), tensor))
             })
             .collect()
     };

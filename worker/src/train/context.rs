@@ -18,6 +18,8 @@ pub trait JobContext: Sync {
     fn metrics(&self, point: MetricPoint);
     /// A line of the log; `level` is `info`, `warn` or `error`.
     fn log(&self, level: &str, text: &str);
+    /// A line of the log that is an event of the branch too, at a step; `kind` is a word for scripts.
+    fn event(&self, kind: &str, step: u64, level: &str, text: &str);
     /// Units done and in all, and tokens per second (0 where it means nothing).
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
     /// What the server wants now.

@@ -4,14 +4,14 @@
 //! Even documents of a domain calibrate, odd ones are reported.
 
 use super::{
-    checkpoint,
+    checkpoint::from_host,
     context::{JobContext, Place, asked_to_end, ended, make_folder},
-    device,
+    device, hub,
     model::Model,
 };
 use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use senmon_corpus::{hex, shard_set::ShardSet};
+use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet};
 use senmon_protocol::{
     job::{DomainLoss, EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
     spec::Precision,
@@ -77,10 +77,10 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
     let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
-    checkpoint::verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
-    let (spec, weights) = checkpoint::load_model(&folder).map_err(corrupt)?;
+    verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
+    let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
     let kind = if job.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
-    let model = Model::new(spec, checkpoint::from_host(&weights), device, kind, job.sequence_length.into(), false);
+    let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
     let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
     let (key, path) = place.attempt_folder(&job.output)?;
     make_folder(&path)?;

@@ -1,9 +1,13 @@
 //! The average of several checkpoints' weights, written as a checkpoint of weights alone.
 
 use super::{
-    checkpoint::{self, HostTensors, Snapshot, TrainerState},
+    checkpoint::{self, Snapshot, TrainerState, from_host},
     context::{JobContext, Place, asked_to_end, ended},
+    hub::{self, HostTensors},
+    model::place_weights,
+    parameters::Layout,
 };
+use senmon_corpus::manifest::verify;
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
@@ -27,8 +31,8 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
             return Err(end);
         }
         let folder = place.path(&member.checkpoint.folder);
-        checkpoint::verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
-        let (spec, weights) = checkpoint::load_model(&folder).map_err(corrupt)?;
+        verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
+        let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {
             return Err(ended(
@@ -41,7 +45,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         context.progress(done + 1, job.members.len() as u64, 0.0);
     }
     let Some((spec, weights)) = sum else { return Err(ended(TerminationReason::InvalidInput, "no members.")) };
-    let state_sha256 = checkpoint::digest(&weights, None, 0);
+    let weights = place_weights(&Layout::new(&spec), &from_host(&weights), tch::Device::Cpu);
     let mut meta = CheckpointMeta {
         kind: CheckpointKind::Weights,
         experiment_id: job.experiment_id,
@@ -53,9 +57,16 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         bytes: 0,
         loss: None,
         config_sha256: String::new(),
-        state_sha256: state_sha256.clone(),
+        state_sha256: String::new(),
     };
-    let state = TrainerState { step: 0, tokens: 0, optimizer_steps: 0, next_batch_hash: None, state_sha256 };
+    let state = TrainerState {
+        step: 0,
+        tokens: 0,
+        optimizer_steps: 0,
+        next_batch_hash: None,
+        state_sha256: String::new(),
+        health: super::health::HealthState::default(),
+    };
     let snapshot = Snapshot { spec, weights, moments: None, state };
     let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
     let (id, folder) =

@@ -2,7 +2,13 @@
 //! Never opens a connection, never reads the wall clock into a decision.
 
 #[cfg(feature = "torch")]
+mod attention;
+#[cfg(feature = "torch")]
+mod buffer;
+#[cfg(feature = "torch")]
 pub mod checkpoint;
+#[cfg(feature = "torch")]
+pub mod clock;
 pub mod context;
 #[cfg(feature = "torch")]
 pub mod data;
@@ -13,16 +19,30 @@ pub mod ensemble;
 #[cfg(feature = "torch")]
 pub mod evaluate;
 #[cfg(feature = "torch")]
+mod fused;
+#[cfg(feature = "torch")]
+pub mod health;
+#[cfg(feature = "torch")]
+pub mod hub;
+#[cfg(feature = "torch")]
 pub mod merge;
 #[cfg(feature = "torch")]
 pub mod model;
 #[cfg(feature = "torch")]
 pub mod optimizer;
 #[cfg(feature = "torch")]
+pub mod parameters;
+#[cfg(feature = "torch")]
+mod rotary;
+#[cfg(feature = "torch")]
+pub mod saver;
+#[cfg(feature = "torch")]
 pub mod schedule;
 #[cfg(feature = "torch")]
 pub mod session;
 pub mod shard;
+#[cfg(feature = "torch")]
+pub mod trainer;
 
 pub use context::{JobContext, MetricPoint, Place, ended};
 

@@ -3,6 +3,10 @@
 //! Names of weights are `transformers`'. Shapes: b batch, t tokens, h hidden, n query heads, g key and value heads,
 //! d head size, v vocabulary.
 
+use super::{
+    parameters::{Arenas, Layout},
+    rotary,
+};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
@@ -26,55 +30,34 @@ pub struct Model {
     /// Number format of the computation.
     pub kind: Kind,
     rotary: (Tensor, Tensor),
-    mask: Tensor,
+    mask: Option<Tensor>,
 }
 
-/// Names and shapes of all weights.
+/// Puts named weights into arenas on a device, fp32.
 #[must_use]
-pub fn shapes(spec: &ModelSpec) -> BTreeMap<String, Vec<i64>> {
-    let [h, i, v] = [spec.hidden_size, spec.intermediate_size, spec.vocab_size.unwrap_or(0)].map(i64::from);
-    let q = i64::from(spec.num_attention_heads) * i64::from(spec.head_size());
-    let kv = i64::from(spec.kv_heads()) * i64::from(spec.head_size());
-    let mut shapes = BTreeMap::from([
-        ("model.embed_tokens.weight".to_owned(), vec![v, h]),
-        ("model.norm.weight".to_owned(), vec![h]),
-    ]);
-    if !spec.tie_word_embeddings {
-        shapes.insert("lm_head.weight".into(), vec![v, h]);
-    }
-    for layer in 0..spec.num_hidden_layers {
-        let block = [
-            ("input_layernorm", vec![h]),
-            ("post_attention_layernorm", vec![h]),
-            ("self_attn.q_proj", vec![q, h]),
-            ("self_attn.k_proj", vec![kv, h]),
-            ("self_attn.v_proj", vec![kv, h]),
-            ("self_attn.o_proj", vec![h, q]),
-            ("mlp.gate_proj", vec![i, h]),
-            ("mlp.up_proj", vec![i, h]),
-            ("mlp.down_proj", vec![h, i]),
-        ];
-        shapes.extend(block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
-    }
-    shapes
+pub fn place_weights(layout: &Layout, named: &BTreeMap<String, Tensor>, device: Device) -> Arenas {
+    let mut arenas = layout.zeros(Kind::Float, device);
+    tch::no_grad(|| layout.fill(&mut arenas, named));
+    arenas
 }
 
 /// Random weights: normal with `initializer_range`, norms at 1. Each tensor from a stream of its own, so that the
 /// order of creation does not matter.
 #[must_use]
 pub fn initial_weights(spec: &ModelSpec, seed: u64) -> BTreeMap<String, Tensor> {
-    let make = |(name, shape): (String, Vec<i64>)| {
+    let make = |(name, shape): (&str, &[i64])| {
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
         let tensor = if shape.len() == 1 {
-            Tensor::ones(&shape, (Kind::Float, Device::Cpu))
+            let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            Tensor::full(shape, value, (Kind::Float, Device::Cpu))
         } else {
             let values =
                 normal(count, spec.initializer_range, xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed));
-            Tensor::from_slice(&values).view(shape.as_slice())
+            Tensor::from_slice(&values).view(shape)
         };
-        (name, tensor)
+        (name.to_owned(), tensor)
     };
-    shapes(spec).into_iter().map(make).collect()
+    Layout::new(spec).shapes().map(make).collect()
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "random fractions, kept as f32")]
@@ -95,42 +78,56 @@ impl Model {
     #[must_use]
     pub fn new(
         spec: ModelSpec,
-        weights: BTreeMap<String, Tensor>,
+        weights: &BTreeMap<String, Tensor>,
         device: Device,
         kind: Kind,
         length: i64,
         trains: bool,
     ) -> Self {
-        let place = |(name, tensor): (String, Tensor)| {
-            (name, tensor.to_device(device).to_kind(Kind::Float).detach().set_requires_grad(trains))
-        };
-        let weights = weights.into_iter().map(place).collect();
-        let d = i64::from(spec.head_size());
-        let inverse =
-            (Tensor::arange_start_step(0, d, 2, (Kind::Float, device)) / d as f64 * -(spec.rope_theta.ln())).exp();
-        let angles = Tensor::arange(length, (Kind::Float, device)).outer(&inverse);
-        let angles = Tensor::cat(&[&angles, &angles], -1);
-        let rotary = (angles.cos().to_kind(kind), angles.sin().to_kind(kind));
-        let mask = Tensor::full([length, length], f64::NEG_INFINITY, (kind, device)).triu(1);
-        Self { spec, weights, kind, rotary, mask }
+        let layout = Layout::new(&spec);
+        let arenas = place_weights(&layout, weights, device);
+        Self::over(spec, &layout, &arenas, kind, length, trains)
     }
 
-    /// Hidden states of tokens [b, t] after the last norm, [b, t, h].
-    pub fn hidden(&self, tokens_bt: &Tensor) -> Tensor {
+    /// A model whose weights are those of `arenas`, whatever becomes of them.
+    #[must_use]
+    pub fn over(spec: ModelSpec, layout: &Layout, arenas: &Arenas, kind: Kind, length: i64, trains: bool) -> Self {
+        let device = arenas.matrices.device();
+        let leaf = |(name, view): (String, Tensor)| (name, view.detach().set_requires_grad(trains));
+        let weights = layout.views(arenas).into_iter().map(leaf).collect();
+        let (cos, sin) = rotary::angles(&spec, u32::try_from(length).unwrap_or(0));
+        let half = i64::from(spec.head_size()) / 2;
+        let whole = |values: Vec<f32>| {
+            let values = Tensor::from_slice(&values).view([length, half]);
+            Tensor::cat(&[&values, &values], -1).to_device(device).to_kind(kind)
+        };
+        let mask = (length <= EXPLICIT_ATTENTION_TOKENS_MAX)
+            .then(|| Tensor::full([length, length], f64::NEG_INFINITY, (kind, device)).triu(1));
+        Self { spec, weights, kind, rotary: (whole(cos), whole(sin)), mask }
+    }
+
+    /// Hidden states of tokens `[b, t]` after the last norm, `[b, t, h]`. `document_first`, `[b, t]`, names the first
+    /// token of each token's document where attention must stay inside.
+    pub fn hidden(&self, tokens_bt: &Tensor, document_first: Option<&Tensor>) -> Tensor {
         let weights: BTreeMap<&str, Tensor> =
             self.weights.iter().map(|(name, w)| (name.as_str(), w.to_kind(self.kind))).collect();
         let norm = |x: &Tensor, name: &str| {
             x.rms_norm([i64::from(self.spec.hidden_size)], Some(&weights[name]), self.spec.rms_norm_eps)
         };
+        let inside = document_first.map(|first| self.inside(first));
         let mut x_bth = Tensor::embedding(&weights["model.embed_tokens.weight"], tokens_bt, -1, false, false);
         for layer in 0..self.spec.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            let linear = |x: &Tensor, part: &str| x.linear(&weights[name(part).as_str()], None::<Tensor>);
+            let linear = |x: &Tensor, part: &str| {
+                let bias = weights.get(format!("model.layers.{layer}.{part}.bias").as_str());
+                x.linear(&weights[name(part).as_str()], bias)
+            };
             let normed = norm(&x_bth, &name("input_layernorm"));
             let attended = self.attention(
                 &linear(&normed, "self_attn.q_proj"),
                 &linear(&normed, "self_attn.k_proj"),
                 &linear(&normed, "self_attn.v_proj"),
+                inside.as_ref(),
             );
             x_bth = &x_bth + linear(&attended, "self_attn.o_proj");
             let normed = norm(&x_bth, &name("post_attention_layernorm"));
@@ -140,7 +137,16 @@ impl Model {
         norm(&x_bth, "model.norm.weight")
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    /// Which keys each query may see, `[b, 1, t, t]`: those of its document up to itself.
+    fn inside(&self, document_first_bt: &Tensor) -> Tensor {
+        let first = document_first_bt.to_device(self.rotary.0.device()).to_kind(Kind::Int64);
+        let t = first.size()[1];
+        let keys = Tensor::arange(t, (Kind::Int64, first.device())).view([1, 1, t]);
+        let seen = keys.ge_tensor(&first.unsqueeze(-1)).logical_and(&keys.le_tensor(&keys.view([1, t, 1])));
+        seen.unsqueeze(1)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, inside: Option<&Tensor>) -> Tensor {
         let (b, t, _) = q.size3().unwrap_or((0, 0, 0));
         let (n, g, d) = (
             i64::from(self.spec.num_attention_heads),
@@ -155,23 +161,17 @@ impl Model {
         let v_bntd = repeat(heads(v, g));
         #[expect(clippy::cast_precision_loss, reason = "a head size")]
         let scale = 1.0 / (d as f64).sqrt();
-        let out_bntd = if t <= EXPLICIT_ATTENTION_TOKENS_MAX {
-            let mask = self.mask.narrow(0, 0, t).narrow(1, 0, t);
-            let flat = |x: &Tensor| x.reshape([b * n, t, d]);
-            let scores =
-                mask.expand([b * n, t, t], false).baddbmm(&flat(&q_bntd), &flat(&k_bntd).transpose(1, 2), 1.0, scale);
-            scores.softmax(-1, self.kind).bmm(&flat(&v_bntd)).view([b, n, t, d])
-        } else {
-            Tensor::scaled_dot_product_attention(
-                &q_bntd,
-                &k_bntd,
-                &v_bntd,
-                None::<Tensor>,
-                0.0,
-                true,
-                Some(scale),
-                false,
-            )
+        let out_bntd = match (&self.mask, inside) {
+            (Some(mask), None) => {
+                let mask = mask.narrow(0, 0, t).narrow(1, 0, t).expand([b * n, t, t], false);
+                let flat = |x: &Tensor| x.reshape([b * n, t, d]);
+                let scores = mask.baddbmm(&flat(&q_bntd), &flat(&k_bntd).transpose(1, 2), 1.0, scale);
+                scores.softmax(-1, self.kind).bmm(&flat(&v_bntd)).view([b, n, t, d])
+            }
+            _ => {
+                let (causal, scale) = (inside.is_none(), Some(scale));
+                Tensor::scaled_dot_product_attention(&q_bntd, &k_bntd, &v_bntd, inside, 0.0, causal, scale, false)
+            }
         };
         out_bntd.transpose(1, 2).reshape([b, t, n * d])
     }
@@ -189,14 +189,14 @@ impl Model {
         self.weights[name].to_kind(self.kind)
     }
 
-    /// Logits of tokens [b, t], fp32 [b, t, v]. For tests and small inputs: training never holds them all.
+    /// Logits of tokens `[b, t]`, fp32 `[b, t, v]`. For tests and small inputs: training never holds them all.
     pub fn logits(&self, tokens_bt: &Tensor) -> Tensor {
-        self.hidden(tokens_bt).linear(&self.output(), None::<Tensor>).to_kind(Kind::Float)
+        self.hidden(tokens_bt, None).linear(&self.output(), None::<Tensor>).to_kind(Kind::Float)
     }
 
     /// Sum of the negative log-likelihoods of `targets_bt`, fp32, nats. Logits are made in pieces.
-    pub fn loss_sum(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
-        let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
+    pub fn loss_sum(&self, tokens_bt: &Tensor, targets_bt: &Tensor, document_first: Option<&Tensor>) -> Tensor {
+        let rows = self.hidden(tokens_bt, document_first).view([-1, i64::from(self.spec.hidden_size)]);
         let (targets, output) = (targets_bt.reshape([-1]), self.output());
         let pieces = rows.split(LOGIT_ROWS, 0).into_iter().zip(targets.split(LOGIT_ROWS, 0));
         let losses: Vec<Tensor> = pieces
@@ -208,9 +208,9 @@ impl Model {
         Tensor::stack(&losses, 0).sum(Kind::Float)
     }
 
-    /// Log-probabilities of `targets_bt`, fp32 [b, t].
+    /// Log-probabilities of `targets_bt`, fp32 `[b, t]`.
     pub fn log_probabilities(&self, tokens_bt: &Tensor, targets_bt: &Tensor) -> Tensor {
-        let rows = self.hidden(tokens_bt).view([-1, i64::from(self.spec.hidden_size)]);
+        let rows = self.hidden(tokens_bt, None).view([-1, i64::from(self.spec.hidden_size)]);
         let (targets, output) = (targets_bt.reshape([-1]), self.output());
         let pieces = rows.split(LOGIT_ROWS, 0).into_iter().zip(targets.split(LOGIT_ROWS, 0));
         let found: Vec<Tensor> = pieces

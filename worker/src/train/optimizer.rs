@@ -1,16 +1,21 @@
 //! `AdamW` (Loshchilov & Hutter 2019, algorithm 2) in `PyTorch`'s order of operations. Decay on matrices only.
 
+use super::{
+    buffer::{Number, values, values_mut},
+    parameters::{Arenas, Layout},
+};
+use half::bf16;
+use senmon_kernels as kernels;
 use senmon_protocol::spec::TrainingSpec;
-use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Moments of every parameter, fp32.
 #[derive(Debug)]
 pub struct AdamW {
-    /// First moments by parameter name.
-    pub first: BTreeMap<String, Tensor>,
-    /// Second moments by parameter name.
-    pub second: BTreeMap<String, Tensor>,
+    /// First moments.
+    pub first: Arenas,
+    /// Second moments.
+    pub second: Arenas,
     /// Steps taken with these moments: the bias correction counts from here.
     pub steps: u64,
 }
@@ -18,52 +23,116 @@ pub struct AdamW {
 impl AdamW {
     /// Fresh moments.
     #[must_use]
-    pub fn new(parameters: &BTreeMap<String, Tensor>) -> Self {
-        let zeros = || parameters.iter().map(|(name, p)| (name.clone(), p.zeros_like().detach())).collect();
-        Self { first: zeros(), second: zeros(), steps: 0 }
+    pub fn new(layout: &Layout, device: Device) -> Self {
+        Self { first: layout.zeros(Kind::Float, device), second: layout.zeros(Kind::Float, device), steps: 0 }
     }
 
-    /// One step with the gradients times `scale`.
-    pub fn step(&mut self, parameters: &mut BTreeMap<String, Tensor>, training: &TrainingSpec, rate: f64, scale: f64) {
+    /// One step at `rate` with the gradients times `scale`; `copy` receives the matrices in bf16.
+    pub fn step(
+        &mut self,
+        weights: &mut Arenas,
+        grads: &Arenas,
+        copy: Option<&mut Tensor>,
+        training: &TrainingSpec,
+        rate: f64,
+        scale: f64,
+    ) {
         self.steps += 1;
-        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        let correction1 = 1.0 - training.beta1.powi(steps);
-        let correction2 = (1.0 - training.beta2.powi(steps)).sqrt();
-        no_grad(|| {
-            for (name, parameter) in parameters.iter_mut() {
-                let gradient = parameter.grad();
-                if !gradient.defined() {
-                    continue;
-                }
-                let gradient = if scale == 1.0 { gradient } else { gradient * scale };
-                let (Some(first), Some(second)) = (self.first.get_mut(name), self.second.get_mut(name)) else {
-                    continue;
-                };
-                if parameter.dim() >= 2 && training.weight_decay > 0.0 {
-                    let _ = parameter.g_mul_scalar_(1.0 - rate * training.weight_decay);
-                }
-                let _ = first.lerp_(&gradient, 1.0 - training.beta1);
-                let _ = second.g_mul_scalar_(training.beta2);
-                let _ = second.g_add_(&(&gradient * &gradient * (1.0 - training.beta2)));
-                let denominator = second.sqrt().g_div_scalar_(correction2).g_add_scalar_(training.epsilon);
-                let _ = parameter.g_sub_(&(&*first / denominator * (rate / correction1)));
-            }
-        });
+        let matrices = settings(training, rate, scale, self.steps);
+        let vectors = kernels::AdamW { decay: 0.0, ..matrices };
+        let moments = (&mut self.first.matrices, &mut self.second.matrices);
+        update(&mut weights.matrices, &grads.matrices, moments, copy, matrices);
+        let moments = (&mut self.first.vectors, &mut self.second.vectors);
+        update(&mut weights.vectors, &grads.vectors, moments, None, vectors);
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "computed in f64, used in fp32")]
+fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u64) -> kernels::AdamW {
+    let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+    kernels::AdamW {
+        rate: rate as f32,
+        decay: training.weight_decay as f32,
+        beta1: training.beta1 as f32,
+        beta2: training.beta2 as f32,
+        epsilon: training.epsilon as f32,
+        correction1: (1.0 - training.beta1.powi(steps)) as f32,
+        correction2: (1.0 - training.beta2.powi(steps)).sqrt() as f32,
+        grad_scale: scale as f32,
+    }
+}
+
+fn update(
+    weights: &mut Tensor,
+    grads: &Tensor,
+    moments: (&mut Tensor, &mut Tensor),
+    copy: Option<&mut Tensor>,
+    a: kernels::AdamW,
+) {
+    if weights.device() != Device::Cpu {
+        return no_grad(|| update_by_tensors(weights, grads, moments, a));
+    }
+    let copy = copy.map(values_mut::<bf16>);
+    let moments = (values_mut(moments.0), values_mut(moments.1));
+    if grads.kind() == bf16::KIND {
+        kernels::adamw(values_mut(weights), values::<bf16>(grads), moments, copy, a);
+    } else {
+        kernels::adamw(values_mut(weights), values::<f32>(grads), moments, copy, a);
+    }
+}
+
+/// The same by tensor operations, for devices without our kernels.
+fn update_by_tensors(weights: &mut Tensor, grads: &Tensor, moments: (&mut Tensor, &mut Tensor), a: kernels::AdamW) {
+    let (first, second) = moments;
+    let [rate, beta1, beta2, epsilon] = [a.rate, a.beta1, a.beta2, a.epsilon].map(f64::from);
+    let scaled = grads * f64::from(a.grad_scale);
+    let _ = weights.g_mul_scalar_(1.0 - rate * f64::from(a.decay));
+    let _ = first.lerp_(&scaled, 1.0 - beta1);
+    let _ = second.g_mul_scalar_(beta2);
+    let _ = second.g_add_(&(scaled.square() * (1.0 - beta2)));
+    let denominator = second.sqrt().g_div_scalar_(f64::from(a.correction2)).g_add_scalar_(epsilon);
+    let _ = weights.g_sub_(&(&*first / denominator * (rate / f64::from(a.correction1))));
 }
 
 /// Global L2 norm of the gradients, one number to the host.
 #[must_use]
-pub fn gradient_norm(parameters: &BTreeMap<String, Tensor>, device: Device) -> f64 {
-    let squares: Vec<Tensor> =
-        parameters.values().map(Tensor::grad).filter(Tensor::defined).map(|g| (&g * &g).sum(Kind::Float)).collect();
-    if squares.is_empty() {
-        return 0.0;
-    }
-    Tensor::stack(&squares, 0).to_device(device).sum(Kind::Double).sqrt().double_value(&[])
+pub fn gradient_norm(grads: &Arenas) -> f64 {
+    let squares = |tensor: &Tensor| {
+        if tensor.device() != Device::Cpu {
+            tensor.to_kind(Kind::Float).square().sum(Kind::Double).double_value(&[])
+        } else if tensor.kind() == bf16::KIND {
+            kernels::sum_of_squares(values::<bf16>(tensor))
+        } else {
+            kernels::sum_of_squares(values::<f32>(tensor))
+        }
+    };
+    (squares(&grads.matrices) + squares(&grads.vectors)).sqrt()
 }
 
-/// Forgets the gradients.
-pub fn clear_gradients(parameters: &mut BTreeMap<String, Tensor>) {
-    parameters.values_mut().for_each(Tensor::zero_grad);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel and the tensor operations take the same step.
+    #[test]
+    fn both_ways_of_a_step_agree() {
+        let a = kernels::AdamW {
+            rate: 0.01,
+            decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            correction1: 0.19,
+            correction2: 0.3,
+            grad_scale: 0.5,
+        };
+        let make = || Tensor::arange(100_003, (Kind::Float, Device::Cpu)).g_mul_scalar_(0.37).sin();
+        let (grads, mut one, mut other) = (make().cos(), make(), make());
+        let [mut m1, mut v1, mut m2, mut v2] = [0.1, 0.2, 0.1, 0.2].map(|scale| make().square() * scale);
+        update(&mut one, &grads, (&mut m1, &mut v1), None, a);
+        update_by_tensors(&mut other, &grads, (&mut m2, &mut v2), a);
+        for (a, b) in [(one, other), (m1, m2), (v1, v2)] {
+            assert!((a - b).abs().max().double_value(&[]) < 1e-6);
+        }
+    }
 }

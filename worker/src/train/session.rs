@@ -1,29 +1,37 @@
 //! One branch, from its parent to its last step: rate → micro-steps → clip → step → log → checkpoint → stop.
 
 use super::{
-    checkpoint::{self, Snapshot, TrainerState},
+    checkpoint::{self, TrainerState, from_host},
     context::{JobContext, MetricPoint, Place, asked_to_end, ended},
-    data, device,
-    model::{Model, initial_weights},
-    optimizer::{AdamW, clear_gradients, gradient_norm},
+    data::{self, Source},
+    device,
+    health::{HealthState, sentence},
+    hub::{self, HostTensors},
+    model::{initial_weights, place_weights},
+    optimizer::AdamW,
+    parameters::Layout,
+    saver::Saver,
     schedule::learning_rate,
+    trainer::{Shape, Trainer},
 };
-use senmon_corpus::{hex, shard_set::ShardSet, windows::WindowOrder};
+use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, windows::WindowOrder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
-    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart, WrittenCheckpoint},
-    spec::{OptimizerStart, Precision},
+    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart},
+    spec::{OptimizerStart, Precision, SpikeAction},
 };
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// Steps in a row that may be skipped for a loss or gradient that is not finite.
 const SKIPS_MAX: u32 = 10;
+/// Batches that rollbacks may leave out of one branch.
+const ROLL_BACKS_MAX: usize = 64;
 
 /// A branch while it trains.
 struct Session<'a> {
@@ -31,8 +39,12 @@ struct Session<'a> {
     place: &'a Place,
     context: &'a dyn JobContext,
     device: Device,
-    model: Model,
-    optimizer: AdamW,
+    trainer: Trainer,
+    health: HealthState,
+    /// Checkpoints of this attempt that a rollback may go back to.
+    written: Vec<CheckpointRef>,
+    /// Steps in a row that were not finite.
+    skips: u32,
     step: u64,
     parent: Option<CheckpointId>,
     loss: Option<f64>,
@@ -44,11 +56,12 @@ struct Interval {
     began: Instant,
     steps: u64,
     waited: Duration,
+    stalled: Duration,
 }
 
 impl Interval {
     fn new() -> Self {
-        Self { began: Instant::now(), steps: 0, waited: Duration::ZERO }
+        Self { began: Instant::now(), steps: 0, waited: Duration::ZERO, stalled: Duration::ZERO }
     }
 }
 
@@ -65,7 +78,7 @@ pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<Tr
     let mut session = Session::open(job, place, context, device, &shards)?;
     if job.steps == 0 {
         context.started(0, None);
-        session.save_now(None)?;
+        session.save_start()?;
         return Ok(TrainResult { steps: 0, tokens: 0, loss_last: None });
     }
     let windows = shards.windows(job.sequence_length);
@@ -73,7 +86,7 @@ pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<Tr
     let order = WindowOrder::new(&windows, &job.mixture, job.training.random_seed).map_err(invalid)?;
     order.ensure_budget(job.steps * u64::from(job.training.batch_windows), job.epochs_max).map_err(invalid)?;
     session.resume_or_begin(&shards, &order)?;
-    session.train(&shards, &order)?;
+    std::thread::scope(|scope| session.train(scope, &shards, &order))?;
     Ok(TrainResult { steps: job.steps, tokens: job.steps * session.step_tokens(), loss_last: session.loss })
 }
 
@@ -86,27 +99,26 @@ impl<'a> Session<'a> {
         shards: &ShardSet,
     ) -> Result<Self, EndedOutcome> {
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-        let (spec, weights, parent, moments) = match (&job.resume, &job.start) {
+        let (spec, weights, parent, carried) = match (&job.resume, &job.start) {
             (Some(from), _) | (None, TrainStart::Checkpoint(from)) => {
                 let folder = place.path(&from.folder);
-                let manifest = checkpoint::verify(&folder, &from.manifest_sha256).map_err(corrupt)?;
-                let (spec, weights) = checkpoint::load_model(&folder).map_err(corrupt)?;
+                let manifest = verify(&folder, &from.manifest_sha256).map_err(corrupt)?;
+                let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
                 let carries = job.resume.is_some() || job.training.optimizer == OptimizerStart::Carry;
                 let resumable = manifest.meta.kind == CheckpointKind::Resumable;
-                let moments = (carries && resumable)
-                    .then(|| checkpoint::load_trainer(&folder, &weights))
+                let carried = (carries && resumable)
+                    .then(|| checkpoint::load_trainer(&folder, &Layout::new(&spec)))
                     .transpose()
                     .map_err(corrupt)?;
-                (spec, weights, Some(from.id), moments)
+                (spec, from_host(&weights), Some(from.id), carried)
             }
             (None, TrainStart::Folder(folder)) => {
                 let invalid = |error: anyhow::Error| ended(TerminationReason::InvalidInput, format!("seed: {error:#}"));
-                let (spec, weights) = checkpoint::load_model(std::path::Path::new(&folder.path)).map_err(invalid)?;
-                (spec, weights, None, None)
+                let (spec, weights) = hub::load_model(std::path::Path::new(&folder.path)).map_err(invalid)?;
+                (spec, from_host(&weights), None, None)
             }
             (None, TrainStart::Init(init)) => {
-                let weights = initial_weights(&init.model, job.training.random_seed);
-                (init.model.clone(), checkpoint::to_host(&weights).map_err(corrupt)?, None, None)
+                (init.model.clone(), initial_weights(&init.model, job.training.random_seed), None, None)
             }
         };
         if spec.vocab_size.unwrap_or(0) < shards.index().vocab_size {
@@ -128,26 +140,35 @@ impl<'a> Session<'a> {
             Precision::Fp32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         };
-        let model = Model::new(spec, checkpoint::from_host(&weights), device, kind, job.sequence_length.into(), true);
-        let mut optimizer = AdamW::new(&model.weights);
-        if let Some(((first, second), state)) = &moments {
-            let place = |set| {
-                checkpoint::from_host(set).into_iter().map(|(name, tensor)| (name, tensor.to_device(device))).collect()
-            };
-            (optimizer.first, optimizer.second, optimizer.steps) = (place(first), place(second), state.optimizer_steps);
-        }
-        Ok(Self {
+        let windows = job.training.batch_windows;
+        let shape = Shape {
+            windows: windows.into(),
+            micro: job.training.micro_batch_windows.unwrap_or(windows).into(),
+            length: job.sequence_length.into(),
+        };
+        let trainer = Trainer::new(spec, &weights, device, kind, shape);
+        let peak = device::matmul_peak(device, kind);
+        let mut session = Self {
             job,
             place,
             context,
             device,
-            model,
-            optimizer,
+            trainer,
+            health: HealthState::default(),
+            written: Vec::new(),
+            skips: 0,
             step: 0,
             parent,
             loss: None,
-            peak: device::matmul_peak(device, kind),
-        })
+            peak,
+        };
+        if let Some((moments, state)) = carried {
+            session.set_moments(&moments, state.optimizer_steps);
+            if job.resume.is_some() {
+                session.health = state.health;
+            }
+        }
+        Ok(session)
     }
 
     fn step_tokens(&self) -> u64 {
@@ -185,142 +206,200 @@ impl<'a> Session<'a> {
         order: &WindowOrder,
     ) -> Result<bool, EndedOutcome> {
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-        let weights = checkpoint::to_host(&self.model.weights).map_err(corrupt)?;
-        let (_, state) = checkpoint::load_trainer(&self.place.path(&resume.folder), &weights).map_err(corrupt)?;
-        let moments = (
-            checkpoint::to_host(&self.optimizer.first).map_err(corrupt)?,
-            checkpoint::to_host(&self.optimizer.second).map_err(corrupt)?,
-        );
+        let trainer = &self.trainer;
+        let folder = self.place.path(&resume.folder);
+        let (_, state) = checkpoint::load_trainer(&folder, &trainer.layout).map_err(corrupt)?;
+        let moments = Some((&trainer.optimizer.first, &trainer.optimizer.second));
+        let digest = checkpoint::digest(&trainer.layout, &trainer.weights, moments, resume.step);
         let next = self.next_batch_hash(shards, order, resume.step)?;
-        Ok(state.step == resume.step
-            && state.next_batch_hash == next
-            && checkpoint::digest(&weights, Some(&moments), resume.step) == state.state_sha256)
+        Ok(state.step == resume.step && state.next_batch_hash == next && digest == state.state_sha256)
     }
 
     fn next_batch_hash(&self, shards: &ShardSet, order: &WindowOrder, step: u64) -> Result<Option<u64>, EndedOutcome> {
         if step >= self.job.steps {
             return Ok(None);
         }
-        Ok(Some(data::batch(shards, order, step, self.job.training.batch_windows, self.job.sequence_length)?.hash))
+        let source = Source { shards, order, job: self.job };
+        Ok(Some(source.batch(self.health.batch_of(step))?.hash))
     }
 
-    fn train(&mut self, shards: &ShardSet, order: &WindowOrder) -> Result<(), EndedOutcome> {
-        let (windows, length, steps) = (self.job.training.batch_windows, self.job.sequence_length, self.job.steps);
-        std::thread::scope(|scope| {
-            let (batches, reader) = data::batches(scope, shards, order, self.step..=steps, windows, length);
-            let mut interval = Interval::new();
-            let mut skips = 0;
-            let mut saved = self.job.resume.as_ref().map(|resume| resume.step);
-            let mut writing: Option<std::thread::ScopedJoinHandle<Result<(), EndedOutcome>>> = None;
-            // The batch after the last step is read too, where there is one: its hash is part of a checkpoint.
-            let mut next = if self.step < steps {
-                Some(
-                    batches
-                        .recv()
-                        .map_err(|_| ended(TerminationReason::InternalError, "the reader of batches ended"))??,
-                )
-            } else {
-                None
-            };
-            while let Some(batch) = next.take() {
-                let rate = learning_rate(&self.job.training, self.step, steps);
-                let (loss, norm) = self.forward_backward(&batch.tokens);
-                if loss.is_finite() && norm.is_finite() {
-                    let scale = (self.job.training.clip_norm / (norm + 1e-6)).min(1.0);
-                    self.optimizer.step(&mut self.model.weights, &self.job.training, rate, scale);
-                    (skips, self.loss) = (0, Some(loss));
-                } else {
-                    skips += 1;
-                    self.context.log(
-                        "warn",
-                        &format!(
-                            "step {}: loss {loss}, gradient norm {norm}: skipped before the optimiser saw it",
-                            self.step + 1
-                        ),
-                    );
+    /// Trains to the last step.
+    fn train<'s>(
+        &mut self,
+        scope: &'s std::thread::Scope<'s, '_>,
+        shards: &'s ShardSet,
+        order: &'s WindowOrder,
+    ) -> Result<(), EndedOutcome>
+    where
+        'a: 's,
+    {
+        let (job, steps) = (self.job, self.job.steps);
+        // The batch after the last step is read too, where there is one: its hash is part of a checkpoint.
+        let health = self.health.clone();
+        let numbers = (self.step..=steps).map(move |step| health.batch_of(step));
+        let (batches, _reader) = data::batches(scope, Source { shards, order, job }, numbers);
+        let read =
+            || batches.recv().map_err(|_| ended(TerminationReason::InternalError, "the reader of batches ended"))?;
+        let mut saver = Saver::default();
+        let mut saved = Some(self.step).filter(|step| *step > 0);
+        let mut interval = Interval::new();
+        let mut next = read()?;
+        while self.step < steps {
+            let rate = learning_rate(&job.training, self.step, steps) * self.health.rate_scale;
+            let (loss, norm) = self.trainer.forward_backward(&next.tokens, next.document_first.as_deref());
+            match self.judge(loss, norm, next.number)? {
+                Verdict::Step => {
+                    let scale = (job.training.clip_norm / (norm + 1e-6)).min(1.0);
+                    self.trainer.step(&job.training, rate, scale);
+                    self.loss = Some(loss);
                 }
-                clear_gradients(&mut self.model.weights);
-                self.step += 1;
-                interval.steps += 1;
-                if skips > SKIPS_MAX {
+                Verdict::Skip => {}
+                Verdict::Pause => {
+                    saver.finish(self.context)?;
+                    if saved != Some(self.step) {
+                        let state = self.state(Some(next.hash));
+                        saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                        saver.finish(self.context)?;
+                    }
                     return Err(ended(
-                        TerminationReason::NonFiniteLoss,
-                        format!(
-                            "{skips} steps in a row up to step {} had a loss or gradient that is not finite.",
-                            self.step
-                        ),
+                        TerminationReason::LossSpike,
+                        format!("paused before step {}: its loss is {loss:.4}.", self.step + 1),
                     ));
                 }
-                let waiting = Instant::now();
-                let following = if self.step < steps {
-                    Some(
-                        batches
-                            .recv()
-                            .map_err(|_| ended(TerminationReason::InternalError, "the reader of batches ended"))??,
-                    )
-                } else {
-                    None
-                };
-                interval.waited += waiting.elapsed();
-                if self.step.is_multiple_of(self.job.training.log_every_steps) || self.step == steps {
-                    self.report(loss, norm, rate, &mut interval);
+                Verdict::RollBack => {
+                    saver.finish(self.context)?;
+                    self.written.append(&mut saver.written);
+                    if let Some(hash) = self.roll_back(next.number, shards, order)? {
+                        let (spiked, state) = (self.step, self.state(Some(hash)));
+                        saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                        saver.finish(self.context)?;
+                        let text = format!("went back to step {spiked} and leaves batch {} out.", next.number);
+                        return Err(ended(TerminationReason::RolledBack, text));
+                    }
                 }
-                let asked = asked_to_end(self.context.command());
-                let due = self.job.training.checkpoint_every_steps.is_some_and(|every| self.step.is_multiple_of(every));
-                let keeps = !matches!(
-                    asked,
-                    Some(EndedOutcome { reason: TerminationReason::Cancelled | TerminationReason::WorkerLost, .. })
-                );
-                if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
-                    // One save at a time: the next waits for the last and never overtakes it.
-                    finish(writing.take())?;
-                    let (snapshot, meta) = self.snapshot(following.as_ref().map(|batch| batch.hash))?;
-                    let (place, context, job) = (self.place, self.context, self.job);
-                    writing = Some(scope.spawn(move || write(place, context, job, &snapshot, meta)));
-                    saved = Some(self.step);
-                }
-                if let Some(end) = asked {
-                    finish(writing.take())?;
-                    return Err(end);
-                }
-                next = following;
             }
-            drop(batches);
-            finish(writing.take())?;
-            let _ = reader.join();
-            Ok(())
+            self.step += 1;
+            interval.steps += 1;
+            let waiting = Instant::now();
+            next = read()?;
+            interval.waited += waiting.elapsed();
+            if self.step.is_multiple_of(job.training.log_every_steps) || self.step == steps {
+                interval.stalled = std::mem::take(&mut saver.stalled);
+                self.report(loss, norm, rate, &mut interval);
+            }
+            let asked = asked_to_end(self.context.command());
+            let due = saver.is_due(&job.training, self.step, self.step_tokens());
+            let keeps = !matches!(
+                asked,
+                Some(EndedOutcome { reason: TerminationReason::Cancelled | TerminationReason::WorkerLost, .. })
+            );
+            if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
+                let state = self.state(Some(next.hash).filter(|_| self.step < steps));
+                saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                saved = Some(self.step);
+            }
+            if let Some(end) = asked {
+                saver.finish(self.context)?;
+                return Err(end);
+            }
+        }
+        drop(batches);
+        saver.finish(self.context)
+    }
+
+    /// What is done with a step before the optimiser sees its gradient.
+    fn judge(&mut self, loss: f64, norm: f64, batch: u64) -> Result<Verdict, EndedOutcome> {
+        let (spikes, step) = (&self.job.training.loss_spikes, self.step + 1);
+        if !(loss.is_finite() && norm.is_finite()) {
+            self.skips += 1;
+            let text = format!(
+                "step {step}: loss {loss}, gradient norm {norm} (batch {batch} of the data order): skipped before the optimiser saw it."
+            );
+            self.context.event("step_skipped", step, "warn", &text);
+            if self.skips > SKIPS_MAX {
+                let text = format!(
+                    "{} steps in a row up to step {step} had a loss or gradient that is not finite.",
+                    self.skips
+                );
+                return Err(ended(TerminationReason::NonFiniteLoss, text));
+            }
+            return Ok(Verdict::Skip);
+        }
+        self.skips = 0;
+        let Some(spike) = self.health.spike(loss, spikes) else {
+            self.health.accept(loss, spikes);
+            return Ok(Verdict::Step);
+        };
+        self.context.event("loss_spike", step, "warn", &sentence(spikes.action, step, batch, loss, spike));
+        Ok(match spikes.action {
+            SpikeAction::Watch => {
+                self.health.accept(loss, spikes);
+                Verdict::Step
+            }
+            SpikeAction::LowerRate => {
+                self.health.accept(loss, spikes);
+                self.health.rate_scale *= spikes.rate_factor;
+                Verdict::Step
+            }
+            SpikeAction::Skip => Verdict::Skip,
+            SpikeAction::RollBack => Verdict::RollBack,
+            // Resumed, the same batch has the same loss: the second time it is taken.
+            SpikeAction::Pause if self.job.resume.as_ref().is_some_and(|resume| resume.step == self.step) => {
+                self.health.accept(loss, spikes);
+                Verdict::Step
+            }
+            SpikeAction::Pause => Verdict::Pause,
         })
     }
 
-    /// Loss (nats per token) and gradient norm of a batch; gradients are left in the weights.
-    fn forward_backward(&mut self, tokens: &[i64]) -> (f64, f64) {
-        let (windows, length) = (i64::from(self.job.training.batch_windows), i64::from(self.job.sequence_length));
-        let micro = i64::from(self.job.training.micro_batch_windows.unwrap_or(self.job.training.batch_windows));
-        let batch = Tensor::from_slice(tokens).view([windows, length + 1]).to_device(self.device);
-        #[expect(clippy::cast_precision_loss, reason = "tokens of a batch")]
-        let count = (windows * length) as f64;
-        let losses: Vec<Tensor> = (0..windows / micro)
-            .map(|i| {
-                let rows = batch.narrow(0, i * micro, micro);
-                let loss = self.model.loss_sum(&rows.narrow(1, 0, length), &rows.narrow(1, 1, length)) / count;
-                loss.backward();
-                loss.detach()
-            })
-            .collect();
-        // The one place where the host waits for the device.
-        let norm = gradient_norm(&self.model.weights, self.device);
-        (Tensor::stack(&losses, 0).sum(Kind::Double).double_value(&[]), norm)
+    /// Takes the state of the last checkpoint that is old enough and leaves `batch` out; the hash of the batch that
+    /// comes next then. None where there is no such checkpoint, or too many batches are left out already. The curve
+    /// of the steps between is superseded as after any resume: the next attempt begins at that state.
+    fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<u64>, EndedOutcome> {
+        let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
+        let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
+        let back = older.max_by_key(|checkpoint| checkpoint.step).cloned();
+        let Some(back) = back.filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX) else {
+            let text = format!(
+                "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
+                self.step + 1
+            );
+            self.context.event("step_skipped", self.step + 1, "warn", &text);
+            return Ok(None);
+        };
+        let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
+        let folder = self.place.path(&back.folder);
+        let (_, weights) = hub::load_model(&folder).map_err(corrupt)?;
+        let (moments, state) = checkpoint::load_trainer(&folder, &self.trainer.layout).map_err(corrupt)?;
+        self.trainer.set_weights(&from_host(&weights));
+        self.set_moments(&moments, state.optimizer_steps);
+        let skipped = std::mem::take(&mut self.health.skipped);
+        self.health = state.health;
+        skipped.into_iter().chain([batch]).for_each(|batch| self.health.skip(batch));
+        let text = format!(
+            "rolled back from step {} to the checkpoint of step {}; batch {batch} of the data order is left out.",
+            self.step + 1,
+            back.step
+        );
+        self.context.event("rolled_back", back.step, "warn", &text);
+        (self.step, self.parent) = (back.step, Some(back.id));
+        self.next_batch_hash(shards, order, back.step)
+    }
+
+    fn set_moments(&mut self, (first, second): &(HostTensors, HostTensors), steps: u64) {
+        let place = |set| place_weights(&self.trainer.layout, &from_host(set), self.device);
+        let (first, second) = (place(first), place(second));
+        self.trainer.optimizer = AdamW { first, second, steps };
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates for people")]
     fn report(&self, loss: f64, norm: f64, rate: f64, interval: &mut Interval) {
         let seconds = interval.began.elapsed().as_secs_f64().max(1e-9);
         let per_second = (interval.steps * self.step_tokens()) as f64 / seconds;
-        let flops = self
-            .model
-            .spec
-            .train_flops_per_token(u64::from(self.model.spec.vocab_size.unwrap_or(0)), self.job.sequence_length.into())
-            as f64;
+        let flops = self.trainer.spec.train_flops_per_token(
+            u64::from(self.trainer.spec.vocab_size.unwrap_or(0)),
+            self.job.sequence_length.into(),
+        ) as f64;
         let values = [
             ("train/loss", loss),
             ("train/grad_norm", norm),
@@ -328,6 +407,7 @@ impl<'a> Session<'a> {
             ("throughput/tokens_per_second", per_second),
             ("throughput/mfu", per_second * flops / self.peak),
             ("time/data_wait_share", interval.waited.as_secs_f64() / seconds),
+            ("time/checkpoint_stall_share", interval.stalled.as_secs_f64() / seconds),
             ("memory/bytes", resident_bytes()),
         ];
         let values: BTreeMap<String, Option<f64>> =
@@ -337,28 +417,15 @@ impl<'a> Session<'a> {
         *interval = Interval::new();
     }
 
-    fn snapshot(&self, next_batch_hash: Option<u64>) -> Result<(Snapshot, CheckpointMeta), EndedOutcome> {
-        let host = |set| {
-            checkpoint::to_host(set).map_err(|error| ended(TerminationReason::InternalError, format!("{error:#}")))
-        };
-        let weights = host(&self.model.weights)?;
-        let moments = (host(&self.optimizer.first)?, host(&self.optimizer.second)?);
-        let state_sha256 = checkpoint::digest(&weights, Some(&moments), self.step);
-        let tokens = self.step * self.step_tokens();
-        let state = TrainerState {
-            step: self.step,
-            tokens,
-            optimizer_steps: self.optimizer.steps,
-            next_batch_hash,
-            state_sha256: state_sha256.clone(),
-        };
+    /// Everything of a checkpoint but the tensors.
+    fn state(&self, next_batch_hash: Option<u64>) -> (TrainerState, CheckpointMeta) {
+        let (job, tokens) = (self.job, self.step * self.step_tokens());
         let config =
-            serde_json::to_vec(&(&self.job.training, &self.job.mixture, self.job.sequence_length, self.job.steps))
-                .unwrap_or_default();
+            serde_json::to_vec(&(&job.training, &job.mixture, job.sequence_length, job.steps)).unwrap_or_default();
         let meta = CheckpointMeta {
             kind: CheckpointKind::Resumable,
-            experiment_id: self.job.experiment_id,
-            branch_id: self.job.branch_id,
+            experiment_id: job.experiment_id,
+            branch_id: job.branch_id,
             fence: self.place.fence,
             step: self.step,
             tokens,
@@ -366,44 +433,36 @@ impl<'a> Session<'a> {
             bytes: 0,
             loss: self.loss,
             config_sha256: hex(&Sha256::digest(config)),
-            state_sha256,
+            state_sha256: String::new(),
         };
-        Ok((Snapshot { spec: self.model.spec.clone(), weights, moments: Some(moments), state }, meta))
+        let state = TrainerState {
+            step: self.step,
+            tokens,
+            optimizer_steps: self.trainer.optimizer.steps,
+            next_batch_hash,
+            state_sha256: String::new(),
+            health: self.health.clone(),
+        };
+        (state, meta)
     }
 
-    fn save_now(&mut self, next: Option<u64>) -> Result<(), EndedOutcome> {
-        let (snapshot, meta) = self.snapshot(next)?;
-        write(self.place, self.context, self.job, &snapshot, meta)
+    /// A checkpoint of the start: a seed that is not trained.
+    fn save_start(&self) -> Result<(), EndedOutcome> {
+        let state = self.state(None);
+        std::thread::scope(|scope| {
+            let mut saver = Saver::default();
+            saver.save(scope, (self.place, self.context, self.job), &self.trainer, state)?;
+            saver.finish(self.context)
+        })
     }
 }
 
-fn finish(writing: Option<std::thread::ScopedJoinHandle<Result<(), EndedOutcome>>>) -> Result<(), EndedOutcome> {
-    let Some(handle) = writing else { return Ok(()) };
-    handle.join().unwrap_or_else(|_| Err(ended(TerminationReason::InternalError, "the checkpoint writer panicked.")))
-}
-
-/// Writes a snapshot and asks for its commit.
-fn write(
-    place: &Place,
-    context: &dyn JobContext,
-    job: &TrainJob,
-    snapshot: &Snapshot,
-    mut meta: CheckpointMeta,
-) -> Result<(), EndedOutcome> {
-    let id = CheckpointId::new();
-    let failure = |error: &dyn std::fmt::Display| {
-        ended(TerminationReason::StorageFailure, format!("checkpoint at step {}: {error:#}", meta_step(snapshot)))
-    };
-    let folder =
-        job.output.join(format!("{:08}-f{}", snapshot.state.step, place.fence)).map_err(|error| failure(&error))?;
-    let manifest_sha256 = checkpoint::save(&place.path(&folder), snapshot, &place.path(&job.tokenizer), id, &mut meta)
-        .map_err(|error| failure(&error))?;
-    context.commit(WrittenCheckpoint { id, folder, manifest_sha256, meta });
-    Ok(())
-}
-
-fn meta_step(snapshot: &Snapshot) -> u64 {
-    snapshot.state.step
+/// What is done with a step.
+enum Verdict {
+    Step,
+    Skip,
+    RollBack,
+    Pause,
 }
 
 /// Resident memory of this process.

@@ -1,0 +1,181 @@
+//! Weights, moments and one way of computing gradients: on a CPU the fused pass, elsewhere autograd.
+
+use super::{
+    buffer::values_mut,
+    clock::{Clock, Part},
+    fused::{Fused, Tokens, Weights},
+    model::{Model, place_weights},
+    optimizer::{AdamW, gradient_norm},
+    parameters::{Arenas, Layout},
+    rotary,
+};
+use half::bf16;
+use senmon_kernels as kernels;
+use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+/// How gradients are computed.
+enum Pass {
+    Fp32(Box<Fused<f32>>),
+    /// The matrices once more in bf16, written by the optimiser.
+    Bf16(Box<Fused<bf16>>, Arenas),
+    Autograd(Box<Model>),
+}
+
+/// Sizes of one training step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Windows of one optimiser step.
+    pub windows: i64,
+    /// Windows of one forward and backward pass: a divisor of `windows`.
+    pub micro: i64,
+    /// Tokens of a window.
+    pub length: i64,
+}
+
+/// A model in training.
+pub struct Trainer {
+    /// Shape of the model.
+    pub spec: ModelSpec,
+    /// Names and places of the parameters.
+    pub layout: Layout,
+    /// fp32 weights.
+    pub weights: Arenas,
+    /// Moments.
+    pub optimizer: AdamW,
+    /// Where the time goes; the fused pass only.
+    pub clock: Clock,
+    grads: Arenas,
+    pass: Pass,
+    shape: Shape,
+    device: Device,
+}
+
+impl Trainer {
+    /// A trainer of named fp32 weights.
+    #[must_use]
+    pub fn new(spec: ModelSpec, named: &BTreeMap<String, Tensor>, device: Device, kind: Kind, shape: Shape) -> Self {
+        Self::with_pass(spec, named, device, kind, shape, device == Device::Cpu)
+    }
+
+    /// A trainer whose gradients come from the fused pass or from autograd. For tests: [`Trainer::new`] chooses.
+    #[must_use]
+    pub fn with_pass(
+        spec: ModelSpec,
+        named: &BTreeMap<String, Tensor>,
+        device: Device,
+        kind: Kind,
+        shape: Shape,
+        fused: bool,
+    ) -> Self {
+        let layout = Layout::new(&spec);
+        let weights = place_weights(&layout, named, device);
+        let wide = shape.micro < shape.windows;
+        let angles = || rotary::angles(&spec, u32::try_from(shape.length).unwrap_or(0));
+        let pass = match (fused, kind) {
+            (false, _) => {
+                Pass::Autograd(Box::new(Model::over(spec.clone(), &layout, &weights, kind, shape.length, true)))
+            }
+            (true, Kind::BFloat16) => {
+                let copy =
+                    Arenas { matrices: weights.matrices.to_kind(kind), vectors: weights.vectors.shallow_clone() };
+                Pass::Bf16(Box::new(Fused::new(&spec, angles(), shape.micro, shape.length, wide)), copy)
+            }
+            (true, _) => Pass::Fp32(Box::new(Fused::new(&spec, angles(), shape.micro, shape.length, wide))),
+        };
+        let narrow = matches!(pass, Pass::Bf16(..)) && !wide;
+        Self {
+            grads: layout.zeros(if narrow { Kind::BFloat16 } else { Kind::Float }, device),
+            optimizer: AdamW::new(&layout, device),
+            clock: Clock::default(),
+            spec,
+            layout,
+            weights,
+            pass,
+            shape,
+            device,
+        }
+    }
+
+    /// Loss (nats per token) and gradient norm of a batch of windows of `length + 1` tokens; the gradients are kept
+    /// for [`Trainer::step`]. `document_first`, `[windows, length]`, keeps attention inside documents.
+    pub fn forward_backward(&mut self, tokens: &[i64], document_first: Option<&[i32]>) -> (f64, f64) {
+        let Shape { windows, micro, length } = self.shape;
+        let [micro, length, row] = [micro, length, length + 1].map(|n| usize::try_from(n).unwrap_or(0));
+        #[expect(clippy::cast_precision_loss, reason = "tokens of a batch")]
+        let count = (windows * self.shape.length) as f64;
+        let mut loss = 0.0;
+        for (number, tokens) in tokens.chunks(micro * row).enumerate() {
+            let inputs: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[..length]).copied().collect();
+            let targets: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[1..]).copied().collect();
+            let document_first = document_first.map(|first| &first[number * micro * length..][..micro * length]);
+            let tokens = Tokens { inputs: &inputs, targets: &targets, document_first };
+            loss += self.micro_pass(tokens, count, number > 0);
+        }
+        self.clock.begin();
+        let norm = gradient_norm(&self.grads);
+        self.clock.mark(Part::Optimizer);
+        (loss / count, norm)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a scale, used in fp32")]
+    fn micro_pass(&mut self, tokens: Tokens, count: f64, add: bool) -> f64 {
+        let scale = (1.0 / count) as f32;
+        let (Shape { length, .. }, clock) = (self.shape, &mut self.clock);
+        match &mut self.pass {
+            Pass::Fp32(fused) => {
+                fused.pass(Weights { arenas: &self.weights }, &mut self.grads, tokens, scale, add, clock)
+            }
+            Pass::Bf16(fused, copy) => fused.pass(Weights { arenas: copy }, &mut self.grads, tokens, scale, add, clock),
+            Pass::Autograd(model) => {
+                let tensor = |values: &[i64]| Tensor::from_slice(values).view([-1, length]).to_device(self.device);
+                let first = tokens.document_first.map(|first| Tensor::from_slice(first).view([-1, length]));
+                let loss = model.loss_sum(&tensor(tokens.inputs), &tensor(tokens.targets), first.as_ref());
+                (&loss / count).backward();
+                gather(model, &self.layout, &self.grads, add);
+                loss.detach().to_kind(Kind::Double).double_value(&[])
+            }
+        }
+    }
+
+    /// One optimiser step at `rate` with the kept gradients times `scale`.
+    pub fn step(&mut self, training: &TrainingSpec, rate: f64, scale: f64) {
+        let copy = match &mut self.pass {
+            Pass::Bf16(_, copy) => Some(&mut copy.matrices),
+            Pass::Fp32(_) | Pass::Autograd(_) => None,
+        };
+        self.clock.begin();
+        self.optimizer.step(&mut self.weights, &self.grads, copy, training, rate, scale);
+        self.clock.mark(Part::Optimizer);
+    }
+
+    /// Takes other weights and moments, of the same layout: a resumed or rolled back state.
+    pub fn set_weights(&mut self, named: &BTreeMap<String, Tensor>) {
+        tch::no_grad(|| self.layout.fill(&mut self.weights, named));
+        if let Pass::Bf16(_, copy) = &mut self.pass {
+            kernels::to_bf16(values_mut(&mut self.weights.matrices), values_mut(&mut copy.matrices));
+        }
+    }
+
+    /// The gradients of the last batch by name.
+    #[must_use]
+    pub fn gradients(&self) -> BTreeMap<String, Tensor> {
+        self.layout.views(&self.grads)
+    }
+}
+
+/// Moves autograd's gradients into the arenas.
+fn gather(model: &mut Model, layout: &Layout, grads: &Arenas, add: bool) {
+    tch::no_grad(|| {
+        for (name, weight) in &mut model.weights {
+            let mut to = layout.view(grads, name);
+            if add {
+                let _ = to.g_add_(&weight.grad());
+            } else {
+                to.copy_(&weight.grad());
+            }
+            weight.zero_grad();
+        }
+    });
+}

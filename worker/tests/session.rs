@@ -1,0 +1,227 @@
+//! A branch from its first step to its last, with everything that may happen between.
+#![cfg(feature = "torch")]
+
+mod support;
+
+use senmon_protocol::job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint};
+use senmon_worker::train::session;
+use serde_json::json;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+use support::{Notes, job, place, store};
+
+fn reference(written: &WrittenCheckpoint) -> CheckpointRef {
+    CheckpointRef {
+        id: written.id,
+        folder: written.folder.clone(),
+        manifest_sha256: written.manifest_sha256.clone(),
+        step: written.meta.step,
+    }
+}
+
+fn run(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), EndedOutcome>) {
+    tch::set_num_threads(1);
+    let notes = Notes::default();
+    let ended = session::run(job, &place(root, fence), &notes).map(drop);
+    (notes, ended)
+}
+
+/// Digest of weights, moments and step at the end.
+fn end_state(notes: &Notes) -> String {
+    notes.commits.lock().unwrap().last().unwrap().meta.state_sha256.clone()
+}
+
+#[test]
+fn checkpoints_come_when_steps_or_tokens_say_so() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let (notes, ended) = run(home.path(), 1, &job(10, &json!({ "checkpoint_every_tokens": 256 })));
+    ended.unwrap();
+    let steps: Vec<u64> = notes.commits.lock().unwrap().iter().map(|written| written.meta.step).collect();
+    assert_eq!(steps, [4, 8, 10], "64 tokens a step");
+    assert!(notes.lines.lock().unwrap().iter().any(|line| line.contains("Daly")));
+}
+
+/// A spike made of a learning rate that jumps: the batch that follows a ruined step has a loss far above the others.
+fn spiky(action: &str) -> serde_json::Value {
+    json!({
+        "checkpoint_every_steps": 5, "learning_rate": 0.02, "schedule": "constant",
+        "loss_spikes": { "action": action, "window": 16, "threshold": 0.8, "roll_back_steps": 3 }
+    })
+}
+
+#[test]
+fn a_spike_is_noted_with_its_batch() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let (watched, ended) = run(home.path(), 1, &job(60, &spiky("watch")));
+    ended.unwrap();
+    let spikes: Vec<u64> = watched.events.lock().unwrap().iter().map(|(_, step)| *step).collect();
+    assert!(!spikes.is_empty(), "the test needs a spike: lower its threshold");
+    let lines = watched.lines.lock().unwrap();
+    assert!(lines.iter().any(|line| line.contains("robust deviations") && line.contains("of the data order")));
+    // Watching changes nothing, skipping does from the spike on.
+    let (skipped, ended) = run(home.path(), 2, &job(60, &spiky("skip")));
+    ended.unwrap();
+    let first = usize::try_from(spikes[0]).unwrap();
+    assert_eq!(watched.losses()[..first], skipped.losses()[..first]);
+    assert_ne!(watched.losses()[first..], skipped.losses()[first..]);
+}
+
+#[test]
+fn a_rollback_goes_on_without_the_batch() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let mut job = job(60, &spiky("roll_back"));
+    let (mut ends, mut left_out) = (0, Vec::new());
+    for fence in 1..40 {
+        let (notes, ended) = run(home.path(), fence, &job);
+        if fence > 1 {
+            assert_eq!(notes.started.lock().unwrap()[0].1, Some(true), "the state resumed is not the one written");
+        }
+        let Err(end) = ended else {
+            assert!(!left_out.is_empty(), "the test needs a spike: lower its threshold");
+            assert_eq!(notes.losses().last().unwrap().0, 60);
+            return;
+        };
+        if end.reason == TerminationReason::RolledBack {
+            ends += 1;
+            let written = notes.commits.lock().unwrap().last().cloned().unwrap();
+            assert!(written.folder.as_str().contains("-s"), "{}", written.folder);
+            left_out.push(written.meta.step);
+            job.resume = Some(reference(&written));
+        } else {
+            panic!("{end:?}");
+        }
+        assert!(ends < 39, "it never ends");
+    }
+}
+
+#[test]
+fn a_pause_keeps_the_state_and_goes_on_when_told() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let mut job = job(60, &spiky("pause"));
+    for fence in 1..40 {
+        let (notes, ended) = run(home.path(), fence, &job);
+        let Err(end) = ended else {
+            assert!(fence > 1, "the test needs a spike: lower its threshold");
+            return;
+        };
+        assert_eq!(end.reason, TerminationReason::LossSpike, "{end:?}");
+        let commits = notes.commits.lock().unwrap();
+        job.resume = commits.last().map(reference).or(job.resume);
+    }
+    panic!("it never ends");
+}
+
+/// The child of the next test: trains from the last commit on, and notes every commit on the disk.
+#[test]
+fn child() {
+    let Ok(root) = std::env::var("SENMON_TEST_STORE") else { return };
+    let root = Path::new(&root);
+    let fence = std::env::var("SENMON_TEST_FENCE").unwrap().parse().unwrap();
+    let job: TrainJob = serde_json::from_slice(&fs::read(root.join("job.json")).unwrap()).unwrap();
+    let (notes, ended) = run_noting(root, fence, &job);
+    ended.unwrap();
+    let (start, verified) = notes.started.lock().unwrap()[0];
+    assert!(start == 0 || verified == Some(true), "resumed at {start} with another state than was written");
+    fs::write(root.join("done"), end_state(&notes)).unwrap();
+}
+
+/// As `run`, every commit and every verdict written to the disk when it happens.
+fn run_noting(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), EndedOutcome>) {
+    struct Noting<'a>(&'a Notes, &'a Path);
+    impl senmon_worker::train::JobContext for Noting<'_> {
+        fn started(&self, step: u64, verified: Option<bool>) {
+            note(&self.1.join("verdicts"), &format!("{step} {verified:?}"));
+            self.0.started(step, verified);
+        }
+        fn metrics(&self, point: senmon_worker::train::MetricPoint) {
+            self.0.metrics(point);
+        }
+        fn log(&self, _: &str, _: &str) {}
+        fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
+        fn progress(&self, _: u64, _: u64, _: f64) {}
+        fn command(&self) -> senmon_protocol::worker::Command {
+            senmon_protocol::worker::Command::Continue
+        }
+        fn commit(&self, written: WrittenCheckpoint) {
+            note(&self.1.join("commits"), &serde_json::to_string(&written).unwrap());
+            self.0.commit(written);
+        }
+    }
+    tch::set_num_threads(1);
+    let notes = Notes::default();
+    let ended = session::run(job, &place(root, fence), &Noting(&notes, root)).map(drop);
+    (notes, ended)
+}
+
+fn note(path: &Path, line: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// The last whole line: the one under way when the process was killed may be half.
+fn last_commit(root: &Path) -> Option<WrittenCheckpoint> {
+    let text = fs::read_to_string(root.join("commits")).ok()?;
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
+}
+
+#[test]
+fn fifty_kills_change_no_bit() {
+    const KILLS: i64 = 50;
+    let home = tempfile::tempdir().unwrap();
+    let (calm, killed) = (home.path().join("calm"), home.path().join("killed"));
+    for root in [&calm, &killed] {
+        fs::create_dir_all(root).unwrap();
+        store(root);
+    }
+    // Long enough that fifty kills fall into it: every attempt gets a few checkpoints further.
+    let job = job(
+        4000,
+        &json!({ "checkpoint_every_steps": 10, "deterministic": true, "learning_rate": 0.003, "batch_windows": 2 }),
+    );
+    let (notes, ended) = run(&calm, 1, &job);
+    ended.unwrap();
+    let mut kills = 0;
+    for fence in 1.. {
+        let resume = last_commit(&killed).as_ref().map(reference);
+        fs::write(killed.join("job.json"), serde_json::to_vec(&TrainJob { resume, ..job.clone() }).unwrap()).unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture"])
+            .env("SENMON_TEST_STORE", &killed)
+            .env("SENMON_TEST_FENCE", fence.to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        if kills < KILLS {
+            // The first sign of life, then a moment that differs from kill to kill.
+            let lives = || fs::read_to_string(killed.join("verdicts")).unwrap_or_default().lines().count() as i64;
+            while lives() < fence && process.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            std::thread::sleep(Duration::from_micros((fence * 7919 % 97).unsigned_abs() * 700));
+            let _ = process.kill();
+            kills += i64::from(!process.wait().unwrap().success());
+            assert!(
+                !killed.join("done").exists() || kills == KILLS,
+                "it ended after {kills} kills: give it more steps"
+            );
+        } else {
+            assert!(process.wait().unwrap().success());
+            break;
+        }
+    }
+    assert_eq!(fs::read_to_string(killed.join("done")).unwrap(), end_state(&notes));
+    let verdicts = fs::read_to_string(killed.join("verdicts")).unwrap();
+    let resumed: Vec<&str> = verdicts.lines().filter(|line| !line.starts_with("0 ")).collect();
+    assert!(resumed.len() > 25, "only {} attempts resumed", resumed.len());
+    assert!(resumed.iter().all(|line| line.ends_with("Some(true)")), "{resumed:?}");
+    println!("{kills} kills, {} resumes, each verified; state {}", resumed.len(), end_state(&notes));
+}
