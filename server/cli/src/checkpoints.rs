@@ -2,7 +2,8 @@
 
 use crate::{
     client::Client,
-    error::CliResult,
+    error::{CliError, CliResult},
+    export,
     output::Format,
     resolve::{self, short},
     table::Table,
@@ -10,7 +11,8 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::CheckpointView;
+use senmon_protocol::view::{CheckpointVerdict, CheckpointView};
+use std::path::PathBuf;
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -19,6 +21,10 @@ pub enum Checkpoint {
     Ls(Filter),
     /// Show a checkpoint.
     Show(Id),
+    /// Read every file of a checkpoint and compare it with the manifest; ends with 1 where one differs.
+    Verify(Id),
+    /// Write a checkpoint's model into a folder, for `transformers` and others.
+    Export(Export),
 }
 
 /// Which checkpoints.
@@ -38,6 +44,20 @@ pub struct Id {
     /// Id, or part of one.
     #[arg(value_name = "CHECKPOINT")]
     id: String,
+}
+
+/// What to export where.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Id, or part of one.
+    #[arg(value_name = "CHECKPOINT")]
+    id: String,
+    /// A folder that does not exist yet.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// Number format of the weights.
+    #[arg(long, value_enum, default_value = "bf16")]
+    dtype: export::Dtype,
 }
 
 /// Runs a command.
@@ -88,6 +108,23 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
             let id = resolve::checkpoint(client, &args.id).await?;
             let view: CheckpointView = client.get(&format!("/checkpoints/{id}")).await?;
             format.print(&view, describe)
+        }
+        Checkpoint::Verify(args) => {
+            let id = resolve::checkpoint(client, &args.id).await?;
+            let verdict: CheckpointVerdict = client.verb(&format!("/checkpoints/{id}/verify")).await?;
+            if let Some(problem) = &verdict.problem {
+                return Err(CliError::Failed(format!("checkpoint {id}: {problem}")));
+            }
+            format.print(&verdict, |verdict| {
+                let (files, bytes) = (verdict.files, words::bytes(verdict.bytes));
+                format!("{id}: {files} files, {bytes}: all as committed")
+            })
+        }
+        Checkpoint::Export(args) => {
+            let id = resolve::checkpoint(client, &args.id).await?;
+            let bytes = export::run(client, id, &args.folder, args.dtype).await?;
+            println!("{}: {} of {}", args.folder.display(), words::bytes(bytes), words::name(&args.dtype));
+            Ok(())
         }
     }
 }

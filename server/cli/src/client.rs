@@ -3,10 +3,12 @@
 //! Never prints and never decides what a failure means for a command.
 
 use crate::error::{CliError, CliResult};
+use futures::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use senmon_protocol::{problem::Problem, view::Page};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+use tokio::io::AsyncWriteExt;
 
 /// A list comes in pages or whole.
 #[derive(Deserialize)]
@@ -118,6 +120,33 @@ impl Client {
     /// Not reachable, or refused.
     pub async fn delete(&self, path: &str) -> CliResult {
         self.send(self.request(Method::DELETE, path)).await.map(|_| ())
+    }
+
+    /// GET, a small file.
+    ///
+    /// # Errors
+    /// See [`CliError`].
+    pub async fn bytes(&self, path: &str) -> CliResult<Vec<u8>> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// GET, a file of any size, to the disk.
+    ///
+    /// # Errors
+    /// See [`CliError`].
+    pub async fn download(&self, path: &str, to: &Path) -> CliResult {
+        let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", to.display()));
+        // The client's own limit is for answers, not for gigabytes.
+        let request = self.request(Method::GET, path).timeout(Duration::from_secs(24 * 3600));
+        let answer = request.send().await.map_err(|error| CliError::Unreachable(cause(&error)))?;
+        let answer = answer.error_for_status().map_err(|error| CliError::Failed(cause(&error)))?;
+        let mut file = tokio::fs::File::create(to).await.map_err(|error| failed(&error))?;
+        let mut pieces = answer.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|error| CliError::Failed(cause(&error)))?;
+            file.write_all(&piece).await.map_err(|error| failed(&error))?;
+        }
+        file.flush().await.map_err(|error| failed(&error))
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -11,6 +11,7 @@ mod corpora;
 mod error;
 mod events;
 mod experiments;
+mod export;
 mod follow;
 mod output;
 mod plan;
