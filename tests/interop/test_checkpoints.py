@@ -2,15 +2,14 @@
 
 import json
 import math
-import subprocess
 
 import megatron
 import numpy
 import pytest
 import torch
 import transformers
+from reference import worker_logits
 from safetensors.numpy import load_file
-from world import BUILT
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +59,6 @@ def test_the_logits_are_the_workers(folders, tokens, tmp_path):
         theirs = model_of(folder)(torch.tensor([tokens])).logits[0].numpy()
     assert ours.shape == theirs.shape, name
     assert numpy.abs(ours - theirs).max() <= 1e-4, numpy.abs(ours - theirs).max()
-
-
-def worker_logits(folder, tokens, tmp_path):
-    """Logits by the worker's own code: [tokens, vocabulary]."""
-    out = tmp_path / "logits.safetensors"
-    command = [str(BUILT / "examples" / "logits"), str(folder), ",".join(map(str, tokens)), str(out)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return load_file(out)["logits"]
 
 
 def test_the_cached_scores_are_what_transformers_gives(world, experiment, folders):

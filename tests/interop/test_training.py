@@ -81,7 +81,7 @@ def test_bf16_learns_as_much(tmp_path):
         assert abs(statistics.mean(found[-10:]) - end) <= 0.01 * end
 
 
-@pytest.mark.parametrize("steps", [1, 7, 100, 1234])
+@pytest.mark.parametrize("steps", [7, 100, 1234])
 @pytest.mark.parametrize("kind", ["linear", "cosine", "warmup_stable_decay", "constant"])
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_schedules_are_those_of_transformers(kind, steps, final, tmp_path):

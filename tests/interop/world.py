@@ -16,6 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")) / "debug"
 SOURCES = ("numerics-ja", "unixman-ja", "novel-en", "scripture-en")  # plain .jsonl files of the demo corpus
+CORPUS = REPOSITORY / "var" / "demo" / "corpus"
 DOCUMENTS = 150  # of each source
 
 EXPERIMENT = {
@@ -74,10 +75,9 @@ class World:
         self.until("the corpus is scanned", 60, lambda: self.state(f"/api/v1/corpora/{corpus['id']}", "ready"))
 
     def write_corpus(self):
-        demo = REPOSITORY / "var" / "demo" / "corpus"
         (self.folder / "corpus").mkdir()
         for source in SOURCES:
-            with open(demo / f"{source}.jsonl", encoding="utf-8") as lines:
+            with open(CORPUS / f"{source}.jsonl", encoding="utf-8") as lines:
                 head = [line for line, _ in zip(lines, range(DOCUMENTS))]
             (self.folder / "corpus" / f"{source}.jsonl").write_text("".join(head), encoding="utf-8")
 

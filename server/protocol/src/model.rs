@@ -155,6 +155,10 @@ impl ModelSpec {
             ("hidden_act", json!("silu")),
             ("use_sliding_window", json!(false)),
             ("pretraining_tp", json!(1)),
+            // Mixtures of experts inside one model.
+            ("num_local_experts", json!(null)),
+            ("num_experts", json!(null)),
+            ("n_routed_experts", json!(null)),
         ];
         for (key, expected) in only {
             if let Some(found) = config.get(key).filter(|found| !found.is_null() && **found != expected) {

@@ -15,7 +15,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// Shape of the learning rate over the steps of one branch, after the warm-up.
+/// Shape of the learning rate over the steps of one branch, after the warm-up; the formulas of `transformers`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {

@@ -6,27 +6,26 @@ use std::f64::consts::PI;
 /// Share of the steps over which a warmup-stable-decay schedule falls.
 const DECAY_SHARE: f64 = 0.2;
 
-/// Learning rate of step `step` (from 0) of `steps`.
+/// Learning rate of step `step` (from 0) of `steps`, as `transformers` has it.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "steps stay below 2^53")]
 pub fn learning_rate(training: &TrainingSpec, step: u64, steps: u64) -> f64 {
     let (step, steps) = (step as f64, steps.max(1) as f64);
     let warmup = (steps * training.warmup_fraction).ceil().min(steps);
-    if step < warmup {
-        // The first step is not wasted on a rate of 0.
-        return training.learning_rate * (step + 1.0) / warmup;
-    }
+    let floored = |shape: f64| training.final_fraction + (1.0 - training.final_fraction) * shape;
     let progress = ((step - warmup) / (steps - warmup).max(1.0)).clamp(0.0, 1.0);
-    let shape = match training.schedule {
-        ScheduleKind::Linear => 1.0 - progress,
-        ScheduleKind::Cosine => 0.5 * (1.0 + (PI * progress).cos()),
-        ScheduleKind::WarmupStableDecay => {
-            let falling = (steps * DECAY_SHARE).max(1.0);
-            ((steps - step) / falling).clamp(0.0, 1.0)
+    let share = match (training.schedule, step < warmup) {
+        // The one schedule whose warm-up begins at the floor.
+        (ScheduleKind::WarmupStableDecay, true) => floored(step / warmup),
+        (_, true) => step / warmup,
+        (ScheduleKind::Linear, false) => floored(1.0 - progress),
+        (ScheduleKind::Cosine, false) => floored(0.5 * (1.0 + (PI * progress).cos())),
+        (ScheduleKind::WarmupStableDecay, false) => {
+            floored(((steps - step) / (steps * DECAY_SHARE).ceil()).clamp(0.0, 1.0))
         }
-        ScheduleKind::Constant => return training.learning_rate,
+        (ScheduleKind::Constant, false) => 1.0,
     };
-    training.learning_rate * (training.final_fraction + (1.0 - training.final_fraction) * shape)
+    training.learning_rate * share
 }
 
 #[cfg(test)]
@@ -49,10 +48,10 @@ mod tests {
 
     #[test]
     fn rates_by_hand() {
-        check("linear", [0.2, 2.0, 1.5, 1.0 + 1.0 / 90.0]);
-        check("cosine", [0.2, 2.0, 1.5, 1.0 + 0.5 * (1.0 + (PI * 89.0 / 90.0).cos())]);
-        check("warmup_stable_decay", [0.2, 2.0, 2.0, 1.0 + 1.0 / 20.0]);
-        check("constant", [0.2, 2.0, 2.0, 2.0]);
+        check("linear", [0.0, 1.8, 1.5, 1.0 + 1.0 / 90.0]);
+        check("cosine", [0.0, 1.8, 1.5, 1.0 + 0.5 * (1.0 + (PI * 89.0 / 90.0).cos())]);
+        check("warmup_stable_decay", [1.0, 1.9, 2.0, 1.0 + 1.0 / 20.0]);
+        check("constant", [0.0, 1.8, 2.0, 2.0]);
     }
 
     proptest! {
