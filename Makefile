@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop bench-train lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -20,6 +20,11 @@ demo: build ## the whole method on real text, here, in about ten minutes; keeps 
 	@scripts/setup-corpus
 	@scripts/demo
 
+demo-smollm2: build ## a real pre-trained model (SmolLM2-135M) continued on one domain, in about ten minutes
+	@scripts/setup-corpus
+	@scripts/setup-smollm2
+	@DEMO_EXPERIMENT=configs/experiments/smollm2.yaml scripts/demo
+
 test: setup ## all checks and tests: format, lints, docs, generated files, web, Rust
 	@scripts/setup-rust --test
 	@scripts/setup-corpus
@@ -29,7 +34,12 @@ test: setup ## all checks and tests: format, lints, docs, generated files, web, 
 test-interop: setup ## tests against the real PyTorch and transformers (fetches gigabytes)
 	@scripts/setup-interop
 	@scripts/setup-corpus
+	@scripts/setup-smollm2
 	@scripts/test-interop
+
+bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
+	@scripts/setup-interop
+	@scripts/bench-train
 
 lint: ## clippy, with warnings as errors
 	@cargo clippy --workspace --all-targets --locked -- -D warnings

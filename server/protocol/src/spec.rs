@@ -93,7 +93,7 @@ fn default_tokenizer_sample() -> u32 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerFile {
-    /// Path of `tokenizer.json`.
+    /// Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`.
     pub path: String,
     /// Token put between documents.
     #[serde(default = "default_separator")]
@@ -153,7 +153,8 @@ pub struct TrainSeed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SeedCheckpoint {
-    /// Folder with `config.json` and `model.safetensors`.
+    /// Folder with `config.json` and `model.safetensors`, absolute or relative to one of the server's `corpus_roots`.
+    /// Workers read it at the same path.
     pub path: String,
 }
 

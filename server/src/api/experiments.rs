@@ -105,7 +105,7 @@ async fn submit(
     State(app): State<App>,
     User(identity): User,
     headers: HeaderMap,
-    Body(spec): Body<ExperimentSpec>,
+    Body(mut spec): Body<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let hash = Sha256::digest(serde_json::to_vec(&spec).map_err(anyhow::Error::from)?).to_vec();
@@ -120,7 +120,7 @@ async fn submit(
         }
         return Ok((StatusCode::ACCEPTED, Json(serde_json::from_value(answer.response).map_err(anyhow::Error::from)?)));
     }
-    let (known, corpus) = known(&app, &spec).await?;
+    let (known, corpus) = known(&app, &mut spec).await?;
     let faults = validate(&spec, &known);
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
     let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;

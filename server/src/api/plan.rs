@@ -27,8 +27,8 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(post, path = "/plan", tag = "experiments", request_body = PlanRequest, responses((status = 200, description = "what the experiment would do, and what would be refused", body = PlanView)))]
-async fn show(State(app): State<App>, _: Viewer, Body(request): Body<PlanRequest>) -> ApiResult<Json<PlanView>> {
-    let (known, _) = known(&app, &request.experiment).await?;
+async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanRequest>) -> ApiResult<Json<PlanView>> {
+    let (known, _) = known(&app, &mut request.experiment).await?;
     let workers = db::workers::list(&app.db).await?;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
     let jobs = db::jobs::open(&app.db).await?;
@@ -40,11 +40,11 @@ async fn show(State(app): State<App>, _: Viewer, Body(request): Body<PlanRequest
     Ok(Json(plan(&request, &known, fleet)))
 }
 
-/// Looks up the corpus, and checks seed and tokenizer on disk.
+/// Looks up the corpus, and checks seed and tokenizer on disk; their paths become absolute.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn known(app: &App, spec: &ExperimentSpec) -> ApiResult<(Known, Option<CorpusView>)> {
+pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Option<CorpusView>)> {
     let corpus = match db::corpora::get(&app.db, &spec.corpus).await {
         Ok(corpus) => Some(corpus),
         Err(DbError::NotFound { .. }) => None,
@@ -63,13 +63,13 @@ pub async fn known(app: &App, spec: &ExperimentSpec) -> ApiResult<(Known, Option
             text_bytes: corpus.counts.text_bytes,
         }),
         corpora,
-        seed: match &spec.seed {
-            SeedSpec::Checkpoint(seed) => Some(seed_model(&seed.path, roots)),
+        seed: match &mut spec.seed {
+            SeedSpec::Checkpoint(seed) => Some(make_real(&mut seed.path, roots).and_then(|()| seed_model(&seed.path))),
             SeedSpec::Train(_) => None,
         },
-        tokenizer: match &spec.tokenizer {
-            TokenizerSpec::File(file) => Some(inside(&file.path, roots).and_then(|path| {
-                Tokenizer::load(&path, &file.separator)
+        tokenizer: match &mut spec.tokenizer {
+            TokenizerSpec::File(file) => Some(make_real(&mut file.path, roots).and_then(|()| {
+                Tokenizer::load(Path::new(&file.path), &file.separator)
                     .map(|tokenizer| tokenizer.vocab_size())
                     .map_err(|error| format!("{error:#}"))
             })),
@@ -79,15 +79,21 @@ pub async fn known(app: &App, spec: &ExperimentSpec) -> ApiResult<(Known, Option
     Ok((known, corpus))
 }
 
-fn inside(path: &str, roots: &[PathBuf]) -> Result<PathBuf, String> {
-    let real = Path::new(path).canonicalize().map_err(|error| format!("found {path:?}: {error}"))?;
-    let allowed = roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root));
-    if allowed { Ok(real) } else { Err(format!("found {path:?}, expected a path inside the server's corpus_roots")) }
+/// Turns a path, absolute or relative to one of the roots, into the real one, which lies inside them.
+fn make_real(path: &mut String, roots: &[PathBuf]) -> Result<(), String> {
+    let candidates = roots.iter().map(|root| root.join(&*path).canonicalize());
+    let real = candidates.reduce(|found, next| found.or(next)).unwrap_or_else(|| Path::new(path).canonicalize());
+    let real = real.map_err(|error| format!("found {path:?}: {error}"))?;
+    if !roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root)) {
+        return Err(format!("found {path:?}, expected a path inside the server's corpus_roots"));
+    }
+    real.to_str().ok_or_else(|| format!("found {path:?}, expected UTF-8"))?.clone_into(path);
+    Ok(())
 }
 
 /// Shape of a Hugging Face folder.
-fn seed_model(path: &str, roots: &[PathBuf]) -> Result<ModelSpec, String> {
-    let folder = inside(path, roots)?;
+fn seed_model(path: &str) -> Result<ModelSpec, String> {
+    let folder = Path::new(path);
     let text =
         std::fs::read_to_string(folder.join("config.json")).map_err(|error| format!("{path}/config.json: {error}"))?;
     ModelSpec::from_config_json(&text).map_err(|error| format!("{path}/{error}"))

@@ -2858,13 +2858,16 @@ export interface components {
             text: string;
         };
         /**
-         * @description Shape of the learning rate over the steps of one branch, after the warm-up.
+         * @description Shape of the learning rate over the steps of one branch, after the warm-up; the formulas of `transformers`.
          * @enum {string}
          */
         ScheduleKind: "linear" | "cosine" | "warmup_stable_decay" | "constant";
         /** @description A seed that exists. */
         SeedCheckpoint: {
-            /** @description Folder with `config.json` and `model.safetensors`. */
+            /**
+             * @description Folder with `config.json` and `model.safetensors`, absolute or relative to one of the server's `corpus_roots`.
+             *     Workers read it at the same path.
+             */
             path: string;
         };
         /** @description Where the branches start. */
@@ -3216,7 +3219,7 @@ export interface components {
         };
         /** @description A tokenizer on disk. */
         TokenizerFile: {
-            /** @description Path of `tokenizer.json`. */
+            /** @description Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`. */
             path: string;
             /** @description Token put between documents. */
             separator?: string;
