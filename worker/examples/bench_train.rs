@@ -22,7 +22,7 @@ use tch::{Device, Kind};
 const STEPS: usize = 4;
 
 fn main() -> Result<()> {
-    tune::restart_if_needed();
+    tune::restart_if_needed(false);
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [config, precision, engine, windows, length, threads] = arguments.as_slice() else {
         bail!("usage: bench_train CONFIG fp32|bf16 fused|autograd WINDOWS LENGTH THREADS")

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Keys of the file; the variables are `SENMON_WORKER_` and one of them in capitals.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "server_url",
     "token",
     "token_file",
@@ -20,6 +20,7 @@ const KEYS: [&str; 10] = [
     "storage_dir",
     "state_dir",
     "slots",
+    "tf32",
     "labels",
     "stop_seconds_max",
     "log_format",
@@ -76,6 +77,7 @@ struct File {
     storage_dir: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     slots: Option<Vec<SlotConfig>>,
+    tf32: Option<bool>,
     labels: Option<BTreeMap<String, String>>,
     stop_seconds_max: Option<u64>,
     log_format: Option<LogFormat>,
@@ -111,6 +113,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The slots, by number.
     pub slots: Vec<SlotConfig>,
+    /// Whether NVIDIA devices may round the factors of fp32 matrix products to TF32.
+    pub tf32: bool,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
     /// How long a stop waits for checkpoints and deliveries.
@@ -166,6 +170,7 @@ fn over(mut file: File, environment: &[(String, String)]) -> Result<File> {
             "storage_dir" => file.storage_dir = Some(value.into()),
             "state_dir" => file.state_dir = Some(value.into()),
             "slots" => file.slots = from_toml(value)?.slots,
+            "tf32" => file.tf32 = from_toml(value)?.tf32,
             "labels" => file.labels = from_toml(value)?.labels,
             "stop_seconds_max" => file.stop_seconds_max = from_toml(value)?.stop_seconds_max,
             _ => file.log_format = from_toml(&format!("{value:?}"))?.log_format,
@@ -212,6 +217,7 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
         storage_dir: flags.storage_dir.clone().or(file.storage_dir),
         state_dir: flags.state_dir.clone().or(file.state_dir).unwrap_or_else(|| "var/worker".into()),
         slots,
+        tf32: file.tf32.unwrap_or(false),
         labels: file.labels.unwrap_or_default(),
         stop_max: Duration::from_secs(file.stop_seconds_max.unwrap_or(60)),
         log_format: flags.log_format.or(file.log_format).unwrap_or_default(),

@@ -2,7 +2,7 @@
 //!
 //! Never allocates on a device and never runs a job.
 
-use crate::config::SlotConfig;
+use crate::{config::SlotConfig, gpu};
 use anyhow::{Context, Result};
 use senmon_protocol::worker::SlotInfo;
 use sysinfo::System;
@@ -33,36 +33,14 @@ pub fn slots(config: &[SlotConfig]) -> Result<Vec<SlotInfo>> {
         .collect()
 }
 
-/// Name and memory of an NVIDIA device, from the driver's own files, so that no context is opened for the asking.
-#[cfg(feature = "torch")]
+/// Name and memory of an NVIDIA device, from the driver, so that no context is opened for the asking.
 fn cuda(number: u16) -> Result<(String, u64)> {
-    let found = nvidia().context("device: no NVIDIA driver answers (nvidia-smi)")?;
-    found.get(usize::from(number)).cloned().with_context(|| {
-        format!("device: found cuda:{number}, but this machine has {} (cuda:0 is the first)", found.len())
-    })
-}
-
-#[cfg(not(feature = "torch"))]
-fn cuda(number: u16) -> Result<(String, u64)> {
-    anyhow::bail!(
+    anyhow::ensure!(
+        cfg!(feature = "torch"),
         "device: cuda:{number} needs a worker built with the feature torch; this one runs shard jobs on the cpu"
-    )
-}
-
-#[cfg(feature = "torch")]
-fn nvidia() -> Result<Vec<(String, u64)>> {
-    let output = std::process::Command::new("nvidia-smi")
-        .args(["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"])
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter_map(gpu_line).collect())
-}
-
-/// `NVIDIA H100 80GB HBM3, 81559` is a name and mebibytes.
-#[cfg(feature = "torch")]
-fn gpu_line(line: &str) -> Option<(String, u64)> {
-    let (name, mib) = line.rsplit_once(',')?;
-    Some((name.trim().to_owned(), mib.trim().parse::<u64>().ok()? << 20))
+    );
+    let gpu = gpu::cuda(number).context("device")?;
+    Ok((gpu.name, gpu.memory_bytes))
 }
 
 #[cfg(test)]
@@ -76,12 +54,5 @@ mod tests {
         let two = slots(&[slot.clone(), slot]).unwrap();
         assert_eq!(one[0].memory_bytes / 2, two[1].memory_bytes);
         assert_eq!((two[1].index, two[1].device.as_str()), (1, "cpu"));
-    }
-
-    #[cfg(feature = "torch")]
-    #[test]
-    fn the_drivers_line_is_a_name_and_mebibytes() {
-        assert_eq!(gpu_line("NVIDIA H100 80GB HBM3, 81559"), Some(("NVIDIA H100 80GB HBM3".into(), 81_559 << 20)));
-        assert_eq!(gpu_line("No devices were found"), None);
     }
 }

@@ -1,49 +1,107 @@
-//! `senmon-worker doctor`: says what this machine can run, and checks that it computes.
+//! `senmon-worker doctor`: says what this machine has, what was loaded and what runs, and checks that it computes.
 //!
 //! Never talks to the server.
 
-use crate::{config::Config, devices, runner};
-use anyhow::Result;
+use crate::{config::Config, devices, gpu, runner};
+use anyhow::{Result, ensure};
+use senmon_protocol::worker::SlotInfo;
+use std::fmt::Display;
 
 /// Prints the findings; fails where a slot cannot work.
 ///
 /// # Errors
-/// When a device is missing or computes wrongly.
+/// When a device is missing or computes wrongly; what is well is printed all the same.
 pub fn run(config: &Config) -> Result<()> {
-    println!("senmon-worker {}", env!("CARGO_PKG_VERSION"));
-    println!("server      {}", config.server_url);
-    println!("state       {}", config.state_dir.display());
-    println!(
-        "can run     {}",
-        runner::capabilities().iter().map(|kind| format!("{kind:?}").to_lowercase()).collect::<Vec<_>>().join(", ")
-    );
-    for slot in devices::slots(&config.slots)? {
-        let gib = slot.memory_bytes >> 30;
-        println!(
-            "slot {}      {} ({}), {gib} GiB, {} threads",
-            slot.index, slot.device, slot.device_name, slot.threads
-        );
-        check(&slot.device)?;
+    line("worker", format_args!("senmon-worker {}", env!("CARGO_PKG_VERSION")));
+    line("server", &config.server_url);
+    line("state", config.state_dir.display());
+    let kinds: Vec<_> = runner::capabilities().iter().map(|kind| format!("{kind:?}").to_lowercase()).collect();
+    line("jobs", kinds.join(", "));
+    libraries(config);
+    match gpu::driver_version() {
+        Ok(version) => line("driver", format_args!("NVIDIA {version}")),
+        Err(error) => line("driver", format_args!("{error:#}")),
+    }
+    let ill: Vec<String> = (0..config.slots.len())
+        .filter_map(|index| {
+            let report = slot(config, index);
+            report.err().map(|error| {
+                line("", format_args!("✕ {error:#}"));
+                format!("slot {index}: {error:#}")
+            })
+        })
+        .collect();
+    ensure!(ill.is_empty(), "{} of {} slots cannot work: {}", ill.len(), config.slots.len(), ill.join("; "));
+    println!("all {} slots work", config.slots.len());
+    Ok(())
+}
+
+fn line(name: &str, value: impl Display) {
+    println!("{name:<9}{value}");
+}
+
+fn slot(config: &Config, index: usize) -> Result<()> {
+    let name = format!("slot {index}");
+    let offered =
+        devices::slots(&config.slots[index..=index]).inspect_err(|_| line(&name, &config.slots[index].device))?;
+    for SlotInfo { device, device_name, memory_bytes, threads, .. } in offered {
+        line(&name, format_args!("{device} ({device_name}), {} GiB, {threads} threads", memory_bytes >> 30));
+        check(&device, threads, config.tf32)?;
     }
     Ok(())
 }
 
-/// A matrix product on the slot's device against the same in double precision, and how fast it is.
+/// What the linker found.
 #[cfg(feature = "torch")]
-fn check(device: &str) -> Result<()> {
-    use crate::train::device::{matmul_error, matmul_peak, open};
+fn libraries(config: &Config) {
+    use crate::train::device::load_cuda;
+    let cuda = load_cuda();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let path = |library: &str| {
+        maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|p| p.contains(library)))
+    };
+    line("libtorch", path("/libtorch_cpu").unwrap_or("linked statically"));
+    match cuda {
+        Ok(()) => {
+            line("cuda", path("/libtorch_cuda").unwrap_or("loaded"));
+            line("tf32", if config.tf32 { "on: fp32 products are rounded to 10 bits" } else { "off" });
+        }
+        Err(error) => line("cuda", error),
+    }
+    line("kernels", format_args!("{} of base, v3 (AVX2), v4 (AVX-512)", senmon_kernels::level()));
+}
+
+#[cfg(not(feature = "torch"))]
+fn libraries(_config: &Config) {
+    line("libtorch", "built without: shard jobs only");
+}
+
+/// The self-test on one device, and how fast its matrix products are.
+#[cfg(feature = "torch")]
+fn check(device: &str, threads: u16, tf32: bool) -> Result<()> {
+    use crate::train::{
+        device::{matmul_peak, open},
+        selftest,
+    };
+    tch::set_num_threads(threads.into());
     let opened = open(device).map_err(anyhow::Error::msg)?;
-    // A product of 256 terms in fp32 errs by less than 1e-5; more means a broken device or library.
-    let error = matmul_error(opened, tch::Kind::Float);
-    anyhow::ensure!(error < 1e-3, "{device}: a matrix product errs by {error:.1e}, expected less than 1e-3");
-    let peak = matmul_peak(opened, tch::Kind::Float) / 1e9;
-    println!("            libtorch computes there: error {error:.0e}, {peak:.1} GFLOP/s in fp32");
+    let findings = selftest::run(opened, tf32);
+    for finding in &findings {
+        let sign = if finding.is_well() { "✓" } else { "✕" };
+        let text =
+            format!("{sign} {:<24} error {:.1e}, at most {:.0e}", finding.check, finding.error, finding.error_max);
+        line("", text);
+    }
+    for (kind, name) in [(tch::Kind::Float, "fp32"), (tch::Kind::BFloat16, "bf16")] {
+        line("", format_args!("{name} products at {:.1} GFLOP/s", matmul_peak(opened, kind) / 1e9));
+    }
+    let ill: Vec<_> = findings.iter().filter(|finding| !finding.is_well()).map(|f| f.check.as_str()).collect();
+    ensure!(ill.is_empty(), "{device} computes wrongly: {}; do not train on it", ill.join(", "));
     Ok(())
 }
 
 #[cfg(not(feature = "torch"))]
 #[expect(clippy::unnecessary_wraps, reason = "the other build can fail")]
-fn check(_device: &str) -> Result<()> {
-    println!("            built without libtorch: shard jobs only");
+fn check(_device: &str, _threads: u16, _tf32: bool) -> Result<()> {
     Ok(())
 }

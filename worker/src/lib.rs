@@ -22,6 +22,7 @@ pub mod spool;
 pub mod client;
 pub mod devices;
 pub mod doctor;
+pub mod gpu;
 pub mod telemetry;
 pub mod tune;
 

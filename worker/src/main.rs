@@ -41,7 +41,6 @@ enum Verb {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tune::restart_if_needed();
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,6 +52,7 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> Result<()> {
     let config = Config::load(&cli.flags, || std::env::vars().collect())?;
+    tune::restart_if_needed(config.tf32);
     telemetry::start(config.log_format);
     if let Some(Verb::Doctor) = cli.command {
         return doctor::run(&config);

@@ -11,7 +11,11 @@ use crate::{
     report::Report,
     scribe::Scribe,
     spool::{Header, Record, SpoolRoot},
-    train::{JobContext as _, Place, ended, run_job},
+    train::{
+        JobContext as _, Place, ended,
+        memory::{is_out_of_memory, said},
+        run_job,
+    },
     tune,
 };
 use senmon_protocol::{
@@ -140,7 +144,7 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
         threads: site.threads(grant),
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| run_job(&grant.job, &place, &report)))
-        .unwrap_or_else(|panic| Outcome::Ended(ended(TerminationReason::InternalError, panicked(&*panic))));
+        .unwrap_or_else(|panic| Outcome::Ended(panicked(&*panic)));
     // A fenced attempt writes nothing more: its courier sets the spool aside.
     if seat.standing(site.board.now_ms()) != Standing::Fenced {
         if let Outcome::Ended(EndedOutcome { reason, message }) = &outcome {
@@ -154,9 +158,10 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
     scribe.finish();
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("the job panicked: {}", text.unwrap_or("without a message"))
+fn panicked(panic: &(dyn Any + Send)) -> EndedOutcome {
+    let text = said(panic);
+    let reason = if is_out_of_memory(text) { TerminationReason::OutOfMemory } else { TerminationReason::InternalError };
+    ended(reason, format!("the job panicked: {text}"))
 }
 
 /// The last characters of an id tell attempts apart; the first ones are the time.

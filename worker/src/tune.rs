@@ -1,5 +1,5 @@
-//! Sets the process up for long tensor loops: the allocator and the thread pool read their settings from the
-//! environment before `main`, so the worker starts itself once more with them.
+//! Sets the process up for long tensor loops: the allocator, the thread pool and the CUDA libraries read their settings
+//! from the environment, the first two before `main`, so the worker starts itself once more with them.
 //!
 //! Never overrides a setting that somebody made.
 
@@ -21,12 +21,19 @@ const TUNABLES: [(&str, &str); 5] = [
 /// spinning, and are not all bound to the first core.
 const OPENMP: [(&str, &str); 3] = [("OMP_WAIT_POLICY", "PASSIVE"), ("OMP_PROC_BIND", "false"), ("GOMP_SPINCOUNT", "0")];
 
+/// CUDA counts devices in the order of the bus, as the driver's tools do. Its products are the same from run to run
+/// (cuBLAS, Results reproducibility).
+const CUDA: [(&str, &str); 2] = [("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")];
+
+/// libtorch reads this one only: whether fp32 products may go through TF32.
+const TF32: &str = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE";
+
 /// Says that this process was started again already, should the system change the settings on the way.
 const DONE: &str = "SENMON_TUNED";
 
 /// The variables to set, given the present ones; empty when all are set, or were once.
 #[must_use]
-pub fn missing(environment: &BTreeMap<OsString, OsString>) -> Vec<(&'static str, String)> {
+pub fn missing(environment: &BTreeMap<OsString, OsString>, tf32: bool) -> Vec<(&'static str, String)> {
     let get = |name: &str| environment.get(&OsString::from(name)).map(|value| value.to_string_lossy().into_owned());
     if get(DONE).is_some() {
         return Vec::new();
@@ -41,17 +48,18 @@ pub fn missing(environment: &BTreeMap<OsString, OsString>) -> Vec<(&'static str,
         }
         missing.push(("GLIBC_TUNABLES", parts.join(":")));
     }
-    missing
-        .extend(OPENMP.iter().filter(|(name, _)| get(name).is_none()).map(|&(name, value)| (name, value.to_owned())));
+    let rounds = tf32.then_some((TF32, "1"));
+    let others = OPENMP.iter().chain(&CUDA).chain(&rounds).filter(|(name, _)| get(name).is_none());
+    missing.extend(others.map(|&(name, value)| (name, value.to_owned())));
     if missing.len() > 1 { missing } else { Vec::new() }
 }
 
 /// Starts this program again in the same process with the missing settings, once. Comes back when there is nothing
 /// to set, or when the system refuses (the settings are for speed only).
 #[cfg(target_os = "linux")]
-pub fn restart_if_needed() {
+pub fn restart_if_needed(tf32: bool) {
     use std::os::unix::process::CommandExt as _;
-    let missing = missing(&std::env::vars_os().collect());
+    let missing = missing(&std::env::vars_os().collect(), tf32);
     if missing.is_empty() {
         return;
     }
@@ -64,7 +72,7 @@ pub fn restart_if_needed() {
 
 /// Elsewhere there is nothing to set.
 #[cfg(not(target_os = "linux"))]
-pub fn restart_if_needed() {}
+pub fn restart_if_needed(_tf32: bool) {}
 
 /// Gives the memory of a finished attempt back to the system: with the settings above malloc keeps it for a next
 /// step that will not come.
@@ -90,16 +98,16 @@ mod tests {
     #[test]
     fn after_one_restart_nothing_is_missing() {
         let mut settings = environment(&[("PATH", "/bin")]);
-        let first = missing(&settings);
+        let first = missing(&settings, true);
         assert!(!first.is_empty());
         settings.extend(first.into_iter().map(|(name, value)| (name.into(), value.into())));
-        assert_eq!(missing(&settings), []);
+        assert_eq!(missing(&settings, true), []);
     }
 
     #[test]
     fn a_setting_that_somebody_made_stays() {
         let settings = environment(&[("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0"), ("OMP_WAIT_POLICY", "ACTIVE")]);
-        let missing = missing(&settings);
+        let missing = missing(&settings, true);
         let tunables = &missing.iter().find(|(name, _)| *name == "GLIBC_TUNABLES").unwrap().1;
         assert!(tunables.starts_with("glibc.malloc.hugetlb=0:") && !tunables.contains("hugetlb=1"));
         assert!(missing.iter().all(|(name, _)| *name != "OMP_WAIT_POLICY"));

@@ -1,66 +1,43 @@
 //! The engine's promises: the same numbers as always, and no damaged checkpoint is ever loaded.
 #![cfg(feature = "torch")]
 
+use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use senmon_corpus::manifest::verify;
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::{BranchId, CheckpointId, ExperimentId, Fence},
     model::ModelSpec,
-    spec::TrainingSpec,
 };
 use senmon_worker::train::{
     checkpoint::{Snapshot, TrainerState, digest, from_host, load_trainer, save},
     health::HealthState,
     hub::load_model,
-    model::{initial_weights, place_weights},
+    model::place_weights,
     parameters::Layout,
-    trainer::{Shape, Trainer},
+    selftest::{self, Finding, STORED_LOSSES, tiny, tiny_model},
+    trainer::Trainer,
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::LazyLock};
 use tch::{Device, Kind};
 
 type NamedBytes = Vec<(String, Vec<usize>, Vec<u8>)>;
 
-fn spec() -> ModelSpec {
-    serde_json::from_value(serde_json::json!({
-        "vocab_size": 17, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 8
-    }))
-    .unwrap()
-}
-
-fn trained(steps: usize) -> (Trainer, Vec<f64>) {
-    tch::set_num_threads(1);
-    let training: TrainingSpec =
-        serde_json::from_value(serde_json::json!({ "batch_windows": 2, "learning_rate": 0.02 })).unwrap();
-    let shape = Shape { windows: 2, micro: 2, length: 8 };
-    let mut trainer = Trainer::new(spec(), &initial_weights(&spec(), 7), Device::Cpu, Kind::Float, shape);
-    let batch: Vec<i64> = (0..18).map(|i| i * 5 % 17).collect();
-    let losses = (0..steps)
-        .map(|_| {
-            let (loss, norm) = trainer.forward_backward(&batch, None);
-            trainer.step(&training, 0.02, (1.0 / (norm + 1e-6)).min(1.0));
-            loss
-        })
-        .collect();
-    (trainer, losses)
-}
-
-/// The numbers of the day this test was written; any change of model, optimiser or initial weights moves them.
+/// Fused and autograd, fp32 and bf16: the doctor's self-test is well here.
 #[test]
 fn the_loss_of_a_tiny_model_is_what_it_always_was() {
-    let (_, losses) = trained(6);
-    let golden: [f64; 6] = GOLDEN;
-    for (found, expect) in losses.iter().zip(golden) {
-        assert!((found / expect - 1.0).abs() < 1e-5, "{losses:?}, expected {golden:?}");
+    tch::set_num_threads(1);
+    let (_, losses) = tiny(STORED_LOSSES.len(), Device::Cpu, Kind::Float, true);
+    for (found, stored) in losses.iter().zip(STORED_LOSSES) {
+        assert!((found / stored - 1.0).abs() < 1e-5, "{losses:?}, stored {STORED_LOSSES:?}");
     }
+    let findings = selftest::run(Device::Cpu, false);
+    assert!(findings.len() == 6 && findings.iter().all(Finding::is_well), "{findings:?}");
 }
 
-const GOLDEN: [f64; 6] = [2.823_997_5, 2.667_332_65, 2.563_294_89, 2.422_447_68, 2.292_986_63, 2.164_033_89];
-
 fn write(folder: &Path) -> String {
-    let (trainer, _) = trained(2);
+    tch::set_num_threads(1);
+    let (trainer, _) = tiny(2, Device::Cpu, Kind::Float, true);
     let state = TrainerState {
         step: 2,
         tokens: 32,
@@ -70,7 +47,7 @@ fn write(folder: &Path) -> String {
         health: HealthState::default(),
     };
     let Trainer { weights, optimizer, .. } = trainer;
-    let snapshot = Snapshot { spec: spec(), weights, moments: Some((optimizer.first, optimizer.second)), state };
+    let snapshot = Snapshot { spec: tiny_model(), weights, moments: Some((optimizer.first, optimizer.second)), state };
     let mut meta = CheckpointMeta {
         kind: CheckpointKind::Resumable,
         experiment_id: ExperimentId::new(),
@@ -99,7 +76,7 @@ fn a_checkpoint_comes_back_as_it_went() {
     let layout = Layout::new(&found);
     let ((first, second), state) = load_trainer(&folder, &layout).unwrap();
     let place = |set| place_weights(&layout, &from_host(set), Device::Cpu);
-    assert_eq!(found, ModelSpec { head_dim: Some(4), ..spec() });
+    assert_eq!(found, ModelSpec { head_dim: Some(4), ..tiny_model() });
     let state_sha256 = digest(&layout, &place(&weights), Some((&place(&first), &place(&second))), 2);
     assert_eq!((&state_sha256, &state.state_sha256), (&manifest.meta.state_sha256, &manifest.meta.state_sha256));
     assert_eq!((state.step, state.next_batch_hash), (2, Some(5)));
@@ -182,5 +159,36 @@ fn tensors_and_keys_that_do_not_fit_are_named() {
         let error = format!("{:#}", load_model(&folder).map(drop).unwrap_err());
         assert!(error.contains(key), "{error}");
         fs::write(&path, before).unwrap();
+    }
+}
+
+proptest! {
+    /// A header that lies about lengths, offsets, shapes or names is refused with the file's or a tensor's name.
+    #[test]
+    fn a_lying_safetensors_header_is_refused_or_harmless(
+        damage in proptest::collection::vec((0.0..1.0_f64, any::<u8>()), 1..4),
+        cut in proptest::option::of(0.0..1.0_f64),
+    ) {
+        static FOLDER: LazyLock<(tempfile::TempDir, Vec<u8>)> = LazyLock::new(|| {
+            let base = tempfile::tempdir().unwrap();
+            write(&base.path().join("c"));
+            let bytes = fs::read(base.path().join("c/model.safetensors")).unwrap();
+            (base, bytes)
+        });
+        let header = 8 + usize::try_from(u64::from_le_bytes(FOLDER.1[..8].try_into().unwrap())).unwrap();
+        let place = |share: f64, of: usize| (share * of as f64) as usize;
+        let mut bytes = FOLDER.1.clone();
+        for (share, byte) in damage {
+            bytes[place(share, header)] = byte;
+        }
+        if let Some(share) = cut {
+            bytes.truncate(place(share, bytes.len()));
+        }
+        let folder = FOLDER.0.path().join("c");
+        fs::write(folder.join("model.safetensors"), bytes).unwrap();
+        if let Err(error) = load_model(&folder) {
+            let error = format!("{error:#}");
+            prop_assert!(error.contains("model."), "{error}");
+        }
     }
 }

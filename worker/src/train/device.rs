@@ -1,12 +1,16 @@
 //! Devices: `cpu` and `cuda:N`, one binary for both. `libtorch_cuda` is loaded at run time, before anything asks
 //! for CUDA.
 
+use crate::gpu;
 use std::{ffi::CString, sync::OnceLock, time::Instant};
 use tch::{Device, Kind, Tensor};
 
-/// Loads the CUDA half of libtorch, once. Err names what is missing.
+/// Loads the CUDA half of libtorch, once.
+///
+/// # Errors
+/// A sentence that names what is missing.
 #[expect(unsafe_code, reason = "dlopen(3) registers the CUDA hooks; linking the library would need it on every node")]
-fn load_cuda() -> Result<(), String> {
+pub fn load_cuda() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
@@ -42,6 +46,27 @@ pub fn open(name: &str) -> Result<Device, String> {
         return Err(format!("device {name}: this node has {count} CUDA devices"));
     }
     Ok(Device::Cuda(index))
+}
+
+/// Host numbers as a tensor on a device; to a GPU through pinned memory, so that the copy does not stop the host.
+pub fn upload<T: tch::kind::Element>(values: &[T], device: Device) -> Tensor {
+    let tensor = Tensor::from_slice(values);
+    match device {
+        Device::Cuda(_) => tensor.pin_memory(device).to_device_(device, T::KIND, true, false),
+        _ => tensor,
+    }
+}
+
+/// Memory in use on a GPU, by anyone, and the share of time it worked, as metrics by name; none for a CPU.
+#[must_use]
+pub fn usage(device: Device) -> Vec<(&'static str, f64)> {
+    let Device::Cuda(number) = device else { return Vec::new() };
+    let Ok(gpu) = gpu::cuda(u16::try_from(number).unwrap_or(u16::MAX)) else { return Vec::new() };
+    #[expect(clippy::cast_precision_loss, reason = "bytes for people")]
+    let memory = gpu.used_bytes as f64;
+    std::iter::once(("device/memory_bytes", memory))
+        .chain(gpu.utilisation.map(|share| ("device/utilisation", share)))
+        .collect()
 }
 
 /// Floating-point operations per second of a square matrix product here: the peak that utilisation is measured

@@ -24,6 +24,7 @@ mod fused;
 pub mod health;
 #[cfg(feature = "torch")]
 pub mod hub;
+pub mod memory;
 #[cfg(feature = "torch")]
 pub mod merge;
 #[cfg(feature = "torch")]
@@ -38,6 +39,8 @@ mod rotary;
 pub mod saver;
 #[cfg(feature = "torch")]
 pub mod schedule;
+#[cfg(feature = "torch")]
+pub mod selftest;
 #[cfg(feature = "torch")]
 pub mod session;
 pub mod shard;

@@ -70,7 +70,7 @@ fn update(
     a: kernels::AdamW,
 ) {
     if weights.device() != Device::Cpu {
-        return no_grad(|| update_by_tensors(weights, grads, moments, a));
+        return update_by_tensors(weights, grads, (moments.0, moments.1), a);
     }
     let copy = copy.map(values_mut::<bf16>);
     let moments = (values_mut(moments.0), values_mut(moments.1));
@@ -81,17 +81,25 @@ fn update(
     }
 }
 
+/// Numbers that tensor operations see at once: their temporaries stay small beside the arenas.
+const AT_ONCE: i64 = 1 << 26;
+
 /// The same by tensor operations, for devices without our kernels.
-fn update_by_tensors(weights: &mut Tensor, grads: &Tensor, moments: (&mut Tensor, &mut Tensor), a: kernels::AdamW) {
-    let (first, second) = moments;
+fn update_by_tensors(weights: &Tensor, grads: &Tensor, (first, second): (&Tensor, &Tensor), a: kernels::AdamW) {
     let [rate, beta1, beta2, epsilon] = [a.rate, a.beta1, a.beta2, a.epsilon].map(f64::from);
-    let scaled = grads * f64::from(a.grad_scale);
-    let _ = weights.g_mul_scalar_(1.0 - rate * f64::from(a.decay));
-    let _ = first.lerp_(&scaled, 1.0 - beta1);
-    let _ = second.g_mul_scalar_(beta2);
-    let _ = second.g_add_(&(scaled.square() * (1.0 - beta2)));
-    let denominator = second.sqrt().g_div_scalar_(f64::from(a.correction2)).g_add_scalar_(epsilon);
-    let _ = weights.g_sub_(&(&*first / denominator * (rate / f64::from(a.correction1))));
+    let pieces = |tensor: &Tensor| tensor.split(AT_ONCE, 0).into_iter();
+    let moments = pieces(first).zip(pieces(second));
+    no_grad(|| {
+        for ((mut weights, grads), (mut first, mut second)) in pieces(weights).zip(pieces(grads)).zip(moments) {
+            let scaled = grads.to_kind(Kind::Float) * f64::from(a.grad_scale);
+            let _ = weights.g_mul_scalar_(1.0 - rate * f64::from(a.decay));
+            let _ = first.lerp_(&scaled, 1.0 - beta1);
+            let _ = second.g_mul_scalar_(beta2);
+            let _ = second.addcmul_(&(&scaled * (1.0 - beta2)), &scaled);
+            let denominator = second.sqrt().g_div_scalar_(f64::from(a.correction2)).g_add_scalar_(epsilon);
+            let _ = weights.g_sub_(&(&first / denominator * (rate / f64::from(a.correction1))));
+        }
+    });
 }
 
 /// Global L2 norm of the gradients, one number to the host.
@@ -99,7 +107,7 @@ fn update_by_tensors(weights: &mut Tensor, grads: &Tensor, moments: (&mut Tensor
 pub fn gradient_norm(grads: &Arenas) -> f64 {
     let squares = |tensor: &Tensor| {
         if tensor.device() != Device::Cpu {
-            tensor.to_kind(Kind::Float).square().sum(Kind::Double).double_value(&[])
+            squares_by_tensors(tensor)
         } else if tensor.kind() == bf16::KIND {
             kernels::sum_of_squares(values::<bf16>(tensor))
         } else {
@@ -107,6 +115,13 @@ pub fn gradient_norm(grads: &Arenas) -> f64 {
         }
     };
     (squares(&grads.matrices) + squares(&grads.vectors)).sqrt()
+}
+
+/// Sum of squares by tensor operations, for devices without our kernels.
+fn squares_by_tensors(tensor: &Tensor) -> f64 {
+    let square = |piece: &Tensor| piece.to_kind(Kind::Float).square().sum(Kind::Double);
+    let sums: Vec<Tensor> = tensor.split(AT_ONCE, 0).iter().map(square).collect();
+    Tensor::stack(&sums, 0).sum(Kind::Double).double_value(&[])
 }
 
 #[cfg(test)]
@@ -127,10 +142,12 @@ mod tests {
             grad_scale: 0.5,
         };
         let make = || Tensor::arange(100_003, (Kind::Float, Device::Cpu)).g_mul_scalar_(0.37).sin();
-        let (grads, mut one, mut other) = (make().cos(), make(), make());
-        let [mut m1, mut v1, mut m2, mut v2] = [0.1, 0.2, 0.1, 0.2].map(|scale| make().square() * scale);
+        let (grads, mut one, other) = (make().cos(), make(), make());
+        let [mut m1, mut v1, m2, v2] = [0.1, 0.2, 0.1, 0.2].map(|scale| make().square() * scale);
         update(&mut one, &grads, (&mut m1, &mut v1), None, a);
-        update_by_tensors(&mut other, &grads, (&mut m2, &mut v2), a);
+        update_by_tensors(&other, &grads, (&m2, &v2), a);
+        let squares = kernels::sum_of_squares(values::<f32>(&grads));
+        assert!((squares_by_tensors(&grads) / squares - 1.0).abs() < 1e-6);
         for (a, b) in [(one, other), (m1, m2), (v1, v2)] {
             assert!((a - b).abs().max().double_value(&[]) < 1e-6);
         }

@@ -3,10 +3,11 @@
 use super::{
     checkpoint::{self, TrainerState, from_host},
     context::{JobContext, MetricPoint, Place, asked_to_end, ended},
-    data::{self, Source},
+    data::{self, Batch, Source},
     device,
     health::{HealthState, sentence},
     hub::{self, HostTensors},
+    memory::{resident_bytes, within_memory},
     model::{initial_weights, place_weights},
     optimizer::AdamW,
     parameters::Layout,
@@ -246,7 +247,7 @@ impl<'a> Session<'a> {
         let mut next = read()?;
         while self.step < steps {
             let rate = learning_rate(&job.training, self.step, steps) * self.health.rate_scale;
-            let (loss, norm) = self.trainer.forward_backward(&next.tokens, next.document_first.as_deref());
+            let (loss, norm) = self.gradients(&next)?;
             match self.judge(loss, norm, next.number)? {
                 Verdict::Step => {
                     let scale = (job.training.clip_norm / (norm + 1e-6)).min(1.0);
@@ -305,6 +306,29 @@ impl<'a> Session<'a> {
         }
         drop(batches);
         saver.finish(self.context)
+    }
+
+    /// Loss and gradient norm of a batch; where memory runs out, in smaller passes from here on.
+    fn gradients(&mut self, batch: &Batch) -> Result<(f64, f64), EndedOutcome> {
+        loop {
+            let trainer = &mut self.trainer;
+            let pass = || trainer.forward_backward(&batch.tokens, batch.document_first.as_deref());
+            let said = match within_memory(pass) {
+                Ok(found) => return Ok(found),
+                Err(said) => said,
+            };
+            let (before, step) = (self.trainer.micro(), self.step + 1);
+            if !self.trainer.halve() {
+                let text = format!("step {step}: memory ran out with one window a pass: {said}");
+                return Err(ended(TerminationReason::OutOfMemory, text));
+            }
+            let text = format!(
+                "step {step}: memory ran out with {before} windows a pass; goes on with {}, the batch stays at {}. ({said})",
+                self.trainer.micro(),
+                self.job.training.batch_windows
+            );
+            self.context.event("micro_batch_halved", step, "warn", &text);
+        }
     }
 
     /// What is done with a step before the optimiser sees its gradient.
@@ -410,8 +434,12 @@ impl<'a> Session<'a> {
             ("time/checkpoint_stall_share", interval.stalled.as_secs_f64() / seconds),
             ("memory/bytes", resident_bytes()),
         ];
-        let values: BTreeMap<String, Option<f64>> =
-            values.into_iter().map(|(name, value)| (name.to_owned(), Some(value).filter(|v| v.is_finite()))).collect();
+        let of_device = device::usage(self.device);
+        let values: BTreeMap<String, Option<f64>> = values
+            .into_iter()
+            .chain(of_device)
+            .map(|(name, value)| (name.to_owned(), Some(value).filter(|v| v.is_finite())))
+            .collect();
         self.context.metrics(MetricPoint { step: self.step, tokens: self.step * self.step_tokens(), values });
         self.context.progress(self.step, self.job.steps, per_second);
         *interval = Interval::new();
@@ -463,11 +491,4 @@ enum Verdict {
     Skip,
     RollBack,
     Pause,
-}
-
-/// Resident memory of this process.
-fn resident_bytes() -> f64 {
-    let pages =
-        std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<f64>().ok());
-    pages.map_or(f64::NAN, |pages| pages * 4096.0)
 }

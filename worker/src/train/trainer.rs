@@ -3,6 +3,7 @@
 use super::{
     buffer::values_mut,
     clock::{Clock, Part},
+    device::upload,
     fused::{Fused, Tokens, Weights},
     model::{Model, place_weights},
     optimizer::{AdamW, gradient_norm},
@@ -34,6 +35,21 @@ pub struct Shape {
     pub length: i64,
 }
 
+impl Shape {
+    /// The same batch in passes of half the windows or less; None where a pass has one window already.
+    #[must_use]
+    pub fn halved(self) -> Option<Self> {
+        let micro = (1..=self.micro / 2).rev().find(|micro| self.windows % micro == 0)?;
+        Some(Self { micro, ..self })
+    }
+}
+
+/// Gradients and what computes them. Built for the first batch: the memory of a pass is most of what training takes.
+struct Engine {
+    pass: Pass,
+    grads: Arenas,
+}
+
 /// A model in training.
 pub struct Trainer {
     /// Shape of the model.
@@ -46,8 +62,9 @@ pub struct Trainer {
     pub optimizer: AdamW,
     /// Where the time goes; the fused pass only.
     pub clock: Clock,
-    grads: Arenas,
-    pass: Pass,
+    engine: Option<Engine>,
+    kind: Kind,
+    fused: bool,
     shape: Shape,
     device: Device,
 }
@@ -70,32 +87,50 @@ impl Trainer {
         fused: bool,
     ) -> Self {
         let layout = Layout::new(&spec);
-        let weights = place_weights(&layout, named, device);
-        let wide = shape.micro < shape.windows;
-        let angles = || rotary::angles(&spec, u32::try_from(shape.length).unwrap_or(0));
-        let pass = match (fused, kind) {
-            (false, _) => {
-                Pass::Autograd(Box::new(Model::over(spec.clone(), &layout, &weights, kind, shape.length, true)))
-            }
-            (true, Kind::BFloat16) => {
-                let copy =
-                    Arenas { matrices: weights.matrices.to_kind(kind), vectors: weights.vectors.shallow_clone() };
-                Pass::Bf16(Box::new(Fused::new(&spec, angles(), shape.micro, shape.length, wide)), copy)
-            }
-            (true, _) => Pass::Fp32(Box::new(Fused::new(&spec, angles(), shape.micro, shape.length, wide))),
-        };
-        let narrow = matches!(pass, Pass::Bf16(..)) && !wide;
         Self {
-            grads: layout.zeros(if narrow { Kind::BFloat16 } else { Kind::Float }, device),
+            weights: place_weights(&layout, named, device),
             optimizer: AdamW::new(&layout, device),
             clock: Clock::default(),
+            engine: None,
             spec,
             layout,
-            weights,
-            pass,
+            kind,
+            fused,
             shape,
             device,
         }
+    }
+
+    fn engine(&self) -> Engine {
+        let (spec, Shape { windows, micro, length }) = (&self.spec, self.shape);
+        let wide = micro < windows;
+        let angles = || rotary::angles(spec, u32::try_from(length).unwrap_or(0));
+        let pass = match (self.fused, self.kind) {
+            (false, kind) => {
+                Pass::Autograd(Box::new(Model::over(spec.clone(), &self.layout, &self.weights, kind, length, true)))
+            }
+            (true, Kind::BFloat16) => {
+                let Arenas { matrices, vectors } = &self.weights;
+                let copy = Arenas { matrices: matrices.to_kind(self.kind), vectors: vectors.shallow_clone() };
+                Pass::Bf16(Box::new(Fused::new(spec, angles(), micro, length, wide)), copy)
+            }
+            (true, _) => Pass::Fp32(Box::new(Fused::new(spec, angles(), micro, length, wide))),
+        };
+        let narrow = matches!(pass, Pass::Bf16(..)) && !wide;
+        let grads = self.layout.zeros(if narrow { Kind::BFloat16 } else { Kind::Float }, self.device);
+        Engine { pass, grads }
+    }
+
+    /// Windows of one pass.
+    #[must_use]
+    pub fn micro(&self) -> i64 {
+        self.shape.micro
+    }
+
+    /// Takes smaller passes for the same batch from now on; false where there are none.
+    pub fn halve(&mut self) -> bool {
+        self.engine = None;
+        self.shape.halved().map(|shape| self.shape = shape).is_some()
     }
 
     /// Loss (nats per token) and gradient norm of a batch of windows of `length + 1` tokens; the gradients are kept
@@ -105,55 +140,60 @@ impl Trainer {
         let [micro, length, row] = [micro, length, length + 1].map(|n| usize::try_from(n).unwrap_or(0));
         #[expect(clippy::cast_precision_loss, reason = "tokens of a batch")]
         let count = (windows * self.shape.length) as f64;
+        // Out of self while it works: a pass that fails for want of memory leaves none behind.
+        let mut engine = self.engine.take().unwrap_or_else(|| self.engine());
         let mut loss = 0.0;
         for (number, tokens) in tokens.chunks(micro * row).enumerate() {
             let inputs: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[..length]).copied().collect();
             let targets: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[1..]).copied().collect();
             let document_first = document_first.map(|first| &first[number * micro * length..][..micro * length]);
             let tokens = Tokens { inputs: &inputs, targets: &targets, document_first };
-            loss += self.micro_pass(tokens, count, number > 0);
+            loss += self.micro_pass(&mut engine, tokens, count, number > 0);
         }
         self.clock.begin();
-        let norm = gradient_norm(&self.grads);
+        let norm = gradient_norm(&engine.grads);
         self.clock.mark(Part::Optimizer);
+        self.engine = Some(engine);
         (loss / count, norm)
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a scale, used in fp32")]
-    fn micro_pass(&mut self, tokens: Tokens, count: f64, add: bool) -> f64 {
+    fn micro_pass(&mut self, Engine { pass, grads }: &mut Engine, tokens: Tokens, count: f64, add: bool) -> f64 {
         let scale = (1.0 / count) as f32;
-        let (Shape { length, .. }, clock) = (self.shape, &mut self.clock);
-        match &mut self.pass {
-            Pass::Fp32(fused) => {
-                fused.pass(Weights { arenas: &self.weights }, &mut self.grads, tokens, scale, add, clock)
-            }
-            Pass::Bf16(fused, copy) => fused.pass(Weights { arenas: copy }, &mut self.grads, tokens, scale, add, clock),
+        let (Shape { length, .. }, clock, device) = (self.shape, &mut self.clock, self.device);
+        match pass {
+            Pass::Fp32(fused) => fused.pass(Weights { arenas: &self.weights }, grads, tokens, scale, add, clock),
+            Pass::Bf16(fused, copy) => fused.pass(Weights { arenas: copy }, grads, tokens, scale, add, clock),
             Pass::Autograd(model) => {
-                let tensor = |values: &[i64]| Tensor::from_slice(values).view([-1, length]).to_device(self.device);
-                let first = tokens.document_first.map(|first| Tensor::from_slice(first).view([-1, length]));
+                let tensor = |values: &[i64]| upload(values, device).view([-1, length]);
+                let first = tokens.document_first.map(|first| upload(first, device).view([-1, length]));
                 let loss = model.loss_sum(&tensor(tokens.inputs), &tensor(tokens.targets), first.as_ref());
                 (&loss / count).backward();
-                gather(model, &self.layout, &self.grads, add);
+                gather(model, &self.layout, grads, add);
                 loss.detach().to_kind(Kind::Double).double_value(&[])
             }
         }
     }
 
-    /// One optimiser step at `rate` with the kept gradients times `scale`.
+    /// One optimiser step at `rate` with the gradients of the last batch times `scale`.
+    ///
+    /// # Panics
+    /// When there was no batch.
     pub fn step(&mut self, training: &TrainingSpec, rate: f64, scale: f64) {
-        let copy = match &mut self.pass {
+        let Engine { pass, grads } = self.engine.as_mut().expect("a batch before a step");
+        let copy = match pass {
             Pass::Bf16(_, copy) => Some(&mut copy.matrices),
             Pass::Fp32(_) | Pass::Autograd(_) => None,
         };
         self.clock.begin();
-        self.optimizer.step(&mut self.weights, &self.grads, copy, training, rate, scale);
+        self.optimizer.step(&mut self.weights, grads, copy, training, rate, scale);
         self.clock.mark(Part::Optimizer);
     }
 
     /// Takes other weights and moments, of the same layout: a resumed or rolled back state.
     pub fn set_weights(&mut self, named: &BTreeMap<String, Tensor>) {
         tch::no_grad(|| self.layout.fill(&mut self.weights, named));
-        if let Pass::Bf16(_, copy) = &mut self.pass {
+        if let Some(Engine { pass: Pass::Bf16(_, copy), .. }) = &mut self.engine {
             kernels::to_bf16(values_mut(&mut self.weights.matrices), values_mut(&mut copy.matrices));
         }
     }
@@ -161,7 +201,7 @@ impl Trainer {
     /// The gradients of the last batch by name.
     #[must_use]
     pub fn gradients(&self) -> BTreeMap<String, Tensor> {
-        self.layout.views(&self.grads)
+        self.engine.as_ref().map(|engine| self.layout.views(&engine.grads)).unwrap_or_default()
     }
 }
 
