@@ -1,6 +1,6 @@
 //! NVIDIA devices as the driver sees them (NVML): names, memory, use. Opens no CUDA context and takes no device memory.
 //!
-//! CUDA counts the devices that `CUDA_VISIBLE_DEVICES` leaves, NVML counts all of them: [`visible`] maps the numbers.
+//! CUDA counts the devices that `CUDA_VISIBLE_DEVICES` leaves, NVML counts all of them: `visible` maps the numbers.
 
 use anyhow::{Context, Result, anyhow};
 use nvml_wrapper::{Device, Nvml};
