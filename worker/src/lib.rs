@@ -23,6 +23,8 @@ pub mod client;
 pub mod devices;
 pub mod doctor;
 pub mod gpu;
+#[cfg(feature = "torch")]
+pub mod scoring;
 pub mod telemetry;
 pub mod tune;
 

@@ -1,4 +1,4 @@
-//! The worker's command line: `run` (the default) and `doctor`.
+//! The worker's command line: `run` (the default), `doctor` and `score`.
 //!
 //! Never holds logic of its own; see the library.
 
@@ -31,12 +31,15 @@ struct Cli {
     command: Option<Verb>,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Verb {
     /// Work until stopped (the default). SIGTERM and SIGINT hand the work back; a second one ends at once.
     Run,
     /// Say what this machine can run, and check that it computes.
     Doctor,
+    /// Score texts with a set of experts, of which only the nearest run. Needs no server.
+    #[cfg(feature = "torch")]
+    Score(senmon_worker::scoring::Score),
 }
 
 fn main() -> ExitCode {
@@ -54,8 +57,11 @@ fn start(cli: &Cli) -> Result<()> {
     let config = Config::load(&cli.flags, || std::env::vars().collect())?;
     tune::restart_if_needed(config.tf32);
     telemetry::start(config.log_format);
-    if let Some(Verb::Doctor) = cli.command {
-        return doctor::run(&config);
+    match &cli.command {
+        Some(Verb::Doctor) => return doctor::run(&config),
+        #[cfg(feature = "torch")]
+        Some(Verb::Score(args)) => return senmon_worker::scoring::run(&config, args),
+        Some(Verb::Run) | None => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2) // the daemon waits, mostly; the cores belong to the attempts

@@ -65,6 +65,8 @@ enum Command {
     Show(experiments::Id),
     /// Show the report: did the experts beat one dense model at the same cost?
     Report(experiments::Id),
+    /// Show the set of experts that an experiment made: what `senmon-worker score` needs (with --output json).
+    Ensemble(experiments::Id),
     /// Watch an experiment until it ends, then show its report.
     Follow(experiments::Id),
     /// Show the domains of an experiment.
@@ -129,6 +131,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Ls => experiments::list(client, format).await,
         Command::Show(args) => experiments::show(client, format, &args).await,
         Command::Report(args) => report::show(client, format, &args).await,
+        Command::Ensemble(args) => report::ensemble(client, format, &args).await,
         Command::Follow(args) => follow::follow(client, format, &args).await,
         Command::Domains(args) => corpora::domains(client, format, &args).await,
         Command::Pause(args) => experiments::steer(client, format, &args, "pause").await,

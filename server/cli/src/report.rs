@@ -10,6 +10,7 @@ use crate::{
     words,
 };
 use senmon_protocol::{
+    ensemble::{CalibratedTemperature, Ensemble},
     ids::ExperimentId,
     job::DomainLoss,
     report::{ChainReport, MatrixRow, Report},
@@ -26,6 +27,32 @@ const MATRIX_DOMAINS_MAX: usize = 16;
 pub async fn show(client: &Client, format: Format, args: &Id) -> CliResult {
     let id = resolve::experiment(client, &args.id).await?;
     print(client, format, id).await
+}
+
+/// `senmon ensemble`.
+///
+/// # Errors
+/// When there is no such experiment, or no report yet.
+pub async fn ensemble(client: &Client, format: Format, args: &Id) -> CliResult {
+    let id = resolve::experiment(client, &args.id).await?;
+    let found: Ensemble = client.get(&format!("/experiments/{id}/ensemble")).await?;
+    format.print(&found, experts)
+}
+
+fn experts(ensemble: &Ensemble) -> String {
+    let mut table = Table::new(&["expert", ">domain", ">step", "checkpoint", "folder"]);
+    for expert in &ensemble.experts {
+        table.row(vec![
+            expert.branch.clone(),
+            expert.domain.to_string(),
+            words::count(expert.checkpoint.step),
+            short(expert.checkpoint.id),
+            expert.checkpoint.folder.to_string(),
+        ]);
+    }
+    let temperature = |found: &CalibratedTemperature| format!("top {}: {}", found.top_k, found.temperature);
+    let temperatures: Vec<String> = ensemble.temperatures.iter().map(temperature).collect();
+    format!("{}\nrouter {}, temperature {}\n", table.render(), ensemble.router, temperatures.join(", "))
 }
 
 /// Prints the report of an experiment.

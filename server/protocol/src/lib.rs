@@ -12,6 +12,7 @@ pub mod access;
 pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
+pub mod ensemble;
 pub mod fleet;
 pub mod ids;
 pub mod job;

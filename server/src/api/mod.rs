@@ -6,6 +6,7 @@ pub mod body;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
+pub mod ensemble;
 pub mod error;
 pub mod events;
 pub mod experiments;
@@ -54,6 +55,7 @@ fn api() -> OpenApiRouter<App> {
             .merge(corpora::router())
             .merge(plan::router())
             .merge(experiments::router())
+            .merge(ensemble::router())
             .merge(branches::router())
             .merge(checkpoints::router())
             .merge(workers::router())

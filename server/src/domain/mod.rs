@@ -1,6 +1,7 @@
 //! Decisions. Pure: no SQL, no network, no clock, no chance; everything is an argument.
 
 pub mod advance;
+pub mod ensemble;
 pub mod expand;
 pub mod lease;
 pub mod metrics;

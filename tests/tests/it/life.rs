@@ -3,11 +3,12 @@
 use anyhow::Result;
 use senmon_protocol::{
     checkpoint::{CheckpointKind, Manifest},
+    ensemble::Ensemble,
     plan::PlanView,
     report::Report,
     view::{BranchRole, BranchState, CheckpointView, ExperimentView, MetricsView, Page, Stage, StageState},
 };
-use senmon_tests::{World, WorldOptions, spec};
+use senmon_tests::{World, WorldOptions, process::Process, spec};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -24,6 +25,7 @@ async fn an_experiment_passes_through_every_stage() -> Result<()> {
     check_checkpoints(&world, &done).await?;
     let report: Report = world.api.get(&format!("/api/v1/experiments/{}/report", done.summary.id)).await?;
     check_report(&done, &report);
+    check_scoring(&world, &done, &report).await?;
 
     // A second experiment with other settings, while the server runs; the clustering is the first one's.
     let mut second = spec::small();
@@ -53,6 +55,26 @@ async fn a_plan_is_shown_before_anything_runs() -> Result<()> {
     assert!(plan.seconds.is_some_and(|seconds| seconds >= 40_960.0 / 10_000.0));
     let page: Page<senmon_protocol::view::ExperimentSummary> = world.api.get("/api/v1/experiments").await?;
     assert!(page.items.is_empty(), "a plan left an experiment behind");
+    Ok(())
+}
+
+/// The experts score their own corpus by text; the two nearest of three read less than all would.
+async fn check_scoring(world: &World, done: &ExperimentView, report: &Report) -> Result<()> {
+    let ensemble: Ensemble = world.api.get(&format!("/api/v1/experiments/{}/ensemble", done.summary.id)).await?;
+    assert_eq!(ensemble.experts.len(), 3);
+    let (file, log) = (world.path("ensemble.json"), world.path("score.json"));
+    fs::write(&file, serde_json::to_vec(&ensemble)?)?;
+    let texts = fs::read_dir(world.path("corpus"))?.next().expect("a corpus file")?.path();
+    let args = ["score", &file.display().to_string(), &texts.display().to_string(), "--slot", "cpu"].map(str::to_owned);
+    let status = Process::start("senmon-worker", &args, &log)?.wait(LIMIT)?;
+    let text = fs::read_to_string(&log)?;
+    assert!(status.success(), "{text}");
+    let scored: serde_json::Value = serde_json::from_str(&text)?;
+    let share = scored["share_run"].as_f64().expect("a share");
+    assert!(share > 0.6 && share < 0.95, "{share}");
+    let best = report.contestants.iter().find(|c| c.key == "ensemble_top_2").expect("checked above");
+    let ratio = scored["loss"].as_f64().expect("a loss") / best.loss;
+    assert!((0.7..1.3).contains(&ratio), "loss {} by text, {} in the report", scored["loss"], best.loss);
     Ok(())
 }
 

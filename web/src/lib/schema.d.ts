@@ -436,6 +436,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/experiments/{id}/ensemble": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_experiments_id_ensemble"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/experiments/{id}/evaluations": {
         parameters: {
             query?: never;
@@ -968,6 +984,19 @@ export interface components {
          * @enum {string}
          */
         BudgetShare: "equal" | "proportional";
+        /** @description The temperature that goes with a number of experts. */
+        CalibratedTemperature: {
+            /**
+             * Format: double
+             * @description The temperature.
+             */
+            temperature: number;
+            /**
+             * Format: int32
+             * @description Experts mixed.
+             */
+            top_k: number;
+        };
         /** @description One model from domain to domain. */
         Chain: {
             /** @description Name of the chain; its branches are `<name>-0`, `<name>-1`, … */
@@ -1587,6 +1616,33 @@ export interface components {
             /** @description The worker. */
             worker_id: components["schemas"]["WorkerId"];
         };
+        /** @description `GET /api/v1/experiments/{id}/ensemble`: the experts of a finished experiment and how they are mixed. */
+        Ensemble: {
+            /** @description The experiment. */
+            experiment_id: components["schemas"]["ExperimentId"];
+            /** @description The experts. */
+            experts: components["schemas"]["Expert"][];
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: int32
+             * @description Tokens between two looks of the router.
+             */
+            route_every_tokens: number;
+            /** @description Folder of the router artefact. */
+            router: components["schemas"]["StorageKey"];
+            /** @description Token between documents. */
+            separator: string;
+            /**
+             * Format: int32
+             * @description Tokens of one window.
+             */
+            sequence_length: number;
+            /** @description The object store as workers are told of it; every folder below lies in it. */
+            storage_url: string;
+            /** @description The temperature for each number of experts, calibrated on held-out documents. */
+            temperatures: components["schemas"]["CalibratedTemperature"][];
+        };
         /** @description Mixes the probabilities of several experts from their cached scores. */
         EnsembleJob: {
             /**
@@ -1887,6 +1943,18 @@ export interface components {
             corpus_id: components["schemas"]["CorpusId"];
             /** @description The submission. */
             spec: components["schemas"]["ExperimentSpec"];
+        };
+        /** @description One expert. */
+        Expert: {
+            /** @description Name of its branch. */
+            branch: string;
+            /** @description Its last checkpoint. */
+            checkpoint: components["schemas"]["CheckpointRef"];
+            /**
+             * Format: int32
+             * @description Its domain.
+             */
+            domain: number;
         };
         /** @description One branch per domain. */
         FanOut: {
@@ -4416,6 +4484,36 @@ export interface operations {
                 };
             };
             /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    get_experiments_id_ensemble: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description its experts and how they are mixed: what `senmon-worker score` needs */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Ensemble"];
+                };
+            };
+            /** @description no such experiment, or its report is not written yet */
             404: {
                 headers: {
                     [name: string]: unknown;

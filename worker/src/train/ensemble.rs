@@ -12,7 +12,8 @@ use senmon_corpus::{
     tokenizer::Tokenizer,
 };
 use senmon_protocol::job::{
-    DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleResult, Routing, TemperaturePoint, TerminationReason,
+    DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, Routing, TemperaturePoint,
+    TerminationReason,
 };
 use std::path::Path;
 
@@ -20,10 +21,12 @@ use std::path::Path;
 const CONTEXT_CHARS_MAX: usize = 4096;
 
 /// Distances of one stretch of tokens from the members' centres; None where there is no context.
-struct Stretch {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stretch {
     /// First token and end.
-    tokens: std::ops::Range<usize>,
-    distances: Option<Vec<f32>>,
+    pub tokens: std::ops::Range<usize>,
+    /// From each member's centre.
+    pub distances: Option<Vec<f32>>,
 }
 
 /// Runs an ensemble.
@@ -37,7 +40,7 @@ pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result
     let members = load_members(job, place).map_err(corrupt)?;
     let stretches = match job.routing {
         Routing::Uniform => vec![Stretch { tokens: 0..members[0].logprobs.len(), distances: None }],
-        Routing::Router => route(job, place, &documents, &place.path(&job.tokenizer)).map_err(corrupt)?,
+        Routing::Router => route_job(job, place, &documents).map_err(corrupt)?,
     };
     let domains = shards.index().domains;
     let mut lines = Vec::new();
@@ -65,29 +68,42 @@ fn load_members(job: &EnsembleJob, place: &Place) -> Result<Vec<Scores>> {
     Ok(members)
 }
 
-/// Distances for every stretch of `route_every_tokens` tokens of every document, from the text before it.
-fn route(job: &EnsembleJob, place: &Place, documents: &[HeldOut], tokenizer: &Path) -> Result<Vec<Stretch>> {
+/// Distances of a job's members.
+fn route_job(job: &EnsembleJob, place: &Place, documents: &[HeldOut]) -> Result<Vec<Stretch>> {
     let (router, _) = Router::load(&place.path(&job.router))?;
     // Only to decode: any separator that the tokenizer knows will do, so the first special token is taken.
-    let tokenizer = Tokenizer::load(tokenizer, &first_special(tokenizer)?)?;
-    let centres: Vec<usize> = job
-        .members
-        .iter()
-        .map(|member| member.domain.map(|d| d as usize).context("a routed member needs a domain"))
-        .collect::<Result<_>>()?;
-    let every = job.route_every_tokens.max(1) as usize;
+    let path = place.path(&job.tokenizer);
+    let tokenizer = Tokenizer::load(&path, &first_special(&path)?)?;
+    let centre = |member: &EnsembleMember| member.domain.map(|d| d as usize).context("a routed member needs a domain");
+    let centres: Vec<usize> = job.members.iter().map(centre).collect::<Result<_>>()?;
+    route(&router, &tokenizer, &centres, documents, job.route_every_tokens)
+}
+
+/// Distances from `centres` for every stretch of `every` tokens of every document, from the text before it.
+///
+/// # Errors
+/// When the tokenizer does not know a token.
+pub fn route(
+    router: &Router,
+    tokenizer: &Tokenizer,
+    centres: &[usize],
+    documents: &[impl AsRef<[u32]>],
+    every: u32,
+) -> Result<Vec<Stretch>> {
+    let every = every.max(1) as usize;
     let mut stretches = Vec::new();
     let mut first = 0;
     for document in documents {
-        for start in (0..document.tokens.len()).step_by(every) {
-            let text = tokenizer.decode(&document.tokens[..start])?;
+        let tokens = document.as_ref();
+        for start in (0..tokens.len()).step_by(every) {
+            let text = tokenizer.decode(&tokens[..start])?;
             let skipped = text.chars().count().saturating_sub(CONTEXT_CHARS_MAX);
             let recent: String = text.chars().skip(skipped).collect();
             let distances = router.distances(&recent).map(|all| centres.iter().map(|&centre| all[centre]).collect());
-            let end = (start + every).min(document.tokens.len());
+            let end = (start + every).min(tokens.len());
             stretches.push(Stretch { tokens: first + start..first + end, distances });
         }
-        first += document.tokens.len();
+        first += tokens.len();
     }
     Ok(stretches)
 }
@@ -99,7 +115,8 @@ fn first_special(tokenizer: &Path) -> Result<String> {
 }
 
 fn line(members: &[Scores], stretches: &[Stretch], job: &EnsembleJob, top_k: u32, domains: u32) -> EnsembleLine {
-    let at = |temperature: f64| mix(members, stretches, top_k as usize, temperature);
+    let logprobs: Vec<&[f32]> = members.iter().map(|member| member.logprobs.as_slice()).collect();
+    let at = |temperature: f64| mix(&logprobs, logprobs[0].len(), stretches, top_k as usize, temperature);
     if job.routing == Routing::Uniform {
         let mixed = at(1.0);
         return EnsembleLine {
@@ -133,15 +150,17 @@ fn mean(domains: &[DomainLoss]) -> f64 {
     domains.iter().map(|domain| domain.loss * domain.tokens as f64).sum::<f64>() / tokens.max(1) as f64
 }
 
-/// Log-probability of every token under the mixture: `log Σ w_j p_j`, by the largest term.
-fn mix(members: &[Scores], stretches: &[Stretch], top_k: usize, temperature: f64) -> Vec<f64> {
-    let mut mixed = vec![0.0; members[0].logprobs.len()];
+/// Log-probability of each of `total` tokens under the mixture: `log Σ w_j p_j`, by the largest term. `members` are the
+/// experts' log-probabilities; those without a weight are not looked at.
+#[must_use]
+pub fn mix(members: &[&[f32]], total: usize, stretches: &[Stretch], top_k: usize, temperature: f64) -> Vec<f64> {
+    let mut mixed = vec![0.0; total];
     for stretch in stretches {
         let weights = weights(stretch.distances.as_deref(), members.len(), top_k, temperature);
         let logs: Vec<(usize, f64)> =
             weights.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(j, w)| (j, w.ln())).collect();
         for token in stretch.tokens.clone() {
-            let term = |&(j, log): &(usize, f64)| log + f64::from(members[j].logprobs[token]);
+            let term = |&(j, log): &(usize, f64)| log + f64::from(members[j][token]);
             let largest = logs.iter().map(term).fold(f64::NEG_INFINITY, f64::max);
             mixed[token] = largest + logs.iter().map(|entry| (term(entry) - largest).exp()).sum::<f64>().ln();
         }
@@ -153,17 +172,13 @@ fn mix(members: &[Scores], stretches: &[Stretch], top_k: usize, temperature: f64
 mod tests {
     use super::*;
 
-    fn scores(logprobs: &[f32]) -> Scores {
-        Scores { logprobs: logprobs.to_vec(), domain: vec![0], tokens: vec![2], reported: vec![1] }
-    }
-
     #[test]
     fn probabilities_are_mixed_and_not_logits() {
-        let members = [scores(&[0.5_f32.ln(), 0.2_f32.ln()]), scores(&[0.1_f32.ln(), 0.4_f32.ln()])];
+        let members: [&[f32]; 2] = [&[0.5_f32.ln(), 0.2_f32.ln()], &[0.1_f32.ln(), 0.4_f32.ln()]];
         let stretches =
             [Stretch { tokens: 0..1, distances: None }, Stretch { tokens: 1..2, distances: Some(vec![0.5, 1.0]) }];
         let check = |top_k, expect: [f64; 2]| {
-            for (found, expect) in mix(&members, &stretches, top_k, 0.5).iter().zip(expect) {
+            for (found, expect) in mix(&members, 2, &stretches, top_k, 0.5).iter().zip(expect) {
                 assert!((found.exp() - expect).abs() < 1e-6, "{} and {expect}", found.exp());
             }
         };
@@ -174,8 +189,7 @@ mod tests {
 
     #[test]
     fn an_ensemble_of_one_is_that_expert() {
-        let alone = [scores(&[-1.0, -2.5])];
-        let mixed = mix(&alone, &[Stretch { tokens: 0..2, distances: Some(vec![0.7]) }], 1, 0.1);
+        let mixed = mix(&[&[-1.0, -2.5]], 2, &[Stretch { tokens: 0..2, distances: Some(vec![0.7]) }], 1, 0.1);
         assert!((mixed[0] + 1.0).abs() < 1e-6 && (mixed[1] + 2.5).abs() < 1e-6);
     }
 }

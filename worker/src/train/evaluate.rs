@@ -18,7 +18,7 @@ use senmon_protocol::{
 };
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Write, path::Path, time::Instant};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, no_grad};
 
 /// Windows scored at once.
 const BATCH_WINDOWS: usize = 16;
@@ -89,8 +89,40 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     Ok(EvaluateResult { folder: key, sha256, domains })
 }
 
-/// A window to score: place of the first prediction, inputs, targets.
-type Window = (usize, Vec<i64>, Vec<i64>);
+/// A window to score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Place of the first prediction among all tokens.
+    pub first: usize,
+    /// Tokens read.
+    pub inputs: Vec<i64>,
+    /// Tokens predicted, one for each read.
+    pub targets: Vec<i64>,
+}
+
+/// Documents, each opened by the separator, in windows of at most `length` tokens without overlap.
+#[must_use]
+pub fn windows(documents: &[impl AsRef<[u32]>], separator: u32, length: u32) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let mut first = 0;
+    for document in documents {
+        let tokens = document.as_ref();
+        let sequence: Vec<i64> = std::iter::once(separator).chain(tokens.iter().copied()).map(i64::from).collect();
+        for start in (0..tokens.len()).step_by(length.max(1) as usize) {
+            let end = (start + length as usize).min(tokens.len());
+            let (inputs, targets) = (sequence[start..end].to_vec(), sequence[start + 1..=end].to_vec());
+            windows.push(Window { first: first + start, inputs, targets });
+        }
+        first += tokens.len();
+    }
+    windows
+}
+
+impl AsRef<[u32]> for HeldOut {
+    fn as_ref(&self) -> &[u32] {
+        &self.tokens
+    }
+}
 
 /// Scores documents.
 ///
@@ -104,24 +136,30 @@ pub fn score(
     length: u32,
     context: &dyn JobContext,
 ) -> Result<Scores, EndedOutcome> {
-    let length = length as usize;
-    let mut offsets = Vec::with_capacity(documents.len());
-    let mut total = 0;
-    for document in documents {
-        offsets.push(total);
-        total += document.tokens.len();
-    }
+    let total = documents.iter().map(|document| document.tokens.len()).sum();
+    let logprobs = run_windows(model, device, windows(documents, separator, length), total, context)?;
+    Ok(Scores {
+        logprobs,
+        domain: documents.iter().map(|document| document.domain).collect(),
+        tokens: documents.iter().map(|document| u32::try_from(document.tokens.len()).unwrap_or(u32::MAX)).collect(),
+        reported: documents.iter().map(|document| u8::from(document.reported)).collect(),
+    })
+}
+
+/// Log-probabilities of `total` tokens, 0 for those in no window.
+///
+/// # Errors
+/// When a command asks to end.
+pub fn run_windows(
+    model: &Model,
+    device: tch::Device,
+    mut windows: Vec<Window>,
+    total: usize,
+    context: &dyn JobContext,
+) -> Result<Vec<f32>, EndedOutcome> {
     // Longest first, so that a batch wastes little.
-    let mut windows: Vec<Window> = Vec::new();
-    for (document, offset) in documents.iter().zip(&offsets) {
-        let sequence: Vec<i64> =
-            std::iter::once(separator).chain(document.tokens.iter().copied()).map(i64::from).collect();
-        for start in (0..document.tokens.len()).step_by(length) {
-            let end = (start + length).min(document.tokens.len());
-            windows.push((offset + start, sequence[start..end].to_vec(), sequence[start + 1..=end].to_vec()));
-        }
-    }
-    windows.sort_by_key(|(offset, inputs, _)| (std::cmp::Reverse(inputs.len()), *offset));
+    windows.sort_by_key(|window| (std::cmp::Reverse(window.inputs.len()), window.first));
+    let all: u64 = windows.iter().map(|window| window.inputs.len() as u64).sum();
     let mut logprobs = vec![0.0_f32; total];
     let began = Instant::now();
     let mut done = 0;
@@ -129,35 +167,27 @@ pub fn score(
         if let Some(end) = asked_to_end(context.command()) {
             return Err(end);
         }
-        let width = batch.iter().map(|(_, inputs, _)| inputs.len()).max().unwrap_or(0);
-        let padded = |pick: &dyn Fn(&Window) -> Vec<i64>| {
-            let rows: Vec<i64> = batch
-                .iter()
-                .flat_map(|window| {
-                    let mut row = pick(window);
-                    row.resize(width, 0);
-                    row
-                })
-                .collect();
-            Tensor::from_slice(&rows).view([i64::try_from(batch.len()).unwrap_or(0), -1]).to_device(device)
+        let width = batch.iter().map(|window| window.inputs.len()).max().unwrap_or(0);
+        let padded = |pick: &dyn Fn(&Window) -> &[i64]| {
+            let mut rows = vec![0; batch.len() * width];
+            for (row, window) in rows.chunks_mut(width).zip(batch) {
+                row[..pick(window).len()].copy_from_slice(pick(window));
+            }
+            device::upload(&rows, device).view([i64::try_from(batch.len()).unwrap_or(0), -1])
         };
-        let (inputs, targets) = (padded(&|w| w.1.clone()), padded(&|w| w.2.clone()));
+        let (inputs, targets) = (padded(&|window| &window.inputs), padded(&|window| &window.targets));
         let found =
             no_grad(|| model.log_probabilities(&inputs, &targets)).to_device(tch::Device::Cpu).contiguous().view(-1);
         let found = Vec::<f32>::try_from(&found).map_err(|error| ended(TerminationReason::InternalError, error))?;
-        for ((offset, inputs, _), row) in batch.iter().zip(found.chunks(width)) {
-            logprobs[*offset..offset + inputs.len()].copy_from_slice(&row[..inputs.len()]);
-            done += inputs.len() as u64;
+        for (window, row) in batch.iter().zip(found.chunks(width)) {
+            let read = window.inputs.len();
+            logprobs[window.first..window.first + read].copy_from_slice(&row[..read]);
+            done += read as u64;
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        context.progress(done, total as u64, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
+        context.progress(done, all, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
     }
-    Ok(Scores {
-        logprobs,
-        domain: documents.iter().map(|document| document.domain).collect(),
-        tokens: documents.iter().map(|document| u32::try_from(document.tokens.len()).unwrap_or(u32::MAX)).collect(),
-        reported: documents.iter().map(|document| u8::from(document.reported)).collect(),
-    })
+    Ok(logprobs)
 }
 
 /// Loss by domain over the reported half (or the calibration half) of the documents; `logprob` is asked by token.

@@ -40,6 +40,8 @@ pub mod saver;
 #[cfg(feature = "torch")]
 pub mod schedule;
 #[cfg(feature = "torch")]
+pub mod score;
+#[cfg(feature = "torch")]
 pub mod selftest;
 #[cfg(feature = "torch")]
 pub mod session;

@@ -35,6 +35,7 @@ pub fn store(root: &Path) {
         |(text, record): (&String, u64)| Document { record, id: record.to_string(), source: None, text: text.clone() };
     let sample: Vec<Document> = texts.iter().zip(0..).map(document).collect();
     let router = discover(&sample, &serde_json::from_value(json!({ "domains": 2 })).unwrap()).unwrap().router;
+    router.save(&root.join("router")).unwrap();
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
     let bytes = train(&borrowed, 300).unwrap();
     fs::write(root.join("tokenizer.json"), &bytes).unwrap();

@@ -1,0 +1,97 @@
+//! `senmon-worker score`: new text through a set of experts, on this machine. Prints one JSON object.
+//!
+//! Never talks to the server: the file that `senmon ensemble` wrote and the object store are all it needs.
+
+use crate::{
+    config::Config,
+    train::{
+        JobContext, MetricPoint,
+        score::{Manner, score},
+    },
+};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use senmon_corpus::read::documents;
+use senmon_protocol::{corpus::DocumentFields, ensemble::Ensemble, job::WrittenCheckpoint, spec::Precision, worker};
+use std::path::PathBuf;
+
+/// Arguments of `score`.
+#[derive(Debug, Clone, Args)]
+pub struct Score {
+    /// What `senmon ensemble EXPERIMENT` wrote.
+    ensemble: PathBuf,
+    /// Documents: .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .txt.
+    texts: PathBuf,
+    /// Experts mixed for a token; the others do not run.
+    #[arg(long, default_value_t = 2)]
+    top_k: u32,
+    /// Temperature of the router, instead of the calibrated one.
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Number format of the computation.
+    #[arg(long, value_enum, default_value_t = Format::Fp32)]
+    precision: Format,
+    /// Field of the text in each record.
+    #[arg(long, default_value = "text")]
+    text_field: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Fp32,
+    Bf16,
+}
+
+/// Scores the texts on the first slot.
+///
+/// # Errors
+/// When a file cannot be read or is altered, naming it.
+pub fn run(config: &Config, args: &Score) -> Result<()> {
+    let name = args.ensemble.display();
+    let bytes = std::fs::read(&args.ensemble).with_context(|| format!("read {name}"))?;
+    let ensemble: Ensemble = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{name}: expected what senmon --output json ensemble EXPERIMENT writes"))?;
+    let storage = match &config.storage_dir {
+        Some(folder) => folder.clone(),
+        None => PathBuf::from(ensemble.storage_url.strip_prefix("file://").unwrap_or(&ensemble.storage_url)),
+    };
+    ensure!(
+        storage.is_dir(),
+        "storage_dir: {} is no folder here; name the mount with --storage-dir",
+        storage.display()
+    );
+    let fields = DocumentFields { text: args.text_field.clone(), ..DocumentFields::default() };
+    let texts = documents(&args.texts, &fields)
+        .with_context(|| format!("read {}", args.texts.display()))?
+        .map(|item| {
+            item.map(|document| document.text).map_err(|broken| anyhow::anyhow!("{}: {broken:?}", args.texts.display()))
+        })
+        .collect::<Result<Vec<String>>>()?;
+    ensure!(!texts.is_empty(), "{}: found no document", args.texts.display());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let slot = config.slots.first().context("slots: none")?;
+    tch::set_num_threads(slot.threads.into());
+    let precision = match args.precision {
+        Format::Fp32 => Precision::Fp32,
+        Format::Bf16 => Precision::Bf16,
+    };
+    let manner = Manner { top_k: args.top_k, temperature: args.temperature, precision };
+    let scored = score(&ensemble, &storage, &texts, manner, &slot.device, &Alone)?;
+    println!("{}", serde_json::to_string_pretty(&scored)?);
+    Ok(())
+}
+
+/// A job without a server: nobody listens and nobody commands.
+struct Alone;
+
+impl JobContext for Alone {
+    fn started(&self, _: u64, _: Option<bool>) {}
+    fn metrics(&self, _: MetricPoint) {}
+    fn log(&self, _: &str, _: &str) {}
+    fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
+    fn progress(&self, _: u64, _: u64, _: f64) {}
+    fn command(&self) -> worker::Command {
+        worker::Command::Continue
+    }
+    fn commit(&self, _: WrittenCheckpoint) {}
+}
