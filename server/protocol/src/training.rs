@@ -68,7 +68,8 @@ pub struct TrainingSpec {
     /// Number format.
     #[serde(default)]
     pub precision: Precision,
-    /// Same bits on every run (single-threaded reductions where that is what it takes).
+    /// Same bits on every run of one machine. CPUs always compute so, at no cost; on GPUs attention then does without
+    /// the fused kernels, which takes memory and time at long windows.
     #[serde(default)]
     pub deterministic: bool,
     /// Steps between resumable checkpoints. Where neither this nor one of the next two is given, only the last step

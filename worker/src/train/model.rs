@@ -20,6 +20,15 @@ const EXPLICIT_ATTENTION_TOKENS_MAX: i64 = 512;
 /// Rows of logits at once.
 const LOGIT_ROWS: i64 = 1024;
 
+/// What a model is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// Whether gradients are wanted.
+    pub trains: bool,
+    /// Whether attention must give the same bits on every run, which a GPU's fused kernels do not.
+    pub deterministic: bool,
+}
+
 /// Weights and shape.
 #[derive(Debug)]
 pub struct Model {
@@ -86,14 +95,14 @@ impl Model {
     ) -> Self {
         let layout = Layout::new(&spec);
         let arenas = place_weights(&layout, weights, device);
-        Self::over(spec, &layout, &arenas, kind, length, trains)
+        Self::over(spec, &layout, &arenas, kind, length, Use { trains, deterministic: false })
     }
 
     /// A model whose weights are those of `arenas`, whatever becomes of them.
     #[must_use]
-    pub fn over(spec: ModelSpec, layout: &Layout, arenas: &Arenas, kind: Kind, length: i64, trains: bool) -> Self {
+    pub fn over(spec: ModelSpec, layout: &Layout, arenas: &Arenas, kind: Kind, length: i64, for_what: Use) -> Self {
         let device = arenas.matrices.device();
-        let leaf = |(name, view): (String, Tensor)| (name, view.detach().set_requires_grad(trains));
+        let leaf = |(name, view): (String, Tensor)| (name, view.detach().set_requires_grad(for_what.trains));
         let weights = layout.views(arenas).into_iter().map(leaf).collect();
         let (cos, sin) = rotary::angles(&spec, u32::try_from(length).unwrap_or(0));
         let half = i64::from(spec.head_size()) / 2;
@@ -101,7 +110,7 @@ impl Model {
             let values = Tensor::from_slice(&values).view([length, half]);
             Tensor::cat(&[&values, &values], -1).to_device(device).to_kind(kind)
         };
-        let mask = (length <= EXPLICIT_ATTENTION_TOKENS_MAX)
+        let mask = (length <= EXPLICIT_ATTENTION_TOKENS_MAX || for_what.deterministic)
             .then(|| Tensor::full([length, length], f64::NEG_INFINITY, (kind, device)).triu(1));
         Self { spec, weights, kind, rotary: (whole(cos), whole(sin)), mask }
     }
@@ -194,17 +203,28 @@ impl Model {
         self.hidden(tokens_bt, None).linear(&self.output(), None::<Tensor>).to_kind(Kind::Float)
     }
 
-    /// Sum of the negative log-likelihoods of `targets_bt`, fp32, nats. Logits are made in pieces.
-    pub fn loss_sum(&self, tokens_bt: &Tensor, targets_bt: &Tensor, document_first: Option<&Tensor>) -> Tensor {
+    /// Sum of the negative log-likelihoods of `targets_bt`, fp32, nats; the gradients of that sum over `count` go to
+    /// the weights. Logits and their gradients are made in pieces: those of a whole batch never exist.
+    pub fn backward(
+        &self,
+        tokens_bt: &Tensor,
+        targets_bt: &Tensor,
+        document_first: Option<&Tensor>,
+        count: f64,
+    ) -> Tensor {
         let rows = self.hidden(tokens_bt, document_first).view([-1, i64::from(self.spec.hidden_size)]);
         let (targets, output) = (targets_bt.reshape([-1]), self.output());
-        let pieces = rows.split(LOGIT_ROWS, 0).into_iter().zip(targets.split(LOGIT_ROWS, 0));
-        let losses: Vec<Tensor> = pieces
-            .map(|(rows, targets)| {
-                let logits = rows.linear(&output, None::<Tensor>).to_kind(Kind::Float);
-                logits.cross_entropy_loss(&targets, None::<Tensor>, tch::Reduction::Sum, -100, 0.0)
-            })
-            .collect();
+        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+        for (rows, targets) in rows.detach().split(LOGIT_ROWS, 0).iter().zip(targets.split(LOGIT_ROWS, 0)) {
+            let rows = rows.detach().set_requires_grad(true);
+            let logits = rows.linear(&output, None::<Tensor>).to_kind(Kind::Float);
+            let loss = logits.cross_entropy_loss(&targets, None::<Tensor>, tch::Reduction::Sum, -100, 0.0);
+            (&loss / count).backward();
+            losses.push(loss.detach());
+            gradients.push(rows.grad());
+        }
+        // A sum whose gradient by the rows is the one just found.
+        (rows * Tensor::cat(&gradients, 0)).sum(Kind::Float).backward();
         Tensor::stack(&losses, 0).sum(Kind::Float)
     }
 

@@ -147,7 +147,8 @@ impl<'a> Session<'a> {
             micro: job.training.micro_batch_windows.unwrap_or(windows).into(),
             length: job.sequence_length.into(),
         };
-        let trainer = Trainer::new(spec, &weights, device, kind, shape);
+        let mut trainer = Trainer::new(spec, &weights, device, kind, shape);
+        trainer.deterministic = job.training.deterministic;
         let peak = device::matmul_peak(device, kind);
         let mut session = Self {
             job,

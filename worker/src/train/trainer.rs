@@ -5,7 +5,7 @@ use super::{
     clock::{Clock, Part},
     device::upload,
     fused::{Fused, Tokens, Weights},
-    model::{Model, place_weights},
+    model::{Model, Use, place_weights},
     optimizer::{AdamW, gradient_norm},
     parameters::{Arenas, Layout},
     rotary,
@@ -62,6 +62,8 @@ pub struct Trainer {
     pub optimizer: AdamW,
     /// Where the time goes; the fused pass only.
     pub clock: Clock,
+    /// Same bits on every run also where that costs: a GPU's attention. To be set before the first batch.
+    pub deterministic: bool,
     engine: Option<Engine>,
     kind: Kind,
     fused: bool,
@@ -91,6 +93,7 @@ impl Trainer {
             weights: place_weights(&layout, named, device),
             optimizer: AdamW::new(&layout, device),
             clock: Clock::default(),
+            deterministic: false,
             engine: None,
             spec,
             layout,
@@ -107,7 +110,8 @@ impl Trainer {
         let angles = || rotary::angles(spec, u32::try_from(length).unwrap_or(0));
         let pass = match (self.fused, self.kind) {
             (false, kind) => {
-                Pass::Autograd(Box::new(Model::over(spec.clone(), &self.layout, &self.weights, kind, length, true)))
+                let for_what = Use { trains: true, deterministic: self.deterministic };
+                Pass::Autograd(Box::new(Model::over(spec.clone(), &self.layout, &self.weights, kind, length, for_what)))
             }
             (true, Kind::BFloat16) => {
                 let Arenas { matrices, vectors } = &self.weights;
@@ -167,10 +171,9 @@ impl Trainer {
             Pass::Autograd(model) => {
                 let tensor = |values: &[i64]| upload(values, device).view([-1, length]);
                 let first = tokens.document_first.map(|first| upload(first, device).view([-1, length]));
-                let loss = model.loss_sum(&tensor(tokens.inputs), &tensor(tokens.targets), first.as_ref());
-                (&loss / count).backward();
+                let loss = model.backward(&tensor(tokens.inputs), &tensor(tokens.targets), first.as_ref(), count);
                 gather(model, &self.layout, grads, add);
-                loss.detach().to_kind(Kind::Double).double_value(&[])
+                loss.to_kind(Kind::Double).double_value(&[])
             }
         }
     }
