@@ -42,6 +42,8 @@ pub struct Wake {
     pub advance: Arc<Notify>,
     /// Jobs or slots are free.
     pub schedule: Arc<Notify>,
+    /// A checkpoint is in doubt.
+    pub scrub: Arc<Notify>,
     /// Jobs were granted: polls look again.
     pub granted: Arc<Notify>,
 }

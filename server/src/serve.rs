@@ -34,6 +34,8 @@ pub async fn serve(config: Config) -> Result<()> {
         Some(url) => url.parse().context("database_url")?,
         None => cluster.insert(Cluster::start(&config.data_dir, config.postgres_bin.as_deref())?).options(),
     };
+    // The schema belongs to the leader: a newer server that waits does not change it under an older one that serves.
+    let leader = db::leader::Leader::wait(options.clone()).await?;
     let pool = db::connect(options).await?;
     let (stop, stopped) = watch::channel(false);
     let app = App {
@@ -63,7 +65,9 @@ pub async fn serve(config: Config) -> Result<()> {
         let _ = closing.wait_for(|stop| *stop).await;
     });
     let mut server = tokio::spawn(server.into_future());
+    let mut led = Ok(());
     tokio::select! {
+        lost = leader.keep() => led = lost,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         result = &mut server => return result.context("the server panicked")?.context("serve"),
@@ -82,7 +86,7 @@ pub async fn serve(config: Config) -> Result<()> {
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
     tracing::info!("stopped");
-    Ok(())
+    led
 }
 
 /// Makes the first tokens and puts them into files that only the owner reads.

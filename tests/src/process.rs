@@ -44,11 +44,8 @@ impl Process {
     }
 
     /// Sends a signal.
-    #[expect(unsafe_code, reason = "kill(2) has no safe wrapper in std; the pid is our own child's")]
-    pub fn signal(&self, signal: i32) {
-        let pid = libc::pid_t::try_from(self.child.id()).expect("a pid fits pid_t");
-        // SAFETY: plain system call on a child that was not waited for yet.
-        unsafe { libc::kill(pid, signal) };
+    pub fn signal(&self, number: i32) {
+        signal(self.child.id(), number);
     }
 
     /// kill -9, then waits for the end.
@@ -105,6 +102,14 @@ impl Drop for Process {
             }
         }
     }
+}
+
+/// Sends a signal to a process that the test started, itself or through a program of the workspace.
+#[expect(unsafe_code, reason = "kill(2) has no safe wrapper in std")]
+pub fn signal(pid: u32, number: i32) {
+    let pid = libc::pid_t::try_from(pid).expect("a pid fits pid_t");
+    // SAFETY: plain system call.
+    unsafe { libc::kill(pid, number) };
 }
 
 /// Path of a program of this workspace, built with the same profile as the test.

@@ -86,6 +86,7 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
                     "kind",
                     ">size",
                     "written",
+                    "verified",
                 ]);
                 for checkpoint in all {
                     let meta = &checkpoint.meta;
@@ -99,6 +100,7 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
                         words::name(&checkpoint.kind),
                         words::bytes(meta.bytes),
                         words::ago(checkpoint.created_at, Utc::now()),
+                        verified(checkpoint),
                     ]);
                 }
                 if table.is_empty() { "no checkpoints yet".into() } else { table.render() }
@@ -129,6 +131,15 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
     }
 }
 
+/// When it was last read whole, or what is wrong with it.
+fn verified(checkpoint: &CheckpointView) -> String {
+    match (&checkpoint.problem, checkpoint.verified_at) {
+        (Some(problem), _) => format!("damaged: {problem}"),
+        (None, Some(at)) => words::ago(at, Utc::now()),
+        (None, None) => "not yet".into(),
+    }
+}
+
 fn describe(view: &CheckpointView) -> String {
     let meta = &view.meta;
     let mut facts = Table::facts();
@@ -136,6 +147,7 @@ fn describe(view: &CheckpointView) -> String {
     fact("experiment", view.experiment.clone());
     fact("branch", view.branch.clone());
     fact("kind", words::name(&view.kind));
+    fact("verified", verified(view));
     fact("step", words::count(meta.step));
     fact("tokens", words::tokens(meta.tokens));
     fact("loss", words::or_dash(meta.loss.map(|loss| format!("{loss:.4}"))));

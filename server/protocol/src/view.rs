@@ -339,6 +339,10 @@ pub struct CheckpointView {
     pub manifest_sha256: String,
     /// When it was committed.
     pub created_at: DateTime<Utc>,
+    /// When its files were last read and compared with the manifest; None where they are to be read next.
+    pub verified_at: Option<DateTime<Utc>>,
+    /// What is missing or altered; no branch resumes from such a checkpoint.
+    pub problem: Option<String>,
 }
 
 /// Answer to `POST /checkpoints/{id}/verify`.

@@ -194,6 +194,10 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
         );
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
         app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, None)).await;
+        if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
+            db::checkpoints::doubt(&app.db, branch).await?;
+            app.wake.scrub.notify_one();
+        }
     }
     if let (Outcome::Completed(completed), Some(_)) = (&body.outcome, held.branch) {
         let step = match &completed.result {

@@ -9,6 +9,7 @@ use crate::{
     },
     app::App,
     db,
+    tasks::scrub,
 };
 use axum::{
     Json,
@@ -83,19 +84,7 @@ async fn find(app: &App, id: CheckpointId) -> ApiResult<CheckpointView> {
 
 #[utoipa::path(post, path = "/checkpoints/{id}/verify", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "every file was read and compared with the manifest", body = CheckpointVerdict), (status = 404, description = "no such checkpoint")))]
 async fn verify(State(app): State<App>, _: User, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointVerdict>> {
-    let view = find(&app, id).await?;
-    let folder = app.storage.path(&view.folder);
-    let verdict = tokio::task::spawn_blocking(move || senmon_corpus::manifest::verify(&folder, &view.manifest_sha256))
-        .await
-        .map_err(|error| ApiError::Internal(error.into()))?;
-    let (files, bytes, problem) = match verdict {
-        Ok(manifest) => (manifest.files.len() as u64 + 1, manifest.meta.bytes, None),
-        Err(error) => (0, 0, Some(format!("{error:#}"))),
-    };
-    if let Some(problem) = &problem {
-        tracing::error!(checkpoint.id = %id, problem, "a checkpoint is not what was committed");
-    }
-    Ok(Json(CheckpointVerdict { id, problem, files, bytes }))
+    Ok(Json(scrub::verify(&app, &find(&app, id).await?).await?))
 }
 
 #[utoipa::path(get, path = "/checkpoints/{id}/files/{name}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint"), ("name" = String, Path, description = "`manifest.json` or a file that it names")), responses((status = 200, description = "the file", content_type = "application/octet-stream", body = Vec<u8>), (status = 404, description = "no such checkpoint or file")))]

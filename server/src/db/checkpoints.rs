@@ -22,7 +22,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<CheckpointView>> {
     let rows = sqlx::query!(
-        r#"SELECT c.id, c.folder, c.manifest_sha256, c.meta AS "meta: Json<CheckpointMeta>", c.created_at, b.name AS branch, e.name AS experiment
+        r#"SELECT c.id, c.folder, c.manifest_sha256, c.meta AS "meta: Json<CheckpointMeta>", c.created_at, c.verified_at, c.problem, b.name AS branch, e.name AS experiment
            FROM checkpoints c JOIN branches b ON b.id = c.branch_id JOIN experiments e ON e.id = c.experiment_id
            WHERE ($1::uuid IS NULL OR c.experiment_id = $1) AND ($2::uuid IS NULL OR c.branch_id = $2) AND ($3::uuid IS NULL OR c.id = $3)
              AND ($4::uuid IS NULL OR c.id < $4)
@@ -40,6 +40,8 @@ pub async fn list(
                 folder: StorageKey::new(row.folder).map_err(|error| DbError::Impossible(error.to_string()))?,
                 manifest_sha256: row.manifest_sha256,
                 created_at: row.created_at,
+                verified_at: row.verified_at,
+                problem: row.problem,
             })
         })
         .collect()
@@ -61,6 +63,52 @@ pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<Checkpoint
         })
     })
     .transpose()
+}
+
+/// The checkpoint to read next: one in doubt or never read, else the one read longest ago, more than `days` (0: none).
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn next_to_verify(pool: &PgPool, days: u16) -> Result<Option<CheckpointView>> {
+    let due = sqlx::query_scalar!(
+        "SELECT id FROM checkpoints WHERE problem IS NULL
+             AND (verified_at IS NULL OR $1::integer > 0 AND verified_at < now() - make_interval(days => $1))
+         ORDER BY verified_at NULLS FIRST, created_at LIMIT 1",
+        i32::from(days)
+    )
+    .fetch_optional(pool)
+    .await?;
+    match due {
+        Some(id) => Ok(list(pool, None, None, Some(CheckpointId(id)), None, 1).await?.pop()),
+        None => Ok(None),
+    }
+}
+
+/// Keeps what reading a checkpoint found: None for all as committed.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_verified(pool: &PgPool, id: CheckpointId, problem: Option<&str>) -> Result<()> {
+    sqlx::query!("UPDATE checkpoints SET verified_at = now(), problem = $2 WHERE id = $1", id.0, problem)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// A branch's last resumable checkpoint is to be read next: an attempt could not go on from it.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn doubt(pool: &PgPool, branch: BranchId) -> Result<()> {
+    sqlx::query!(
+        "UPDATE checkpoints SET verified_at = NULL WHERE id =
+             (SELECT id FROM checkpoints WHERE branch_id = $1 AND meta->>'kind' = 'resumable' AND problem IS NULL
+              ORDER BY created_at DESC, step DESC LIMIT 1)",
+        branch.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// An evaluation's row.

@@ -171,7 +171,7 @@ impl JobRow {
 }
 
 /// Grants a queued job: raises its fence, opens the attempt and the lease, in one transaction. A training job is told
-/// the branch's last resumable checkpoint: earlier fences can commit no other any more. False when somebody was faster,
+/// the branch's last whole resumable checkpoint: earlier fences can commit no other any more. False when somebody was faster,
 /// or the experiment was paused meanwhile.
 ///
 /// # Errors
@@ -184,7 +184,7 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
              lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0),
              spec = CASE WHEN kind = 'train' THEN jsonb_set(spec, '{resume}', COALESCE(
                  (SELECT jsonb_build_object('id', c.id, 'folder', c.folder, 'manifest_sha256', c.manifest_sha256, 'step', c.step)
-                  FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.meta->>'kind' = 'resumable' ORDER BY c.created_at DESC, c.step DESC LIMIT 1),
+                  FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.meta->>'kind' = 'resumable' AND c.problem IS NULL ORDER BY c.created_at DESC, c.step DESC LIMIT 1),
                  'null'::jsonb)) ELSE spec END
          WHERE id = $1 AND state = 'queued' AND not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')

@@ -9,6 +9,7 @@ pub mod events;
 pub mod experiments;
 pub mod fits;
 pub mod jobs;
+pub mod leader;
 pub mod metrics;
 pub mod tokens;
 pub mod workers;

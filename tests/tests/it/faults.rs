@@ -1,12 +1,18 @@
 //! Processes are killed; nothing acknowledged is lost, and training ends with the same bits.
 
 use anyhow::{Context, Result};
+use reqwest::Method;
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
-    view::{AttemptView, BranchState, BranchView, CheckpointView, MetricsView, Page},
+    view::{AttemptView, BranchState, BranchView, CheckpointView, EventView, MetricsView, Page},
 };
-use senmon_tests::{World, WorldOptions, spec};
-use std::time::Duration;
+use senmon_tests::{
+    World, WorldOptions,
+    client::Api,
+    process::{self, Process},
+    spec,
+};
+use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(240);
 const SEED_TOKENS: u64 = 409_600; // 800 steps of 512 tokens: long enough to be killed in the middle
@@ -24,6 +30,9 @@ async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
             .until(LIMIT, "the seed trains", async || Ok((seed(&world, stormy).await?.step >= step).then_some(())))
             .await?;
         world.kill_worker(0);
+        if kill == 2 {
+            damage_last_checkpoint(&world, stormy).await?;
+        }
         world.start_worker(0)?;
     }
     assert_eq!(seed_digest(&world, stormy).await?, calm_digest, "the killed training ended with other bits");
@@ -34,7 +43,66 @@ async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
     assert!(attempts.windows(2).all(|pair| pair[0].fence.max(pair[1].fence) > pair[0].fence.min(pair[1].fence)));
     let resumed: Vec<_> = attempts.iter().filter(|a| a.step_start.is_some_and(|step| step > 0)).collect();
     assert!(!resumed.is_empty() && resumed.iter().all(|a| a.resume_verified == Some(true)), "{attempts:?}");
+    let path = format!("/api/v1/checkpoints?branch_id={}&limit=200", branch.id);
+    let all: Page<CheckpointView> = world.api.get(&path).await?;
+    let damaged: Vec<_> = all.items.iter().filter_map(|checkpoint| checkpoint.problem.as_deref()).collect();
+    assert!(damaged.len() == 1 && damaged[0].contains("model.safetensors"), "{damaged:?}");
+    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    assert!(events.iter().any(|event| event.kind == "checkpoint_damaged"));
     check_one_value_per_step(&world, branch.id).await
+}
+
+/// Flips a bit of the weights that the branch would resume from.
+async fn damage_last_checkpoint(world: &World, id: ExperimentId) -> Result<()> {
+    let branch = seed(world, id).await?.id;
+    let all: Page<CheckpointView> = world.api.get(&format!("/api/v1/checkpoints?branch_id={branch}&limit=1")).await?;
+    let path = world.path("server/storage").join(all.items[0].folder.as_str()).join("model.safetensors");
+    let mut bytes = fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Ok(fs::write(&path, bytes)?)
+}
+
+#[tokio::test]
+async fn another_server_takes_over_when_the_leader_is_killed() -> Result<()> {
+    let mut world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let (postgres, socket) = postmaster(&world)?;
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let base = format!("http://127.0.0.1:{port}");
+    let second = Api::new(&base, world.api.token());
+    let args = [
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--data-dir={}", world.path("second").display()),
+        format!("--database-url=postgres://senmon@localhost/postgres?host={socket}"),
+        format!("--storage-dir={}", world.path("server/storage").display()),
+    ];
+    let log = world.path("second.log");
+    let _standby = Process::start("senmon-server", &args, &log)?;
+    world
+        .until(LIMIT, "the second waits", async || {
+            Ok(fs::read_to_string(&log)?.contains("another server leads").then_some(()))
+        })
+        .await?;
+    assert!(second.send::<()>(Method::GET, "/readyz", None).await.is_err(), "it serves beside the leader");
+    world.kill_server();
+    let ready =
+        async || Ok(second.send::<()>(Method::GET, "/readyz", None).await.ok().filter(|(code, _)| *code == 200));
+    world.until(LIMIT, "the second leads", ready).await?;
+    // The first one's Postgres is nobody's child any more.
+    process::signal(postgres, libc::SIGINT);
+    Ok(())
+}
+
+/// Process id and socket folder of the private cluster.
+fn postmaster(world: &World) -> Result<(u32, String)> {
+    let wanted = world.path("server/pg");
+    let home = match fs::read_to_string(wanted.join("MOVED")) {
+        Ok(moved) => PathBuf::from(moved.trim()),
+        Err(_) => wanted,
+    };
+    let text = fs::read_to_string(home.join("data/postmaster.pid"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    Ok((lines[0].parse()?, lines[4].to_owned()))
 }
 
 #[tokio::test]

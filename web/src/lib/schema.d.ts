@@ -1149,6 +1149,13 @@ export interface components {
             manifest_sha256: string;
             /** @description What the manifest says. */
             meta: components["schemas"]["CheckpointMeta"];
+            /** @description What is missing or altered; no branch resumes from such a checkpoint. */
+            problem?: string | null;
+            /**
+             * Format: date-time
+             * @description When its files were last read and compared with the manifest; None where they are to be read next.
+             */
+            verified_at?: string | null;
         };
         /**
          * Format: uuid
@@ -2514,6 +2521,13 @@ export interface components {
                 manifest_sha256: string;
                 /** @description What the manifest says. */
                 meta: components["schemas"]["CheckpointMeta"];
+                /** @description What is missing or altered; no branch resumes from such a checkpoint. */
+                problem?: string | null;
+                /**
+                 * Format: date-time
+                 * @description When its files were last read and compared with the manifest; None where they are to be read next.
+                 */
+                verified_at?: string | null;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -3458,7 +3472,10 @@ export interface components {
              * @description Largest global gradient norm.
              */
             clip_norm?: number;
-            /** @description Same bits on every run (single-threaded reductions where that is what it takes). */
+            /**
+             * @description Same bits on every run of one machine. CPUs always compute so, at no cost; on GPUs attention then does without
+             *     the fused kernels, which takes memory and time at long windows.
+             */
             deterministic?: boolean;
             /**
              * Format: double
