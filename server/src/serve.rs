@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -65,9 +65,11 @@ pub async fn serve(config: Config) -> Result<()> {
         let _ = closing.wait_for(|stop| *stop).await;
     });
     let mut server = tokio::spawn(server.into_future());
+    // Held to the end: the next leader starts when the last loop here is over.
+    let mut lead = pin!(leader.keep());
     let mut led = Ok(());
     tokio::select! {
-        lost = leader.keep() => led = lost,
+        lost = &mut lead => led = lost,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         result = &mut server => return result.context("the server panicked")?.context("serve"),
