@@ -46,7 +46,6 @@ await check("every page of the rail opens", async () => {
     await page.goto(`${url}${path}`);
     await page.locator("main h1").waitFor();
   }
-  await shot("domains");
 });
 await check("the report's page shows the finding", async () => {
   await page.goto(`${url}/experiments/${experiment}/report`);
@@ -60,6 +59,12 @@ await check("the report's page shows the finding", async () => {
   if (!text.includes("ensemble")) throw new Error(text);
   if ((await page.locator(".matrix td.own").count()) === 0) throw new Error("no cell is outlined");
   await shot("report");
+});
+await check("the domains show their terms and texts", async () => {
+  await page.goto(`${url}/experiments/${experiment}/domains`);
+  await page.locator("tbody button").first().click();
+  await page.locator("tbody details").first().waitFor();
+  await shot("domains");
 });
 await check("no console error", () => {
   if (errors.length > 0) throw new Error(errors.join("; "));
