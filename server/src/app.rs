@@ -1,6 +1,6 @@
 //! What every request and every loop shares.
 
-use crate::{config::Config, storage::Storage};
+use crate::{config::Config, storage::Storage, usage::Counter};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{ids::WorkerId, view::StreamMessage};
 use sqlx::PgPool;
@@ -17,6 +17,8 @@ pub struct App {
     pub db: PgPool,
     /// The object store.
     pub storage: Storage,
+    /// How much it holds.
+    pub usage: Counter,
     /// Settings.
     pub config: Arc<Config>,
     /// Signals to the loops and to waiting polls.

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use senmon_protocol::storage::Bytes;
+use senmon_store::{S3Settings, StoreUrl};
 use serde::Deserialize;
 use std::{
     net::SocketAddr,
@@ -27,6 +29,9 @@ pub struct Flags {
     /// Folder of the object store
     #[arg(long, env = "SENMON_STORAGE_DIR")]
     pub storage_dir: Option<PathBuf>,
+    /// Address of the object store: <file:///folder> or <s3://bucket/prefix>
+    #[arg(long, env = "SENMON_STORAGE_URL", conflicts_with = "storage_dir")]
+    pub storage_url: Option<String>,
     /// Folders that corpora, tokenizers and seeds may be read from (repeatable)
     #[arg(long = "corpus-root", env = "SENMON_CORPUS_ROOTS", value_delimiter = ':')]
     pub corpus_roots: Vec<PathBuf>,
@@ -69,6 +74,14 @@ pub struct Config {
     pub postgres_bin: Option<PathBuf>,
     /// Folder of the object store; `<data_dir>/storage` when absent.
     pub storage_dir: Option<PathBuf>,
+    /// Address of the object store, instead of a folder.
+    pub storage_url: Option<String>,
+    /// How a bucket is reached.
+    pub s3: S3Settings,
+    /// Bytes that the store may hold.
+    pub storage_budget: Option<Bytes>,
+    /// Age from which what belongs to nobody in the store is removed, in milliseconds.
+    pub orphan_grace_ms: u64,
     /// Folders that corpora, tokenizers and seeds may be read from.
     pub corpus_roots: Vec<PathBuf>,
     /// Life of a lease in milliseconds.
@@ -91,6 +104,10 @@ impl Default for Config {
             database_url: None,
             postgres_bin: None,
             storage_dir: None,
+            storage_url: None,
+            s3: S3Settings::default(),
+            storage_budget: None,
+            orphan_grace_ms: 86_400_000,
             corpus_roots: Vec::new(),
             lease_ttl_ms: 15_000,
             worker_lost_ms: 15_000,
@@ -124,8 +141,9 @@ impl Config {
         if flags.database_url.is_some() {
             config.database_url.clone_from(&flags.database_url);
         }
-        if flags.storage_dir.is_some() {
+        if flags.storage_dir.is_some() || flags.storage_url.is_some() {
             config.storage_dir.clone_from(&flags.storage_dir);
+            config.storage_url.clone_from(&flags.storage_url);
         }
         if !flags.corpus_roots.is_empty() {
             config.corpus_roots.clone_from(&flags.corpus_roots);
@@ -140,6 +158,17 @@ impl Config {
             "worker_lost_ms: found {}, expected at most 3600000",
             config.worker_lost_ms
         );
+        ensure!(
+            config.storage_dir.is_none() || config.storage_url.is_none(),
+            "storage_url: found together with storage_dir, expected one of them"
+        );
+        ensure!(
+            config.orphan_grace_ms >= config.lease_ttl_ms,
+            "orphan_grace_ms: found {}, expected at least lease_ttl_ms ({})",
+            config.orphan_grace_ms,
+            config.lease_ttl_ms
+        );
+        config.store()?;
         if let Some(url) = &config.database_url {
             let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
             ensure!(known, "database_url: expected an address that begins with postgres://");
@@ -148,10 +177,15 @@ impl Config {
         Ok(config)
     }
 
-    /// Folder of the object store.
-    #[must_use]
-    pub fn storage_root(&self) -> PathBuf {
-        self.storage_dir.clone().unwrap_or_else(|| self.data_dir.join("storage"))
+    /// Where the object store is.
+    ///
+    /// # Errors
+    /// When `storage_url` is no address of one.
+    pub fn store(&self) -> Result<StoreUrl> {
+        match &self.storage_url {
+            Some(url) => StoreUrl::parse(url).context("storage_url"),
+            None => Ok(StoreUrl::Folder(self.storage_dir.clone().unwrap_or_else(|| self.data_dir.join("storage")))),
+        }
     }
 }
 
@@ -167,6 +201,16 @@ mod tests {
     fn an_unknown_key_is_refused_by_name() {
         let error = toml::from_str::<Config>("lisen = 1").unwrap_err().to_string();
         assert!(error.contains("lisen") && error.contains("listen"), "{error}");
+    }
+
+    #[test]
+    fn a_store_of_an_unknown_kind_is_refused_by_name() {
+        let flags = |args: &[&str]| Flags::try_parse_from(["senmon-server"].iter().chain(args)).unwrap();
+        let error = Config::load(&flags(&["--storage-url=gs://bucket"])).unwrap_err();
+        assert!(format!("{error:#}").contains("storage_url: found scheme \"gs\""), "{error:#}");
+        let config = Config::load(&flags(&["--storage-url=s3://bucket/team"])).unwrap();
+        let expect = StoreUrl::Bucket { bucket: "bucket".into(), prefix: "team".into() };
+        assert_eq!(config.store().unwrap(), expect);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     postgres::{Cluster, lock_folder},
     storage::Storage,
     tasks,
+    usage::Counter,
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
@@ -39,7 +40,8 @@ pub async fn serve(config: Config) -> Result<()> {
     let pool = db::connect(options).await?;
     let (stop, stopped) = watch::channel(false);
     let app = App {
-        storage: Storage::open(&config.storage_root())?,
+        storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
+        usage: Counter::default(),
         since: db::workers::now(&pool).await?,
         db: pool,
         wake: Wake::default(),

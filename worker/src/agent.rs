@@ -11,8 +11,10 @@ use crate::{
     heartbeat::Pulse,
     runner::{self, Site},
     spool::{self, Record, SpoolRoot, SpoolWriter},
+    store::Store,
 };
 use anyhow::{Context, Result, bail};
+use senmon_store::{Bucket, StoreUrl};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     job::{EndedOutcome, Grant, Outcome, TerminationReason},
@@ -64,9 +66,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
         },
         _ = stopping.wait_for(|&stop| stop) => return Ok(()),
     };
-    let storage = storage_dir(&config, &session)?;
+    let (storage, store) = store(&config, &session).await?;
     let leftovers = deliver_leftovers(&client, &root)?;
-    let site = Site { client, root, board: board.clone(), storage, slots };
+    let site = Site { client, root, board: board.clone(), storage, store, slots };
     let attempts = ask_for_work(&site, stop, &config.name).await;
     hand_back(&board, attempts, leftovers, config.stop_max).await;
     pulse.stop();
@@ -74,7 +76,22 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Where this machine sees the object store.
+/// The object store, and where this machine sees its files.
+async fn store(config: &Config, session: &Enrolled) -> Result<(PathBuf, Store)> {
+    let url = StoreUrl::parse(&session.storage_url);
+    let bucket = match (&config.storage_dir, &url) {
+        (None, Ok(url)) => Bucket::of(url, &config.s3)?,
+        _ => None,
+    };
+    let patience = config.storage_retry_max;
+    let Some(bucket) = bucket else { return Ok((storage_dir(config, session)?, Store::folder(patience))) };
+    bucket.probe().await.context("[s3] or the AWS_* variables must let this worker in")?;
+    let root = config.state_dir.join("cache");
+    let store = Store::bucket(bucket, &root, config.cache_bytes_max.0, tokio::runtime::Handle::current(), patience)?;
+    Ok((root, store))
+}
+
+/// The folder of a store that is one, tried.
 fn storage_dir(config: &Config, session: &Enrolled) -> Result<PathBuf> {
     let folder = match &config.storage_dir {
         Some(folder) => folder.clone(),
@@ -104,7 +121,12 @@ fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
                 reason: TerminationReason::WorkerLost,
                 message: "the worker's process ended without notice and was started again".into(),
             });
-            writer.append(&Record::Complete(CompleteAttempt { fence: header.fence, outcome }))?;
+            let end = Record::Complete(CompleteAttempt { fence: header.fence, outcome });
+            if let Err(error) = writer.append(&end) {
+                // A full disk must not keep the worker from starting: the lease ends the attempt, the next start this.
+                tracing::error!(attempt.id = %header.attempt_id, %error, "the spool's disk refuses; its rest stays");
+                continue;
+            }
         }
         tracing::info!(attempt.id = %header.attempt_id, "delivering what an earlier process left");
         let courier = Courier { client: client.clone(), root: root.clone(), header, folder, seat: None };

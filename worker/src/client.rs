@@ -110,6 +110,7 @@ impl Client {
             Record::Started(body) => self.http.post(url("started")).json(body),
             Record::Metrics(body) => self.http.post(url("metrics")).json(body),
             Record::Logs(body) => self.http.post(url("logs")).json(body),
+            Record::Announce(body) => self.http.post(url("announce")).json(body),
             Record::Checkpoint(body) => self.http.post(url("checkpoints")).json(body),
             Record::Complete(body) => self.http.post(url("complete")).json(body),
         };

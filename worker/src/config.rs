@@ -4,6 +4,8 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use senmon_protocol::storage::Bytes;
+use senmon_store::S3Settings;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -12,12 +14,15 @@ use std::{
 };
 
 /// Keys of the file; the variables are `SENMON_WORKER_` and one of them in capitals.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 14] = [
     "server_url",
     "token",
     "token_file",
     "name",
     "storage_dir",
+    "storage_retry_seconds_max",
+    "s3",
+    "cache_bytes_max",
     "state_dir",
     "slots",
     "tf32",
@@ -75,6 +80,9 @@ struct File {
     token_file: Option<PathBuf>,
     name: Option<String>,
     storage_dir: Option<PathBuf>,
+    storage_retry_seconds_max: Option<u64>,
+    s3: Option<S3Settings>,
+    cache_bytes_max: Option<Bytes>,
     state_dir: Option<PathBuf>,
     slots: Option<Vec<SlotConfig>>,
     tf32: Option<bool>,
@@ -109,6 +117,12 @@ pub struct Config {
     pub name: String,
     /// Where this machine sees the object store, if not where the server does.
     pub storage_dir: Option<PathBuf>,
+    /// How long the last checkpoint of a branch, and what else must be stored, is tried.
+    pub storage_retry_max: Duration,
+    /// How a bucket is reached.
+    pub s3: S3Settings,
+    /// Bytes of a bucket's files that are kept here.
+    pub cache_bytes_max: Bytes,
     /// Folder of the spool.
     pub state_dir: PathBuf,
     /// The slots, by number.
@@ -168,6 +182,11 @@ fn over(mut file: File, environment: &[(String, String)]) -> Result<File> {
             "token_file" => file.token_file = Some(value.into()),
             "name" => file.name = Some(value.clone()),
             "storage_dir" => file.storage_dir = Some(value.into()),
+            "storage_retry_seconds_max" => {
+                file.storage_retry_seconds_max = from_toml(value)?.storage_retry_seconds_max;
+            }
+            "s3" => file.s3 = from_toml(value)?.s3,
+            "cache_bytes_max" => file.cache_bytes_max = from_toml(&format!("{value:?}"))?.cache_bytes_max,
             "state_dir" => file.state_dir = Some(value.into()),
             "slots" => file.slots = from_toml(value)?.slots,
             "tf32" => file.tf32 = from_toml(value)?.tf32,
@@ -215,6 +234,9 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
         token,
         name,
         storage_dir: flags.storage_dir.clone().or(file.storage_dir),
+        storage_retry_max: Duration::from_secs(file.storage_retry_seconds_max.unwrap_or(600)),
+        s3: file.s3.unwrap_or_default(),
+        cache_bytes_max: file.cache_bytes_max.unwrap_or(Bytes(100_000_000_000)),
         state_dir: flags.state_dir.clone().or(file.state_dir).unwrap_or_else(|| "var/worker".into()),
         slots,
         tf32: file.tf32.unwrap_or(false),

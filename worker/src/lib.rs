@@ -19,12 +19,14 @@ pub mod runner;
 pub mod scribe;
 pub mod spool;
 
+pub mod cache;
 pub mod client;
 pub mod devices;
 pub mod doctor;
 pub mod gpu;
 #[cfg(feature = "torch")]
 pub mod scoring;
+pub mod store;
 pub mod telemetry;
 pub mod tune;
 

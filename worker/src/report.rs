@@ -9,9 +9,9 @@ use crate::{
     train::{JobContext, MetricPoint},
 };
 use senmon_protocol::{
-    ids::Fence,
+    ids::{CheckpointId, Fence, StorageKey},
     job::WrittenCheckpoint,
-    worker::{AttemptStarted, Command, CommitCheckpoint, LineEvent, LogLine},
+    worker::{AnnounceCheckpoint, AttemptStarted, Command, CommitCheckpoint, LineEvent, LogLine},
 };
 use std::sync::{Arc, mpsc};
 use tokio::sync::watch;
@@ -71,6 +71,10 @@ impl JobContext for Report {
 
     fn command(&self) -> Command {
         *self.commands.borrow()
+    }
+
+    fn announce(&self, id: CheckpointId, folder: &StorageKey, step: u64) {
+        self.record(Record::Announce(AnnounceCheckpoint { fence: self.fence, id, folder: folder.clone(), step }));
     }
 
     fn commit(&self, checkpoint: WrittenCheckpoint) {

@@ -11,8 +11,11 @@ use crate::{
     report::Report,
     scribe::Scribe,
     spool::{Header, Record, SpoolRoot},
+    store::Store,
     train::{
-        JobContext as _, Place, ended,
+        JobContext as _, Place,
+        context::{asked_to_end, is_to_stop},
+        ended,
         memory::{is_out_of_memory, said},
         run_job,
     },
@@ -20,7 +23,7 @@ use crate::{
 };
 use senmon_protocol::{
     ids::AttemptId,
-    job::{EndedOutcome, Grant, JobKind, Outcome, TerminationReason},
+    job::{EndedOutcome, Grant, JobKind, JobSpec, Outcome, TerminationReason},
     worker::{CompleteAttempt, SlotInfo},
 };
 use std::{
@@ -41,8 +44,10 @@ pub struct Site {
     pub root: SpoolRoot,
     /// Seats and session.
     pub board: Arc<Board>,
-    /// Root of the object store on this machine.
+    /// Root of the object store, or of its copy, on this machine.
     pub storage: PathBuf,
+    /// The store behind it.
+    pub store: Store,
     /// The worker's slots.
     pub slots: Vec<SlotInfo>,
 }
@@ -96,7 +101,10 @@ pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
 /// From the grant to the acknowledged end.
 async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Delivery> {
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
-    let writer = site.root.begin(&header)?;
+    let writer = match site.root.begin(&header) {
+        Ok(writer) => writer,
+        Err(error) => return refuse(site, &header, &error).await,
+    };
     let folder = writer.folder().to_owned();
     let scribe = Scribe::start(writer, grant.fence, &short(grant.attempt_id))?;
     let written = scribe.written();
@@ -134,17 +142,32 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     delivery.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
+/// Hands an attempt back whose spool cannot be begun: without one nothing that it reports would be safe.
+async fn refuse(site: &Site, header: &Header, error: &io::Error) -> io::Result<Delivery> {
+    let message = format!("state_dir: the worker's spool cannot be written: {error}");
+    let outcome = Outcome::Ended(ended(TerminationReason::StorageFailure, message));
+    let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome });
+    match site.client.deliver(header.attempt_id, &record).await {
+        Ok(()) => Ok(Delivery::Refused),
+        Err(failed) => Err(io::Error::other(format!("{error}; and the server was not told: {failed}"))),
+    }
+}
+
 /// The attempt's thread.
 fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
     let report = Report::new(seat.clone(), grant.fence, scribe.items());
     let place = Place {
         storage: site.storage.clone(),
+        store: site.store.clone(),
         fence: grant.fence,
         device: site.device(grant),
         threads: site.threads(grant),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| run_job(&grant.job, &place, &report)))
+    let outcome = catch_unwind(AssertUnwindSafe(|| fetch_and_run(&grant.job, &place, &report)))
         .unwrap_or_else(|panic| Outcome::Ended(panicked(&*panic)));
+    if matches!(&outcome, Outcome::Ended(ended) if ended.reason == TerminationReason::CorruptData) {
+        place.store.forget(&grant.job);
+    }
     // A fenced attempt writes nothing more: its courier sets the spool aside.
     if seat.standing(site.board.now_ms()) != Standing::Fenced {
         if let Outcome::Ended(EndedOutcome { reason, message }) = &outcome {
@@ -156,6 +179,14 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
     }
     drop(report);
     scribe.finish();
+}
+
+/// Runs a job once everything that it reads is on this machine.
+fn fetch_and_run(job: &JobSpec, place: &Place, report: &Report) -> Outcome {
+    match place.store.fetch(job, &|| is_to_stop(report)) {
+        Ok(_held) => run_job(job, place, report),
+        Err(ended) => Outcome::Ended(asked_to_end(report.command()).unwrap_or(ended)),
+    }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> EndedOutcome {

@@ -12,7 +12,14 @@ use crate::{
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use senmon_corpus::read::documents;
-use senmon_protocol::{corpus::DocumentFields, ensemble::Ensemble, job::WrittenCheckpoint, spec::Precision, worker};
+use senmon_protocol::{
+    corpus::DocumentFields,
+    ensemble::Ensemble,
+    ids::{CheckpointId, StorageKey},
+    job::WrittenCheckpoint,
+    spec::Precision,
+    worker,
+};
 use std::path::PathBuf;
 
 /// Arguments of `score`.
@@ -93,5 +100,6 @@ impl JobContext for Alone {
     fn command(&self) -> worker::Command {
         worker::Command::Continue
     }
+    fn announce(&self, _: CheckpointId, _: &StorageKey, _: u64) {}
     fn commit(&self, _: WrittenCheckpoint) {}
 }

@@ -73,6 +73,7 @@ impl Scribe {
             lines: vec![],
             line_next: 0,
             opened: None,
+            refused: None,
         };
         let thread = std::thread::Builder::new().name(format!("spool {name}")).spawn(move || desk.run(&inbox))?;
         Ok(Self { items, written, thread })
@@ -110,6 +111,8 @@ struct Desk {
     line_next: u64,
     /// When the oldest gathered point or line came.
     opened: Option<Instant>,
+    /// When the disk refused last.
+    refused: Option<Instant>,
 }
 
 impl Desk {
@@ -173,6 +176,10 @@ impl Desk {
 
     /// Writes what is ready; whether all of it lies in the spool now.
     fn write(&mut self) -> bool {
+        if self.refused.is_some_and(|at| at.elapsed() < RETRY) {
+            return self.ready.is_empty();
+        }
+        self.refused = None;
         while let Some(record) = self.ready.front() {
             match self.writer.append(record) {
                 Ok(bytes) => {
@@ -181,6 +188,7 @@ impl Desk {
                 }
                 Err(error) => {
                     let folder = self.writer.folder().display();
+                    self.refused = Some(Instant::now());
                     tracing::error!(%error, %folder, kept = self.ready.len(), "the spool's disk refuses; kept in memory");
                     return false;
                 }

@@ -5,7 +5,7 @@
 
 use senmon_protocol::{
     ids::{AttemptId, Fence, JobId},
-    worker::{AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
+    worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -24,6 +24,8 @@ pub enum Record {
     Metrics(MetricBatch),
     /// Log lines.
     Logs(LogBatch),
+    /// A checkpoint whose bytes are about to be written.
+    Announce(AnnounceCheckpoint),
     /// A checkpoint to commit.
     Checkpoint(CommitCheckpoint),
     /// The end.
@@ -44,6 +46,7 @@ impl Record {
             Self::Started(_) => "started",
             Self::Metrics(_) => "metrics",
             Self::Logs(_) => "logs",
+            Self::Announce(_) => "announce",
             Self::Checkpoint(_) => "checkpoint",
             Self::Complete(_) => "complete",
         }
@@ -103,9 +106,13 @@ impl SpoolRoot {
     /// When the disk refuses.
     pub fn begin(&self, header: &Header) -> io::Result<SpoolWriter> {
         let folder = self.folder.join("spool").join(header.attempt_id.to_string());
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join(HEADER), serde_json::to_vec(header)?)?;
-        SpoolWriter::open(folder)
+        let begun = fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(folder.join(HEADER), serde_json::to_vec(header)?))
+            .and_then(|()| SpoolWriter::open(folder.clone()));
+        if begun.is_err() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+        begun
     }
 
     /// The spools that an earlier process left, oldest attempt first. A folder without a readable header is set
@@ -152,6 +159,8 @@ pub struct SpoolWriter {
     file: File,
     /// Bytes of whole records.
     bytes: u64,
+    /// Whether something else may lie behind them.
+    is_torn: bool,
 }
 
 impl SpoolWriter {
@@ -165,7 +174,7 @@ impl SpoolWriter {
         let bytes = whole_bytes(&mut file)?;
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
-        Ok(Self { folder, file, bytes })
+        Ok(Self { folder, file, bytes, is_torn: false })
     }
 
     /// The folder.
@@ -181,15 +190,26 @@ impl SpoolWriter {
     pub fn append(&mut self, record: &Record) -> io::Result<u64> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
+        // A disk that refused may have taken half a line, and may have refused to take it off again.
+        if self.is_torn {
+            self.take_off()?;
+        }
         let written =
             self.file.write_all(&line).and_then(|()| if record.is_durable() { self.file.sync_data() } else { Ok(()) });
         if let Err(error) = written {
-            self.file.set_len(self.bytes)?;
-            self.file.seek(SeekFrom::Start(self.bytes))?;
+            self.is_torn = true;
+            let _ = self.take_off();
             return Err(error);
         }
         self.bytes += line.len() as u64;
         Ok(self.bytes)
+    }
+
+    fn take_off(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.seek(SeekFrom::Start(self.bytes))?;
+        self.is_torn = false;
+        Ok(())
     }
 
     /// Bytes of all records.

@@ -3,7 +3,10 @@
 
 mod support;
 
-use senmon_protocol::job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint};
+use senmon_protocol::{
+    ids::{CheckpointId, StorageKey},
+    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint},
+};
 use senmon_worker::train::session;
 use serde_json::json;
 use std::{
@@ -151,6 +154,7 @@ fn run_noting(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), End
         fn command(&self) -> senmon_protocol::worker::Command {
             senmon_protocol::worker::Command::Continue
         }
+        fn announce(&self, _: CheckpointId, _: &StorageKey, _: u64) {}
         fn commit(&self, written: WrittenCheckpoint) {
             note(&self.1.join("commits"), &serde_json::to_string(&written).unwrap());
             self.0.commit(written);

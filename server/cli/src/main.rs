@@ -18,6 +18,7 @@ mod plan;
 mod report;
 mod resolve;
 mod spec_file;
+mod storage;
 mod table;
 mod tokens;
 mod words;
@@ -93,6 +94,8 @@ enum Command {
     Queue,
     /// What happened, latest last.
     Events(events::Events),
+    /// What the store holds, its budget, and what the experiments under way may still add.
+    Storage,
     /// API tokens.
     #[command(subcommand)]
     Token(tokens::Token),
@@ -143,6 +146,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Worker(command) => workers::run(client, format, command).await,
         Command::Queue => workers::queue(client, format).await,
         Command::Events(args) => events::events(client, format, &args).await,
+        Command::Storage => storage::storage(client, format).await,
         Command::Token(command) => tokens::run(client, format, command).await,
         Command::Login => Ok(()),
     }

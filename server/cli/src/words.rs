@@ -3,6 +3,7 @@
 //! Never reads a clock: the present is an argument.
 
 use chrono::{DateTime, Utc};
+use senmon_protocol::storage::Bytes;
 
 /// `16.4 M`, `982`.
 #[must_use]
@@ -63,15 +64,7 @@ pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
 /// `3.2 GiB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 || unit == "TiB" {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    String::new()
+    Bytes(count).to_string()
 }
 
 /// A rate: `12.3 K/s`.

@@ -4,7 +4,7 @@
 //! All of them may be repeated: the second answer equals the first.
 
 use crate::{
-    ids::{AttemptId, Fence, WorkerId},
+    ids::{AttemptId, CheckpointId, Fence, StorageKey, WorkerId},
     job::{Grant, JobKind, Outcome, WrittenCheckpoint},
 };
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub struct Enrolled {
     pub worker_id: WorkerId,
     /// Grows with each enrolment; goes with every poll and heartbeat.
     pub session: i64,
-    /// Root of the object store as the server sees it: `file:///…`.
+    /// Root of the object store as the server sees it: `file:///…` or `s3://…`.
     pub storage_url: String,
     /// Life of a lease.
     pub lease_ttl_ms: u64,
@@ -196,6 +196,21 @@ pub struct LineEvent {
     /// Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ...
     pub kind: String,
     /// The optimiser step concerned.
+    pub step: u64,
+}
+
+/// `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
+/// resumes from it; when the attempt ends first, its folder is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceCheckpoint {
+    /// Fence of the attempt.
+    pub fence: Fence,
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// The folder that it is written to.
+    pub folder: StorageKey,
+    /// Steps of the branch.
     pub step: u64,
 }
 

@@ -24,7 +24,7 @@ use senmon_protocol::{
     ids::AttemptId,
     job::{JobResult, Outcome, TerminationReason},
     view::{StreamExperiment, StreamMessage, StreamMetrics},
-    worker::{AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
+    worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
 use sha2::{Digest, Sha256};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -35,6 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(started))
         .routes(routes!(metrics))
         .routes(routes!(logs))
+        .routes(routes!(announce))
         .routes(routes!(checkpoints))
         .routes(routes!(complete))
 }
@@ -129,6 +130,17 @@ async fn logs(
     Ok(Json(()))
 }
 
+#[utoipa::path(post, path = "/attempts/{id}/announce", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AnnounceCheckpoint, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
+async fn announce(
+    State(app): State<App>,
+    _: Worker,
+    Path(id): Path<AttemptId>,
+    Body(body): Body<AnnounceCheckpoint>,
+) -> ApiResult<Json<()>> {
+    db::attempts::announce(&app.db, id, &body).await?;
+    Ok(Json(()))
+}
+
 #[utoipa::path(post, path = "/attempts/{id}/checkpoints", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CommitCheckpoint, responses((status = 200, description = "committed, once"), (status = 409, description = "stale_fence"), (status = 422, description = "the folder has no such manifest")))]
 async fn checkpoints(
     State(app): State<App>,
@@ -141,7 +153,8 @@ async fn checkpoints(
         .folder
         .join(MANIFEST_FILE)
         .map_err(|error| ApiError::invalid("checkpoint.folder", error.to_string()))?;
-    let bytes = app.storage.get(&key).map_err(|error| ApiError::invalid("checkpoint.folder", format!("{error:#}")))?;
+    let missing = || ApiError::invalid("checkpoint.folder", format!("found no {key} in the store"));
+    let bytes = app.storage.get(&key).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
     let found = hex(&Sha256::digest(&bytes));
     if found != written.manifest_sha256 {
         return Err(ApiError::invalid(

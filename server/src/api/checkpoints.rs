@@ -94,17 +94,16 @@ async fn file(
     Path((id, name)): Path<(CheckpointId, String)>,
 ) -> ApiResult<axum::response::Response> {
     let view = find(&app, id).await?;
-    let missing = |error: std::io::Error| ApiError::NotFound(format!("checkpoint {id} has no file {name}: {error}"));
-    let folder = app.storage.path(&view.folder);
-    let known = tokio::fs::read(folder.join(MANIFEST_FILE)).await.map_err(missing)?;
+    let missing = || ApiError::NotFound(format!("checkpoint {id} has no file {name} in the store"));
+    let key = |name: &str| view.folder.join(name).map_err(|error| ApiError::Internal(error.into()));
+    let known = app.storage.get(&key(MANIFEST_FILE)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
     let known: Manifest = serde_json::from_slice(&known).map_err(|error| ApiError::Internal(error.into()))?;
     if name != MANIFEST_FILE && !known.files.contains_key(&name) {
         let names: Vec<&String> = known.files.keys().collect();
         return Err(ApiError::NotFound(format!("checkpoint {id} has no file {name}; it has {names:?}")));
     }
-    let file = tokio::fs::File::open(folder.join(&name)).await.map_err(missing)?;
-    let length = file.metadata().await.map_err(missing)?.len();
-    let body = axum::body::Body::from_stream(tokio_util::io::ReaderStream::new(file));
+    let (length, chunks) = app.storage.read(&key(&name)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
+    let body = axum::body::Body::from_stream(chunks);
     let headers =
         [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     Ok((headers, body).into_response())

@@ -13,6 +13,7 @@ pub mod experiments;
 pub mod health;
 pub mod plan;
 pub mod session;
+pub mod storage;
 pub mod ui;
 pub mod workers;
 
@@ -60,7 +61,8 @@ fn api() -> OpenApiRouter<App> {
             .merge(checkpoints::router())
             .merge(workers::router())
             .merge(attempts::router())
-            .merge(events::router()),
+            .merge(events::router())
+            .merge(storage::router()),
     )
 }
 

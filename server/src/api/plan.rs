@@ -75,6 +75,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
             })),
             TokenizerSpec::Train(_) => None,
         },
+        room: super::storage::room(app).await?,
     };
     Ok((known, corpus))
 }

@@ -8,7 +8,7 @@ use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
     job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
     view::{AttemptView, EventView},
-    worker::{AttemptStarted, LogBatch, MetricBatch},
+    worker::{AnnounceCheckpoint, AttemptStarted, LogBatch, MetricBatch},
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 
@@ -146,13 +146,41 @@ pub async fn checkpoint(
         )));
     }
     let done = sqlx::query!(
-        "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, manifest_sha256, meta) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, manifest_sha256, meta, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'committed')
+         ON CONFLICT (id) DO UPDATE SET state = 'committed', manifest_sha256 = $7, meta = $8, created_at = now()
+             WHERE checkpoints.state = 'pending' AND checkpoints.folder = $6",
         written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
         Json(meta) as _
     ).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok((held, done.rows_affected() == 1))
+}
+
+/// Notes that the bytes of a checkpoint are on their way. Another one announced for the same folder takes its place:
+/// the attempt gave that one up.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn announce(pool: &PgPool, attempt: AttemptId, body: &AnnounceCheckpoint) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let held = hold(&mut tx, attempt, body.fence).await?;
+    let Some(branch) = held.branch else {
+        return Err(DbError::Conflict(format!("{}: a job without a branch writes no checkpoint", held.title)));
+    };
+    sqlx::query!(
+        "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, state) VALUES ($1, $2, $3, $4, $5, $6, 'pending')
+         ON CONFLICT (folder) DO UPDATE SET id = $1 WHERE checkpoints.state = 'pending'",
+        body.id.0,
+        held.experiment.0,
+        branch.0,
+        body.fence.0,
+        signed(body.step),
+        body.folder.as_str()
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// How an attempt was ended.
@@ -217,7 +245,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
         };
         let there = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT 1 FROM checkpoints c JOIN branches b ON b.id = c.branch_id
-               WHERE b.id = $1 AND b.steps = $2 AND c.step = $2) AS "there!""#,
+               WHERE b.id = $1 AND b.steps = $2 AND c.step = $2 AND c.state IN ('committed', 'deleting', 'deleted')) AS "there!""#,
             branch.0,
             steps
         )

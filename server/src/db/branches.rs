@@ -103,7 +103,7 @@ async fn list(
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
-           (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id ORDER BY c.created_at DESC, c.step DESC LIMIT 1) AS checkpoint_id,
+           (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id AND c.state = 'committed' ORDER BY c.created_at DESC, c.step DESC LIMIT 1) AS checkpoint_id,
            ARRAY(SELECT m.loss FROM generate_series(1, CASE WHEN $3 THEN 32 ELSE 0 END) AS s(n), LATERAL (
                      SELECT m.step_first, (m.series->'train/loss'->>-1)::double precision AS loss FROM metric_batches m
                      WHERE m.branch_id = b.id AND m.step_first <= b.step AND m.step_first > b.step * (s.n - 1) / 32 AND m.step_first <= b.step * s.n / 32

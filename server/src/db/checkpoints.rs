@@ -9,7 +9,7 @@ use senmon_protocol::{
 };
 use sqlx::{PgPool, types::Json};
 
-/// Checkpoints of an experiment or branch, newest first.
+/// Committed checkpoints of an experiment or branch, newest first.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -22,9 +22,9 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<CheckpointView>> {
     let rows = sqlx::query!(
-        r#"SELECT c.id, c.folder, c.manifest_sha256, c.meta AS "meta: Json<CheckpointMeta>", c.created_at, c.verified_at, c.problem, b.name AS branch, e.name AS experiment
+        r#"SELECT c.id, c.folder, c.manifest_sha256 AS "manifest_sha256!", c.meta AS "meta!: Json<CheckpointMeta>", c.created_at, c.verified_at, c.problem, b.name AS branch, e.name AS experiment
            FROM checkpoints c JOIN branches b ON b.id = c.branch_id JOIN experiments e ON e.id = c.experiment_id
-           WHERE ($1::uuid IS NULL OR c.experiment_id = $1) AND ($2::uuid IS NULL OR c.branch_id = $2) AND ($3::uuid IS NULL OR c.id = $3)
+           WHERE c.state = 'committed' AND ($1::uuid IS NULL OR c.experiment_id = $1) AND ($2::uuid IS NULL OR c.branch_id = $2) AND ($3::uuid IS NULL OR c.id = $3)
              AND ($4::uuid IS NULL OR c.id < $4)
            ORDER BY c.id DESC LIMIT $5"#,
         experiment.map(|id| id.0), branch.map(|id| id.0), id.map(|id| id.0), before.map(|id| id.0), limit
@@ -52,7 +52,7 @@ pub async fn list(
 /// # Errors
 /// When Postgres refuses.
 pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<CheckpointRef>> {
-    let row = sqlx::query!("SELECT id, folder, manifest_sha256, step FROM checkpoints WHERE branch_id = $1 ORDER BY created_at DESC, step DESC LIMIT 1", branch.0)
+    let row = sqlx::query!(r#"SELECT id, folder, manifest_sha256 AS "manifest_sha256!", step FROM checkpoints WHERE branch_id = $1 AND state = 'committed' ORDER BY created_at DESC, step DESC LIMIT 1"#, branch.0)
         .fetch_optional(pool).await?;
     row.map(|row| {
         Ok(CheckpointRef {
@@ -71,7 +71,7 @@ pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<Checkpoint
 /// When Postgres refuses.
 pub async fn next_to_verify(pool: &PgPool, days: u16) -> Result<Option<CheckpointView>> {
     let due = sqlx::query_scalar!(
-        "SELECT id FROM checkpoints WHERE problem IS NULL
+        "SELECT id FROM checkpoints WHERE problem IS NULL AND state = 'committed'
              AND (verified_at IS NULL OR $1::integer > 0 AND verified_at < now() - make_interval(days => $1))
          ORDER BY verified_at NULLS FIRST, created_at LIMIT 1",
         i32::from(days)
@@ -102,7 +102,7 @@ pub async fn set_verified(pool: &PgPool, id: CheckpointId, problem: Option<&str>
 pub async fn doubt(pool: &PgPool, branch: BranchId) -> Result<()> {
     sqlx::query!(
         "UPDATE checkpoints SET verified_at = NULL WHERE id =
-             (SELECT id FROM checkpoints WHERE branch_id = $1 AND meta->>'kind' = 'resumable' AND problem IS NULL
+             (SELECT id FROM checkpoints WHERE branch_id = $1 AND state = 'committed' AND meta->>'kind' = 'resumable' AND problem IS NULL
               ORDER BY created_at DESC, step DESC LIMIT 1)",
         branch.0
     )
@@ -178,7 +178,7 @@ pub async fn ensure_evaluation(
 /// When Postgres refuses.
 pub async fn bytes(pool: &PgPool, branch: BranchId) -> Result<u64> {
     let sum = sqlx::query_scalar!(
-        r#"SELECT COALESCE(sum((meta->>'bytes')::bigint), 0)::bigint AS "sum!" FROM checkpoints WHERE branch_id = $1"#,
+        r#"SELECT COALESCE(sum((meta->>'bytes')::bigint), 0)::bigint AS "sum!" FROM checkpoints WHERE branch_id = $1 AND state = 'committed'"#,
         branch.0
     )
     .fetch_one(pool)

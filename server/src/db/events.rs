@@ -102,6 +102,17 @@ pub async fn list(
         .collect())
 }
 
+/// The kind of the last event of these kinds.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn last_of(pool: &PgPool, kinds: &[&str]) -> Result<Option<String>> {
+    let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    Ok(sqlx::query_scalar!("SELECT kind FROM events WHERE kind = ANY($1) ORDER BY id DESC LIMIT 1", &kinds)
+        .fetch_optional(pool)
+        .await?)
+}
+
 /// Stores log lines; a repeated batch is the same batch. Lines that are events become events; they are given back.
 ///
 /// # Errors

@@ -184,7 +184,7 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
              lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0),
              spec = CASE WHEN kind = 'train' THEN jsonb_set(spec, '{resume}', COALESCE(
                  (SELECT jsonb_build_object('id', c.id, 'folder', c.folder, 'manifest_sha256', c.manifest_sha256, 'step', c.step)
-                  FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.meta->>'kind' = 'resumable' AND c.problem IS NULL ORDER BY c.created_at DESC, c.step DESC LIMIT 1),
+                  FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.state = 'committed' AND c.meta->>'kind' = 'resumable' AND c.problem IS NULL ORDER BY c.created_at DESC, c.step DESC LIMIT 1),
                  'null'::jsonb)) ELSE spec END
          WHERE id = $1 AND state = 'queued' AND not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')

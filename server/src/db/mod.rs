@@ -11,6 +11,7 @@ pub mod fits;
 pub mod jobs;
 pub mod leader;
 pub mod metrics;
+pub mod retention;
 pub mod tokens;
 pub mod workers;
 

@@ -5,6 +5,7 @@ pub mod ensemble;
 pub mod expand;
 pub mod lease;
 pub mod metrics;
+pub mod orphans;
 pub mod planner;
 pub mod report;
 pub mod retention;

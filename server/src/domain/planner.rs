@@ -2,13 +2,15 @@
 
 use crate::domain::{
     expand::{Domains, PlannedBranch, expand},
+    retention::kept_at_most,
     validate::{Known, validate},
 };
 use senmon_protocol::{
     model::ModelSpec,
     plan::{PlanRequest, PlanView, PlannedBranch as PlanLine},
     problem::Fault,
-    spec::{SeedSpec, TokenizerSpec},
+    spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
+    storage::Bytes,
     view::BranchRole,
 };
 
@@ -51,7 +53,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
             warnings.dedup_by(|a, b| a.path == b.path);
         }
     }
-    let shape = model(request, known);
+    let shape = model(spec, known);
     let (parameters, flops) =
         shape.map_or((0, 0), |(model, vocab)| (model.parameters(vocab), model.train_flops_per_token(vocab, length)));
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -60,7 +62,15 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let slots = request.slots.unwrap_or(fleet.slots).max(1);
     let resumable = parameters * (WEIGHT_BYTES + MOMENT_BYTES);
     let lines: Vec<PlanLine> =
-        branches.iter().map(|branch| line(branch, tokens_per_second, parameters, resumable)).collect();
+        branches.iter().map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable))).collect();
+    let bytes = lines.iter().map(|line| line.checkpoint_bytes).sum();
+    if let Some(room) = known.room {
+        let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
+        if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
+            let message = format!("with it the store holds {} of its budget of {}", Bytes(after), room.budget);
+            warnings.push(Fault { path: "retention".into(), message });
+        }
+    }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
     let tokens_in_days =
         request.days.zip(tokens_per_second).map(|(days, rate)| (days * 86_400.0 * rate * f64::from(slots)) as u64);
@@ -72,7 +82,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
         throughput_source,
         slots,
         seconds: tokens_per_second.map(|rate| makespan(&branches, rate, slots)),
-        checkpoint_bytes: lines.iter().map(|line| line.checkpoint_bytes).sum(),
+        checkpoint_bytes: bytes,
         checkpoint_bytes_each: resumable,
         tokens_in_days,
         corpus_tokens,
@@ -82,8 +92,22 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     }
 }
 
-fn model<'a>(request: &'a PlanRequest, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
-    let spec = &request.experiment;
+/// Bytes of the checkpoints that stay of an experiment, at most, under its retention. `each` is the size of a resumable
+/// one, where it is known. None where nothing is known of the model.
+#[must_use]
+pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>) -> Option<u64> {
+    let parameters = match each {
+        Some(each) => each / (WEIGHT_BYTES + MOMENT_BYTES),
+        None => model(spec, known).map(|(model, vocab)| model.parameters(vocab))?,
+    };
+    let resumable = each.unwrap_or(parameters * (WEIGHT_BYTES + MOMENT_BYTES));
+    let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
+    let (plenty, order) = (vec![u64::MAX >> 24; k as usize], (0..k).collect::<Vec<_>>());
+    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).ok()?;
+    Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
+}
+
+fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
     let model = match (&spec.seed, &spec.model, &known.seed) {
         (SeedSpec::Train(_), Some(model), _) | (SeedSpec::Checkpoint(_), _, Some(Ok(model))) => model,
         _ => return None,
@@ -111,13 +135,22 @@ fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Opt
     }
 }
 
-fn line(branch: &PlannedBranch, rate: Option<f64>, parameters: u64, resumable: u64) -> PlanLine {
+/// Bytes of a branch's checkpoints that stay, at most.
+fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, resumable: u64) -> u64 {
+    if branch.role == BranchRole::Average {
+        return parameters * WEIGHT_BYTES;
+    }
     let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
     let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
     let saves = by_steps.map_or(0, |every| branch.steps.div_ceil(every.max(1)))
         + by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1)));
-    let saves = saves.max(1);
-    let bytes = if branch.role == BranchRole::Average { parameters * WEIGHT_BYTES } else { saves * resumable };
+    // Saves by the clock have no number before the run: as many as may stay.
+    let by_clock = branch.training.as_ref().is_some_and(|training| training.checkpoint_every_minutes.is_some());
+    let saves = if by_clock { u64::MAX } else { saves.max(1) };
+    kept_at_most(&spec.retention, saves, branch.tokens()).saturating_mul(resumable)
+}
+
+fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> PlanLine {
     PlanLine {
         name: branch.name.clone(),
         role: branch.role,
@@ -126,7 +159,7 @@ fn line(branch: &PlannedBranch, rate: Option<f64>, parameters: u64, resumable: u
         tokens: branch.tokens(),
         steps: branch.steps,
         seconds: rate.map(|rate| seconds(branch, rate)),
-        checkpoint_bytes: bytes,
+        checkpoint_bytes,
     }
 }
 
@@ -169,7 +202,10 @@ fn share_of(count: u64, share: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::expand::tests::spec;
+    use crate::domain::{
+        expand::tests::spec,
+        validate::{KnownCorpus, Room},
+    };
 
     #[test]
     fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {
@@ -212,5 +248,27 @@ mod tests {
         // Seed 100 s, then experts, dense and random parts of 30 s each set, a chain of 2 x 10 s.
         check(1, 100.0 + 30.0 * 3.0 + 20.0);
         check(100, 100.0 + 30.0);
+    }
+
+    #[test]
+    fn a_plan_counts_what_stays_and_stops_at_the_budget() {
+        let mut experiment = spec();
+        experiment.training.checkpoint_every_steps = Some(1);
+        let request = |keep_latest| {
+            let mut experiment = experiment.clone();
+            experiment.retention.keep_latest = keep_latest;
+            PlanRequest { experiment, slots: None, peak_flops: None, utilisation: None, tokens_per_second: None, days: None }
+        };
+        let bytes = |keep_latest| plan(&request(keep_latest), &Known::default(), Fleet::default()).checkpoint_bytes;
+        assert!(bytes(2) < bytes(3) && bytes(3) < bytes(5), "{} {} {}", bytes(2), bytes(3), bytes(5));
+        let corpus = KnownCorpus { ready: true, documents: 1000, text_bytes: 1 << 30 };
+        let budget = |budget: u64| {
+            let room = Room { budget: Bytes(budget), used: Bytes(1000), growth: Bytes(500) };
+            plan(&request(2), &Known { corpus: Some(corpus), room: Some(room), ..Known::default() }, Fleet::default())
+        };
+        let tight = budget(bytes(2) + 1499);
+        assert!(tight.refused.iter().any(|f| f.path == "retention" && f.message.contains("leaves")), "{:?}", tight.refused);
+        let nearly = budget(bytes(2) + 1500);
+        assert!(nearly.refused.is_empty() && nearly.warnings.iter().any(|f| f.path == "retention"), "{:?}", nearly.refused);
     }
 }

@@ -1,6 +1,9 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
-use crate::domain::expand::{Domains, expand};
+use crate::domain::{
+    expand::{Domains, expand},
+    planner,
+};
 use senmon_protocol::{
     model::ModelSpec,
     problem::Fault,
@@ -8,6 +11,7 @@ use senmon_protocol::{
         BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, SpikeSpec, TokenizerSpec, TrainingOverride,
         TrainingSpec, Tree,
     },
+    storage::Bytes,
 };
 use std::{collections::HashSet, fmt::Display};
 
@@ -27,6 +31,19 @@ pub struct Known {
     pub seed: Option<Result<ModelSpec, String>>,
     /// For a tokenizer that exists: its entries, or why it cannot be used.
     pub tokenizer: Option<Result<u32, String>>,
+    /// What the store may still take, where it has a budget.
+    pub room: Option<Room>,
+}
+
+/// A store with a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes that it may hold.
+    pub budget: Bytes,
+    /// Bytes that it holds.
+    pub used: Bytes,
+    /// Bytes that the experiments under way may still add.
+    pub growth: Bytes,
 }
 
 /// A registered corpus.
@@ -90,6 +107,16 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     retention(spec, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
+        if let (Some(room), Some(needs)) = (known.room, planner::checkpoint_bytes(spec, known, None)) {
+            let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
+            if needs > left {
+                let message = format!(
+                    "the checkpoints that stay take {}; the storage budget of {} leaves {left} ({} used, {} still to come from experiments under way)",
+                    Bytes(needs), room.budget, room.used, room.growth, left = Bytes(left)
+                );
+                faults.add("retention", message);
+            }
+        }
     }
     faults.0
 }
@@ -460,6 +487,7 @@ mod tests {
             corpora: vec!["c".into()],
             seed: None,
             tokenizer: None,
+            room: None,
         }
     }
 

@@ -231,14 +231,15 @@ impl Scene<'_> {
             separator_id: tokenizer.separator_id,
             shards,
         };
-        self.app.storage.put(&self.shards_key()?, &serde_json::to_vec(&index)?)?;
+        self.app.storage.put(&self.shards_key()?, serde_json::to_vec(&index)?).await?;
         Ok(db::experiments::set_shard_index(&self.app.db, self.row.id, &index).await?)
     }
 
     async fn create_branches(&self, facts: &Facts) -> Result<()> {
         let index = self.row.shard_index.as_ref().context("the shards have no index")?;
         let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
-        let (router, _) = Router::load(&self.app.storage.path(&self.router()?))?;
+        let artefact = self.app.storage.local(&self.router()?).await?;
+        let (router, _) = Router::load(&artefact.path)?;
         let order = similarity_order(router.centres(), &windows, windows.len());
         match expand(&self.row.spec, &Domains { windows: &windows, order: &order }) {
             Ok(branches) => Ok(db::branches::insert_all(&self.app.db, self.row.id, &branches).await?),

@@ -35,7 +35,7 @@ pub async fn run(app: App) -> Result<()> {
 }
 
 /// The files to sample from. None when the corpus changed on disk since its snapshot, with the sentence.
-fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>, String>> {
+async fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>, String>> {
     if corpus.state != CorpusState::Ready {
         return Ok(Err(format!("the corpus {} has no snapshot", corpus.name)));
     }
@@ -48,24 +48,28 @@ fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>
                 file.path, file.bytes
             )));
         }
-        let dropped = file
-            .dropped
-            .as_ref()
-            .map(|key| decode_dropped(&app.storage.get(key)?).context("list of dropped records"))
-            .transpose()?;
-        files.push(SampleFile { path: file.path.clone().into(), dropped: dropped.unwrap_or_default() });
+        let dropped = match &file.dropped {
+            None => Vec::new(),
+            Some(key) => match app.storage.get(key).await?.map(|bytes| decode_dropped(&bytes)) {
+                Some(Ok(dropped)) => dropped,
+                Some(Err(error)) => return Ok(Err(format!("{key}: list of dropped records: {error:#}"))),
+                None => return Ok(Err(format!("{key} is missing in the store"))),
+            },
+        };
+        files.push(SampleFile { path: file.path.clone().into(), dropped });
     }
     Ok(Ok(files))
 }
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
     let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
-    let files = match sample_files(app, &corpus).unwrap_or_else(|error| Err(format!("{error:#}"))) {
+    let files = match sample_files(app, &corpus).await? {
         Ok(files) => files,
         Err(why) => return Ok(db::fits::fail_clustering(&app.db, id, &why).await?),
     };
     let key = StorageKey::new(format!("clusterings/{id}"))?;
-    let folder = app.storage.path(&key);
+    let local = app.storage.local_new(&key)?;
+    let folder = local.path.clone();
     tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
     let fields = corpus.fields.clone();
     let fitted = tokio::task::spawn_blocking(move || -> Result<_> {
@@ -81,6 +85,7 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: Cluster
     .context("the fit panicked")?;
     match fitted {
         Ok(Ok((discovery, sha256))) => {
+            app.storage.publish(&key, &local).await?;
             db::fits::finish_clustering(&app.db, id, &key, &sha256, &discovery.quality, &discovery.domains).await?
         }
         Ok(Err(why)) => db::fits::fail_clustering(&app.db, id, &why).await?,
@@ -96,7 +101,7 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
             .with_context(|| format!("read {}", file.path))
             .map(|bytes| (bytes, file.separator.clone())),
         TokenizerSpec::Train(settings) => {
-            match sample_files(app, &corpus).unwrap_or_else(|error| Err(format!("{error:#}"))) {
+            match sample_files(app, &corpus).await? {
                 Ok(files) => {
                     let (fields, n, vocab_size): (DocumentFields, _, _) =
                         (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
@@ -113,14 +118,12 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
             }
         }
     };
-    let stored = made.and_then(|(bytes, separator)| {
-        let tokenizer = Tokenizer::from_bytes(&bytes, &separator)?;
-        let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;
-        app.storage.put(&key, &bytes)?;
-        Ok((key, tokenizer.vocab_size(), separator, tokenizer.separator_id()))
-    });
-    match stored {
-        Ok((key, vocab_size, separator, separator_id)) => {
+    let checked = made.and_then(|(bytes, separator)| Ok((Tokenizer::from_bytes(&bytes, &separator)?, bytes, separator)));
+    match checked {
+        Ok((tokenizer, bytes, separator)) => {
+            let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;
+            app.storage.put(&key, bytes).await?;
+            let (vocab_size, separator_id) = (tokenizer.vocab_size(), tokenizer.separator_id());
             db::fits::finish_tokenizer(&app.db, id, &key, vocab_size, &separator, separator_id).await?
         }
         Err(error) => db::fits::fail_tokenizer(&app.db, id, &format!("{error:#}")).await?,

@@ -6,6 +6,7 @@ pub mod discover;
 pub mod scan;
 pub mod schedule;
 pub mod scrub;
+pub mod store;
 
 use crate::{app::App, db};
 use std::{future::Future, sync::Arc, time::Duration};
@@ -15,13 +16,19 @@ use tokio::{sync::Notify, sync::watch, task::JoinSet};
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut set = JoinSet::new();
     let wake = &app.wake;
+    let alone = || Arc::new(Notify::new());
     spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
     spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, schedule::run);
-    spawn(&mut set, app, stop, "expire", &Arc::new(Notify::new()), 500, schedule::expire);
+    spawn(&mut set, app, stop, "expire", &alone(), 500, schedule::expire);
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
-    spawn(&mut set, app, stop, "prune", &Arc::new(Notify::new()), 600_000, prune);
+    // Twice within the grace, so that what is due waits no longer than half of it more.
+    let sweep_ms = (app.config.orphan_grace_ms / 2).clamp(1_000, 600_000);
+    spawn(&mut set, app, stop, "retain", &alone(), 5_000, store::retain);
+    spawn(&mut set, app, stop, "sweep", &alone(), sweep_ms, store::sweep);
+    spawn(&mut set, app, stop, "budget", &alone(), 60_000, store::watch_budget);
+    spawn(&mut set, app, stop, "prune", &alone(), 600_000, prune);
     set
 }
 

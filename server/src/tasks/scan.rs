@@ -39,26 +39,27 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
         Ok(report) => report,
         Err(error) => return Ok(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string())).await?),
     };
-    let files = store(app, id, &report)?;
+    let files = store(app, id, &report).await?;
     let mut counts = DocumentCounts::default();
     files.iter().for_each(|file| counts.add(&file.counts));
     let problem = refusal(&counts, corpus.request.tolerated_broken_share, &report);
     Ok(db::corpora::finish_scan(&app.db, id, &files, &report.broken_first, problem.as_deref()).await?)
 }
 
-fn store(app: &App, id: CorpusId, report: &ScanReport) -> Result<Vec<CorpusFile>> {
-    let files = report.files.iter().zip(0_u32..).map(|(file, index)| {
+async fn store(app: &App, id: CorpusId, report: &ScanReport) -> Result<Vec<CorpusFile>> {
+    let mut files = Vec::new();
+    for (file, index) in report.files.iter().zip(0_u32..) {
         let dropped = match file.dropped.as_slice() {
             [] => None,
             records => {
                 let key = StorageKey::new(format!("corpora/{id}/dropped-{index}.u64"))?;
-                app.storage.put(&key, &encode_dropped(records))?;
+                app.storage.put(&key, encode_dropped(records)).await?;
                 Some(key)
             }
         };
         let path = file.path.display().to_string();
         let format = format_of(&file.path).context("a file of a known format")?;
-        Ok(CorpusFile {
+        files.push(CorpusFile {
             index,
             path,
             format,
@@ -66,9 +67,9 @@ fn store(app: &App, id: CorpusId, report: &ScanReport) -> Result<Vec<CorpusFile>
             sha256: file.sha256.clone(),
             counts: file.counts,
             dropped,
-        })
-    });
-    files.collect()
+        });
+    }
+    Ok(files)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share")]

@@ -5,12 +5,15 @@ use crate::{
     db::{self, events::NewEvent},
 };
 use anyhow::Result;
-use senmon_protocol::view::{CheckpointVerdict, CheckpointView};
+use senmon_protocol::{
+    checkpoint::{MANIFEST_FILE, Manifest},
+    view::{CheckpointVerdict, CheckpointView},
+};
 
-/// Reads what is due, oldest first.
+/// Reads what is due, oldest first. A store that cannot be read now condemns nothing: it is asked again later.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// When Postgres or the store refuses.
 pub async fn run(app: App) -> Result<()> {
     while let Some(due) = db::checkpoints::next_to_verify(&app.db, app.config.scrub_days).await? {
         verify(&app, &due).await?;
@@ -24,13 +27,11 @@ pub async fn run(app: App) -> Result<()> {
 /// Reads every file of a checkpoint, compares it with the manifest, and keeps the verdict.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// When Postgres refuses, or the store cannot be read now.
 pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdict> {
-    let (folder, sha256) = (app.storage.path(&view.folder), view.manifest_sha256.clone());
-    let read = tokio::task::spawn_blocking(move || senmon_corpus::manifest::verify(&folder, &sha256)).await?;
-    let (files, bytes, problem) = match read {
+    let (files, bytes, problem) = match read(app, view).await? {
         Ok(manifest) => (manifest.files.len() as u64 + 1, manifest.meta.bytes, None),
-        Err(error) => (0, 0, Some(format!("{error:#}"))),
+        Err(problem) => (0, 0, Some(problem)),
     };
     db::checkpoints::set_verified(&app.db, view.id, problem.as_deref()).await?;
     if let Some(problem) = &problem
@@ -51,4 +52,24 @@ pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdic
         .await;
     }
     Ok(CheckpointVerdict { id: view.id, problem, files, bytes })
+}
+
+/// The manifest, when it and all of its files are what was committed; else the first difference.
+async fn read(app: &App, view: &CheckpointView) -> Result<Result<Manifest, String>> {
+    let Some(bytes) = app.storage.get(&view.folder.join(MANIFEST_FILE)?).await? else {
+        return Ok(Err(format!("{MANIFEST_FILE} is missing")));
+    };
+    let manifest = match senmon_corpus::manifest::parse(&bytes, &view.manifest_sha256) {
+        Ok(manifest) => manifest,
+        Err(error) => return Ok(Err(format!("{error:#}"))),
+    };
+    for (name, entry) in &manifest.files {
+        let Some((bytes, sha256)) = app.storage.hash(&view.folder.join(name)?).await? else {
+            return Ok(Err(format!("{name} is missing")));
+        };
+        if let Err(error) = senmon_corpus::manifest::compare(name, entry, bytes, &sha256) {
+            return Ok(Err(format!("{error:#}")));
+        }
+    }
+    Ok(Ok(manifest))
 }

@@ -1,8 +1,10 @@
 //! What a job needs of the world around it.
 
+use crate::{cache::Held, store::Store};
 use senmon_protocol::{
-    ids::{Fence, StorageKey},
-    job::{EndedOutcome, ShardIndex, TerminationReason, WrittenCheckpoint},
+    checkpoint::MANIFEST_FILE,
+    ids::{CheckpointId, Fence, StorageKey},
+    job::{CheckpointRef, EndedOutcome, ShardIndex, TerminationReason, WrittenCheckpoint},
     worker::Command,
 };
 use std::{
@@ -24,6 +26,8 @@ pub trait JobContext: Sync {
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
     /// What the server wants now.
     fn command(&self) -> Command;
+    /// The bytes of a checkpoint are about to be written to a folder.
+    fn announce(&self, id: CheckpointId, folder: &StorageKey, step: u64);
     /// A checkpoint folder is complete: ask the server to commit it.
     fn commit(&self, checkpoint: WrittenCheckpoint);
 }
@@ -42,8 +46,10 @@ pub struct MetricPoint {
 /// Where a job runs.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Root of the object store.
+    /// Root of the object store, or of its copy on this machine.
     pub storage: PathBuf,
+    /// The store behind it.
+    pub store: Store,
     /// Fence of the attempt: part of the names of what it writes.
     pub fence: Fence,
     /// `cpu` or `cuda:N`.
@@ -57,6 +63,26 @@ impl Place {
     #[must_use]
     pub fn path(&self, key: &StorageKey) -> PathBuf {
         self.storage.join(key.as_str())
+    }
+
+    /// Brings a checkpoint here, where the store is elsewhere; it stays as long as what is given back lives.
+    ///
+    /// # Errors
+    /// [`TerminationReason::CorruptData`] when it is gone.
+    pub fn fetch_checkpoint(&self, from: &CheckpointRef, context: &dyn JobContext) -> Result<Vec<Held>, EndedOutcome> {
+        let held = self.store.fetch_checkpoint(from, &|| is_to_stop(context))?;
+        let manifest = self.path(&from.folder).join(MANIFEST_FILE);
+        let gone = || ended(TerminationReason::CorruptData, format!("{} is gone.", from.folder));
+        if manifest.exists() { Ok(held) } else { Err(gone()) }
+    }
+
+    /// Sends a folder that was written to the store, where the store is elsewhere. Its copy here must be held meanwhile
+    /// ([`Store::hold`]).
+    ///
+    /// # Errors
+    /// [`TerminationReason::StorageFailure`] after long trying.
+    pub fn publish(&self, folder: &StorageKey, context: &dyn JobContext) -> Result<(), EndedOutcome> {
+        self.store.publish_patiently(folder, &|| is_to_stop(context))
     }
 
     /// The folder of this attempt below a job's output.
@@ -96,6 +122,12 @@ pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
         Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
         Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),
     }
+}
+
+/// Whether nothing more should be written: the attempt was cancelled, or another one has its place.
+#[must_use]
+pub fn is_to_stop(context: &dyn JobContext) -> bool {
+    matches!(context.command(), Command::Cancel | Command::Fenced)
 }
 
 /// Makes a folder and its parents.

@@ -83,8 +83,10 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
     let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
     let (key, path) = place.attempt_folder(&job.output)?;
+    let _held = place.store.hold(&key);
     make_folder(&path)?;
     let sha256 = scores.save(&path).map_err(|error| ended(TerminationReason::StorageFailure, format!("{error:#}")))?;
+    place.publish(&key, context)?;
     let domains = losses(&scores, shards.index().domains, |token| f64::from(scores.logprobs[token]), true);
     Ok(EvaluateResult { folder: key, sha256, domains })
 }

@@ -71,8 +71,11 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
     let (id, folder) =
         (CheckpointId::new(), job.output.join(format!("{:08}-f{}", 0, place.fence)).map_err(|error| failure(&error))?);
+    context.announce(id, &folder, 0);
+    let _held = place.store.hold(&folder);
     let manifest_sha256 = checkpoint::save(&place.path(&folder), &snapshot, &place.path(&job.tokenizer), id, &mut meta)
         .map_err(|error| failure(&error))?;
+    place.publish(&folder, context)?;
     context.commit(WrittenCheckpoint { id, folder, manifest_sha256, meta });
     Ok(MergeResult { members: job.members.len() as u64 })
 }

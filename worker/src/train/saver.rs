@@ -1,11 +1,15 @@
 //! Checkpoints beside training: a copy of the state, a thread that writes it, and when the next one is due.
+//!
+//! A store that refuses one in the middle of a branch does not end the training: the partial folder is removed, the
+//! cause is an event, and a later interval tries again. Only what must not be lost is tried until patience ends.
 
 use super::{
     checkpoint::{self, Snapshot, TrainerState},
-    context::{JobContext, Place, ended},
+    context::{JobContext, Place, ended, is_to_stop},
     parameters::{Arenas, Layout},
     trainer::Trainer,
 };
+use crate::store::persist;
 use senmon_protocol::{
     checkpoint::CheckpointMeta,
     ids::CheckpointId,
@@ -23,17 +27,43 @@ const FAULTS_APART: Duration = Duration::from_secs(24 * 3600);
 
 /// Memory for one copy of the state: weights, first and second moments.
 type Room = (Arenas, (Arenas, Arenas));
-/// A written snapshot: its folder, its memory, to be used again, and how long writing took.
-type Written = Result<(CheckpointRef, Snapshot, Duration), EndedOutcome>;
+/// Longest wait for the save before: beyond it a slow store costs a checkpoint, not the training's time.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Pauses between saves while the store refuses.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Failed saves in a row from which the branch is called degraded.
+const FAILURES_DEGRADED: u32 = 3;
+
+/// What became of a save, its memory, to be used again, and how long it took.
+type Written = (Result<CheckpointRef, EndedOutcome>, Snapshot, Duration);
+
+/// How much depends on a save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The last of a branch, or a state that the next attempt must find: without it the attempt ends.
+    Must,
+    /// One of many: without it training goes on.
+    May,
+}
+
+/// Saves that failed since the last good one.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    not_before: Option<Instant>,
+}
 
 /// The saver of one branch. One save at a time: the next waits for the last and never overtakes it.
 pub struct Saver<'s> {
-    writing: Option<ScopedJoinHandle<'s, Written>>,
+    writing: Option<(ScopedJoinHandle<'s, Written>, Need)>,
     /// Memory of the next copy, while it is made beside the first steps: the system hands fresh memory out page by
     /// page as it is touched, which takes ten times as long as a copy.
     making: Option<ScopedJoinHandle<'s, Room>>,
     room: Option<Room>,
     last: Option<Instant>,
+    failures: Failures,
+    resumed: Option<u64>,
     /// What was written by this attempt, oldest first.
     pub written: Vec<CheckpointRef>,
     /// How long training stood still for saves.
@@ -42,8 +72,9 @@ pub struct Saver<'s> {
 }
 
 impl<'s> Saver<'s> {
-    /// A saver that makes room for its copies on a thread of its own.
-    pub fn new(scope: &'s Scope<'s, '_>, trainer: &Trainer) -> Self {
+    /// A saver that makes room for its copies on a thread of its own. `resumed` is the step of the branch's last
+    /// checkpoint.
+    pub fn new(scope: &'s Scope<'s, '_>, trainer: &Trainer, resumed: Option<u64>) -> Self {
         let layout = trainer.layout.clone();
         let making = Some(scope.spawn(move || make_room(&layout)));
         Self {
@@ -51,31 +82,42 @@ impl<'s> Saver<'s> {
             making,
             room: None,
             last: None,
+            failures: Failures::default(),
+            resumed,
             written: Vec::new(),
             stalled: Duration::ZERO,
             advised: false,
         }
     }
 
-    /// Whether a checkpoint is due after `step` steps.
+    /// Whether a checkpoint is due after `step` steps; after a failure not before its pause is over.
     pub fn is_due(&mut self, training: &TrainingSpec, step: u64, step_tokens: u64) -> bool {
         let since = self.last.get_or_insert_with(Instant::now).elapsed();
         let minutes = training.checkpoint_every_minutes.is_some_and(|every| since.as_secs_f64() >= every * 60.0);
-        minutes || is_due_by_count(training, step, step_tokens)
+        let rests = self.failures.not_before.is_some_and(|at| Instant::now() < at);
+        !rests && (minutes || is_due_by_count(training, step, step_tokens))
     }
 
-    /// Copies the state and starts to write it.
+    /// Copies the state and starts to write it. False where it is left out, because the save before still runs.
     ///
     /// # Errors
-    /// What became of the save before.
+    /// What became of the save before, where it must not be lost.
     pub fn save(
         &mut self,
         scope: &'s Scope<'s, '_>,
         (place, context, job): (&'s Place, &'s dyn JobContext, &'s TrainJob),
         trainer: &Trainer,
         (state, meta): (TrainerState, CheckpointMeta),
-    ) -> Result<(), EndedOutcome> {
+        need: Need,
+    ) -> Result<bool, EndedOutcome> {
         let start = Instant::now();
+        if need == Need::May && !self.wait(WAIT_MAX) {
+            self.stalled += start.elapsed();
+            self.last = Some(Instant::now());
+            let text = format!("checkpoint at step {} is left out: the store still takes the one before.", state.step);
+            context.event("checkpoint_skipped", state.step, "warn", &text);
+            return Ok(false);
+        }
         self.finish(context)?;
         let made = self.making.take().and_then(|thread| thread.join().ok());
         let room = made.or_else(|| self.room.take()).unwrap_or_else(|| make_room(&trainer.layout));
@@ -83,11 +125,12 @@ impl<'s> Saver<'s> {
         self.last = Some(Instant::now());
         let stalled = start.elapsed();
         self.stalled += stalled;
-        self.writing = Some(scope.spawn(move || {
+        let thread = scope.spawn(move || {
             let start = Instant::now();
-            let written = write(place, context, job, &snapshot, meta)?;
-            Ok((written, snapshot, start.elapsed()))
-        }));
+            let written = write(place, context, job, &snapshot, meta, need);
+            (written, snapshot, start.elapsed())
+        });
+        self.writing = Some((thread, need));
         if !self.advised {
             self.advised = true;
             let best = best_interval(stalled, FAULTS_APART);
@@ -100,21 +143,64 @@ impl<'s> Saver<'s> {
                 ),
             );
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the save under way is over, or will be within `limit`.
+    fn wait(&self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while self.writing.as_ref().is_some_and(|(handle, _)| !handle.is_finished()) {
+            if start.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Waits for the save under way.
     ///
     /// # Errors
-    /// What became of it.
+    /// Why it failed, where it must not be lost.
     pub fn finish(&mut self, context: &dyn JobContext) -> Result<(), EndedOutcome> {
-        let Some(handle) = self.writing.take() else { return Ok(()) };
-        let panicked = |_| Err(ended(TerminationReason::InternalError, "the checkpoint writer panicked."));
-        let (written, snapshot, took) = handle.join().unwrap_or_else(panicked)?;
-        context.log("info", &format!("checkpoint of step {} written in {:.2} s", written.step, took.as_secs_f64()));
-        self.written.push(written);
+        let Some((handle, need)) = self.writing.take() else { return Ok(()) };
+        let panicked = |_| ended(TerminationReason::InternalError, "the checkpoint writer panicked.");
+        let (written, snapshot, took) = handle.join().map_err(panicked)?;
+        let step = snapshot.state.step;
         self.room = snapshot.moments.map(|moments| (snapshot.weights, moments));
-        Ok(())
+        match written {
+            Ok(written) => {
+                context.log("info", &format!("checkpoint of step {step} written in {:.2} s", took.as_secs_f64()));
+                if self.failures.count >= FAILURES_DEGRADED {
+                    let text = format!("checkpoint at step {step} was written: the store works again.");
+                    context.event("branch_recovered", step, "info", &text);
+                }
+                self.failures = Failures::default();
+                self.written.push(written);
+                Ok(())
+            }
+            Err(why) if need == Need::Must => Err(why),
+            Err(why) => {
+                self.failed(step, &why.message, context);
+                Ok(())
+            }
+        }
+    }
+
+    fn failed(&mut self, step: u64, why: &str, context: &dyn JobContext) {
+        let failures = &mut self.failures;
+        failures.count += 1;
+        let pause = PAUSE_FIRST.saturating_mul(1 << (failures.count - 1).min(16)).min(PAUSE_MAX);
+        failures.not_before = Some(Instant::now() + pause);
+        let last = match self.written.last().map(|written| written.step).or(self.resumed) {
+            Some(last) => format!("the last good one is step {last}"),
+            None => "there is none yet".to_owned(),
+        };
+        context.event("checkpoint_failed", step, "warn", &format!("{why}; training goes on, {last}."));
+        if failures.count == FAILURES_DEGRADED {
+            let text = format!("{} checkpoints in a row could not be written: a fault now would cost all since; {last}. ({why})", failures.count);
+            context.event("branch_degraded", step, "error", &text);
+        }
     }
 }
 
@@ -159,17 +245,18 @@ fn copy(trainer: &Trainer, (mut weights, (mut first, mut second)): Room, state: 
     Snapshot { spec: trainer.spec.clone(), weights, moments: Some((first, second)), state }
 }
 
-/// Writes a snapshot and asks for its commit.
+/// Writes a snapshot and asks for its commit; what must not be lost is tried until patience ends.
 fn write(
     place: &Place,
     context: &dyn JobContext,
     job: &TrainJob,
     snapshot: &Snapshot,
-    mut meta: CheckpointMeta,
+    meta: CheckpointMeta,
+    need: Need,
 ) -> Result<CheckpointRef, EndedOutcome> {
     let (id, step) = (CheckpointId::new(), snapshot.state.step);
     let failure = |error: &dyn std::fmt::Display| {
-        ended(TerminationReason::StorageFailure, format!("checkpoint at step {step}: {error:#}"))
+        ended(TerminationReason::StorageFailure, format!("checkpoint at step {step} could not be written: {error:#}"))
     };
     // A state after a rollback has the step of an older one: what it leaves out tells them apart.
     let left_out = match snapshot.state.health.skipped.len() {
@@ -178,8 +265,22 @@ fn write(
     };
     let name = format!("{step:08}-f{}{left_out}", place.fence);
     let folder = job.output.join(name).map_err(|error| failure(&error))?;
-    let manifest_sha256 = checkpoint::save(&place.path(&folder), snapshot, &place.path(&job.tokenizer), id, &mut meta)
-        .map_err(|error| failure(&error))?;
+    context.announce(id, &folder, step);
+    let _held = place.store.hold(&folder);
+    let path = place.path(&folder);
+    let once = || {
+        let mut meta = meta.clone();
+        let manifest_sha256 = checkpoint::save(&path, snapshot, &place.path(&job.tokenizer), id, &mut meta)?;
+        place.store.publish(&folder)?;
+        Ok((manifest_sha256, meta))
+    };
+    let patience = if need == Need::Must { place.store.patience } else { Duration::ZERO };
+    let written = persist(patience, &|| is_to_stop(context), &|_| false, once);
+    let (manifest_sha256, meta) = written.map_err(|error| {
+        // Half a checkpoint is none, and its room may be what the next one lacks.
+        let _ = std::fs::remove_dir_all(&path);
+        failure(&error)
+    })?;
     context.commit(WrittenCheckpoint { id, folder: folder.clone(), manifest_sha256: manifest_sha256.clone(), meta });
     Ok(CheckpointRef { id, folder, manifest_sha256, step })
 }

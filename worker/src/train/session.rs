@@ -11,7 +11,7 @@ use super::{
     model::{initial_weights, place_weights},
     optimizer::AdamW,
     parameters::Layout,
-    saver::Saver,
+    saver::{Need, Saver},
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
@@ -242,7 +242,7 @@ impl<'a> Session<'a> {
         let (batches, _reader) = data::batches(scope, Source { shards, order, job }, numbers);
         let read =
             || batches.recv().map_err(|_| ended(TerminationReason::InternalError, "the reader of batches ended"))?;
-        let mut saver = Saver::new(scope, &self.trainer);
+        let mut saver = Saver::new(scope, &self.trainer, job.resume.as_ref().map(|resume| resume.step));
         let mut saved = Some(self.step).filter(|step| *step > 0);
         let mut interval = Interval::new();
         let mut next = read()?;
@@ -260,7 +260,7 @@ impl<'a> Session<'a> {
                     saver.finish(self.context)?;
                     if saved != Some(self.step) {
                         let state = self.state(Some(next.hash));
-                        saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                        saver.save(scope, (self.place, self.context, job), &self.trainer, state, Need::Must)?;
                         saver.finish(self.context)?;
                     }
                     return Err(ended(
@@ -273,7 +273,7 @@ impl<'a> Session<'a> {
                     self.written.append(&mut saver.written);
                     if let Some(hash) = self.roll_back(next.number, shards, order)? {
                         let (spiked, state) = (self.step, self.state(Some(hash)));
-                        saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                        saver.save(scope, (self.place, self.context, job), &self.trainer, state, Need::Must)?;
                         saver.finish(self.context)?;
                         let text = format!("went back to step {spiked} and leaves batch {} out.", next.number);
                         return Err(ended(TerminationReason::RolledBack, text));
@@ -297,8 +297,10 @@ impl<'a> Session<'a> {
             );
             if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
                 let state = self.state(Some(next.hash).filter(|_| self.step < steps));
-                saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
-                saved = Some(self.step);
+                let need = if self.step == steps { Need::Must } else { Need::May };
+                if saver.save(scope, (self.place, self.context, job), &self.trainer, state, need)? {
+                    saved = Some(self.step);
+                }
             }
             if let Some(end) = asked {
                 saver.finish(self.context)?;
@@ -383,8 +385,14 @@ impl<'a> Session<'a> {
     fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<u64>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
         let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
-        let back = older.max_by_key(|checkpoint| checkpoint.step).cloned();
-        let Some(back) = back.filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX) else {
+        let mut older: Vec<CheckpointRef> = older.cloned().collect();
+        older.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.step));
+        // Retention may have removed the nearer ones.
+        let mut found = older.into_iter().filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX).filter_map(|back| {
+            let held = self.place.fetch_checkpoint(&back, self.context).ok()?;
+            Some((back, held))
+        });
+        let Some((back, _held)) = found.next() else {
             let text = format!(
                 "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
                 self.step + 1
@@ -479,8 +487,8 @@ impl<'a> Session<'a> {
     fn save_start(&self) -> Result<(), EndedOutcome> {
         let state = self.state(None);
         std::thread::scope(|scope| {
-            let mut saver = Saver::new(scope, &self.trainer);
-            saver.save(scope, (self.place, self.context, self.job), &self.trainer, state)?;
+            let mut saver = Saver::new(scope, &self.trainer, None);
+            saver.save(scope, (self.place, self.context, self.job), &self.trainer, state, Need::Must)?;
             saver.finish(self.context)
         })
     }

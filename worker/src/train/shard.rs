@@ -28,10 +28,12 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
         ));
     }
     let (folder, output) = place.attempt_folder(&job.output)?;
+    let _held = place.store.hold(&folder);
     let written = write(job, place, context, path, &output)
         .map_err(|error| ended(TerminationReason::StorageFailure, format!("{}: {error:#}", job.file.path)))?;
     match written {
         Some((bin_sha256, idx_sha256, counts, ranges)) => {
+            place.publish(&folder, context)?;
             Ok(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges })
         }
         None => Err(asked_to_end(context.command())

@@ -9,11 +9,14 @@ use senmon_corpus::{
 };
 use senmon_protocol::{
     corpus::DocumentFields,
-    ids::{Fence, StorageKey},
+    ids::{CheckpointId, Fence, StorageKey},
     job::{ShardIndex, ShardResult, TrainJob, WrittenCheckpoint},
     worker::Command,
 };
-use senmon_worker::train::{JobContext, MetricPoint, Place};
+use senmon_worker::{
+    store::Store,
+    train::{JobContext, MetricPoint, Place},
+};
 use serde_json::{Value, json};
 use std::{fs, path::Path, sync::Mutex};
 
@@ -84,7 +87,7 @@ pub fn job(steps: u64, training: &Value) -> TrainJob {
 
 /// A place on one CPU thread.
 pub fn place(root: &Path, fence: i64) -> Place {
-    Place { storage: root.to_owned(), fence: Fence(fence), device: "cpu".into(), threads: 1 }
+    Place { storage: root.to_owned(), store: Store::default(), fence: Fence(fence), device: "cpu".into(), threads: 1 }
 }
 
 /// What a job said.
@@ -95,6 +98,8 @@ pub struct Notes {
     pub events: Mutex<Vec<(String, u64)>>,
     pub started: Mutex<Vec<(u64, Option<bool>)>>,
     pub commits: Mutex<Vec<WrittenCheckpoint>>,
+    /// Checkpoints announced.
+    pub announced: Mutex<Vec<CheckpointId>>,
 }
 
 impl JobContext for Notes {
@@ -114,6 +119,9 @@ impl JobContext for Notes {
     fn progress(&self, _: u64, _: u64, _: f64) {}
     fn command(&self) -> Command {
         Command::Continue
+    }
+    fn announce(&self, id: CheckpointId, _: &StorageKey, _: u64) {
+        self.announced.lock().unwrap().push(id);
     }
     fn commit(&self, checkpoint: WrittenCheckpoint) {
         self.commits.lock().unwrap().push(checkpoint);

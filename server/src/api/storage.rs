@@ -1,0 +1,69 @@
+//! What the store holds, and what it will.
+
+use crate::{
+    api::{auth::Viewer, error::{ApiError, ApiResult}},
+    app::App,
+    db::{self, experiments::Filter},
+    domain::{
+        planner::checkpoint_bytes,
+        validate::{Known, Room},
+    },
+    usage::Usage,
+};
+use axum::{Json, extract::State};
+use chrono::TimeDelta;
+use senmon_protocol::storage::{Bytes, StorageForecast, StorageView};
+use std::time::Duration;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Age of the count that is shown: a bucket of a million objects takes a minute to list.
+const COUNT_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show))
+}
+
+#[utoipa::path(get, path = "/storage", tag = "storage", responses((status = 200, description = "bytes by kind, the budget, and what the experiments under way may still add", body = StorageView)))]
+async fn show(State(app): State<App>, _: Viewer) -> ApiResult<Json<StorageView>> {
+    let (usage, age) = count(&app).await?;
+    let experiments = forecasts(&app).await?;
+    Ok(Json(StorageView {
+        url: app.storage.url(),
+        checkpoint_bytes: usage.checkpoints,
+        shard_bytes: usage.shards,
+        other_bytes: usage.other,
+        counted_at: db::workers::now(&app.db).await? - TimeDelta::from_std(age).unwrap_or_default(),
+        budget_bytes: app.config.storage_budget.map(|budget| budget.0),
+        growth_bytes: growth(&experiments),
+        experiments,
+    }))
+}
+
+/// What the store may still take, where it has a budget.
+///
+/// # Errors
+/// When Postgres or the store refuses.
+pub async fn room(app: &App) -> ApiResult<Option<Room>> {
+    let Some(budget) = app.config.storage_budget else { return Ok(None) };
+    let (usage, _) = count(app).await?;
+    Ok(Some(Room { budget, used: Bytes(usage.total()), growth: Bytes(growth(&forecasts(app).await?)) }))
+}
+
+async fn count(app: &App) -> ApiResult<(Usage, Duration)> {
+    app.usage.count(&app.storage, COUNT_AGE_MAX).await.map_err(ApiError::Internal)
+}
+
+async fn forecasts(app: &App) -> ApiResult<Vec<StorageForecast>> {
+    let mut forecasts = Vec::new();
+    for row in db::experiments::list(&app.db, Filter { open: true, ..Filter::default() }).await? {
+        let (bytes, each) = db::retention::held(&app.db, row.id).await?;
+        let bytes_forecast = checkpoint_bytes(&row.spec, &Known::default(), each);
+        forecasts.push(StorageForecast { experiment_id: row.id, experiment: row.spec.name, bytes, bytes_forecast });
+    }
+    Ok(forecasts)
+}
+
+fn growth(forecasts: &[StorageForecast]) -> u64 {
+    forecasts.iter().filter_map(|f| Some(f.bytes_forecast?.saturating_sub(f.bytes))).sum()
+}

@@ -1,0 +1,105 @@
+//! Keeps the store tidy: retention, what dead attempts left, the budget. A row's state changes before its bytes do, and
+//! every step may be repeated.
+
+use crate::{
+    app::App,
+    db::{self, events::NewEvent, retention::Deleting},
+    domain::orphans::orphans,
+};
+use anyhow::{Context, Result};
+use chrono::TimeDelta;
+use senmon_protocol::storage::Bytes;
+use std::time::Duration;
+
+/// Share of the budget from which people hear of it.
+const NEARLY_FULL: f64 = 0.9;
+/// Age of the count that the budget is compared with.
+const COUNT_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Removes the checkpoints that no policy keeps and nothing refers to.
+///
+/// # Errors
+/// When Postgres or the store refuses.
+pub async fn retain(app: App) -> Result<()> {
+    for branch in db::retention::branches(&app.db).await? {
+        db::retention::mark(&app.db, branch).await?;
+    }
+    remove_marked(&app).await
+}
+
+/// Removes the bytes of what is marked, whoever marked it and whenever.
+async fn remove_marked(app: &App) -> Result<()> {
+    let marked = db::retention::deleting(&app.db).await?;
+    for branch in marked.chunk_by(|a, b| a.branch == b.branch) {
+        for checkpoint in branch {
+            app.storage.delete_folder(&checkpoint.folder).await?;
+            db::retention::deleted(&app.db, checkpoint.id).await?;
+        }
+        let committed: Vec<&Deleting> = branch.iter().filter(|c| c.bytes.is_some()).collect();
+        let steps: Vec<String> = committed.iter().map(|c| c.step.to_string()).collect();
+        tracing::info!(branch.id = %branch[0].branch, branch.name = branch[0].branch_name, checkpoints = branch.len(), "removed checkpoints");
+        if committed.is_empty() {
+            continue;
+        }
+        let freed = Bytes(committed.iter().filter_map(|c| c.bytes).sum());
+        let name = &branch[0].branch_name;
+        let text = format!("Retention removed checkpoints of {name} at steps {}: {freed}.", steps.join(", "));
+        app.event(NewEvent {
+            kind: "checkpoints_removed",
+            level: "info",
+            text,
+            experiment_id: Some(branch[0].experiment),
+            branch_id: Some(branch[0].branch),
+            step: committed.last().map(|c| c.step),
+            ..NewEvent::default()
+        })
+        .await;
+    }
+    Ok(())
+}
+
+/// Removes what attempts that are over left behind, when it is older than the grace.
+///
+/// # Errors
+/// When Postgres or the store refuses.
+pub async fn sweep(app: App) -> Result<()> {
+    let grace = i64::try_from(app.config.orphan_grace_ms).context("orphan_grace_ms")?;
+    let before = db::workers::now(&app.db).await? - TimeDelta::milliseconds(grace);
+    db::retention::abandon(&app.db, before).await?;
+    remove_marked(&app).await?;
+    // Listed first: what is committed meanwhile has a row by the time that the rows are read.
+    let objects = app.storage.list(None).await?;
+    let owners = db::retention::owners(&app.db).await?;
+    let spoken_for = db::retention::folders(&app.db).await?;
+    for folder in orphans(&objects, &owners, &spoken_for, before) {
+        app.storage.delete_folder(&folder).await?;
+        let text = format!("{folder} in the store belonged to no checkpoint and no running attempt: removed.");
+        app.event(NewEvent { kind: "orphan_removed", level: "info", text, ..NewEvent::default() }).await;
+    }
+    Ok(())
+}
+
+/// Says so when the store fills up, once until it has room again.
+///
+/// # Errors
+/// When Postgres or the store refuses.
+pub async fn watch_budget(app: App) -> Result<()> {
+    let Some(budget) = app.config.storage_budget else { return Ok(()) };
+    let (usage, _) = app.usage.count(&app.storage, COUNT_AGE_MAX).await?;
+    let used = Bytes(usage.total());
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    let share = used.0 as f64 / budget.0.max(1) as f64;
+    let last = db::events::last_of(&app.db, &["storage_nearly_full", "storage_has_room"]).await?;
+    let was_full = last.as_deref() == Some("storage_nearly_full");
+    let (kind, level, text) = match (share >= NEARLY_FULL, was_full) {
+        (true, false) => (
+            "storage_nearly_full",
+            "warn",
+            format!("The store holds {used}, {:.0} % of its budget of {budget}; `senmon storage` says what.", share * 100.0),
+        ),
+        (false, true) => ("storage_has_room", "info", format!("The store has room again: {used} of {budget}.")),
+        _ => return Ok(()),
+    };
+    app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
+    Ok(())
+}
