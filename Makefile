@@ -29,6 +29,7 @@ test: setup ## all checks and tests: format, lints, docs, generated files, web, 
 	@scripts/setup-rust --test
 	@scripts/setup-corpus
 	@scripts/setup-chromium
+	@scripts/setup-s3
 	@scripts/test
 
 test-interop: setup ## tests against the real PyTorch and transformers (fetches gigabytes)

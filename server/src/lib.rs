@@ -10,6 +10,6 @@ pub mod domain;
 pub mod postgres;
 pub mod serve;
 pub mod storage;
-pub mod usage;
 pub mod tasks;
 pub mod telemetry;
+pub mod usage;

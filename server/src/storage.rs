@@ -292,7 +292,9 @@ mod tests {
     use super::*;
 
     async fn folder(home: &Path) -> Storage {
-        Storage::open(&StoreUrl::Folder(home.join("store")), &S3Settings::default(), home.join("scratch")).await.unwrap()
+        Storage::open(&StoreUrl::Folder(home.join("store")), &S3Settings::default(), home.join("scratch"))
+            .await
+            .unwrap()
     }
 
     fn key(text: &str) -> StorageKey {

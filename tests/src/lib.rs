@@ -4,6 +4,7 @@
 pub mod client;
 pub mod corpus;
 pub mod process;
+pub mod s3;
 pub mod spec;
 pub mod world;
 

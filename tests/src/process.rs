@@ -23,10 +23,18 @@ impl Process {
     /// # Errors
     /// When the program was not built, or cannot be started.
     pub fn start(program: &str, args: &[String], log: &Path) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(log).context("open the log of a process")?;
         let mut command = Command::new(binary(program)?);
-        command.args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        command.env_remove("SENMON_TOKEN").env_remove("SENMON_SERVER").env("NO_COLOR", "1");
+        command.args(args).env_remove("SENMON_TOKEN").env_remove("SENMON_SERVER").env("NO_COLOR", "1");
+        Self::run(command, program, log)
+    }
+
+    /// Starts any command with its output in `log` (appended).
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(mut command: Command, program: &str, log: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log).context("open the log of a process")?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         // Its own group, so that a signal to the test runner does not reach it twice.
         let child = command.process_group(0).spawn().with_context(|| format!("start {program}"))?;
         Ok(Self { child, log: log.to_owned(), name: program.to_owned() })

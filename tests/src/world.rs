@@ -1,6 +1,6 @@
 //! A fresh world for each test: data folder, private Postgres, server on a free port, workers.
 
-use crate::{client::Api, corpus, process::Process};
+use crate::{client::Api, corpus, process::Process, s3::Store};
 use anyhow::{Context, Result, bail};
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
@@ -27,11 +27,15 @@ pub struct WorldOptions {
     pub lease_ttl_ms: u64,
     /// Documents of each of four sources in the corpus `small`; 0 for no corpus.
     pub documents: usize,
+    /// Further lines of the server's settings.
+    pub settings: String,
+    /// A store in a bucket instead of the data folder.
+    pub s3: Option<Store>,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { workers: 1, slots: 2, lease_ttl_ms: 3_000, documents: 120 }
+        Self { workers: 1, slots: 2, lease_ttl_ms: 3_000, documents: 120, settings: String::new(), s3: None }
     }
 }
 
@@ -91,13 +95,15 @@ impl World {
     pub fn server_config(&self) -> Result<PathBuf> {
         fs::create_dir_all(self.path("corpus"))?;
         let path = self.path("server.toml");
+        let (url, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
         let text = format!(
-            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n",
+            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}{url}\n{s3}",
             self.port,
             self.path("server"),
             self.path("corpus"),
             self.options.lease_ttl_ms,
             self.options.lease_ttl_ms,
+            self.options.settings,
         );
         fs::write(&path, text)?;
         Ok(path)
@@ -148,9 +154,10 @@ impl World {
     /// When it cannot be started.
     pub fn start_worker(&mut self, index: usize) -> Result<()> {
         let path = self.path(&format!("worker-{index}.toml"));
+        let (_, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
         let slots = "  { device = \"cpu\", threads = 1 },\n".repeat(self.options.slots);
         let text = format!(
-            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n",
+            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{s3}",
             self.api.base(),
             self.path("server/worker-token"),
             self.path(&format!("worker-{index}")),

@@ -14,12 +14,12 @@ use crate::{
     store::Store,
 };
 use anyhow::{Context, Result, bail};
-use senmon_store::{Bucket, StoreUrl};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     job::{EndedOutcome, Grant, Outcome, TerminationReason},
     worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll},
 };
+use senmon_store::{Bucket, StoreUrl};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     sync::{oneshot, watch},
@@ -201,6 +201,10 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
 /// sent beside it instead, and the server counts the newest.
 async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result<Vec<Grant>, CallError> {
     tokio::time::sleep(pause).await;
+    if let Err(error) = site.root.probe() {
+        tracing::error!(%error, "no work is asked for while the spool cannot be written");
+        return Err(CallError::Away(error.to_string()));
+    }
     let mut sessions = site.board.sessions();
     let Some(session) = sessions.wait_for(Option::is_some).await.ok().and_then(|session| session.clone()) else {
         return Ok(Vec::new());

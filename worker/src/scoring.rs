@@ -4,6 +4,7 @@
 
 use crate::{
     config::Config,
+    store::Store,
     train::{
         JobContext, MetricPoint,
         score::{Manner, score},
@@ -20,6 +21,7 @@ use senmon_protocol::{
     spec::Precision,
     worker,
 };
+use senmon_store::{Bucket, StoreUrl};
 use std::path::PathBuf;
 
 /// Arguments of `score`.
@@ -58,9 +60,21 @@ pub fn run(config: &Config, args: &Score) -> Result<()> {
     let bytes = std::fs::read(&args.ensemble).with_context(|| format!("read {name}"))?;
     let ensemble: Ensemble = serde_json::from_slice(&bytes)
         .with_context(|| format!("{name}: expected what senmon --output json ensemble EXPERIMENT writes"))?;
-    let storage = match &config.storage_dir {
-        Some(folder) => folder.clone(),
-        None => PathBuf::from(ensemble.storage_url.strip_prefix("file://").unwrap_or(&ensemble.storage_url)),
+    let url = StoreUrl::parse(&ensemble.storage_url);
+    let (storage, _runtime, _held) = match (&config.storage_dir, url) {
+        (Some(folder), _) => (folder.clone(), None, Vec::new()),
+        (None, Ok(StoreUrl::Folder(folder))) => (folder, None, Vec::new()),
+        (None, Ok(StoreUrl::Bucket { bucket, prefix })) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let bucket = Bucket::open(&bucket, &prefix, &config.s3)?;
+            // A copy of its own: a worker may be at work beside it.
+            let root = config.state_dir.join("score");
+            let (bytes_max, patience) = (config.cache_bytes_max.0, config.storage_retry_max);
+            let store = Store::bucket(bucket, &root, bytes_max, runtime.handle().clone(), patience)?;
+            let held = store.fetch_ensemble(&ensemble).map_err(|ended| anyhow::anyhow!(ended.message))?;
+            (root, Some(runtime), held)
+        }
+        (None, Err(error)) => return Err(error).with_context(|| format!("{name}: storage_url")),
     };
     ensure!(
         storage.is_dir(),

@@ -67,6 +67,8 @@ pub struct Header {
 const HEADER: &str = "attempt.json";
 const RECORDS: &str = "records.jsonl";
 const DELIVERED: &str = "delivered";
+/// A few minutes of points and lines.
+const PROBE_BYTES: usize = 1 << 20;
 
 /// The folder of all spools of a worker, held by one process at a time.
 #[derive(Debug, Clone)]
@@ -98,6 +100,17 @@ impl SpoolRoot {
             )),
             Err(fs::TryLockError::Error(error)) => Err(named(error)),
         }
+    }
+
+    /// Whether the disk takes anything at all: an attempt that cannot spool must not be begun.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn probe(&self) -> io::Result<()> {
+        let path = self.folder.join("probe");
+        let written = fs::write(&path, [0; PROBE_BYTES]);
+        let _ = fs::remove_file(&path);
+        written.map_err(|error| io::Error::new(error.kind(), format!("state_dir {}: {error}", self.folder.display())))
     }
 
     /// Begins the spool of a new attempt.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use senmon_corpus::{manifest::parse, sha256_file};
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
+    ensemble::Ensemble,
     ids::StorageKey,
     job::{CheckpointRef, EndedOutcome, JobSpec, ShardIndex, TerminationReason, TrainStart},
 };
@@ -124,6 +125,20 @@ impl Store {
         Ok(held)
     }
 
+    /// Brings everything here that an ensemble needs to score new text.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub fn fetch_ensemble(&self, ensemble: &Ensemble) -> Result<Vec<Held>, EndedOutcome> {
+        let Some(remote) = &self.bucket else { return Ok(Vec::new()) };
+        let mut held = Vec::new();
+        let experts = ensemble.experts.iter().map(|expert| Input::Checkpoint(expert.checkpoint.clone()));
+        for input in experts.chain([Input::Folder(ensemble.router.clone())]) {
+            self.obtain(remote, &input, &|| false, &mut held)?;
+        }
+        Ok(held)
+    }
+
     /// Brings a checkpoint here.
     ///
     /// # Errors
@@ -148,8 +163,7 @@ impl Store {
             remote.fetch(input, held)
         });
         result.map_err(|error| {
-            let reason =
-                if lost(&error) { TerminationReason::CorruptData } else { TerminationReason::StorageFailure };
+            let reason = if lost(&error) { TerminationReason::CorruptData } else { TerminationReason::StorageFailure };
             ended(reason, format!("{error:#}"))
         })
     }

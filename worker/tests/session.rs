@@ -7,12 +7,12 @@ use senmon_protocol::{
     ids::{CheckpointId, StorageKey},
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint},
 };
-use senmon_worker::train::session;
+use senmon_worker::{store::Store, train::session};
 use serde_json::json;
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -121,6 +121,55 @@ fn a_pause_keeps_the_state_and_goes_on_when_told() {
         job.resume = commits.last().map(reference).or(job.resume);
     }
     panic!("it never ends");
+}
+
+/// Something in the way of a branch's checkpoints: no folder can be made there.
+fn block(root: &Path, job: &TrainJob) -> PathBuf {
+    let path = root.join(job.output.as_str());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, b"in the way").unwrap();
+    path
+}
+
+#[test]
+fn a_store_that_refuses_does_not_end_the_training() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let job = job(20, &json!({ "checkpoint_every_steps": 5 }));
+    let path = block(home.path(), &job);
+    let mut place = place(home.path(), 1);
+    place.store = Store::folder(Duration::from_secs(60));
+    let notes = Notes::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(2));
+            fs::remove_file(&path).unwrap();
+        });
+        session::run(&job, &place, &notes).unwrap();
+    });
+    let events = notes.events.lock().unwrap();
+    assert_eq!(events[0], ("checkpoint_failed".to_owned(), 5));
+    let lines = notes.lines.lock().unwrap();
+    assert!(
+        lines.iter().any(|line| line.contains("training goes on") && line.contains("there is none yet")),
+        "{lines:?}"
+    );
+    // The last one is tried until it is written.
+    assert_eq!(notes.commits.lock().unwrap().last().unwrap().meta.step, 20);
+}
+
+#[test]
+fn a_branch_whose_last_checkpoint_cannot_be_written_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let job = job(6, &json!({}));
+    block(home.path(), &job);
+    let (notes, ended) = run(home.path(), 1, &job);
+    let end = ended.unwrap_err();
+    assert_eq!(end.reason, TerminationReason::StorageFailure);
+    assert!(end.message.contains("checkpoint at step 6 could not be written"), "{}", end.message);
+    assert_eq!(notes.announced.lock().unwrap().len(), 1, "it is announced before it is written");
+    assert!(notes.commits.lock().unwrap().is_empty());
 }
 
 /// The child of the next test: trains from the last commit on, and notes every commit on the disk.

@@ -39,7 +39,9 @@ pub struct Bytes(pub u64);
 
 /// Why a text is no [`Bytes`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("size {found:?}: expected a whole number of bytes, or one with K, M, G, T (powers of 1000) or KiB, MiB, GiB, TiB (of 1024)")]
+#[error(
+    "size {found:?}: expected a whole number of bytes, or one with K, M, G, T (powers of 1000) or KiB, MiB, GiB, TiB (of 1024)"
+)]
 pub struct BadBytes {
     /// The refused text.
     pub found: String,
@@ -147,8 +149,13 @@ mod tests {
 
     #[test]
     fn people_write_sizes_with_units() {
-        let sizes =
-            [("12", 12), ("500G", 500_000_000_000), ("2.5 TB", 2_500_000_000_000), ("64GiB", 64 << 30), ("1_000k", 1_000_000)];
+        let sizes = [
+            ("12", 12),
+            ("500G", 500_000_000_000),
+            ("2.5 TB", 2_500_000_000_000),
+            ("64GiB", 64 << 30),
+            ("1_000k", 1_000_000),
+        ];
         for (text, bytes) in sizes {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }

@@ -1,7 +1,10 @@
 //! What the store holds, and what it will.
 
 use crate::{
-    api::{auth::Viewer, error::{ApiError, ApiResult}},
+    api::{
+        auth::Viewer,
+        error::{ApiError, ApiResult},
+    },
     app::App,
     db::{self, experiments::Filter},
     domain::{

@@ -13,13 +13,16 @@ use senmon_protocol::{
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::collections::{BTreeSet, HashSet};
 
-/// Branches with more than one committed checkpoint.
+/// Branches with more committed checkpoints than their newest, where one was committed or read back in the last day:
+/// of the others nothing has changed since they were looked at.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn branches(pool: &PgPool) -> Result<Vec<BranchId>> {
     let ids = sqlx::query_scalar!(
-        "SELECT branch_id FROM checkpoints WHERE state = 'committed' GROUP BY branch_id HAVING count(*) > 1"
+        "SELECT c.branch_id FROM checkpoints c JOIN experiments e ON e.id = c.experiment_id WHERE c.state = 'committed'
+         GROUP BY c.branch_id, e.id HAVING count(*) > COALESCE((e.spec->'retention'->>'keep_latest')::bigint, 1)
+             AND max(GREATEST(c.created_at, c.verified_at)) > now() - interval '1 day'"
     )
     .fetch_all(pool)
     .await?;
@@ -42,10 +45,8 @@ pub async fn mark(pool: &PgPool, branch: BranchId) -> Result<Vec<CheckpointId>> 
     .fetch_one(&mut *tx)
     .await?;
     let spikes = row.spikes.map(|spikes| spikes.0).filter(|spikes| spikes.action == SpikeAction::RollBack);
-    let needs = Needs {
-        unfinished: row.state != "completed",
-        roll_back_steps: spikes.map(|spikes| spikes.roll_back_steps),
-    };
+    let needs =
+        Needs { unfinished: row.state != "completed", roll_back_steps: spikes.map(|spikes| spikes.roll_back_steps) };
     let referenced = references(&mut tx, ExperimentId(row.id)).await?;
     let policy = row.policy.map(|policy| policy.0).unwrap_or_default();
     let removed = removable(&all, &policy, needs, &referenced);
@@ -150,8 +151,12 @@ pub async fn deleting(pool: &PgPool) -> Result<Vec<Deleting>> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn deleted(pool: &PgPool, id: CheckpointId) -> Result<()> {
-    sqlx::query!("DELETE FROM checkpoints WHERE id = $1 AND state = 'deleting' AND meta IS NULL", id.0).execute(pool).await?;
-    sqlx::query!("UPDATE checkpoints SET state = 'deleted' WHERE id = $1 AND state = 'deleting'", id.0).execute(pool).await?;
+    sqlx::query!("DELETE FROM checkpoints WHERE id = $1 AND state = 'deleting' AND meta IS NULL", id.0)
+        .execute(pool)
+        .await?;
+    sqlx::query!("UPDATE checkpoints SET state = 'deleted' WHERE id = $1 AND state = 'deleting'", id.0)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn only_what_a_dead_attempt_left_is_removed() {
-        let folders = [("checkpoints/b/00000001-f1", 1), ("checkpoints/b/00000002-f2", 1), ("checkpoints/b/00000003-f2-s1", 1)];
+        let folders =
+            [("checkpoints/b/00000001-f1", 1), ("checkpoints/b/00000002-f2", 1), ("checkpoints/b/00000003-f2-s1", 1)];
         assert_eq!(left(&folders, 2, true, &[]), ["checkpoints/b/00000001-f1"], "fence 2 still runs");
         assert_eq!(left(&folders, 2, false, &["checkpoints/b/00000001-f1"]).len(), 2);
         assert_eq!(left(&[("checkpoints/b/00000001-f1", 100)], 2, false, &[]), [""; 0], "too young");
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn what_nobody_here_wrote_is_left_alone() {
-        let foreign = [("checkpoints/other/00000001-f1", 1), ("checkpoints/b/notes", 1), ("checkpoints/b", 1), ("mine", 1)];
+        let foreign =
+            [("checkpoints/other/00000001-f1", 1), ("checkpoints/b/notes", 1), ("checkpoints/b", 1), ("mine", 1)];
         assert_eq!(left(&foreign, 9, false, &[]), [""; 0]);
         let newer = [("checkpoints/b/00000009-f3", 1)];
         assert_eq!(left(&newer, 2, false, &[]), [""; 0], "a fence that this database never granted");

@@ -61,8 +61,10 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let (tokens_per_second, throughput_source) = throughput(request, fleet, flops_per_token);
     let slots = request.slots.unwrap_or(fleet.slots).max(1);
     let resumable = parameters * (WEIGHT_BYTES + MOMENT_BYTES);
-    let lines: Vec<PlanLine> =
-        branches.iter().map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable))).collect();
+    let lines: Vec<PlanLine> = branches
+        .iter()
+        .map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable)))
+        .collect();
     let bytes = lines.iter().map(|line| line.checkpoint_bytes).sum();
     if let Some(room) = known.room {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
@@ -257,7 +259,14 @@ mod tests {
         let request = |keep_latest| {
             let mut experiment = experiment.clone();
             experiment.retention.keep_latest = keep_latest;
-            PlanRequest { experiment, slots: None, peak_flops: None, utilisation: None, tokens_per_second: None, days: None }
+            PlanRequest {
+                experiment,
+                slots: None,
+                peak_flops: None,
+                utilisation: None,
+                tokens_per_second: None,
+                days: None,
+            }
         };
         let bytes = |keep_latest| plan(&request(keep_latest), &Known::default(), Fleet::default()).checkpoint_bytes;
         assert!(bytes(2) < bytes(3) && bytes(3) < bytes(5), "{} {} {}", bytes(2), bytes(3), bytes(5));
@@ -267,8 +276,16 @@ mod tests {
             plan(&request(2), &Known { corpus: Some(corpus), room: Some(room), ..Known::default() }, Fleet::default())
         };
         let tight = budget(bytes(2) + 1499);
-        assert!(tight.refused.iter().any(|f| f.path == "retention" && f.message.contains("leaves")), "{:?}", tight.refused);
+        assert!(
+            tight.refused.iter().any(|f| f.path == "retention" && f.message.contains("leaves")),
+            "{:?}",
+            tight.refused
+        );
         let nearly = budget(bytes(2) + 1500);
-        assert!(nearly.refused.is_empty() && nearly.warnings.iter().any(|f| f.path == "retention"), "{:?}", nearly.refused);
+        assert!(
+            nearly.refused.is_empty() && nearly.warnings.iter().any(|f| f.path == "retention"),
+            "{:?}",
+            nearly.refused
+        );
     }
 }

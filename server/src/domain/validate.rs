@@ -112,7 +112,11 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
             if needs > left {
                 let message = format!(
                     "the checkpoints that stay take {}; the storage budget of {} leaves {left} ({} used, {} still to come from experiments under way)",
-                    Bytes(needs), room.budget, room.used, room.growth, left = Bytes(left)
+                    Bytes(needs),
+                    room.budget,
+                    room.used,
+                    room.growth,
+                    left = Bytes(left)
                 );
                 faults.add("retention", message);
             }
@@ -445,7 +449,12 @@ fn retention(spec: &ExperimentSpec, faults: &mut Faults) {
         "at least 1: a branch goes on from its newest checkpoint",
     );
     if let Some(every) = retention.keep_every_tokens {
-        faults.check(every.0 >= 1, "retention.keep_every_tokens", every.0, "at least 1 token; 1 keeps every checkpoint");
+        faults.check(
+            every.0 >= 1,
+            "retention.keep_every_tokens",
+            every.0,
+            "at least 1 token; 1 keeps every checkpoint",
+        );
     }
 }
 

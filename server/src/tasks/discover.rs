@@ -100,25 +100,24 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
         TokenizerSpec::File(file) => std::fs::read(&file.path)
             .with_context(|| format!("read {}", file.path))
             .map(|bytes| (bytes, file.separator.clone())),
-        TokenizerSpec::Train(settings) => {
-            match sample_files(app, &corpus).await? {
-                Ok(files) => {
-                    let (fields, n, vocab_size): (DocumentFields, _, _) =
-                        (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
-                    tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
-                    tokio::task::spawn_blocking(move || -> Result<_> {
-                        let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
-                        let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
-                        Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
-                    })
-                    .await
-                    .context("the training panicked")?
-                }
-                Err(why) => Err(anyhow::anyhow!(why)),
+        TokenizerSpec::Train(settings) => match sample_files(app, &corpus).await? {
+            Ok(files) => {
+                let (fields, n, vocab_size): (DocumentFields, _, _) =
+                    (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
+                tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
+                tokio::task::spawn_blocking(move || -> Result<_> {
+                    let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
+                    let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
+                    Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
+                })
+                .await
+                .context("the training panicked")?
             }
-        }
+            Err(why) => Err(anyhow::anyhow!(why)),
+        },
     };
-    let checked = made.and_then(|(bytes, separator)| Ok((Tokenizer::from_bytes(&bytes, &separator)?, bytes, separator)));
+    let checked =
+        made.and_then(|(bytes, separator)| Ok((Tokenizer::from_bytes(&bytes, &separator)?, bytes, separator)));
     match checked {
         Ok((tokenizer, bytes, separator)) => {
             let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;

@@ -95,7 +95,10 @@ pub async fn watch_budget(app: App) -> Result<()> {
         (true, false) => (
             "storage_nearly_full",
             "warn",
-            format!("The store holds {used}, {:.0} % of its budget of {budget}; `senmon storage` says what.", share * 100.0),
+            format!(
+                "The store holds {used}, {:.0} % of its budget of {budget}; `senmon storage` says what.",
+                share * 100.0
+            ),
         ),
         (false, true) => ("storage_has_room", "info", format!("The store has room again: {used} of {budget}.")),
         _ => return Ok(()),

@@ -6,4 +6,5 @@ mod house;
 mod life;
 mod refusals;
 mod steering;
+mod store;
 mod worker_protocol;

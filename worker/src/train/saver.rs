@@ -198,7 +198,10 @@ impl<'s> Saver<'s> {
         };
         context.event("checkpoint_failed", step, "warn", &format!("{why}; training goes on, {last}."));
         if failures.count == FAILURES_DEGRADED {
-            let text = format!("{} checkpoints in a row could not be written: a fault now would cost all since; {last}. ({why})", failures.count);
+            let text = format!(
+                "{} checkpoints in a row could not be written: a fault now would cost all since; {last}. ({why})",
+                failures.count
+            );
             context.event("branch_degraded", step, "error", &text);
         }
     }

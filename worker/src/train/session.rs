@@ -385,7 +385,7 @@ impl<'a> Session<'a> {
     fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<u64>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
         let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
-        let mut older: Vec<CheckpointRef> = older.cloned().collect();
+        let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();
         older.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.step));
         // Retention may have removed the nearer ones.
         let mut found = older.into_iter().filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX).filter_map(|back| {
