@@ -5,13 +5,22 @@ use crate::{
     app::{App, Polls, Wake},
     config::Config,
     db,
+    domain::lease::Listening,
     postgres::{Cluster, lock_folder},
     storage::Storage,
     tasks,
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -40,7 +49,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let app = App {
         storage: Storage::open(&config.storage_root())?,
-        since: db::workers::now(&pool).await?,
+        listening: Arc::new(Mutex::new(Listening::begun(db::workers::now(&pool).await?))),
         db: pool,
         wake: Wake::default(),
         polls: Polls::default(),

@@ -6,7 +6,7 @@
 use crate::spool::{Record, SpoolWriter};
 use senmon_protocol::{
     ids::Fence,
-    worker::{LogBatch, LogLine, MetricBatch},
+    worker::{LineEvent, LogBatch, LogLine, MetricBatch},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -73,6 +73,8 @@ impl Scribe {
             lines: vec![],
             line_next: 0,
             opened: None,
+            step: 0,
+            refused: false,
         };
         let thread = std::thread::Builder::new().name(format!("spool {name}")).spawn(move || desk.run(&inbox))?;
         Ok(Self { items, written, thread })
@@ -110,6 +112,10 @@ struct Desk {
     line_next: u64,
     /// When the oldest gathered point or line came.
     opened: Option<Instant>,
+    /// Step of the last point.
+    step: u64,
+    /// Whether the disk refused the last write.
+    refused: bool,
 }
 
 impl Desk {
@@ -143,6 +149,7 @@ impl Desk {
                 if self.points.last().is_some_and(|last| last.step >= point.step) {
                     self.close_batches();
                 }
+                self.step = point.step;
                 self.points.push(point);
             }
             Item::Line(line) => self.lines.push(line),
@@ -180,13 +187,28 @@ impl Desk {
                     self.bytes.send_replace(bytes);
                 }
                 Err(error) => {
-                    let folder = self.writer.folder().display();
-                    tracing::error!(%error, %folder, kept = self.ready.len(), "the spool's disk refuses; kept in memory");
+                    self.refused(&error);
                     return false;
                 }
             }
         }
+        self.refused = false;
         true
+    }
+
+    /// Says once an outage of the disk what goes on, also to the people who will read the branch's log.
+    fn refused(&mut self, error: &io::Error) {
+        let (folder, kept) = (self.writer.folder().display(), self.ready.len());
+        if std::mem::replace(&mut self.refused, true) {
+            tracing::debug!(%error, %folder, kept, "the spool's disk still refuses");
+            return;
+        }
+        tracing::error!(%error, %folder, kept, "the spool's disk refuses; training goes on and its reports are kept in memory");
+        let text =
+            format!("the worker's disk refuses its reports ({error}): training goes on, they are kept in memory.");
+        let event = Some(LineEvent { kind: "spool_refused".into(), step: self.step });
+        self.lines.push(LogLine { at_ms: chrono::Utc::now().timestamp_millis(), level: "warn".into(), text, event });
+        self.opened.get_or_insert_with(Instant::now);
     }
 }
 
