@@ -21,6 +21,8 @@ const START_SECONDS_MAX: u64 = 60;
 const LOOK: Duration = Duration::from_millis(100);
 /// Pause before a start that failed is tried again: backends of a killed postmaster hold its memory for a moment.
 const START_AGAIN: Duration = Duration::from_millis(500);
+/// How long that moment may be.
+const LEFTOVER_MAX: Duration = Duration::from_secs(15);
 /// A socket's path has at most 107 bytes, of which `/.s.PGSQL.5432` takes 15.
 const SOCKET_FOLDER_BYTES_MAX: usize = 90;
 
@@ -71,7 +73,7 @@ impl Cluster {
         fs::write(data.join("pg_hba.conf"), "local all senmon peer map=senmon\n")?;
         fs::write(data.join("pg_ident.conf"), format!("senmon root senmon\nsenmon {} senmon\n", user_name(owner.uid)))?;
         let launch = Launch { bin, home, socket: socket.clone(), owner };
-        let child = launch.start()?;
+        let child = launch.start_after_a_crash()?;
         let (stop, stopped) = mpsc::channel();
         let keeper =
             std::thread::Builder::new().name("postgres".into()).spawn(move || keep(&launch, child, &stopped))?;
@@ -129,6 +131,20 @@ fn keep(launch: &Launch, mut child: Child, stop: &mpsc::Receiver<()>) {
 }
 
 impl Launch {
+    /// Starts Postgres; where an earlier one was killed, its backends may hold its memory for a moment yet.
+    fn start_after_a_crash(&self) -> Result<Child> {
+        let (crashed, begin) = (self.home.join("data/postmaster.pid").exists(), Instant::now());
+        loop {
+            match self.start() {
+                Err(error) if crashed && begin.elapsed() < LEFTOVER_MAX => {
+                    tracing::warn!(error = format!("{error:#}"), "postgres does not start yet");
+                    std::thread::sleep(START_AGAIN);
+                }
+                done => return done,
+            }
+        }
+    }
+
     /// Starts Postgres and waits until it answers.
     fn start(&self) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(self.home.join("postgres.log"))?;

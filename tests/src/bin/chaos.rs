@@ -43,7 +43,22 @@ async fn main() -> Result<ExitCode> {
         began: Instant::now(),
         only: std::env::var("CHAOS_ONLY").unwrap_or_default(),
     };
-    every_scenario(&mut run).await?;
+    // A scenario that is dropped ends what it started.
+    tokio::select! {
+        done = all(&mut run, minutes, outage_minutes) => done?,
+        _ = tokio::signal::ctrl_c() => println!("chaos: stopped"),
+    }
+    println!("{}", run.report.table());
+    println!(
+        "chaos: {} in {:.0} s; the figures are in target/chaos/report.json (seed {seed})",
+        word(&run),
+        run.report.seconds
+    );
+    Ok(if run.report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn all(run: &mut Run, minutes: u64, outage_minutes: u64) -> Result<()> {
+    every_scenario(run).await?;
     if outage_minutes > 0 {
         let away = Duration::from_secs(outage_minutes * 60);
         let steps = (away.as_secs() + 60) * STEPS_PER_SECOND;
@@ -66,13 +81,7 @@ async fn main() -> Result<ExitCode> {
         })
         .await?;
     }
-    println!("{}", run.report.table());
-    println!(
-        "chaos: {} in {:.0} s; the figures are in target/chaos/report.json (seed {seed})",
-        word(&run),
-        run.report.seconds
-    );
-    Ok(if run.report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 async fn every_scenario(run: &mut Run) -> Result<()> {
