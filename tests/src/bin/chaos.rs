@@ -28,8 +28,10 @@ use std::{
 const STEPS: u64 = 1_200;
 /// Kills of one round by chance.
 const KILLS: usize = 4;
-/// Steps a second that a CPU does at most: an outage must not be longer than the training.
-const STEPS_PER_SECOND: u64 = 250;
+/// How long such a round takes.
+const ROUND: Duration = Duration::from_secs(45);
+/// Steps a second of a CPU, for an outage of minutes.
+const STEPS_PER_SECOND: u64 = 150;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -68,12 +70,9 @@ async fn all(run: &mut Run, minutes: u64, outage_minutes: u64) -> Result<()> {
         })
         .await?;
     }
-    let until = Duration::from_secs(minutes * 60);
+    let until = Duration::from_secs(minutes * 60).saturating_sub(ROUND);
     let mut round = 0;
-    while "kills by chance".contains(&run.only)
-        && run.began.elapsed() < until.saturating_sub(Duration::from_secs(45))
-        && run.report.held()
-    {
+    while "kills by chance".contains(&run.only) && run.began.elapsed() < until && run.report.held() {
         round += 1;
         run.scenario(&format!("kills by chance, round {round}"), async |chaos| {
             let kills = kills::by_chance(chaos, KILLS);
@@ -85,18 +84,14 @@ async fn all(run: &mut Run, minutes: u64, outage_minutes: u64) -> Result<()> {
 }
 
 async fn every_scenario(run: &mut Run) -> Result<()> {
-    let outage = |seconds: u64, lease_ms| Outage {
-        steps: seconds * STEPS_PER_SECOND,
-        lease: Duration::from_millis(lease_ms),
-        away: Duration::from_secs(seconds),
-    };
+    let outage = Outage { steps: 2_000, lease: Duration::from_millis(1_200), away: Duration::from_secs(12) };
     run.scenario("damaged checkpoints", async |chaos| damage::run(chaos, 20).await).await?;
     run.scenario("1,000 zombies at the protocol", async |_| trials::run(1_000).await).await?;
     run.scenario("a frozen worker wakes up", async |chaos| zombies::run(chaos, STEPS).await).await?;
     run.scenario("kills", async |chaos| kills::run(chaos, &kills::SHORT).await).await?;
     run.scenario("wires that lie", async |chaos| network::run(chaos, STEPS, Duration::from_secs(30)).await).await?;
-    run.scenario("the server is away", async |chaos| outages::of_the_server(chaos, outage(20, 2_000)).await).await?;
-    run.scenario("Postgres is away", async |chaos| outages::of_the_database(chaos, outage(20, 2_000)).await).await?;
+    run.scenario("the server is away", async |chaos| outages::of_the_server(chaos, outage).await).await?;
+    run.scenario("Postgres is away", async |chaos| outages::of_the_database(chaos, outage).await).await?;
     run.scenario("migrated under its workers", async |chaos| migration::run(chaos, STEPS).await).await?;
     match Namespace::missing() {
         Some(why) => run.skip("partitions", why),

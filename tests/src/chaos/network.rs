@@ -19,6 +19,9 @@ const ANSWERS: [&str; 4] = ["/metrics HTTP", "/checkpoints HTTP", "/logs HTTP", 
 /// How many of each.
 const EACH: u64 = 3;
 
+/// What is dropped is noticed by time-outs of half a minute: only where there is as much patience.
+const DROP_FROM: Duration = Duration::from_secs(10);
+
 /// Trains over both proxies and disturbs them in turn. `stall` is how long everything stands still.
 ///
 /// # Errors
@@ -47,11 +50,9 @@ pub async fn run(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figur
         to_server.set(Fault::None);
     }
     // Postgres has committed, and the server never hears of it.
-    to_postgres.swallow("COMMIT", EACH * 4);
+    to_postgres.swallow("COMMIT", EACH);
     world
-        .outlast(LIMIT, "answers to COMMIT are swallowed", async || {
-            Ok((to_postgres.swallowed() >= EACH * 4).then_some(()))
-        })
+        .outlast(LIMIT, "answers to COMMIT are swallowed", async || Ok((to_postgres.swallowed() >= EACH).then_some(())))
         .await?;
     to_postgres.set(Fault::None);
     for proxy in [&to_server, &to_postgres] {
@@ -59,9 +60,10 @@ pub async fn run(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figur
         sleep(Duration::from_secs(1)).await;
         proxy.set(Fault::Cut);
         sleep(Duration::from_secs(1)).await;
-        proxy.set(Fault::Drop(20));
-        sleep(Duration::from_secs(1)).await;
-        proxy.set(Fault::Cut);
+        if stall >= DROP_FROM {
+            proxy.set(Fault::Drop(20));
+            sleep(Duration::from_secs(1)).await;
+        }
         proxy.set(Fault::Stall);
         sleep(stall).await;
         proxy.set(Fault::None);

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{World, WorldOptions};
 use anyhow::{Context, Result, ensure};
+use senmon_protocol::view::MetricsView;
 use std::time::{Duration, Instant};
 
 const LEASE: Duration = Duration::from_millis(1_500);
@@ -33,6 +34,7 @@ pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let next = training.steps_again(&world, zombie.fence.0).await?;
     let replaced = frozen.elapsed();
     ensure!(next.worker != zombie.worker, "the job went to the frozen worker: {next:?}");
+    let tail = superseded(&world, &training).await?;
     process.signal(libc::SIGCONT);
     let woken = Instant::now();
     let aside = world.path(&zombie.worker).join("fenced").join(zombie.id.to_string());
@@ -47,6 +49,8 @@ pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     training.done(&world).await?;
     let verdict = check(&world, &training, calm.as_deref()).await?;
     ensure!(verdict.attempts == 2, "{verdict:?}");
+    // What the frozen attempt had said before is all that it ever said.
+    ensure!(verdict.points_superseded == tail, "{tail} points were superseded when it woke: {verdict:?}");
     Ok(vec![
         Figure::of("frozen to the first step of the next attempt", replaced),
         Figure::of("woken to stopped", stopped),
@@ -54,4 +58,11 @@ pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
         Figure::count("metric points", verdict.points),
         Figure::zero("lost or doubled metric points"),
     ])
+}
+
+/// Points of attempts whose place was taken.
+async fn superseded(world: &World, training: &Training) -> Result<usize> {
+    let branch = training.branch(world).await?.context("there is a branch")?.id;
+    let metrics: MetricsView = world.api.get(&format!("/api/v1/branches/{branch}/metrics?points_max=10000")).await?;
+    Ok(metrics.superseded.iter().map(|tail| tail.steps.len()).sum())
 }
