@@ -39,7 +39,7 @@ pub async fn of_the_store(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let again = training.saves_committed_beyond(&world, step).await?;
     training.done(&world).await?;
     let events = events(&world, full.id).await?;
-    let told = events.iter().filter(|event| event.kind == "save_failed").count();
+    let told = events.iter().filter(|event| event.kind == "checkpoint_failed").count();
     ensure!(told > 0, "no event names the cause: {events:?}");
     let verdict = check(&world, &training, calm.as_deref()).await?;
     ensure!(verdict.attempts == 1, "{verdict:?}");

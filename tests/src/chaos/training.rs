@@ -3,6 +3,7 @@
 use super::LIMIT;
 use crate::{World, spec};
 use anyhow::{Context, Result, ensure};
+use reqwest::Method;
 use senmon_protocol::{
     checkpoint::MANIFEST_FILE,
     ids::{BranchId, ExperimentId},
@@ -148,12 +149,14 @@ impl Training {
             .await
     }
 
-    /// Ends the experiment, so that what comes after the seed takes no time.
+    /// Ends the experiment, so that what comes after the seed takes no time; it may have come to its end by itself.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// When the server refuses for another reason.
     pub async fn cancel(&self, world: &World) -> Result<()> {
-        let _: serde_json::Value = world.api.post(&format!("/api/v1/experiments/{}/cancel", self.id), &()).await?;
+        let path = format!("/api/v1/experiments/{}/cancel", self.id);
+        let (status, answer) = world.api.send(Method::POST, &path, Some(&())).await?;
+        ensure!(status == 200 || status == 409, "{path}: {status} {answer}");
         Ok(())
     }
 }
