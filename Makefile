@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop bench-train lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop chaos bench-train lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -30,6 +30,7 @@ test: setup ## all checks and tests: format, lints, docs, generated files, web, 
 	@scripts/setup-corpus
 	@scripts/setup-chromium
 	@scripts/setup-s3
+	@scripts/setup-chaos
 	@scripts/test
 
 test-interop: setup ## tests against the real PyTorch and transformers (fetches gigabytes)
@@ -37,6 +38,12 @@ test-interop: setup ## tests against the real PyTorch and transformers (fetches 
 	@scripts/setup-corpus
 	@scripts/setup-smollm2
 	@scripts/test-interop
+
+chaos: setup ## kill, freeze, cut off and starve everything for ten minutes (CHAOS_MINUTES, CHAOS_SEED): target/chaos/report.json
+	@scripts/setup-corpus
+	@scripts/setup-chaos
+	@cargo build --workspace --all-targets --locked $(CARGO_FLAGS)
+	@$${CARGO_TARGET_DIR:-target}/debug/chaos
 
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop

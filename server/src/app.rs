@@ -1,7 +1,7 @@
 //! What every request and every loop shares.
 
-use crate::{config::Config, storage::Storage, usage::Counter};
-use chrono::{DateTime, Utc};
+use crate::{config::Config, domain::lease::Listening, storage::Storage, usage::Counter};
+use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{ids::WorkerId, view::StreamMessage};
 use sqlx::PgPool;
 use std::{
@@ -29,8 +29,8 @@ pub struct App {
     pub stream: broadcast::Sender<StreamMessage>,
     /// True when the server stops: what waits or streams ends at once.
     pub stopping: watch::Receiver<bool>,
-    /// When this server began to listen, by the database.
-    pub since: DateTime<Utc>,
+    /// Since when this server hears its workers without a break.
+    pub listening: Arc<Mutex<Listening>>,
 }
 
 /// Signals: each wakes a loop before its period is over.
@@ -104,6 +104,20 @@ impl Drop for WaitingPoll {
 }
 
 impl App {
+    /// Since when this server hears its workers, by its last look at the database's clock.
+    #[must_use]
+    pub fn since(&self) -> DateTime<Utc> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).since()
+    }
+
+    /// Notes that the database answered just now; since when this server hears its workers. A heartbeat that could not
+    /// be heard is missed after a third of a lease; two seconds, because the loops have a pause of their own.
+    pub fn listened(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let third = TimeDelta::milliseconds(i64::try_from(self.config.lease_ttl_ms / 3).unwrap_or(i64::MAX));
+        let pause_max = third.max(TimeDelta::seconds(2));
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).look(now, pause_max)
+    }
+
     /// Sends a hint to the dashboards; nobody may be listening.
     pub fn hint(&self, message: StreamMessage) {
         let _ = self.stream.send(message);

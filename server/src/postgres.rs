@@ -1,7 +1,8 @@
 //! A private Postgres: its own cluster in the data folder, a Unix socket and no password, fsync on, unprivileged when
 //! started as root, stopped with the server, recovered after kill -9 of either.
 //!
-//! `postgres` runs as a child; peer authentication maps root and the service's user to the role `senmon`.
+//! `postgres` runs as a child of a thread that starts it again when it ends by itself; peer authentication maps root
+//! and the service's user to the role `senmon`.
 
 use anyhow::{Context, Result, bail, ensure};
 use sqlx::postgres::PgConnectOptions;
@@ -10,24 +11,43 @@ use std::{
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 const START_SECONDS_MAX: u64 = 60;
+/// How often the keeper looks whether Postgres still runs.
+const LOOK: Duration = Duration::from_millis(100);
+/// Pause before a start that failed is tried again: backends of a killed postmaster hold its memory for a moment.
+const START_AGAIN: Duration = Duration::from_millis(500);
+/// How long that moment may be.
+const LEFTOVER_MAX: Duration = Duration::from_secs(15);
 /// A socket's path has at most 107 bytes, of which `/.s.PGSQL.5432` takes 15.
 const SOCKET_FOLDER_BYTES_MAX: usize = 90;
 
-/// A running private cluster.
+/// A running private cluster; stopped when dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    child: Child,
     socket: PathBuf,
+    /// Its end is the order to stop.
+    stop: Option<mpsc::Sender<()>>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Owner {
     uid: u32,
     gid: u32,
+}
+
+/// How Postgres is started, each time.
+#[derive(Debug)]
+struct Launch {
+    bin: PathBuf,
+    home: PathBuf,
+    socket: PathBuf,
+    owner: Owner,
 }
 
 impl Cluster {
@@ -52,9 +72,84 @@ impl Cluster {
         };
         fs::write(data.join("pg_hba.conf"), "local all senmon peer map=senmon\n")?;
         fs::write(data.join("pg_ident.conf"), format!("senmon root senmon\nsenmon {} senmon\n", user_name(owner.uid)))?;
-        let log = fs::File::options().create(true).append(true).open(home.join("postgres.log"))?;
-        let mut command = Command::new(bin.join("postgres"));
-        command.arg("-D").arg(&data).arg("-k").arg(&socket);
+        let launch = Launch { bin, home, socket: socket.clone(), owner };
+        let child = launch.start_after_a_crash()?;
+        let (stop, stopped) = mpsc::channel();
+        let keeper =
+            std::thread::Builder::new().name("postgres".into()).spawn(move || keep(&launch, child, &stopped))?;
+        Ok(Self { socket, stop: Some(stop), keeper: Some(keeper) })
+    }
+
+    /// How to connect.
+    #[must_use]
+    pub fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass().socket(&self.socket).username("senmon").database("postgres")
+    }
+
+    /// Folder of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Fast, clean stop.
+    pub fn stop(&mut self) {
+        self.stop = None;
+        if let Some(keeper) = self.keeper.take()
+            && keeper.join().is_err()
+        {
+            tracing::error!("the thread that keeps Postgres panicked");
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Keeps Postgres running until told to stop: whoever kills it, it recovers from its log and the server goes on.
+fn keep(launch: &Launch, mut child: Child, stop: &mpsc::Receiver<()>) {
+    let mut pause = LOOK;
+    while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        pause = LOOK;
+        let Ok(Some(status)) = child.try_wait() else { continue };
+        tracing::error!(%status, "postgres ended by itself; starting it again");
+        match launch.start() {
+            Ok(started) => child = started,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "postgres does not start yet");
+                pause = START_AGAIN;
+            }
+        }
+    }
+    if matches!(child.try_wait(), Ok(None)) {
+        signal(child.id(), libc::SIGINT);
+        let _ = child.wait();
+    }
+}
+
+impl Launch {
+    /// Starts Postgres; where an earlier one was killed, its backends may hold its memory for a moment yet.
+    fn start_after_a_crash(&self) -> Result<Child> {
+        let (crashed, begin) = (self.home.join("data/postmaster.pid").exists(), Instant::now());
+        loop {
+            match self.start() {
+                Err(error) if crashed && begin.elapsed() < LEFTOVER_MAX => {
+                    tracing::warn!(error = format!("{error:#}"), "postgres does not start yet");
+                    std::thread::sleep(START_AGAIN);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Starts Postgres and waits until it answers.
+    fn start(&self) -> Result<Child> {
+        let log = fs::File::options().create(true).append(true).open(self.home.join("postgres.log"))?;
+        let mut command = Command::new(self.bin.join("postgres"));
+        command.arg("-D").arg(self.home.join("data")).arg("-k").arg(&self.socket);
         for setting in [
             "listen_addresses=",
             "fsync=on",
@@ -66,49 +161,33 @@ impl Cluster {
             command.arg("-c").arg(setting);
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-        drop_privileges(&mut command, owner);
-        let child = command.spawn().context("start postgres")?;
-        let mut cluster = Self { child, socket };
-        cluster.wait_ready(&bin, &home)?;
-        Ok(cluster)
+        drop_privileges(&mut command, self.owner);
+        let mut child = command.spawn().context("start postgres")?;
+        self.wait_ready(&mut child).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        Ok(child)
     }
 
-    /// How to connect.
-    #[must_use]
-    pub fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(&self.socket).username("senmon").database("postgres")
-    }
-
-    fn wait_ready(&mut self, bin: &Path, home: &Path) -> Result<()> {
+    fn wait_ready(&self, child: &mut Child) -> Result<()> {
         let start = Instant::now();
+        let log = self.home.join("postgres.log");
         loop {
-            let ready = Command::new(bin.join("pg_isready")).arg("-q").arg("-h").arg(&self.socket).status();
+            // Asked before Postgres itself, so that the answer of one that was left behind is not taken for this one's.
+            if let Some(status) = child.try_wait()? {
+                bail!("postgres ended with {status}; its log is {}", log.display());
+            }
+            let ready = Command::new(self.bin.join("pg_isready")).arg("-q").arg("-h").arg(&self.socket).status();
             if ready.is_ok_and(|status| status.success()) {
                 return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("postgres ended with {status}; its log is {}", home.join("postgres.log").display());
             }
             ensure!(
                 start.elapsed().as_secs() < START_SECONDS_MAX,
                 "postgres did not answer within {START_SECONDS_MAX} s; its log is {}",
-                home.join("postgres.log").display()
+                log.display()
             );
             std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Fast, clean stop.
-    pub fn stop(&mut self) {
-        signal(self.child.id(), libc::SIGINT);
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.stop();
         }
     }
 }

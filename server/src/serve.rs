@@ -5,6 +5,7 @@ use crate::{
     app::{App, Polls, Wake},
     config::Config,
     db,
+    domain::lease::Listening,
     postgres::{Cluster, lock_folder},
     storage::Storage,
     tasks,
@@ -12,7 +13,15 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
-use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -42,7 +51,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let app = App {
         storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
         usage: Counter::default(),
-        since: db::workers::now(&pool).await?,
+        listening: Arc::new(Mutex::new(Listening::begun(db::workers::now(&pool).await?))),
         db: pool,
         wake: Wake::default(),
         polls: Polls::default(),

@@ -23,7 +23,23 @@ impl Process {
     /// # Errors
     /// When the program was not built, or cannot be started.
     pub fn start(program: &str, args: &[String], log: &Path) -> Result<Self> {
-        let mut command = Command::new(binary(program)?);
+        Self::start_by(&[], program, args, log)
+    }
+
+    /// Starts `program` by a command that becomes it (`ip netns exec NAME`), or itself where there is none.
+    ///
+    /// # Errors
+    /// When the program was not built, or cannot be started.
+    pub fn start_by(by: &[String], program: &str, args: &[String], log: &Path) -> Result<Self> {
+        let path = binary(program)?;
+        let mut command = match by {
+            [] => Command::new(path),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(path);
+                command
+            }
+        };
         command.args(args).env_remove("SENMON_TOKEN").env_remove("SENMON_SERVER").env("NO_COLOR", "1");
         Self::run(command, program, log)
     }
@@ -126,7 +142,11 @@ pub fn signal(pid: u32, number: i32) {
 /// When it was not built: `make test` builds all programs first.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("the test binary lies in target/<profile>/deps")?;
+    // Programs lie in target/<profile>, tests in its folder deps.
+    let mut folder = test.parent().context("a program lies in a folder")?;
+    if folder.ends_with("deps") {
+        folder = folder.parent().context("the test binary lies in target/<profile>/deps")?;
+    }
     let path = folder.join(name);
     if !path.exists() {
         bail!("{name} is not built; run `cargo build --workspace` first");

@@ -1,6 +1,11 @@
 //! A fresh world for each test: data folder, private Postgres, server on a free port, workers.
 
-use crate::{client::Api, corpus, process::Process, s3::Store};
+use crate::{
+    client::Api,
+    corpus,
+    process::{self, Process},
+    s3::Store,
+};
 use anyhow::{Context, Result, bail};
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
@@ -25,8 +30,16 @@ pub struct WorldOptions {
     pub slots: usize,
     /// Life of a lease.
     pub lease_ttl_ms: u64,
+    /// Silence beyond a lease after which a worker is lost; none for as long as the lease.
+    pub worker_lost_ms: Option<u64>,
     /// Documents of each of four sources in the corpus `small`; 0 for no corpus.
     pub documents: usize,
+    /// Where workers find the server, if not where it is: a proxy.
+    pub server_url: Option<String>,
+    /// What becomes each worker: `ip netns exec NAME`.
+    pub worker_by: Vec<String>,
+    /// Postgres instead of a private one.
+    pub database_url: Option<String>,
     /// Further lines of the server's settings.
     pub settings: String,
     /// A store in a bucket instead of the data folder.
@@ -35,7 +48,18 @@ pub struct WorldOptions {
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { workers: 1, slots: 2, lease_ttl_ms: 3_000, documents: 120, settings: String::new(), s3: None }
+        Self {
+            workers: 1,
+            slots: 2,
+            lease_ttl_ms: 3_000,
+            worker_lost_ms: None,
+            documents: 120,
+            server_url: None,
+            worker_by: Vec::new(),
+            database_url: None,
+            settings: String::new(),
+            s3: None,
+        }
     }
 }
 
@@ -48,7 +72,8 @@ pub struct World {
     pub server: Option<Process>,
     /// The workers; None where killed.
     pub workers: Vec<Option<Process>>,
-    options: WorldOptions,
+    /// What the next start of a process goes by.
+    pub options: WorldOptions,
     port: u16,
     folder: TempDir,
 }
@@ -59,27 +84,43 @@ impl World {
     /// # Errors
     /// When a process does not come up, with its log.
     pub async fn start(options: WorldOptions) -> Result<Self> {
+        let mut world = Self::empty(options)?;
+        world.begin().await?;
+        Ok(world)
+    }
+
+    /// A world with a folder and an address, in which nothing runs yet.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn empty(options: WorldOptions) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("senmon-test-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let base = format!("http://127.0.0.1:{port}");
-        let mut world = Self {
-            api: Api::new(&base, ""),
-            server: None,
-            workers: Vec::new(),
-            options: options.clone(),
-            port,
-            folder,
-        };
-        world.start_server().await?;
-        for _ in 0..options.workers {
-            world.workers.push(None);
-            world.start_worker(world.workers.len() - 1)?;
+        let api = Api::new(&format!("http://127.0.0.1:{port}"), "");
+        Ok(Self { api, server: None, workers: Vec::new(), options, port, folder })
+    }
+
+    /// Starts everything in an empty world and registers the corpus.
+    ///
+    /// # Errors
+    /// When a process does not come up, with its log.
+    pub async fn begin(&mut self) -> Result<()> {
+        self.start_server().await?;
+        for _ in 0..self.options.workers {
+            self.workers.push(None);
+            self.start_worker(self.workers.len() - 1)?;
         }
-        if options.documents > 0 {
-            corpus::slice(&world.path("corpus"), 4, options.documents)?;
-            world.register("small", "corpus").await?;
+        if self.options.documents > 0 {
+            corpus::slice(&self.path("corpus"), 4, self.options.documents)?;
+            self.register("small", "corpus").await?;
         }
-        Ok(world)
+        Ok(())
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A path inside this world's folder.
@@ -95,16 +136,20 @@ impl World {
     pub fn server_config(&self) -> Result<PathBuf> {
         fs::create_dir_all(self.path("corpus"))?;
         let path = self.path("server.toml");
-        let (url, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
-        let text = format!(
-            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}{url}\n{s3}",
+        let mut text = format!(
+            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}",
             self.port,
             self.path("server"),
             self.path("corpus"),
             self.options.lease_ttl_ms,
-            self.options.lease_ttl_ms,
+            self.options.worker_lost_ms.unwrap_or(self.options.lease_ttl_ms),
             self.options.settings,
         );
+        if let Some(url) = &self.options.database_url {
+            text.push_str(&format!("database_url = {url:?}\n"));
+        }
+        let (url, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
+        text.push_str(&format!("{url}\n{s3}"));
         fs::write(&path, text)?;
         Ok(path)
     }
@@ -140,6 +185,19 @@ impl World {
         }
     }
 
+    /// Process id of the private Postgres and the folder of its socket.
+    ///
+    /// # Errors
+    /// When it never ran.
+    pub fn postmaster(&self) -> Result<(u32, PathBuf)> {
+        let wanted = self.path("server/pg");
+        let home = fs::read_to_string(wanted.join("MOVED")).map_or(wanted, |moved| PathBuf::from(moved.trim()));
+        let text = fs::read_to_string(home.join("data/postmaster.pid")).context("read postmaster.pid")?;
+        let mut lines = text.lines();
+        let pid = lines.next().context("a process id")?.parse()?;
+        Ok((pid, PathBuf::from(lines.nth(3).context("a socket folder")?)))
+    }
+
     /// The worker's token.
     ///
     /// # Errors
@@ -158,14 +216,14 @@ impl World {
         let slots = "  { device = \"cpu\", threads = 1 },\n".repeat(self.options.slots);
         let text = format!(
             "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{s3}",
-            self.api.base(),
+            self.options.server_url.as_deref().unwrap_or(self.api.base()),
             self.path("server/worker-token"),
             self.path(&format!("worker-{index}")),
         );
         fs::write(&path, text)?;
         let args = ["--config".to_owned(), path.display().to_string()];
         let log = self.path(&format!("worker-{index}.log"));
-        self.workers[index] = Some(Process::start("senmon-worker", &args, &log)?);
+        self.workers[index] = Some(Process::start_by(&self.options.worker_by, "senmon-worker", &args, &log)?);
         Ok(())
     }
 
@@ -246,8 +304,43 @@ impl World {
         }
     }
 
-    fn logs(&self) -> String {
+    /// As [`Self::until`], but asking may fail: something is being killed or cut off.
+    ///
+    /// # Errors
+    /// When there is no answer within `limit`: with the last failure and the logs of all processes.
+    pub async fn outlast<T>(&self, limit: Duration, what: &str, ask: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+        let start = Instant::now();
+        loop {
+            let asked = ask().await;
+            match asked {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) | Err(_) if start.elapsed() < limit => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(None) => bail!("not within {limit:?}: {what}\n{}", self.logs()),
+                Err(error) => return Err(error.context(format!("not within {limit:?}: {what}\n{}", self.logs()))),
+            }
+        }
+    }
+
+    /// The last lines of all processes.
+    #[must_use]
+    pub fn logs(&self) -> String {
         let tails = self.server.iter().chain(self.workers.iter().flatten()).map(Process::log_tail);
         tails.collect::<Vec<_>>().join("\n--- next process ---\n")
+    }
+}
+
+impl Drop for World {
+    /// Workers first and without grace, because nobody needs what they would hand back; a Postgres that a killed server
+    /// left behind too.
+    fn drop(&mut self) {
+        for index in 0..self.workers.len() {
+            self.kill_worker(index);
+        }
+        if self.server.is_none()
+            && let Ok((pid, _)) = self.postmaster()
+            && fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("postgres"))
+        {
+            process::signal(pid, libc::SIGQUIT);
+        }
     }
 }

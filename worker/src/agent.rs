@@ -4,7 +4,7 @@
 
 use crate::{
     board::Board,
-    client::{Backoff, CallError, Client},
+    client::{Backoff, CallError, Client, seed_of},
     config::Config,
     courier::{Courier, Delivery},
     devices,
@@ -56,7 +56,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     };
     tracing::info!(worker.name = %config.name, server.url = %config.server_url, slots = slots.len(), "starting");
     let (first, enrolled) = oneshot::channel();
-    let pulse = Pulse::start(client.clone(), board.clone(), worker, first)?;
+    // A client of its own: connections belong to the runtime that opened them.
+    let pulse = Pulse::start(Client::new(&config.server_url, &config.token)?, board.clone(), worker, first)?;
     let mut stopping = stop.clone();
     let session = tokio::select! {
         answer = enrolled => match answer {
@@ -146,8 +147,8 @@ fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
 /// Asks for work until told to stop; answers with the attempts that still run.
 async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) -> JoinSet<()> {
     let mut attempts = JoinSet::new();
-    let seed = name.bytes().fold(u64::from(std::process::id()), |seed, byte| seed.rotate_left(8) ^ u64::from(byte));
-    let mut backoff = Backoff::new(PAUSE_MAX, seed);
+    // Not the heartbeat's own pauses.
+    let mut backoff = Backoff::new(PAUSE_MAX, !seed_of(name));
     let mut polls = JoinSet::new();
     // The newest poll and the slots that it called free; none when it is over.
     let mut newest: Option<(u64, Vec<u16>)> = None;

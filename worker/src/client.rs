@@ -201,6 +201,14 @@ pub struct Backoff {
     random: ChaCha8Rng,
 }
 
+/// A number that tells workers apart by their names, which are unique in a fleet; process ids are not (in containers
+/// all of them are 1).
+#[must_use]
+pub fn seed_of(name: &str) -> u64 {
+    // FNV-1a.
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// The first pause.
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
@@ -209,6 +217,12 @@ impl Backoff {
     #[must_use]
     pub fn new(step_max: Duration, seed: u64) -> Self {
         Self { step: BACKOFF_FIRST, step_max, random: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// The longest pause from now on.
+    pub fn limit(&mut self, step_max: Duration) {
+        self.step_max = step_max.max(BACKOFF_FIRST);
+        self.step = self.step.min(self.step_max);
     }
 
     /// The next pause.
@@ -227,6 +241,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn check(status: u16, code: &str, expect: fn(&CallError) -> bool) {
         let status = StatusCode::from_u16(status).unwrap();
@@ -260,5 +275,28 @@ mod tests {
         assert!(pauses[11] >= Duration::from_millis(2500) && pauses[0] <= BACKOFF_FIRST);
         backoff.reset();
         assert!(backoff.pause() <= BACKOFF_FIRST);
+    }
+
+    proptest! {
+        /// When each of twenty workers asks for the first time after the server is back, `away` after they lost it
+        /// in one moment.
+        #[test]
+        fn twenty_workers_do_not_come_back_in_one_instant(fleet in "[a-z]{1,12}", away_ms in 2_000_u64..900_000) {
+            let away = Duration::from_millis(away_ms);
+            let back: Vec<Duration> = (0..20)
+                .map(|n| {
+                    let mut backoff = Backoff::new(Duration::from_secs(5), seed_of(&format!("{fleet}-{n}")));
+                    let mut at = Duration::ZERO;
+                    while at < away {
+                        at += backoff.pause();
+                    }
+                    at
+                })
+                .collect();
+            let instant = Duration::from_millis(100);
+            let together = |from: &Duration| back.iter().filter(|at| *from <= **at && **at < *from + instant).count();
+            prop_assert!(back.iter().all(|from| together(from) <= 10), "{back:?}");
+            prop_assert!(back.iter().all(|at| *at <= away + Duration::from_secs(5)));
+        }
     }
 }

@@ -57,8 +57,11 @@ impl Courier {
         let mut backoff = Backoff::new(PAUSE_MAX, self.header.attempt_id.0.as_u64_pair().1);
         // Set when the server refused a checkpoint: the attempt must not be completed on top of it.
         let mut refused: Option<String> = None;
+        // Set when the end of the attempt was sent and not answered: it may be known already, and then the lease is over
+        // because of it. Asking again tells, and the server judges by the fence.
+        let mut ended_in_doubt = false;
         loop {
-            if self.wait_for_the_right_to_write().await == Standing::Fenced {
+            if self.wait_for_the_right_to_write().await == Standing::Fenced && !ended_in_doubt {
                 return self.fenced();
             }
             let Some((record, position)) = reader.record_next()? else {
@@ -75,6 +78,7 @@ impl Courier {
                 Err(error) if may_pass(&error) => {
                     let why = error.to_string();
                     let pause = backoff.pause();
+                    ended_in_doubt |= matches!(record, Record::Complete(_));
                     tracing::debug!(attempt.id = %self.header.attempt_id, why, pause_ms = pause.as_millis(), "delivery waits");
                     reader = SpoolReader::open(self.folder.clone())?;
                     tokio::time::sleep(pause).await;

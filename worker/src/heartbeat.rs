@@ -5,7 +5,7 @@
 
 use crate::{
     board::Board,
-    client::{Backoff, CallError, Client},
+    client::{Backoff, CallError, Client, seed_of},
 };
 use senmon_protocol::worker::{EnrolWorker, Enrolled, Heartbeat};
 use std::{
@@ -73,14 +73,15 @@ struct Heart {
 
 impl Heart {
     async fn beat_for_ever(&mut self) {
-        let seed = u64::from(std::process::id()) ^ self.board.now_ms();
-        let mut backoff = Backoff::new(PAUSE_MAX, seed);
+        let mut backoff = Backoff::new(PAUSE_MAX, seed_of(&self.worker.name));
         let mut silent_since: Option<Instant> = None;
         loop {
             let Some(session) = self.board.session() else {
                 self.enrol(&mut backoff).await;
                 continue;
             };
+            // However long the server was away, it must hear of this worker within the window that it waits.
+            backoff.limit(PAUSE_MAX.min(Duration::from_millis(session.heartbeat_ms)));
             match self.beat(&session).await {
                 Ok(()) => {
                     if let Some(since) = silent_since.take() {

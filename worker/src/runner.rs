@@ -5,7 +5,7 @@
 
 use crate::{
     board::{Board, Seat},
-    client::Client,
+    client::{Backoff, Client},
     courier::{Courier, Delivery},
     lease::Standing,
     report::Report,
@@ -32,8 +32,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 use tokio::task::JoinSet;
+
+/// Longest pause between tries to give a job back.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What an attempt needs of its worker.
 #[derive(Debug, Clone)]
@@ -103,7 +107,7 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = match site.root.begin(&header) {
         Ok(writer) => writer,
-        Err(error) => return refuse(site, &header, &error).await,
+        Err(error) => return give_back(site, &header, seat, &error).await,
     };
     let folder = writer.folder().to_owned();
     let scribe = Scribe::start(writer, grant.fence, &short(grant.attempt_id))?;
@@ -142,15 +146,21 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     delivery.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// Hands an attempt back whose spool cannot be begun: without one nothing that it reports would be safe.
-async fn refuse(site: &Site, header: &Header, error: &io::Error) -> io::Result<Delivery> {
-    let message = format!("state_dir: the worker's spool cannot be written: {error}");
-    let outcome = Outcome::Ended(ended(TerminationReason::StorageFailure, message));
+/// Tells the server that there is no spool to begin with, past the spool; the server gives the job to somebody else, or
+/// waits before it tries again. Where it cannot be told, the lease runs out.
+async fn give_back(site: &Site, header: &Header, seat: &Seat, error: &io::Error) -> io::Result<Delivery> {
+    tracing::error!(attempt.id = %header.attempt_id, %error, "no spool; the job is given back");
+    let outcome = Outcome::Ended(ended(TerminationReason::StorageFailure, error));
     let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome });
-    match site.client.deliver(header.attempt_id, &record).await {
-        Ok(()) => Ok(Delivery::Refused),
-        Err(failed) => Err(io::Error::other(format!("{error}; and the server was not told: {failed}"))),
+    let mut backoff = Backoff::new(PAUSE_MAX, header.attempt_id.0.as_u64_pair().1);
+    while seat.standing(site.board.now_ms()) == Standing::Held {
+        match site.client.deliver(header.attempt_id, &record).await {
+            Ok(()) => return Ok(Delivery::Done),
+            Err(error) if error.is_away() => tokio::time::sleep(backoff.pause()).await,
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
     }
+    Err(io::Error::other("the server is away"))
 }
 
 /// The attempt's thread.

@@ -6,7 +6,7 @@
 use crate::spool::{Record, SpoolWriter};
 use senmon_protocol::{
     ids::Fence,
-    worker::{LogBatch, LogLine, MetricBatch},
+    worker::{LineEvent, LogBatch, LogLine, MetricBatch},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -73,6 +73,7 @@ impl Scribe {
             lines: vec![],
             line_next: 0,
             opened: None,
+            step: 0,
             refused: None,
         };
         let thread = std::thread::Builder::new().name(format!("spool {name}")).spawn(move || desk.run(&inbox))?;
@@ -111,7 +112,9 @@ struct Desk {
     line_next: u64,
     /// When the oldest gathered point or line came.
     opened: Option<Instant>,
-    /// When the disk refused last.
+    /// Step of the last point.
+    step: u64,
+    /// When the disk refused last; none while it takes what it is given.
     refused: Option<Instant>,
 }
 
@@ -146,6 +149,7 @@ impl Desk {
                 if self.points.last().is_some_and(|last| last.step >= point.step) {
                     self.close_batches();
                 }
+                self.step = point.step;
                 self.points.push(point);
             }
             Item::Line(line) => self.lines.push(line),
@@ -179,7 +183,6 @@ impl Desk {
         if self.refused.is_some_and(|at| at.elapsed() < RETRY) {
             return self.ready.is_empty();
         }
-        self.refused = None;
         while let Some(record) = self.ready.front() {
             match self.writer.append(record) {
                 Ok(bytes) => {
@@ -187,14 +190,28 @@ impl Desk {
                     self.bytes.send_replace(bytes);
                 }
                 Err(error) => {
-                    let folder = self.writer.folder().display();
-                    self.refused = Some(Instant::now());
-                    tracing::error!(%error, %folder, kept = self.ready.len(), "the spool's disk refuses; kept in memory");
+                    self.refused(&error);
                     return false;
                 }
             }
         }
+        self.refused = None;
         true
+    }
+
+    /// Says once an outage of the disk what goes on, also to the people who will read the branch's log.
+    fn refused(&mut self, error: &io::Error) {
+        let (folder, kept) = (self.writer.folder().display(), self.ready.len());
+        if self.refused.replace(Instant::now()).is_some() {
+            tracing::debug!(%error, %folder, kept, "the spool's disk still refuses");
+            return;
+        }
+        tracing::error!(%error, %folder, kept, "the spool's disk refuses; training goes on and its reports are kept in memory");
+        let text =
+            format!("the worker's disk refuses its reports ({error}): training goes on, they are kept in memory.");
+        let event = Some(LineEvent { kind: "spool_refused".into(), step: self.step });
+        self.lines.push(LogLine { at_ms: chrono::Utc::now().timestamp_millis(), level: "warn".into(), text, event });
+        self.opened.get_or_insert_with(Instant::now);
     }
 }
 

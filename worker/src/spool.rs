@@ -119,13 +119,16 @@ impl SpoolRoot {
     /// When the disk refuses.
     pub fn begin(&self, header: &Header) -> io::Result<SpoolWriter> {
         let folder = self.folder.join("spool").join(header.attempt_id.to_string());
-        let begun = fs::create_dir_all(&folder)
-            .and_then(|()| fs::write(folder.join(HEADER), serde_json::to_vec(header)?))
-            .and_then(|()| SpoolWriter::open(folder.clone()));
-        if begun.is_err() {
+        let begin = || {
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join(HEADER), serde_json::to_vec(header)?)?;
+            SpoolWriter::open(folder.clone())
+        };
+        begin().map_err(|error| {
+            // Half a spool is none.
             let _ = fs::remove_dir_all(&folder);
-        }
-        begun
+            io::Error::new(error.kind(), format!("state_dir {}: {error}", self.folder.display()))
+        })
     }
 
     /// The spools that an earlier process left, oldest attempt first. A folder without a readable header is set

@@ -66,7 +66,8 @@ pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResu
                     }
                 }
             }
-            Err(CliError::Unreachable(why)) => {
+            // A server whose database restarts answers, but that it failed.
+            Err(CliError::Unreachable(why) | CliError::Failed(why)) => {
                 let since = *away_since.get_or_insert_with(|| {
                     screen.say(&format!("{why}; trying again"));
                     Instant::now()

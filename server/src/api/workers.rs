@@ -46,7 +46,7 @@ fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
         return WorkerState::Lost;
     }
     let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
-    worker_state(row.seen_at, app.since, now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
+    worker_state(row.seen_at, app.since(), now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
 }
 
 fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> WorkerView {

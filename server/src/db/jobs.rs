@@ -33,7 +33,8 @@ pub struct NewJob<'a> {
     pub remaining: u64,
 }
 
-/// Creates a job unless it is there already.
+/// Creates a job unless it is there already, or its experiment has ended meanwhile: nobody would ever take it. The
+/// experiment's row is held, so that an end that comes at the same moment sees the job.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -41,7 +42,8 @@ pub async fn ensure(pool: &PgPool, job: &NewJob<'_>) -> Result<()> {
     let slots = i16::try_from(job.slots).unwrap_or(i16::MAX);
     sqlx::query!(
         "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (experiment_id, key) DO NOTHING",
+         SELECT $1, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM experiments e WHERE e.id = $2 AND e.state IN ('running', 'paused') FOR SHARE
+         ON CONFLICT (experiment_id, key) DO NOTHING",
         JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), job.evaluation_id.map(|id| id.0), job.key, job.spec.kind().word(),
         job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining)
     ).execute(pool).await?;

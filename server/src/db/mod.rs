@@ -20,6 +20,7 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use std::time::Duration;
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +50,21 @@ pub enum DbError {
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, DbError>;
 
+/// While Postgres is away, a request is told so after this long: as long as a heartbeat waits.
+const ACQUIRE_MAX: Duration = Duration::from_secs(5);
+
 /// Connects, and brings the schema up to this program's version.
 ///
 /// # Errors
 /// When the database is not reachable, or was migrated by a newer program.
 pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     use anyhow::Context;
-    let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await.context("connect to Postgres")?;
+    let pool = PgPoolOptions::new()
+        .max_connections(16)
+        .acquire_timeout(ACQUIRE_MAX)
+        .connect_with(options)
+        .await
+        .context("connect to Postgres")?;
     sqlx::migrate!("../migrations").run(&pool).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::VersionMissing(version) => anyhow::anyhow!(
             "the database is newer than this program: it has migration {version}, which is unknown here; start a newer senmon-server"

@@ -29,6 +29,38 @@ pub fn worker_state(
     }
 }
 
+/// Since when a server has heard its workers without a break, by database time. While it was stopped, or its database
+/// was away, nobody could be heard: silence in that time says nothing about a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    since: DateTime<Utc>,
+    looked_at: DateTime<Utc>,
+}
+
+impl Listening {
+    /// A server that begins to listen.
+    #[must_use]
+    pub fn begun(now: DateTime<Utc>) -> Self {
+        Self { since: now, looked_at: now }
+    }
+
+    /// It looks at the database's clock, as it does all the time; since when it has listened. A longer pause between
+    /// two looks, or a clock that went back, is a break, and listening begins again.
+    pub fn look(&mut self, now: DateTime<Utc>, pause_max: TimeDelta) -> DateTime<Utc> {
+        if now - self.looked_at > pause_max || now < self.looked_at {
+            self.since = now;
+        }
+        self.looked_at = now;
+        self.since
+    }
+
+    /// Since when it has listened, by the last look.
+    #[must_use]
+    pub fn since(&self) -> DateTime<Utc> {
+        self.since
+    }
+}
+
 /// What becomes of a job whose attempt ended without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -102,6 +134,18 @@ mod tests {
     }
 
     #[test]
+    fn listening_begins_again_after_a_break() {
+        let mut listening = Listening::begun(at(100));
+        let pause_max = TimeDelta::seconds(5);
+        assert_eq!(listening.look(at(104), pause_max), at(100));
+        assert_eq!(listening.look(at(109), pause_max), at(100));
+        // The database was away, or the server was stopped, or the clock jumped.
+        assert_eq!(listening.look(at(900), pause_max), at(900));
+        assert_eq!(listening.look(at(901), pause_max), at(900));
+        assert_eq!(listening.look(at(300), pause_max), at(300));
+    }
+
+    #[test]
     fn people_and_budgets_decide() {
         let budgets = Budgets { user: 1, user_max: 2, infra: 1 };
         let check = |reason, budgets, paused, expect: Next| {
@@ -124,6 +168,25 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the looks were, a worker is lost only after a full window without a break in which it could have
+        /// been heard.
+        #[test]
+        fn nobody_is_lost_for_silence_that_nobody_heard(pauses in prop::collection::vec(-50_i64..100, 1..40), seen in 0_i64..1000) {
+            let (pause_max, window) = (TimeDelta::seconds(5), TimeDelta::seconds(15));
+            let mut listening = Listening::begun(at(1000));
+            let (mut now, mut unbroken) = (1000, 1000);
+            for pause in pauses {
+                now += pause;
+                if !(0..=5).contains(&pause) {
+                    unbroken = now;
+                }
+                let since = listening.look(at(now), pause_max);
+                if worker_state(at(seen), since, at(now), window, window) == WorkerState::Lost {
+                    prop_assert!(now - unbroken > 30);
+                }
+            }
+        }
+
         #[test]
         fn the_pause_before_a_retry_is_bounded(user in 0_i32..100, infra in 0_i32..100, user_max in 0_i32..100) {
             if let Next::Retry(pause) = after_failure(TerminationReason::InternalError, Budgets { user, user_max, infra }, false) {

@@ -99,8 +99,7 @@ pub async fn run(app: App) -> Result<()> {
         app.wake.granted.notify_waiters();
     }
     static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
-    let second = app.since.timestamp().unsigned_abs()
-        + u64::try_from((chrono::Utc::now() - app.since).num_seconds()).unwrap_or(0);
+    let second = chrono::Utc::now().timestamp().unsigned_abs();
     if LAST_SECOND.swap(second, Ordering::Relaxed) != second
         && let Ok(fleet) = crate::api::workers::look(&app).await
     {
@@ -109,7 +108,8 @@ pub async fn run(app: App) -> Result<()> {
     Ok(())
 }
 
-/// Ends attempts whose lease ran out, and marks silent workers as lost. A fresh server waits one full window first.
+/// Ends attempts whose lease ran out, and marks silent workers as lost. A server that is fresh, or whose database was
+/// away, waits one full window first.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -117,7 +117,7 @@ pub async fn expire(app: App) -> Result<()> {
     let now = db::workers::now(&app.db).await?;
     let (ttl, lost) = (app.config.lease_ttl_ms, app.config.worker_lost_ms);
     let window = i64::try_from(ttl + lost).unwrap_or(i64::MAX);
-    if (now - app.since).num_milliseconds() < window {
+    if (now - app.listened(now)).num_milliseconds() < window {
         return Ok(());
     }
     for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {
@@ -144,5 +144,7 @@ pub async fn expire(app: App) -> Result<()> {
             tracing::warn!(attempt.id = %attempt, %error, "could not end an expired attempt");
         }
     }
+    // However long this took, the workers were heard meanwhile.
+    app.listened(db::workers::now(&app.db).await?);
     Ok(())
 }

@@ -1,0 +1,53 @@
+//! A database that is migrated by a newer server while its workers train: they spool, and deliver to the new one.
+
+use super::{
+    Chaos,
+    checks::check,
+    report::{Figure, Figures},
+    training::Training,
+};
+use crate::{World, WorldOptions};
+use anyhow::{Context, Result, ensure};
+use std::process::Command;
+
+/// Takes back what migration 3 did, as in a database that it has not reached: what it added is gone.
+const BEFORE_MIGRATION_3: &str = "ALTER TABLE checkpoints DROP COLUMN verified_at, DROP COLUMN problem;
+    DELETE FROM _sqlx_migrations WHERE version = 3;";
+
+/// The server is killed, its database set back by one migration, and a server that knows the migration started.
+///
+/// # Errors
+/// What does not hold.
+pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    let options = WorldOptions { slots: 1, lease_ttl_ms: 5_000, ..WorldOptions::default() };
+    let mut world = World::start(options).await?;
+    let calm = chaos.calm(&world, steps).await?;
+    let training = Training::submit(&world, steps).await?;
+    let branch = training.reaches(&world, 60).await?;
+    world.kill_server();
+    sql(&world, BEFORE_MIGRATION_3)?;
+    let before: usize = sql(&world, "SELECT count(*) FROM metric_batches")?.trim().parse()?;
+    ensure!(before > 0, "nothing was stored before");
+    world.start_server().await?;
+    training.reaches(&world, branch.step + 60).await?;
+    training.done(&world).await?;
+    let verdict = check(&world, &training, calm.as_deref()).await?;
+    ensure!(verdict.attempts == 1, "{verdict:?}");
+    Ok(vec![
+        Figure::count("metric batches stored before", before),
+        Figure::count("attempts", verdict.attempts),
+        Figure::count("metric points", verdict.points),
+        Figure::zero("lost or doubled metric points"),
+        Figure::count("checkpoints committed, all verified", verdict.checkpoints),
+    ])
+}
+
+/// Asks the world's Postgres, which outlives its server.
+fn sql(world: &World, text: &str) -> Result<String> {
+    let (_, socket) = world.postmaster()?;
+    let mut psql = Command::new("psql");
+    psql.args(["-U", "senmon", "-d", "postgres", "-X", "-q", "-t", "-A", "-1", "-v", "ON_ERROR_STOP=1", "-c", text]);
+    let output = psql.arg("-h").arg(socket).output().context("start psql")?;
+    ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8(output.stdout)?)
+}

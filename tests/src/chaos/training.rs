@@ -1,0 +1,165 @@
+//! One training that is disturbed: a seed of some hundred steps, and the moments at which something is done to it.
+
+use super::LIMIT;
+use crate::{World, spec};
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use senmon_protocol::{
+    checkpoint::MANIFEST_FILE,
+    ids::{BranchId, ExperimentId},
+    view::{AttemptView, BranchState, BranchView, CheckpointView},
+};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Tokens of one step of [`spec::small`].
+pub const STEP_TOKENS: u64 = 512;
+
+/// A training under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Training {
+    /// Its experiment.
+    pub id: ExperimentId,
+    /// Its steps.
+    pub steps: u64,
+}
+
+impl Training {
+    /// Submits a seed of so many steps.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn submit(world: &World, steps: u64) -> Result<Self> {
+        let id = world.submit(&spec::long_seed(steps * STEP_TOKENS)).await?.summary.id;
+        Ok(Self { id, steps })
+    }
+
+    /// The branch; none before discovery is done.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the branch failed.
+    pub async fn branch(&self, world: &World) -> Result<Option<BranchView>> {
+        let experiment = world.experiment(self.id).await?;
+        let branch = experiment.branches.into_iter().find(|branch| branch.name == "seed");
+        ensure!(branch.as_ref().is_none_or(|branch| branch.state != BranchState::Failed), "it failed: {branch:?}");
+        Ok(branch)
+    }
+
+    /// Its attempts, oldest first.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn attempts(&self, world: &World) -> Result<Vec<AttemptView>> {
+        let branch = self.branch(world).await?.context("there is no branch yet")?.id;
+        world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await
+    }
+
+    /// Waits until a step is reported.
+    ///
+    /// # Errors
+    /// When it is not within the limit.
+    pub async fn reaches(&self, world: &World, step: u64) -> Result<BranchView> {
+        let step = step.min(self.steps);
+        world
+            .outlast(LIMIT, &format!("step {step} is reached"), async || {
+                Ok(self.branch(world).await?.filter(|branch| branch.step >= step))
+            })
+            .await
+    }
+
+    /// Waits until an attempt after `fence` has reported a step of its own; that attempt.
+    ///
+    /// # Errors
+    /// When there is none within the limit.
+    pub async fn steps_again(&self, world: &World, fence: i64) -> Result<AttemptView> {
+        world
+            .outlast(LIMIT, &format!("an attempt after fence {fence} trains"), async || {
+                let step = self.branch(world).await?.context("there is no branch")?.step;
+                let last = self.attempts(world).await?.pop();
+                Ok(last.filter(|last| last.fence.0 > fence && last.step_start.is_some_and(|start| step > start)))
+            })
+            .await
+    }
+
+    /// Fence of the last attempt.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn fence(&self, world: &World) -> Result<i64> {
+        Ok(self.attempts(world).await?.last().context("there is no attempt yet")?.fence.0)
+    }
+
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// When it is not within the limit.
+    pub async fn done(&self, world: &World) -> Result<BranchView> {
+        world
+            .outlast(LIMIT, "the training is done", async || {
+                Ok(self.branch(world).await?.filter(|branch| branch.state == BranchState::Completed))
+            })
+            .await
+    }
+
+    /// Folder of the branch's checkpoints.
+    #[must_use]
+    pub fn checkpoints(world: &World, branch: BranchId) -> PathBuf {
+        world.path("server/storage/checkpoints").join(branch.to_string())
+    }
+
+    /// Waits until a checkpoint is being written: its folder is there, its manifest is not. The folder.
+    ///
+    /// # Errors
+    /// When none is within the limit.
+    pub async fn saves(&self, world: &World) -> Result<PathBuf> {
+        let branch = self.reaches(world, 1).await?.id;
+        let (folder, start) = (Self::checkpoints(world, branch), Instant::now());
+        loop {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                // Folders that were torn by an earlier kill stay without a manifest; they are not being written.
+                let is_young = entry
+                    .metadata()
+                    .and_then(|meta| meta.modified())
+                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age < YOUNG));
+                if is_young && !path.join(MANIFEST_FILE).exists() {
+                    return Ok(path);
+                }
+            }
+            ensure!(start.elapsed() < LIMIT, "no save was seen within {LIMIT:?}\n{}", world.logs());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until a checkpoint beyond a step is committed; its step.
+    ///
+    /// # Errors
+    /// When there is none within the limit.
+    pub async fn saves_committed_beyond(&self, world: &World, step: u64) -> Result<u64> {
+        world
+            .outlast(LIMIT, &format!("a checkpoint beyond step {step} is committed"), async || {
+                let id = self.branch(world).await?.context("there is a branch")?.checkpoint_id;
+                let id = id.context("there is a checkpoint")?;
+                let checkpoint: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
+                Ok(Some(checkpoint.meta.step).filter(|saved| *saved > step))
+            })
+            .await
+    }
+
+    /// Ends the experiment, so that what comes after the seed takes no time; it may have come to its end by itself.
+    ///
+    /// # Errors
+    /// When the server refuses for another reason.
+    pub async fn cancel(&self, world: &World) -> Result<()> {
+        let path = format!("/api/v1/experiments/{}/cancel", self.id);
+        let (status, answer) = world.api.send(Method::POST, &path, Some(&())).await?;
+        ensure!(status == 200 || status == 409, "{path}: {status} {answer}");
+        Ok(())
+    }
+}
+
+/// A folder that was made within this time is being written.
+const YOUNG: Duration = Duration::from_millis(300);

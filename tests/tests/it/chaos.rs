@@ -1,0 +1,85 @@
+//! The short form of `make chaos`: each scenario once, on trainings of some seconds.
+
+use anyhow::Result;
+use senmon_tests::chaos::{
+    Chaos, damage, disks, kills, migration,
+    netns::{Lost, Namespace},
+    network,
+    outages::{self, Outage},
+    partitions,
+    tmpfs::Tmpfs,
+    trials, zombies,
+};
+use std::time::Duration;
+
+const SEED: u64 = 4;
+const STEPS: u64 = 800;
+/// Ten times as long as a lease, five times as long as it takes to be declared lost.
+const OUTAGE: Outage = Outage { steps: 1_600, lease: Duration::from_millis(600), away: Duration::from_secs(6) };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_killed_comes_back_with_the_same_bits() -> Result<()> {
+    kills::run(&mut Chaos::new(SEED), &kills::SHORT).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_woken_zombie_stops_itself_and_keeps_its_files() -> Result<()> {
+    zombies::run(&mut Chaos::new(SEED), STEPS).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_zombies_none_is_heard() -> Result<()> {
+    trials::run(200).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wires_that_lie_lose_and_double_nothing() -> Result<()> {
+    network::run(&mut Chaos::uncompared(SEED), STEPS, Duration::from_secs(2)).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_outlives_an_outage_of_the_server() -> Result<()> {
+    outages::of_the_server(&mut Chaos::uncompared(SEED), OUTAGE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_outlives_an_outage_of_postgres() -> Result<()> {
+    outages::of_the_database(&mut Chaos::uncompared(SEED), OUTAGE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_migrated_under_its_workers() -> Result<()> {
+    migration::run(&mut Chaos::uncompared(SEED), STEPS).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damage_to_a_checkpoint_is_found() -> Result<()> {
+    damage::run(&mut Chaos::uncompared(SEED), 2).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partitioned_worker_comes_back() -> Result<()> {
+    if let Some(why) = Namespace::missing() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    partitions::run(&mut Chaos::uncompared(SEED), STEPS, &[Lost::ToWorker]).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_outlives_a_full_store() -> Result<()> {
+    if let Some(why) = Tmpfs::missing() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    disks::of_the_store(&mut Chaos::uncompared(SEED), STEPS).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_outlives_a_full_spool() -> Result<()> {
+    if let Some(why) = Tmpfs::missing() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    disks::of_the_spool(&mut Chaos::uncompared(SEED), STEPS).await.map(drop)
+}
