@@ -8,6 +8,7 @@ pub mod corpora;
 pub mod events;
 pub mod experiments;
 pub mod fits;
+pub mod ingest;
 pub mod jobs;
 pub mod leader;
 pub mod metrics;
@@ -54,7 +55,7 @@ pub type Result<T> = std::result::Result<T, DbError>;
 /// When the database is not reachable, or was migrated by a newer program.
 pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     use anyhow::Context;
-    let pool = PgPoolOptions::new().max_connections(16).connect_with(options).await.context("connect to Postgres")?;
+    let pool = PgPoolOptions::new().max_connections(24).connect_with(options).await.context("connect to Postgres")?;
     sqlx::migrate!("../migrations").run(&pool).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::VersionMissing(version) => anyhow::anyhow!(
             "the database is newer than this program: it has migration {version}, which is unknown here; start a newer senmon-server"
