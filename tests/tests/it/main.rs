@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a promise.
 
+mod control_load;
 mod dashboard;
 mod faults;
 mod house;

@@ -7,6 +7,8 @@ pub mod codec;
 pub mod compact;
 pub mod draw;
 pub mod pyramid;
+#[cfg(test)]
+mod tests;
 
 use codec::{Columns, Damaged, decode, encode};
 use serde::Deserialize;
