@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop chaos bench-train lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop chaos bench-control bench-train lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -44,6 +44,10 @@ chaos: setup ## kill, freeze, cut off and starve everything for ten minutes (CHA
 	@scripts/setup-chaos
 	@cargo build --workspace --all-targets --locked $(CARGO_FLAGS)
 	@$${CARGO_TARGET_DIR:-target}/debug/chaos
+
+bench-control: setup ## the control plane under 1,000 workers, 10,000 queued branches, 10^8 points: target/bench/control.json
+	@cargo build --release --locked -p senmon-server -p senmon-tests
+	@target/release/bench_control
 
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop

@@ -1,8 +1,14 @@
 //! What every request and every loop shares.
 
-use crate::{config::Config, domain::lease::Listening, storage::Storage, usage::Counter};
+use crate::{
+    api::auth::Known, config::Config, domain::lease::Listening, ingest::Ingest, storage::Storage, usage::Counter,
+};
 use chrono::{DateTime, TimeDelta, Utc};
-use senmon_protocol::{ids::WorkerId, view::StreamMessage};
+use senmon_protocol::{
+    ids::{AttemptId, WorkerId},
+    job::Grant,
+    view::StreamMessage,
+};
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
@@ -25,6 +31,10 @@ pub struct App {
     pub wake: Wake,
     /// Workers that wait for work right now.
     pub polls: Polls,
+    /// The way of metric batches and heartbeats into the database.
+    pub ingest: Ingest,
+    /// Who asked a moment ago.
+    pub known: Known,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
     /// True when the server stops: what waits or streams ends at once.
@@ -46,8 +56,6 @@ pub struct Wake {
     pub schedule: Arc<Notify>,
     /// A checkpoint is in doubt.
     pub scrub: Arc<Notify>,
-    /// Jobs were granted: polls look again.
-    pub granted: Arc<Notify>,
 }
 
 /// Polls that wait right now, with the slots that each called free. Jobs go only where somebody waits for them: a
@@ -55,8 +63,24 @@ pub struct Wake {
 #[derive(Debug, Clone, Default)]
 pub struct Polls(Arc<Mutex<Waiting>>);
 
-/// By worker: number of its poll, and the slots that are free.
-type Waiting = HashMap<WorkerId, (u64, Vec<u16>)>;
+#[derive(Debug, Default)]
+struct Waiting {
+    seats: HashMap<WorkerId, Seat>,
+    /// Grants whose poll hung up before it took them.
+    missed: Vec<AttemptId>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    /// Number of the worker's poll.
+    ticket: u64,
+    /// Slots that are free.
+    slots: Vec<u16>,
+    /// Grants that the poll has not taken yet.
+    grants: Vec<Grant>,
+    /// Rings when there are some.
+    bell: Arc<Notify>,
+}
 
 /// One poll that waits; over when dropped, also when the worker hangs up.
 #[derive(Debug)]
@@ -64,6 +88,7 @@ pub struct WaitingPoll {
     polls: Polls,
     worker: WorkerId,
     ticket: u64,
+    bell: Arc<Notify>,
 }
 
 impl Polls {
@@ -71,34 +96,93 @@ impl Polls {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker begins to wait; a poll of the same worker before it no longer counts.
+    /// A worker begins to wait; a poll of the same worker before it no longer counts, and leaves it what it was handed.
     #[must_use]
     pub fn wait(&self, worker: WorkerId, slots_free: &[u16]) -> WaitingPoll {
         let mut polls = self.lock();
-        let ticket = polls.get(&worker).map_or(0, |(ticket, _)| ticket + 1);
-        polls.insert(worker, (ticket, slots_free.to_vec()));
-        WaitingPoll { polls: self.clone(), worker, ticket }
+        let before = polls.seats.remove(&worker);
+        let (ticket, grants) = before.map_or((0, Vec::new()), |seat| (seat.ticket + 1, seat.grants));
+        let bell = Arc::new(Notify::new());
+        bell.notify_one();
+        polls.seats.insert(worker, Seat { ticket, slots: slots_free.to_vec(), grants, bell: bell.clone() });
+        WaitingPoll { polls: self.clone(), worker, ticket, bell }
     }
 
     /// A worker said that an attempt of its is over: its slots are free, although the poll that waits began before.
     pub fn freed(&self, worker: WorkerId, slots: &[u16]) {
-        if let Some((_, free)) = self.lock().get_mut(&worker) {
-            free.extend(slots);
+        if let Some(seat) = self.lock().seats.get_mut(&worker) {
+            seat.slots.extend(slots);
         }
     }
 
     /// Slots that a waiting worker called free; none of a worker that does not wait.
     #[must_use]
     pub fn slots_free(&self, worker: WorkerId) -> Vec<u16> {
-        self.lock().get(&worker).map(|(_, slots)| slots.clone()).unwrap_or_default()
+        self.lock().seats.get(&worker).map(|seat| seat.slots.clone()).unwrap_or_default()
+    }
+
+    /// Workers that wait and called a slot free.
+    #[must_use]
+    pub fn workers_free(&self) -> Vec<WorkerId> {
+        self.lock().seats.iter().filter(|(_, seat)| !seat.slots.is_empty()).map(|(worker, _)| *worker).collect()
+    }
+
+    /// Hands grants to the polls that wait for them; their slots are not free any more.
+    pub fn hand(&self, grants: Vec<(WorkerId, Grant)>) {
+        let mut polls = self.lock();
+        for (worker, grant) in grants {
+            let Some(seat) = polls.seats.get_mut(&worker) else {
+                polls.missed.push(grant.attempt_id);
+                continue;
+            };
+            seat.slots.retain(|slot| !grant.slots.contains(slot));
+            seat.grants.push(grant);
+            seat.bell.notify_one();
+        }
+    }
+
+    /// Takes the grants that no poll took.
+    #[must_use]
+    pub fn missed(&self) -> Vec<AttemptId> {
+        std::mem::take(&mut self.lock().missed)
+    }
+}
+
+impl WaitingPoll {
+    /// Waits until there may be grants.
+    pub async fn rung(&self) {
+        self.bell.notified().await;
+    }
+
+    /// Ends the wait: the grants that were handed over until now. None comes later.
+    #[must_use]
+    pub fn finish(self) -> Vec<Grant> {
+        let mut polls = self.polls.lock();
+        match polls.seats.get(&self.worker) {
+            Some(seat) if seat.ticket == self.ticket => polls.seats.remove(&self.worker).map(|seat| seat.grants),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// Whether grants were handed over.
+    #[must_use]
+    pub fn has_grants(&self) -> bool {
+        self.polls
+            .lock()
+            .seats
+            .get(&self.worker)
+            .is_some_and(|seat| seat.ticket == self.ticket && !seat.grants.is_empty())
     }
 }
 
 impl Drop for WaitingPoll {
     fn drop(&mut self) {
         let mut polls = self.polls.lock();
-        if polls.get(&self.worker).is_some_and(|(ticket, _)| *ticket == self.ticket) {
-            polls.remove(&self.worker);
+        if polls.seats.get(&self.worker).is_some_and(|seat| seat.ticket == self.ticket)
+            && let Some(seat) = polls.seats.remove(&self.worker)
+        {
+            polls.missed.extend(seat.grants.iter().map(|grant| grant.attempt_id));
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod db;
 pub mod domain;
+pub mod ingest;
 pub mod postgres;
 pub mod serve;
 pub mod storage;

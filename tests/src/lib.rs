@@ -1,6 +1,7 @@
 //! The world of the integration tests: a real server with a Postgres of its own, real workers, real files.
 //! Never fakes a part that can run.
 
+pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod corpus;

@@ -141,17 +141,10 @@ pub fn signal(pid: u32, number: i32) {
 /// # Errors
 /// When it was not built: `make test` builds all programs first.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    // Programs lie in target/<profile>, tests in its folder deps.
-    let mut folder = test.parent().context("a program lies in a folder")?;
-    if folder.ends_with("deps") {
-        folder = folder.parent().context("the test binary lies in target/<profile>/deps")?;
-    }
-    let path = folder.join(name);
-    if !path.exists() {
-        bail!("{name} is not built; run `cargo build --workspace` first");
-    }
-    Ok(path)
+    // Programs lie in target/<profile>, tests in target/<profile>/deps.
+    let own = std::env::current_exe()?;
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists());
+    found.with_context(|| format!("{name} is not built; run `cargo build --workspace` first"))
 }
 
 /// Root of the repository.

@@ -178,6 +178,22 @@ impl World {
         Ok(())
     }
 
+    /// Process id and socket folder of the server's private cluster.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn postmaster(&self) -> Result<(u32, String)> {
+        let wanted = self.path("server/pg");
+        let home = match fs::read_to_string(wanted.join("MOVED")) {
+            Ok(moved) => PathBuf::from(moved.trim()),
+            Err(_) => wanted,
+        };
+        let text = fs::read_to_string(home.join("data/postmaster.pid"))?;
+        let mut lines = text.lines();
+        let pid = lines.next().context("postmaster.pid is empty")?.parse()?;
+        Ok((pid, lines.nth(3).context("postmaster.pid names no socket folder")?.to_owned()))
+    }
+
     /// kill -9 of the server (its Postgres is left to itself).
     pub fn kill_server(&mut self) {
         if let Some(mut server) = self.server.take() {

@@ -11,8 +11,12 @@ use crate::{
         self,
         attempts::{Ended, Held},
         events::NewEvent,
+        ingest::Batch,
     },
-    domain::lease::Next,
+    domain::{
+        lease::Next,
+        metrics::{LOSS, Points},
+    },
 };
 use axum::{
     Json,
@@ -103,15 +107,31 @@ async fn metrics(
     if n == 0 || body.steps.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(ApiError::invalid("steps", "expected at least one step, ascending"));
     }
-    let held = db::attempts::metrics(&app.db, id, &body).await?;
-    if let Some(branch_id) = held.branch {
+    let signed = |values: &[u64]| values.iter().map(|value| db::signed(*value)).collect::<Vec<_>>();
+    let points = Points {
+        steps: signed(&body.steps),
+        tokens: signed(&body.tokens),
+        at_ms: body.at_ms.clone(),
+        series: body.series,
+    };
+    let batch = Batch {
+        attempt: id,
+        fence: body.fence,
+        step_first: points.steps[0],
+        step_last: points.steps[n - 1],
+        points: i32::try_from(n).unwrap_or(i32::MAX),
+        loss: points.series.get(LOSS).and_then(|values| values[n - 1]),
+        body: points.encode(false),
+    };
+    let place = app.ingest.batch(batch).await?;
+    if let Some(branch_id) = place.branch {
         app.hint(StreamMessage::Metrics(StreamMetrics {
-            experiment_id: held.experiment,
+            experiment_id: place.experiment,
             branch_id,
             steps: body.steps,
             tokens: body.tokens,
             at_ms: body.at_ms,
-            series: body.series,
+            series: points.series,
         }));
     }
     Ok(Json(()))

@@ -1,7 +1,7 @@
 //! Who is asking, and may they: bearer tokens, browser sessions, roles.
 
 use crate::{
-    api::error::ApiError,
+    api::error::{ApiError, ApiResult},
     app::App,
     db::{self, tokens::Identity},
 };
@@ -11,6 +11,11 @@ use axum::{
 };
 use senmon_protocol::view::Role;
 use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// Name of the session's cookie.
 pub const COOKIE: &str = "senmon_session";
@@ -42,6 +47,46 @@ pub fn cookie(headers: &HeaderMap) -> Option<String> {
     cookies.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('=').map(str::to_owned))
 }
 
+/// How long an answer of the database counts. A token that another server revoked is refused this much later; one that
+/// this server revokes at once.
+const KNOWN_FOR: Duration = Duration::from_secs(2);
+/// Tokens remembered, at most.
+const KNOWN_MAX: usize = 10_000;
+
+/// Tokens that asked a moment ago: a thousand workers with one token are not a thousand look-ups a second.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<Mutex<HashMap<Vec<u8>, (Identity, Instant)>>>);
+
+impl Known {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Identity, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>) -> ApiResult<Option<Identity>> {
+        if let Some((identity, since)) = self.lock().get(&secret_sha256)
+            && since.elapsed() < KNOWN_FOR
+        {
+            return Ok(Some(identity.clone()));
+        }
+        let asked = Instant::now();
+        let found = db::tokens::by_secret(&app.db, &secret_sha256).await?;
+        let mut known = self.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        match &found {
+            Some(identity) => known.insert(secret_sha256, (identity.clone(), asked)),
+            None => known.remove(&secret_sha256),
+        };
+        Ok(found)
+    }
+
+    /// Forgets everybody: a token was revoked.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+}
+
 /// Who is asking. Any role; see [`Viewer`], [`User`], [`Admin`], [`Worker`].
 #[derive(Debug, Clone)]
 pub struct Auth(pub Identity);
@@ -53,7 +98,7 @@ impl FromRequestParts<App> for Auth {
         if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
             let secret =
                 value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or(ApiError::Unauthenticated)?;
-            return db::tokens::by_secret(&app.db, &hash(secret)).await?.map(Self).ok_or(ApiError::Unauthenticated);
+            return app.known.by_secret(app, hash(secret)).await?.map(Self).ok_or(ApiError::Unauthenticated);
         }
         let secret = cookie(&parts.headers).ok_or(ApiError::Unauthenticated)?;
         if parts.method != Method::GET && !parts.headers.contains_key(CSRF_HEADER) {

@@ -8,7 +8,7 @@ use crate::{
     },
     app::App,
     db::{self, events::NewEvent, jobs::Wish},
-    domain::metrics::{buckets, current},
+    domain::metrics::draw::{self, draw},
 };
 use axum::{
     Json,
@@ -24,6 +24,7 @@ use senmon_protocol::{
         StreamMessage,
     },
 };
+use std::collections::HashMap;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
@@ -50,8 +51,10 @@ pub async fn explain(app: &App, branches: &mut [BranchView]) -> ApiResult<()> {
         return Ok(());
     }
     let (jobs, workers) = crate::tasks::schedule::snapshot(app).await?;
+    let queued = jobs.iter().filter(|job| job.state == JobState::Queued);
+    let queued: HashMap<_, _> = queued.filter_map(|job| Some((job.branch_id?, job))).collect();
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {
-        if let Some(job) = jobs.iter().find(|job| job.branch_id == Some(branch.id) && job.state == JobState::Queued) {
+        if let Some(job) = queued.get(&branch.id) {
             branch.why = Some(crate::tasks::schedule::why(job, &workers));
         }
     }
@@ -83,18 +86,19 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
     let (from, to) = (query.step_from.unwrap_or(0), query.step_to.unwrap_or(i64::MAX));
     let keys: Vec<String> =
         query.keys.as_deref().unwrap_or_default().split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-    let batches = db::metrics::batches(&app.db, id, from, to).await?;
-    let segments = db::metrics::segments(&app.db, id).await?;
-    let (points, superseded) = current(batches, &segments, &keys);
-    let (axis, series) = buckets(&points, query.points_max.unwrap_or(2000).clamp(1, 10_000));
+    let most = query.points_max.unwrap_or(2000).clamp(1, 10_000);
+    let read = db::metrics::material(&app.db, id, (from, to), &keys, most).await?;
+    let (current, tails) = draw(read.pieces, &read.finer, &read.segments, (from, to));
+    let drawn = current.fold_to(most);
+    let unsigned = |column: &[i64]| column.iter().map(|value| db::count(*value)).collect();
     let events = db::events::list(&app.db, None, Some(id), Some(0), 1000).await?;
     Ok(MetricsView {
         branch_id: id,
-        steps: axis.steps,
-        tokens: axis.tokens,
-        at_ms: axis.at_ms,
-        series,
-        superseded,
+        steps: unsigned(&drawn.step_last),
+        tokens: unsigned(&drawn.tokens),
+        series: draw::curves(&drawn, &keys),
+        at_ms: drawn.at_ms,
+        superseded: tails.iter().map(|(fence, tail)| draw::tail(*fence, &tail.fold_to(most))).collect(),
         events,
     })
 }

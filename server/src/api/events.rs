@@ -17,7 +17,10 @@ use senmon_protocol::{
     ids::{BranchId, ExperimentId},
     view::{EventView, StreamMessage},
 };
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -66,6 +69,7 @@ async fn stream(State(app): State<App>, _: Viewer, Query(query): Query<StreamQue
     let wanted = query.experiment_id.map(ExperimentId);
     let (mut receiver, mut stopping) = (app.stream.subscribe(), app.stopping.clone());
     let messages = async_stream::stream! {
+        let mut budget = Budget::new();
         loop {
             let received = tokio::select! {
                 received = receiver.recv() => received,
@@ -73,6 +77,9 @@ async fn stream(State(app): State<App>, _: Viewer, Query(query): Query<StreamQue
             };
             match received {
                 Ok(message) if concerns(&message, wanted) => {
+                    if matches!(message, StreamMessage::Metrics(_)) && !budget.take() {
+                        continue;
+                    }
                     if let Ok(event) = Event::default().event(name(&message)).json_data(&message) {
                         yield Ok::<_, Infallible>(event);
                     }
@@ -85,6 +92,29 @@ async fn stream(State(app): State<App>, _: Viewer, Query(query): Query<StreamQue
         }
     };
     Sse::new(messages).keep_alive(KeepAlive::default())
+}
+
+/// Batches of points that one reader is sent in a second. A screen shows no more; the others are in the curve when it is
+/// asked for again.
+const METRICS_A_SECOND: u32 = 50;
+
+struct Budget {
+    since: Instant,
+    spent: u32,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { since: Instant::now(), spent: 0 }
+    }
+
+    fn take(&mut self) -> bool {
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        self.spent += 1;
+        self.spent <= METRICS_A_SECOND
+    }
 }
 
 fn name(message: &StreamMessage) -> &'static str {

@@ -16,7 +16,6 @@ use senmon_protocol::{
     model::ModelSpec,
     plan::{PlanRequest, PlanView},
     spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
-    view::JobState,
 };
 use std::path::{Path, PathBuf};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,11 +28,12 @@ pub fn router() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/plan", tag = "experiments", request_body = PlanRequest, responses((status = 200, description = "what the experiment would do, and what would be refused", body = PlanView)))]
 async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanRequest>) -> ApiResult<Json<PlanView>> {
     let (known, _) = known(&app, &mut request.experiment).await?;
-    let workers = db::workers::list(&app.db).await?;
+    let workers = db::workers::list(&app.db, None).await?;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
-    let jobs = db::jobs::open(&app.db).await?;
-    let running = jobs.iter().filter(|job| job.state == JobState::Running && job.tokens_per_second > 0.0);
-    let rates: Vec<f64> = running.map(|job| job.tokens_per_second / f64::from(job.slots)).collect();
+    let jobs = db::jobs::running(&app.db).await?;
+    let running = jobs.iter().filter(|job| job.tokens_per_second > 0.0 && !job.slots_held.is_empty());
+    #[expect(clippy::cast_precision_loss, reason = "a number of slots")]
+    let rates: Vec<f64> = running.map(|job| job.tokens_per_second / job.slots_held.len() as f64).collect();
     #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
     let rate = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
     let fleet = Fleet { slots: u32::try_from(slots).unwrap_or(u32::MAX), tokens_per_second: rate };

@@ -80,5 +80,6 @@ async fn create_token(State(app): State<App>, _: Admin, Body(body): Body<CreateT
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = uuid::Uuid, Path, description = "the token")), responses((status = 204, description = "revoked"), (status = 404, description = "no such token")))]
 async fn delete_token(State(app): State<App>, _: Admin, Path(id): Path<TokenId>) -> ApiResult<StatusCode> {
     db::tokens::delete(&app.db, id).await?;
+    app.known.forget();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,7 +7,13 @@ use crate::{
         error::{ApiError, ApiResult},
     },
     app::App,
-    db::{self, events::NewEvent, jobs::JobRow, workers::WorkerRow},
+    db::{
+        self,
+        events::NewEvent,
+        ingest::Beat,
+        jobs::{JobRow, RunningJob},
+        workers::WorkerRow,
+    },
     domain::lease::worker_state,
 };
 use axum::{
@@ -19,9 +25,9 @@ use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
     view::{FleetView, JobState, JobView, SlotView, WorkerMode, WorkerState, WorkerView},
-    worker::{AttemptCommand, EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
+    worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest wait of a poll.
@@ -49,20 +55,20 @@ fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
     worker_state(row.seen_at, app.since(), now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
 }
 
-fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> WorkerView {
+fn view(app: &App, row: WorkerRow, jobs: &[&RunningJob], now: DateTime<Utc>) -> WorkerView {
     let state = state_of(app, &row, now);
     let slots = row
         .slots
         .iter()
         .map(|slot| {
-            let job = jobs.iter().find(|job| job.worker_id == Some(row.id) && job.slots_held.contains(&slot.index));
+            let job = jobs.iter().find(|job| job.slots_held.contains(&slot.index));
             SlotView {
                 slot: slot.clone(),
                 job_id: job.map(|job| job.id),
                 title: job.map(|job| job.title.clone()),
                 branch_id: job.and_then(|job| job.branch_id),
                 tokens_per_second: job.map(|job| job.tokens_per_second),
-                progress: job.and_then(JobRow::progress),
+                progress: job.and_then(|job| job.progress),
             }
         })
         .collect();
@@ -83,8 +89,17 @@ fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> Worke
 
 async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
     let now = db::workers::now(&app.db).await?;
-    let jobs = db::jobs::open(&app.db).await?;
-    Ok(db::workers::list(&app.db).await?.into_iter().map(|row| view(app, row, &jobs, now)).collect())
+    let jobs = db::jobs::running(&app.db).await?;
+    let mut by_worker: HashMap<WorkerId, Vec<&RunningJob>> = HashMap::new();
+    jobs.iter().for_each(|job| by_worker.entry(job.worker_id).or_default().push(job));
+    let rows = db::workers::list(&app.db, None).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let jobs = by_worker.remove(&row.id).unwrap_or_default();
+            view(app, row, &jobs, now)
+        })
+        .collect())
 }
 
 #[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, description = "all workers by name", body = Vec<WorkerView>)))]
@@ -104,11 +119,12 @@ async fn show(State(app): State<App>, _: Viewer, Path(id): Path<WorkerId>) -> Ap
 /// When Postgres refuses.
 pub async fn look(app: &App) -> ApiResult<FleetView> {
     let workers = views(app).await?;
-    let jobs = db::jobs::open(&app.db).await?;
+    let jobs_queued = db::jobs::queued(&app.db).await?;
     let count = |test: &dyn Fn(&WorkerView) -> bool| {
         u32::try_from(workers.iter().filter(|worker| test(worker)).count()).unwrap_or(u32::MAX)
     };
     let slots = workers.iter().filter(|worker| worker.state == WorkerState::Alive).flat_map(|worker| &worker.slots);
+    let rates = workers.iter().flat_map(|worker| &worker.slots).filter_map(|slot| slot.tokens_per_second);
     Ok(FleetView {
         workers_alive: count(&|worker| worker.state == WorkerState::Alive),
         workers_suspect: count(&|worker| worker.state == WorkerState::Suspect),
@@ -116,9 +132,9 @@ pub async fn look(app: &App) -> ApiResult<FleetView> {
         workers_draining: count(&|worker| worker.mode == WorkerMode::Draining && worker.state != WorkerState::Lost),
         slots: u32::try_from(slots.clone().count()).unwrap_or(u32::MAX),
         slots_busy: u32::try_from(slots.filter(|slot| slot.job_id.is_some()).count()).unwrap_or(u32::MAX),
-        jobs_queued: u32::try_from(jobs.iter().filter(|job| job.state == JobState::Queued).count()).unwrap_or(u32::MAX),
+        jobs_queued,
         // The sum of nothing is −0.
-        tokens_per_second: jobs.iter().map(|job| job.tokens_per_second).sum::<f64>() + 0.0,
+        tokens_per_second: rates.sum::<f64>() + 0.0,
     })
 }
 
@@ -213,23 +229,21 @@ async fn poll(
     db::workers::seen(&app.db, id, body.session).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_millis(body.wait_ms.min(POLL_MS_MAX));
     let mut stopping = app.stopping.clone();
-    let _waiting = app.polls.wait(id, &body.slots_free);
-    app.wake.schedule.notify_one();
-    loop {
-        // Subscribe, then look, then wait: a grant between look and wait is not missed.
-        let granted = app.wake.granted.notified();
-        tokio::pin!(granted);
-        granted.as_mut().enable();
-        let grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
-        if !grants.is_empty() {
-            return Ok(Json(Polled { grants }));
-        }
+    let waiting = app.polls.wait(id, &body.slots_free);
+    // What was granted, but did not reach a poll before this one.
+    let mut grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
+    if grants.is_empty() {
+        app.wake.schedule.notify_one();
+    }
+    while grants.is_empty() && !waiting.has_grants() {
         tokio::select! {
-            () = granted => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(Json(Polled { grants })),
-            _ = stopping.wait_for(|stop| *stop) => return Ok(Json(Polled { grants })),
+            () = waiting.rung() => {}
+            () = tokio::time::sleep_until(deadline) => break,
+            _ = stopping.wait_for(|stop| *stop) => break,
         }
     }
+    grants.extend(waiting.finish());
+    Ok(Json(Polled { grants }))
 }
 
 #[utoipa::path(post, path = "/workers/{id}/heartbeat", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Heartbeat, responses((status = 200, description = "one command for each attempt", body = Heartbeaten), (status = 409, description = "an old session")))]
@@ -239,12 +253,5 @@ async fn heartbeat(
     Path(id): Path<WorkerId>,
     Body(body): Body<Heartbeat>,
 ) -> ApiResult<Json<Heartbeaten>> {
-    db::workers::heartbeat(&app.db, id, &body).await?;
-    let ttl = i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX);
-    let mut attempts = Vec::with_capacity(body.attempts.len());
-    for running in &body.attempts {
-        let command = db::jobs::renew(&app.db, id, running, ttl).await?;
-        attempts.push(AttemptCommand { attempt_id: running.attempt_id, command });
-    }
-    Ok(Json(Heartbeaten { attempts }))
+    Ok(Json(app.ingest.beat(Beat { worker: id, body }).await?))
 }

@@ -8,7 +8,7 @@ use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
     job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
     view::{AttemptView, EventView},
-    worker::{AnnounceCheckpoint, AttemptStarted, LogBatch, MetricBatch},
+    worker::{AnnounceCheckpoint, AttemptStarted, LogBatch},
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 
@@ -77,39 +77,6 @@ pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -
     }
     tx.commit().await?;
     Ok((held, is_new))
-}
-
-/// Stores metric points; a repeated batch is the same batch.
-///
-/// # Errors
-/// [`DbError::StaleFence`].
-pub async fn metrics(pool: &PgPool, attempt: AttemptId, batch: &MetricBatch) -> Result<Held> {
-    let column = |values: &[u64]| values.iter().map(|value| signed(*value)).collect::<Vec<_>>();
-    let (steps, tokens) = (column(&batch.steps), column(&batch.tokens));
-    let mut tx = pool.begin().await?;
-    let held = hold(&mut tx, attempt, batch.fence).await?;
-    let (Some(first), Some(last), Some(branch)) = (steps.first(), steps.last(), held.branch) else { return Ok(held) };
-    let stored = sqlx::query!(
-        "INSERT INTO metric_batches (branch_id, fence, step_first, step_last, steps, tokens, at_ms, series) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT DO NOTHING",
-        branch.0, batch.fence.0, first, last, &steps, &tokens, &batch.at_ms, Json(&batch.series) as _
-    ).execute(&mut *tx).await?;
-    if stored.rows_affected() == 0 {
-        return Ok(held);
-    }
-    let loss = batch.series.get("train/loss").and_then(|values| values.last().copied().flatten());
-    sqlx::query!(
-        "UPDATE branches SET step = GREATEST(step, $2), loss = COALESCE($3, loss) WHERE id = $1",
-        branch.0,
-        last,
-        loss
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query!("UPDATE jobs SET remaining = GREATEST(0, (SELECT (b.steps - b.step) * b.batch_tokens FROM branches b WHERE b.id = $2)) WHERE id = $1", held.job.0, branch.0)
-        .execute(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(held)
 }
 
 /// Stores log lines; gives back the events among them that are new.
@@ -315,7 +282,8 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
     };
     sqlx::query!(
         "UPDATE jobs SET state = $2, problem = $3, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue',
-             tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0) WHERE id = $1",
+             tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0),
+             remaining = COALESCE((SELECT GREATEST(0, (b.steps - b.step) * b.batch_tokens) FROM branches b WHERE b.id = jobs.branch_id), remaining) WHERE id = $1",
         held.job.0, state, problem, wait_ms
     ).execute(&mut *tx).await?;
     if let Some(branch) = held.branch {

@@ -104,12 +104,14 @@ async fn list(
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
            (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id AND c.state = 'committed' ORDER BY c.created_at DESC, c.step DESC LIMIT 1) AS checkpoint_id,
-           ARRAY(SELECT m.loss FROM generate_series(1, CASE WHEN $3 THEN 32 ELSE 0 END) AS s(n), LATERAL (
-                     SELECT m.step_first, (m.series->'train/loss'->>-1)::double precision AS loss FROM metric_batches m
-                     WHERE m.branch_id = b.id AND m.step_first <= b.step AND m.step_first > b.step * (s.n - 1) / 32 AND m.step_first <= b.step * s.n / 32
-                       AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.branch_id = b.id AND a.fence > m.fence AND a.step_start < m.step_last)
-                     ORDER BY m.step_first DESC LIMIT 1) AS m
-                 WHERE m.loss IS NOT NULL ORDER BY m.step_first) AS "losses!: Vec<f64>"
+           ARRAY(SELECT p.loss FROM (
+                     SELECT DISTINCT ON ((q.step * 32 - 1) / GREATEST(b.step, 1)) q.step, q.loss FROM (
+                         SELECT m.step_last AS step, m.fence, m.loss FROM metric_batches m WHERE $3 AND m.branch_id = b.id AND m.loss IS NOT NULL
+                         UNION ALL SELECT u.step, c.fence, u.loss FROM metric_chunks c, unnest(c.spark_steps, c.spark_losses) AS u(step, loss)
+                             WHERE $3 AND c.branch_id = b.id AND c.level = 0) q
+                     WHERE q.step <= b.step AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.branch_id = b.id AND a.fence > q.fence AND a.step_start < q.step)
+                     ORDER BY (q.step * 32 - 1) / GREATEST(b.step, 1), q.step DESC) p
+                 ORDER BY p.step) AS "losses!: Vec<f64>"
            FROM branches b LEFT JOIN jobs j ON j.branch_id = b.id AND j.state = 'running' LEFT JOIN workers w ON w.id = j.worker_id
            WHERE ($1::uuid IS NULL OR b.experiment_id = $1) AND ($2::uuid IS NULL OR b.id = $2) ORDER BY b.ordinal"#,
         experiment.map(|id| id.0), branch.map(|id| id.0), sparklines

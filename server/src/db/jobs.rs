@@ -1,14 +1,15 @@
 //! Jobs and their leases. The lease lives in the job's row.
 
-use super::{DbError, Result, count, signed, unword, word};
+use super::{DbError, Result, count, signed, unword};
+use crate::domain::schedule::{Placement, WaitingJob};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, EvaluationId, ExperimentId, Fence, JobId, WorkerId},
     job::{Grant, JobKind, JobSpec},
     view::{JobState, JobView},
-    worker::{Command, RunningAttempt},
 };
 use sqlx::{PgPool, types::Json};
+use std::collections::HashMap;
 
 /// A job to create.
 #[derive(Debug)]
@@ -142,12 +143,16 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
         .collect()
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn progress(done: u64, total: u64) -> Option<f64> {
+    (total > 0).then(|| (done as f64 / total as f64).min(1.0))
+}
+
 impl JobRow {
     /// Progress, 0 to 1.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
     pub fn progress(&self) -> Option<f64> {
-        (self.total > 0).then(|| (self.done as f64 / self.total as f64).min(1.0))
+        progress(self.done, self.total)
     }
 
     /// As the API shows it.
@@ -172,47 +177,159 @@ impl JobRow {
     }
 }
 
-/// Grants a queued job: raises its fence, opens the attempt and the lease, in one transaction. A training job is told
-/// the branch's last whole resumable checkpoint: earlier fences can commit no other any more. False when somebody was faster,
-/// or the experiment was paused meanwhile.
+/// A job that runs.
+#[derive(Debug, Clone)]
+pub struct RunningJob {
+    /// Id.
+    pub id: JobId,
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The branch.
+    pub branch_id: Option<BranchId>,
+    /// For people.
+    pub title: String,
+    /// The worker that has it.
+    pub worker_id: WorkerId,
+    /// Slots it holds.
+    pub slots_held: Vec<u16>,
+    /// Tokens per second.
+    pub tokens_per_second: f64,
+    /// Progress, 0 to 1.
+    pub progress: Option<f64>,
+}
+
+/// What runs, without what waits.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], ttl_ms: i64) -> Result<bool> {
-    let attempt = AttemptId::new();
+pub async fn running(pool: &PgPool) -> Result<Vec<RunningJob>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.id, j.experiment_id, j.branch_id, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>", j.tokens_per_second, j.done, j.total
+           FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running'"#
+    ).fetch_all(pool).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| RunningJob {
+            id: JobId(row.id),
+            experiment_id: ExperimentId(row.experiment_id),
+            branch_id: row.branch_id.map(BranchId),
+            title: row.title,
+            worker_id: WorkerId(row.worker_id),
+            slots_held: row.slots.0,
+            tokens_per_second: row.tokens_per_second,
+            progress: progress(count(row.done), count(row.total)),
+        })
+        .collect())
+}
+
+/// Number of jobs that wait.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn queued(pool: &PgPool) -> Result<u32> {
+    let count =
+        sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM jobs WHERE state = 'queued'"#).fetch_one(pool).await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Jobs that may be granted now, in the order of creation. Of alike ones (experiment, kind, slots) only the first
+/// `slots_free`: no more of them can be placed on so many slots, whatever else waits.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn waiting(pool: &PgPool, slots_free: usize) -> Result<Vec<WaitingJob>> {
+    let rows = sqlx::query!(
+        r#"SELECT id, experiment_id, kind, priority, slots, remaining FROM (
+               SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.created_at, row_number() OVER (
+                   PARTITION BY j.experiment_id, j.kind, j.slots ORDER BY j.priority DESC, j.remaining DESC, j.created_at, j.id) AS place
+               FROM jobs j JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'queued' AND j.not_before <= now() AND e.state = 'running') q
+           WHERE place <= $1 ORDER BY created_at, id"#,
+        i64::try_from(slots_free).unwrap_or(i64::MAX)
+    ).fetch_all(pool).await?;
+    rows.into_iter()
+        .zip(0..)
+        .map(|(row, age)| {
+            Ok(WaitingJob {
+                id: JobId(row.id),
+                experiment: ExperimentId(row.experiment_id),
+                kind: unword(&row.kind)?,
+                priority: row.priority,
+                slots: u16::try_from(row.slots).unwrap_or(1),
+                remaining: row.remaining,
+                age,
+            })
+        })
+        .collect()
+}
+
+/// Grants queued jobs in one transaction: raises their fences, opens the attempts and the leases. A training job is told
+/// the branch's last whole resumable checkpoint: earlier fences can commit no other any more. Those whose job somebody
+/// else was faster with, or whose experiment was paused meanwhile, are left out. The caller hands the grants over.
+///
+/// # Errors
+/// When Postgres refuses; nothing is granted then.
+pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Result<Vec<(WorkerId, Grant)>> {
+    let jobs: Vec<uuid::Uuid> = placements.iter().map(|placement| placement.job.0).collect();
+    let workers: Vec<uuid::Uuid> = placements.iter().map(|placement| placement.worker.0).collect();
+    let attempts: Vec<uuid::Uuid> = placements.iter().map(|_| AttemptId::new().0).collect();
     let mut tx = pool.begin().await?;
-    let granted = sqlx::query!(
-        "UPDATE jobs SET state = 'running', fence = fence + 1, attempt_id = $2, worker_id = $3, command = 'continue', done = 0, tokens_per_second = 0,
+    let rows = sqlx::query!(
+        r#"UPDATE jobs SET state = 'running', fence = fence + 1, attempt_id = u.attempt_id, worker_id = u.worker_id, command = 'continue', done = 0, tokens_per_second = 0,
              lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0),
              spec = CASE WHEN kind = 'train' THEN jsonb_set(spec, '{resume}', COALESCE(
                  (SELECT jsonb_build_object('id', c.id, 'folder', c.folder, 'manifest_sha256', c.manifest_sha256, 'step', c.step)
                   FROM checkpoints c WHERE c.branch_id = jobs.branch_id AND c.state = 'committed' AND c.meta->>'kind' = 'resumable' AND c.problem IS NULL ORDER BY c.created_at DESC, c.step DESC LIMIT 1),
                  'null'::jsonb)) ELSE spec END
-         WHERE id = $1 AND state = 'queued' AND not_before <= now()
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(job_id, worker_id, attempt_id)
+         WHERE jobs.id = u.job_id AND jobs.state = 'queued' AND jobs.not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
-             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.mode = 'enabled' AND NOT w.lost)
-         RETURNING fence, branch_id",
-        job.0, attempt.0, worker.0, ttl_ms
-    ).fetch_optional(&mut *tx).await?;
-    let Some(granted) = granted else { return Ok(false) };
+             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = u.worker_id AND w.mode = 'enabled' AND NOT w.lost)
+         RETURNING jobs.id, u.worker_id AS "worker_id!", u.attempt_id AS "attempt_id!", jobs.fence, jobs.branch_id, jobs.spec AS "spec: Json<JobSpec>""#,
+        &jobs, &workers, &attempts, signed(ttl_ms)
+    ).fetch_all(&mut *tx).await?;
+    let slots: HashMap<JobId, &Vec<u16>> =
+        placements.iter().map(|placement| (placement.job, &placement.slots)).collect();
+    let grants: Vec<(WorkerId, Option<uuid::Uuid>, Grant)> = rows
+        .into_iter()
+        .map(|row| {
+            let grant = Grant {
+                attempt_id: AttemptId(row.attempt_id),
+                job_id: JobId(row.id),
+                fence: Fence(row.fence),
+                lease_ttl_ms: ttl_ms,
+                slots: slots.get(&JobId(row.id)).map(|slots| (*slots).clone()).unwrap_or_default(),
+                job: row.spec.0,
+            };
+            (WorkerId(row.worker_id), row.branch_id, grant)
+        })
+        .collect();
+    let (ids, jobs): (Vec<_>, Vec<_>) = grants.iter().map(|(_, _, grant)| (grant.attempt_id.0, grant.job_id.0)).unzip();
+    let slots: Vec<_> = grants.iter().map(|(_, _, grant)| serde_json::json!(grant.slots)).collect();
     sqlx::query!(
-        "INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots) VALUES ($1, $2, $3, $4, $5, $6)",
-        attempt.0,
-        job.0,
-        granted.branch_id,
-        granted.fence,
-        worker.0,
-        Json(slots) as _
+        "INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots, delivered)
+         SELECT u.id, j.id, j.branch_id, j.fence, j.worker_id, u.slots, true FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS u(id, job_id, slots)
+         JOIN jobs j ON j.id = u.job_id",
+        &ids, &jobs, &slots
+    ).execute(&mut *tx).await?;
+    let branches: Vec<uuid::Uuid> = grants.iter().filter_map(|(_, branch, _)| *branch).collect();
+    sqlx::query!(
+        "UPDATE branches SET state = 'running' WHERE id = ANY($1) AND state IN ('waiting', 'queued')",
+        &branches
     )
     .execute(&mut *tx)
     .await?;
-    if let Some(branch) = granted.branch_id {
-        sqlx::query!("UPDATE branches SET state = 'running' WHERE id = $1 AND state IN ('waiting', 'queued')", branch)
-            .execute(&mut *tx)
-            .await?;
-    }
     tx.commit().await?;
-    Ok(true)
+    Ok(grants.into_iter().map(|(worker, _, grant)| (worker, grant)).collect())
+}
+
+/// Notes that grants did not reach their workers: the next polls fetch them.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn undelivered(pool: &PgPool, attempts: &[AttemptId]) -> Result<()> {
+    let attempts: Vec<_> = attempts.iter().map(|attempt| attempt.0).collect();
+    sqlx::query!("UPDATE attempts SET delivered = false WHERE id = ANY($1)", &attempts).execute(pool).await?;
+    Ok(())
 }
 
 /// Grants that a worker has not fetched yet; marks them as fetched.
@@ -239,24 +356,6 @@ pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Resul
             job: row.spec.0,
         })
         .collect())
-}
-
-/// Renews the lease of an attempt and notes its progress; what it shall do. Derived at each renewal from what people
-/// decided (experiment paused or over, worker draining, branch paused or cancelled), so that no decision is missed.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn renew(pool: &PgPool, worker: WorkerId, running: &RunningAttempt, ttl_ms: i64) -> Result<Command> {
-    let row = sqlx::query!(
-        r#"UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $5::bigint / 1000.0), done = $6, total = $7, tokens_per_second = $8
-         FROM experiments e, workers w
-         WHERE j.attempt_id = $1 AND j.worker_id = $2 AND j.fence = $3 AND j.state = $4 AND e.id = j.experiment_id AND w.id = j.worker_id
-         RETURNING CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
-             WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release' ELSE j.command END AS "command!""#,
-        running.attempt_id.0, worker.0, running.fence.0, word(&JobState::Running), ttl_ms, signed(running.done), signed(running.total),
-        running.tokens_per_second
-    ).fetch_optional(pool).await?;
-    row.map_or(Ok(Command::Fenced), |row| unword(&row.command))
 }
 
 /// Attempts whose lease is over.

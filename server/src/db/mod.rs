@@ -8,6 +8,7 @@ pub mod corpora;
 pub mod events;
 pub mod experiments;
 pub mod fits;
+pub mod ingest;
 pub mod jobs;
 pub mod leader;
 pub mod metrics;
@@ -60,7 +61,7 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(5);
 pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     use anyhow::Context;
     let pool = PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(24)
         .acquire_timeout(ACQUIRE_MAX)
         .connect_with(options)
         .await

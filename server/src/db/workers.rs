@@ -1,12 +1,12 @@
 //! Workers.
 
-use super::{DbError, Result, signed, unword, word};
+use super::{DbError, Result, unword, word};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::WorkerId,
     job::JobKind,
     view::WorkerMode,
-    worker::{EnrolWorker, Heartbeat, SlotInfo},
+    worker::{EnrolWorker, SlotInfo},
 };
 use sqlx::{PgExecutor, PgPool, types::Json};
 use std::collections::BTreeMap;
@@ -65,37 +65,24 @@ pub async fn seen(pool: &PgPool, id: WorkerId, session: i64) -> Result<()> {
         sqlx::query!("UPDATE workers SET seen_at = now(), lost = false WHERE id = $1 AND session = $2", id.0, session)
             .execute(pool)
             .await?;
-    session_held(done.rows_affected(), id)
+    if done.rows_affected() == 1 { Ok(()) } else { Err(session_over(id)) }
 }
 
-/// Notes a heartbeat.
-///
-/// # Errors
-/// [`DbError::Conflict`] for an old session.
-pub async fn heartbeat(pool: &PgPool, id: WorkerId, beat: &Heartbeat) -> Result<()> {
-    let done = sqlx::query!(
-        "UPDATE workers SET seen_at = now(), lost = false, memory_used_bytes = $3, cpu_share = $4 WHERE id = $1 AND session = $2",
-        id.0, beat.session, signed(beat.memory_used_bytes), beat.cpu_share
-    ).execute(pool).await?;
-    session_held(done.rows_affected(), id)
+/// The answer to an old session.
+pub(super) fn session_over(id: WorkerId) -> DbError {
+    DbError::Conflict(format!("worker {id}: this session is over; another process enrolled under its name"))
 }
 
-fn session_held(rows: u64, id: WorkerId) -> Result<()> {
-    if rows == 1 {
-        Ok(())
-    } else {
-        Err(DbError::Conflict(format!("worker {id}: this session is over; another process enrolled under its name")))
-    }
-}
-
-/// All workers by name.
+/// Workers by name: all, or some.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<WorkerRow>> {
+pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) -> Result<Vec<WorkerRow>> {
     let rows = sqlx::query!(
         r#"SELECT id, name, host, version, slots AS "slots: Json<Vec<SlotInfo>>", capabilities AS "capabilities: Json<Vec<JobKind>>",
-           labels AS "labels: Json<BTreeMap<String, String>>", mode, lost, memory_used_bytes, cpu_share, seen_at FROM workers ORDER BY name"#
+           labels AS "labels: Json<BTreeMap<String, String>>", mode, lost, memory_used_bytes, cpu_share, seen_at FROM workers
+           WHERE $1::uuid[] IS NULL OR id = ANY($1) ORDER BY name"#,
+        some
     ).fetch_all(executor).await?;
     rows.into_iter()
         .map(|row| {

@@ -2,6 +2,7 @@
 //! line. Woken by a signal and by a period.
 
 pub mod advance;
+pub mod compact;
 pub mod discover;
 pub mod scan;
 pub mod schedule;
@@ -9,8 +10,16 @@ pub mod scrub;
 pub mod store;
 
 use crate::{app::App, db};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
+
+/// A loop rests as long as it worked, and at least this: a thousand signals at once are one pass, and none takes a
+/// core for itself.
+const REST_MIN: Duration = Duration::from_millis(10);
 
 /// Starts all loops; they end when `stop` becomes true.
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
@@ -22,6 +31,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
     spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, schedule::run);
     spawn(&mut set, app, stop, "expire", &alone(), 500, schedule::expire);
+    spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
+    spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
     // Twice within the grace, so that what is due waits no longer than half of it more.
     let sweep_ms = (app.config.orphan_grace_ms / 2).clamp(1_000, 600_000);
@@ -47,12 +58,17 @@ fn spawn<F, R>(
     let (app, wake, mut stop) = (app.clone(), wake.clone(), stop.clone());
     set.spawn(async move {
         while !*stop.borrow() {
+            let start = Instant::now();
             if let Err(error) = run(app.clone()).await {
                 tracing::error!(task = name, error = format!("{error:#}"), "a loop failed; it tries again");
             }
+            let rest = start.elapsed().max(REST_MIN);
+            let next = async {
+                tokio::time::sleep(rest).await;
+                let _ = tokio::time::timeout(Duration::from_millis(period_ms), wake.notified()).await;
+            };
             tokio::select! {
-                () = wake.notified() => {}
-                () = tokio::time::sleep(Duration::from_millis(period_ms)) => {}
+                () = next => {}
                 _ = stop.changed() => {}
             }
         }

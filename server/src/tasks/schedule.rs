@@ -2,14 +2,19 @@
 
 use crate::{
     app::App,
-    db::{self, events::NewEvent, jobs::JobRow},
-    domain::schedule::{FreeWorker, WaitingJob, plan, why_waiting},
+    db::{
+        self,
+        events::NewEvent,
+        jobs::{JobRow, RunningJob},
+        workers::WorkerRow,
+    },
+    domain::schedule::{FreeWorker, Placement, WaitingJob, plan, why_waiting},
 };
 use anyhow::Result;
 use senmon_protocol::{
-    ids::ExperimentId,
+    ids::{ExperimentId, WorkerId},
     job::{EndedOutcome, Outcome, TerminationReason},
-    view::{JobState, StreamMessage, WorkerMode},
+    view::{StreamMessage, WorkerMode},
     worker::CompleteAttempt,
 };
 use std::{
@@ -43,25 +48,31 @@ pub fn why(job: &JobRow, workers: &[FreeWorker]) -> String {
     why_waiting(&waiting(job, 0), workers)
 }
 
-/// Open jobs, and the workers that may be given some.
+/// Open jobs, and the workers that may be given some: for people who ask why something waits.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn snapshot(app: &App) -> Result<(Vec<JobRow>, Vec<FreeWorker>), db::DbError> {
     let jobs = db::jobs::open(&app.db).await?;
+    let running = db::jobs::running(&app.db).await?;
+    let workers = free_workers(app, db::workers::list(&app.db, None).await?, &running).await?;
+    Ok((jobs, workers))
+}
+
+/// Those of the workers that are alive and enabled, with the slots that nothing runs on.
+async fn free_workers(app: &App, rows: Vec<WorkerRow>, running: &[RunningJob]) -> Result<Vec<FreeWorker>, db::DbError> {
+    let mut taken: HashMap<WorkerId, HashSet<u16>> = HashMap::new();
+    for job in running {
+        taken.entry(job.worker_id).or_default().extend(&job.slots_held);
+    }
     let now = db::workers::now(&app.db).await?;
     let ttl = chrono::TimeDelta::milliseconds(i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX));
-    let rows = db::workers::list(&app.db).await?;
     let able = rows.into_iter().filter(|row| !row.lost && row.mode == WorkerMode::Enabled && now - row.seen_at <= ttl);
     let workers = able
         .map(|row| {
-            let taken: HashSet<u16> = jobs
-                .iter()
-                .filter(|job| job.worker_id == Some(row.id))
-                .flat_map(|job| job.slots_held.iter().copied())
-                .collect();
             let waits = app.polls.slots_free(row.id);
-            let is_free = |index: &u16| waits.contains(index) && !taken.contains(index);
+            let is_taken = |index: &u16| taken.get(&row.id).is_some_and(|slots| slots.contains(index));
+            let is_free = |index: &u16| waits.contains(index) && !is_taken(index);
             let free = row.slots.iter().map(|slot| slot.index).filter(is_free).collect();
             FreeWorker {
                 id: row.id,
@@ -72,39 +83,54 @@ pub async fn snapshot(app: &App) -> Result<(Vec<JobRow>, Vec<FreeWorker>), db::D
             }
         })
         .collect();
-    Ok((jobs, workers))
+    Ok(workers)
 }
 
-/// Plans once and carries the plan out.
+/// Plans once and carries the plan out. Reads only what can matter: workers that wait with a free slot, and no more
+/// jobs than these slots can take.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn run(app: App) -> Result<()> {
-    let (jobs, workers) = snapshot(&app).await?;
-    let queued = jobs.iter().zip(0..).filter(|(job, _)| job.state == JobState::Queued && job.ready);
-    let queued: Vec<WaitingJob> = queued.map(|(job, age)| waiting(job, age)).collect();
-    let ttl = i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX);
-    let mut busy: HashMap<ExperimentId, u32> = HashMap::new();
-    for job in jobs.iter().filter(|job| job.state == JobState::Running) {
-        *busy.entry(job.experiment_id).or_default() += u32::from(job.slots);
+    let missed = app.polls.missed();
+    if !missed.is_empty() {
+        db::jobs::undelivered(&app.db, &missed).await?;
     }
-    let mut granted = false;
-    for placement in plan(&queued, &workers, &busy) {
-        if db::jobs::grant(&app.db, placement.job, placement.worker, &placement.slots, ttl).await? {
-            tracing::info!(job.id = %placement.job, worker.id = %placement.worker, "granted a job");
-            granted = true;
+    let waiting: Vec<_> = app.polls.workers_free().into_iter().map(|id| id.0).collect();
+    if !waiting.is_empty() {
+        let running = db::jobs::running(&app.db).await?;
+        let workers = free_workers(&app, db::workers::list(&app.db, Some(&waiting)).await?, &running).await?;
+        let slots_free = workers.iter().map(|worker| worker.free.len()).sum();
+        if slots_free > 0 {
+            let queued = db::jobs::waiting(&app.db, slots_free).await?;
+            let mut busy: HashMap<ExperimentId, u32> = HashMap::new();
+            for job in &running {
+                *busy.entry(job.experiment_id).or_default() += u32::try_from(job.slots_held.len()).unwrap_or(u32::MAX);
+            }
+            grant(&app, &plan(&queued, &workers, &busy)).await?;
         }
-    }
-    if granted {
-        app.wake.granted.notify_waiters();
     }
     static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
     let second = chrono::Utc::now().timestamp().unsigned_abs();
-    if LAST_SECOND.swap(second, Ordering::Relaxed) != second
+    if app.stream.receiver_count() > 0
+        && LAST_SECOND.swap(second, Ordering::Relaxed) != second
         && let Ok(fleet) = crate::api::workers::look(&app).await
     {
         app.hint(StreamMessage::Fleet(fleet));
     }
+    Ok(())
+}
+
+/// Grants what was placed, and hands each grant to the poll that waits for it.
+async fn grant(app: &App, placements: &[Placement]) -> Result<()> {
+    if placements.is_empty() {
+        return Ok(());
+    }
+    let grants = db::jobs::grant(&app.db, placements, app.config.lease_ttl_ms).await?;
+    for (worker, grant) in &grants {
+        tracing::info!(job.id = %grant.job_id, worker.id = %worker, "granted a job");
+    }
+    app.polls.hand(grants);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use senmon_tests::{
     process::{self, Process},
     spec,
 };
-use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+use std::{fs, net::TcpListener, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(240);
 const SEED_TOKENS: u64 = 409_600; // 800 steps of 512 tokens: long enough to be killed in the middle
@@ -77,7 +77,7 @@ async fn damage_last_checkpoints(world: &World, id: ExperimentId) -> Result<()> 
 #[tokio::test]
 async fn another_server_takes_over_when_the_leader_is_killed() -> Result<()> {
     let mut world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
-    let (postgres, socket) = postmaster(&world)?;
+    let (postgres, socket) = world.postmaster()?;
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let base = format!("http://127.0.0.1:{port}");
     let second = Api::new(&base, world.api.token());
@@ -102,18 +102,6 @@ async fn another_server_takes_over_when_the_leader_is_killed() -> Result<()> {
     // The first one's Postgres is nobody's child any more.
     process::signal(postgres, libc::SIGINT);
     Ok(())
-}
-
-/// Process id and socket folder of the private cluster.
-fn postmaster(world: &World) -> Result<(u32, String)> {
-    let wanted = world.path("server/pg");
-    let home = match fs::read_to_string(wanted.join("MOVED")) {
-        Ok(moved) => PathBuf::from(moved.trim()),
-        Err(_) => wanted,
-    };
-    let text = fs::read_to_string(home.join("data/postmaster.pid"))?;
-    let lines: Vec<&str> = text.lines().collect();
-    Ok((lines[0].parse()?, lines[4].to_owned()))
 }
 
 #[tokio::test]

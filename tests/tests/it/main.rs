@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module a promise.
 
 mod chaos;
+mod control_load;
 mod dashboard;
 mod faults;
 mod house;
