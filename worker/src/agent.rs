@@ -104,7 +104,7 @@ fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
                 reason: TerminationReason::WorkerLost,
                 message: "the worker's process ended without notice and was started again".into(),
             });
-            writer.append(&Record::Complete(CompleteAttempt { fence: header.fence, outcome }))?;
+            writer.append(&Record::Complete(CompleteAttempt { fence: header.fence, outcome, time: None }))?;
         }
         tracing::info!(attempt.id = %header.attempt_id, "delivering what an earlier process left");
         let courier = Courier { client: client.clone(), root: root.clone(), header, folder, seat: None };

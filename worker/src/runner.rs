@@ -152,7 +152,8 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
             report.log(if asked_for { "info" } else { "error" }, message);
             tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
         }
-        report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome }));
+        let time = Some(seat.time());
+        report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome, time }));
     }
     drop(report);
     scribe.finish();

@@ -246,5 +246,8 @@ async fn heartbeat(
         let command = db::jobs::renew(&app.db, id, running, ttl).await?;
         attempts.push(AttemptCommand { attempt_id: running.attempt_id, command });
     }
+    if !body.attempts.is_empty() {
+        db::goodput::note_times(&app.db, id, &body.attempts).await?;
+    }
     Ok(Json(Heartbeaten { attempts }))
 }

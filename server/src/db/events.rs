@@ -134,6 +134,9 @@ pub async fn insert_logs(
             step: Some(event.step),
         };
         events.push(store(&mut *tx, new).await?);
+        if let (Some(branch), Some(skip)) = (branch, event.skip()) {
+            super::goodput::note_skip(&mut *tx, branch, batch.fence, skip, &line.text).await?;
+        }
     }
     Ok(events)
 }
