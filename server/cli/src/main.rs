@@ -13,6 +13,7 @@ mod events;
 mod experiments;
 mod export;
 mod follow;
+mod goodput;
 mod output;
 mod plan;
 mod report;
@@ -93,6 +94,8 @@ enum Command {
     Queue,
     /// What happened, latest last.
     Events(events::Events),
+    /// Show where the time went: goodput, and badput by cause.
+    Goodput(goodput::Goodput),
     /// API tokens.
     #[command(subcommand)]
     Token(tokens::Token),
@@ -143,6 +146,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Worker(command) => workers::run(client, format, command).await,
         Command::Queue => workers::queue(client, format).await,
         Command::Events(args) => events::events(client, format, &args).await,
+        Command::Goodput(args) => goodput::show(client, format, &args).await,
         Command::Token(command) => tokens::run(client, format, command).await,
         Command::Login => Ok(()),
     }

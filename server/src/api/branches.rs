@@ -87,7 +87,7 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
     let segments = db::metrics::segments(&app.db, id).await?;
     let (points, superseded) = current(batches, &segments, &keys);
     let (axis, series) = buckets(&points, query.points_max.unwrap_or(2000).clamp(1, 10_000));
-    let events = db::events::list(&app.db, None, Some(id), Some(0), 1000).await?;
+    let events = db::events::on_axis(&app.db, id, 1000).await?;
     Ok(MetricsView {
         branch_id: id,
         steps: axis.steps,

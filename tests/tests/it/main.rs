@@ -2,6 +2,7 @@
 
 mod dashboard;
 mod faults;
+mod goodput;
 mod house;
 mod life;
 mod refusals;
