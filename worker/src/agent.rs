@@ -122,7 +122,7 @@ fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
                 reason: TerminationReason::WorkerLost,
                 message: "the worker's process ended without notice and was started again".into(),
             });
-            let end = Record::Complete(CompleteAttempt { fence: header.fence, outcome });
+            let end = Record::Complete(CompleteAttempt { fence: header.fence, outcome, time: None });
             if let Err(error) = writer.append(&end) {
                 // A full disk must not keep the worker from starting: the lease ends the attempt, the next start this.
                 tracing::error!(attempt.id = %header.attempt_id, %error, "the spool's disk refuses; its rest stays");

@@ -2,16 +2,19 @@
 //!
 //! Never blocks for longer than a lock is held, and never talks to the server.
 
-use crate::lease::{Lease, Standing, stronger};
+use crate::{
+    lease::{Lease, Standing, stronger},
+    train::TrainingTime,
+};
 use senmon_protocol::{
     ids::{AttemptId, Fence},
     job::Grant,
-    worker::{Command, Enrolled, RunningAttempt},
+    worker::{AttemptTime, Command, Enrolled, RunningAttempt},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
 
@@ -45,6 +48,8 @@ pub struct Seat {
     lease: Mutex<Lease>,
     command: watch::Sender<Command>,
     progress: Mutex<Progress>,
+    seated: Instant,
+    time: Mutex<Option<AttemptTime>>,
 }
 
 /// How far an attempt is, in units of its job.
@@ -122,6 +127,8 @@ impl Board {
             lease: Mutex::new(Lease::granted(self.now_ms(), grant.lease_ttl_ms)),
             command: watch::Sender::new(Command::Continue),
             progress: Mutex::default(),
+            seated: Instant::now(),
+            time: Mutex::default(),
         });
         seats.insert(grant.attempt_id, seat.clone());
         self.beat.notify_one();
@@ -198,12 +205,43 @@ impl Seat {
         *lock(&self.progress) = progress;
     }
 
+    /// The attempt says what its training spent so far; what came before the first time was starting.
+    pub fn set_training_time(&self, spent: TrainingTime) {
+        let mut time = lock(&self.time);
+        *time = Some(AttemptTime {
+            starting_ms: time.map_or_else(|| ms(self.seated.elapsed()), |time| time.starting_ms),
+            training_ms: ms(spent.training),
+            checkpoint_stall_ms: ms(spent.stalled),
+            data_wait_ms: ms(spent.waited),
+            step_last: spent.step_last,
+        });
+    }
+
+    /// Where the attempt's time went so far.
+    #[must_use]
+    pub fn time(&self) -> AttemptTime {
+        lock(&self.time)
+            .unwrap_or_else(|| AttemptTime { starting_ms: ms(self.seated.elapsed()), ..AttemptTime::default() })
+    }
+
     /// What the heartbeat says of the attempt.
     #[must_use]
     pub fn running(&self) -> RunningAttempt {
         let Progress { done, total, tokens_per_second } = *lock(&self.progress);
-        RunningAttempt { attempt_id: self.attempt_id, fence: self.fence, done, total, tokens_per_second }
+        RunningAttempt {
+            attempt_id: self.attempt_id,
+            fence: self.fence,
+            done,
+            total,
+            tokens_per_second,
+            time: self.time(),
+        }
     }
+}
+
+/// Whole milliseconds.
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

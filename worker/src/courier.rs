@@ -172,9 +172,9 @@ fn may_pass(error: &CallError) -> bool {
 /// The end of an attempt whose checkpoint was refused is no completion.
 fn honest_end(record: Record, why: &str) -> Record {
     match record {
-        Record::Complete(CompleteAttempt { fence, outcome: Outcome::Completed(_) }) => {
+        Record::Complete(CompleteAttempt { fence, outcome: Outcome::Completed(_), time }) => {
             let ended = EndedOutcome { reason: TerminationReason::InternalError, message: why.to_owned() };
-            Record::Complete(CompleteAttempt { fence, outcome: Outcome::Ended(ended) })
+            Record::Complete(CompleteAttempt { fence, outcome: Outcome::Ended(ended), time })
         }
         record => record,
     }

@@ -6,7 +6,7 @@ use crate::{
     board::{Progress, Seat},
     scribe::{Item, Point},
     spool::Record,
-    train::{JobContext, MetricPoint},
+    train::{JobContext, MetricPoint, TrainingTime},
 };
 use senmon_protocol::{
     ids::{CheckpointId, Fence, StorageKey},
@@ -38,6 +38,11 @@ impl Report {
         self.send(Item::Record(Box::new(record)));
     }
 
+    fn line(&self, level: &str, text: &str, event: LineEvent) {
+        let (level, text, event) = (level.to_owned(), text.to_owned(), Some(event));
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level, text, event }));
+    }
+
     fn send(&self, item: Item) {
         // The scribe outlives every report of its attempt, unless it panicked; then the lease runs out.
         if self.items.send(item).is_err() {
@@ -61,8 +66,15 @@ impl JobContext for Report {
     }
 
     fn event(&self, kind: &str, step: u64, level: &str, text: &str) {
-        let event = Some(LineEvent { kind: kind.to_owned(), step });
-        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned(), event }));
+        self.line(level, text, LineEvent { kind: kind.to_owned(), step, batch: None });
+    }
+
+    fn leaves_out(&self, kind: &str, step: u64, batch: u64, text: &str) {
+        self.line("warn", text, LineEvent { kind: kind.to_owned(), step, batch: Some(batch) });
+    }
+
+    fn training_time(&self, spent: TrainingTime) {
+        self.seat.set_training_time(spent);
     }
 
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64) {

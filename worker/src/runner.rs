@@ -151,7 +151,7 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
 async fn give_back(site: &Site, header: &Header, seat: &Seat, error: &io::Error) -> io::Result<Delivery> {
     tracing::error!(attempt.id = %header.attempt_id, %error, "no spool; the job is given back");
     let outcome = Outcome::Ended(ended(TerminationReason::StorageFailure, error));
-    let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome });
+    let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome, time: None });
     let mut backoff = Backoff::new(PAUSE_MAX, header.attempt_id.0.as_u64_pair().1);
     while seat.standing(site.board.now_ms()) == Standing::Held {
         match site.client.deliver(header.attempt_id, &record).await {
@@ -185,7 +185,8 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
             report.log(if asked_for { "info" } else { "error" }, message);
             tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
         }
-        report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome }));
+        let time = Some(seat.time());
+        report.record(Record::Complete(CompleteAttempt { fence: grant.fence, outcome, time }));
     }
     drop(report);
     scribe.finish();

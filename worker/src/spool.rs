@@ -343,7 +343,7 @@ mod tests {
 
     fn complete() -> Record {
         let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::Released, message: "stop".into() });
-        Record::Complete(CompleteAttempt { fence: Fence(3), outcome })
+        Record::Complete(CompleteAttempt { fence: Fence(3), outcome, time: None })
     }
 
     fn read_all(folder: &Path) -> Vec<Record> {

@@ -13,6 +13,7 @@ mod events;
 mod experiments;
 mod export;
 mod follow;
+mod goodput;
 mod output;
 mod plan;
 mod report;
@@ -96,6 +97,8 @@ enum Command {
     Events(events::Events),
     /// What the store holds, its budget, and what the experiments under way may still add.
     Storage,
+    /// Show where the time went: goodput, and badput by cause.
+    Goodput(goodput::Goodput),
     /// API tokens.
     #[command(subcommand)]
     Token(tokens::Token),
@@ -147,6 +150,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Queue => workers::queue(client, format).await,
         Command::Events(args) => events::events(client, format, &args).await,
         Command::Storage => storage::storage(client, format).await,
+        Command::Goodput(args) => goodput::show(client, format, &args).await,
         Command::Token(command) => tokens::run(client, format, command).await,
         Command::Login => Ok(()),
     }

@@ -14,6 +14,7 @@ pub mod clustering;
 pub mod corpus;
 pub mod ensemble;
 pub mod fleet;
+pub mod goodput;
 pub mod ids;
 pub mod job;
 pub mod model;

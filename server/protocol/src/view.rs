@@ -261,6 +261,9 @@ pub struct AttemptView {
     pub started_at: DateTime<Utc>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Where its time went, as its worker counted it.
+    #[serde(default)]
+    pub time: crate::worker::AttemptTime,
     /// Why it ended without a result.
     pub reason: Option<TerminationReason>,
     /// What exactly.

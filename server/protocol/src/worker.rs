@@ -4,6 +4,7 @@
 //! All of them may be repeated: the second answer equals the first.
 
 use crate::{
+    goodput::SkipReason,
     ids::{AttemptId, CheckpointId, Fence, StorageKey, WorkerId},
     job::{Grant, JobKind, Outcome, WrittenCheckpoint},
 };
@@ -113,6 +114,26 @@ pub struct RunningAttempt {
     pub total: u64,
     /// Tokens per second over the last interval, for training and evaluation.
     pub tokens_per_second: f64,
+    /// Where its time went so far.
+    #[serde(default)]
+    pub time: AttemptTime,
+}
+
+/// Where the time of an attempt went, by the worker's monotonic clock. Every figure only grows over an attempt's life,
+/// so the largest one heard is the latest: a message that comes late or twice does no harm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct AttemptTime {
+    /// From the grant's arrival to the first step; until then, the time so far. All of it for jobs that do not train.
+    pub starting_ms: u64,
+    /// From the first step's begin to the end of the last one that was finished.
+    pub training_ms: u64,
+    /// Of it, time that training stood still for a save.
+    pub checkpoint_stall_ms: u64,
+    /// Of it, time that training waited for a batch.
+    pub data_wait_ms: u64,
+    /// The last optimiser step that was finished.
+    pub step_last: u64,
 }
 
 /// Answer to [`Heartbeat`].
@@ -197,6 +218,18 @@ pub struct LineEvent {
     pub kind: String,
     /// The optimiser step concerned.
     pub step: u64,
+    /// Number in the data order of the batch that the branch leaves out, where it does: a line of the skip ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u64>,
+}
+
+impl LineEvent {
+    /// The line of the skip ledger that it is: step, batch and why; None where no batch is left out.
+    #[must_use]
+    pub fn skip(&self) -> Option<(u64, u64, SkipReason)> {
+        let reason = if self.kind == "rolled_back" { SkipReason::RolledBack } else { SkipReason::StepSkipped };
+        self.batch.map(|batch| (self.step, batch, reason))
+    }
 }
 
 /// `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
@@ -232,6 +265,9 @@ pub struct CompleteAttempt {
     pub fence: Fence,
     /// How it ended.
     pub outcome: Outcome,
+    /// Where its time went; None where nobody is left to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<AttemptTime>,
 }
 
 /// `POST /api/v1/attempts/{id}/resumed`: a training attempt says where it starts. Points beyond that step are

@@ -26,7 +26,7 @@ use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::AttemptId,
-    job::{JobResult, Outcome, TerminationReason},
+    job::{Outcome, TerminationReason},
     view::{StreamExperiment, StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
@@ -211,7 +211,7 @@ async fn complete(
 /// # Errors
 /// `stale_fence`.
 pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<Option<Ended>> {
-    let Some(ended) = db::attempts::complete(&app.db, id, body.fence, &body.outcome).await? else { return Ok(None) };
+    let Some(ended) = db::attempts::complete(&app.db, id, &body).await? else { return Ok(None) };
     let held = &ended.held;
     if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
         let next = match next {
@@ -226,18 +226,14 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
             TerminationReason::Released | TerminationReason::Cancelled | TerminationReason::RolledBack
         );
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
-        app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, None)).await;
+        app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, ended.step)).await;
         if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
             db::checkpoints::doubt(&app.db, branch).await?;
             app.wake.scrub.notify_one();
         }
     }
-    if let (Outcome::Completed(completed), Some(_)) = (&body.outcome, held.branch) {
-        let step = match &completed.result {
-            JobResult::Train(trained) => Some(trained.steps),
-            _ => None,
-        };
-        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), step)).await;
+    if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
+        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
     }
     app.wake.advance.notify_one();
     app.wake.schedule.notify_one();

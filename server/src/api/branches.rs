@@ -91,7 +91,7 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
     let (current, tails) = draw(read.pieces, &read.finer, &read.segments, (from, to));
     let drawn = current.fold_to(most);
     let unsigned = |column: &[i64]| column.iter().map(|value| db::count(*value)).collect();
-    let events = db::events::list(&app.db, None, Some(id), Some(0), 1000).await?;
+    let events = db::events::on_axis(&app.db, id, 1000).await?;
     Ok(MetricsView {
         branch_id: id,
         steps: unsigned(&drawn.step_last),

@@ -43,5 +43,14 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     for (name, help, value) in gauges {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
+    // No counters: a productive step becomes a wasted one when a resume takes it back.
+    if let Ok(hour) = super::goodput::recent(&app, 1.0).await {
+        let name = "senmon_slot_seconds_last_hour";
+        let _ = writeln!(text, "# HELP {name} slot-seconds of the last hour by cause\n# TYPE {name} gauge");
+        for time in &hour.causes {
+            let (cause, good) = (db::word(&time.cause), time.is_goodput);
+            let _ = writeln!(text, "{name}{{cause=\"{cause}\",goodput=\"{good}\"}} {}", time.seconds);
+        }
+    }
     (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

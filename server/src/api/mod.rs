@@ -10,6 +10,7 @@ pub mod ensemble;
 pub mod error;
 pub mod events;
 pub mod experiments;
+pub mod goodput;
 pub mod health;
 pub mod plan;
 pub mod session;
@@ -58,6 +59,7 @@ fn api() -> OpenApiRouter<App> {
             .merge(experiments::router())
             .merge(ensemble::router())
             .merge(branches::router())
+            .merge(goodput::router())
             .merge(checkpoints::router())
             .merge(workers::router())
             .merge(attempts::router())

@@ -8,7 +8,7 @@ use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
     job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
     view::{AttemptView, EventView},
-    worker::{AnnounceCheckpoint, AttemptStarted, LogBatch},
+    worker::{AnnounceCheckpoint, AttemptStarted, AttemptTime, CompleteAttempt, LogBatch},
 };
 use sqlx::{PgConnection, PgPool, types::Json};
 
@@ -157,6 +157,8 @@ pub struct Ended {
     pub held: Held,
     /// Slots that it took.
     pub slots: Vec<u16>,
+    /// The last step that it finished, for training.
+    pub step: Option<u64>,
     /// What becomes of the job; None when it is completed.
     pub next: Option<Next>,
 }
@@ -165,7 +167,8 @@ pub struct Ended {
 ///
 /// # Errors
 /// [`DbError::StaleFence`].
-pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: &Outcome) -> Result<Option<Ended>> {
+pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt) -> Result<Option<Ended>> {
+    let CompleteAttempt { fence, outcome, time } = body;
     let mut tx = pool.begin().await?;
     let before = sqlx::query_scalar!(
         r#"SELECT outcome AS "outcome: Json<Outcome>" FROM attempts WHERE id = $1 AND fence = $2"#,
@@ -178,9 +181,13 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
     if before.is_some_and(|before| before.0 == *outcome) {
         return Ok(None);
     }
-    let held = hold(&mut tx, attempt, fence).await?;
-    let slots = sqlx::query_scalar!(
-        r#"UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1 RETURNING slots AS "slots: Json<Vec<u16>>""#,
+    let held = hold(&mut tx, attempt, *fence).await?;
+    if let Some(time) = time {
+        super::goodput::note_end(&mut tx, attempt, time).await?;
+    }
+    let row = sqlx::query!(
+        r#"UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1
+           RETURNING slots AS "slots: Json<Vec<u16>>", GREATEST(step_last, step_start) AS step"#,
         attempt.0,
         Json(outcome) as _
     )
@@ -194,7 +201,8 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, fence: Fence, outcome: 
         Outcome::Ended(ended) => Some(end(&mut tx, &held, ended).await?),
     };
     tx.commit().await?;
-    Ok(Some(Ended { held, slots: slots.0, next }))
+    let step = row.step.map(super::count).filter(|_| held.kind == JobKind::Train);
+    Ok(Some(Ended { held, slots: row.slots.0, step, next }))
 }
 
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
@@ -326,10 +334,15 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
         started_at: DateTime<Utc>,
         finished_at: Option<DateTime<Utc>>,
         outcome: Option<Json<Outcome>>,
+        starting_ms: i64,
+        training_ms: i64,
+        checkpoint_stall_ms: i64,
+        data_wait_ms: i64,
+        step_last: i64,
     }
     let rows = sqlx::query_as!(Row,
         r#"SELECT a.id, a.job_id, a.fence, w.name AS worker, a.slots AS "slots: _", a.step_start, a.resume_verified, a.started_at, a.finished_at,
-           a.outcome AS "outcome: _" FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 ORDER BY a.fence"#, branch.0
+           a.outcome AS "outcome: _", a.starting_ms, a.training_ms, a.checkpoint_stall_ms, a.data_wait_ms, a.step_last FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 ORDER BY a.fence"#, branch.0
     ).fetch_all(pool).await?;
     Ok(rows
         .into_iter()
@@ -348,6 +361,13 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
                 resume_verified: row.resume_verified,
                 started_at: row.started_at,
                 finished_at: row.finished_at,
+                time: AttemptTime {
+                    starting_ms: super::count(row.starting_ms),
+                    training_ms: super::count(row.training_ms),
+                    checkpoint_stall_ms: super::count(row.checkpoint_stall_ms),
+                    data_wait_ms: super::count(row.data_wait_ms),
+                    step_last: super::count(row.step_last),
+                },
                 reason: ended.as_ref().map(|ended| ended.reason),
                 advice: ended.as_ref().map(|ended| ended.reason.advice().to_owned()),
                 message: ended.map(|ended| ended.message),

@@ -57,6 +57,35 @@ async fn store(executor: impl PgExecutor<'_>, event: EventView) -> Result<EventV
     Ok(EventView { id: row.id, at: row.at, ..event })
 }
 
+/// A row of the table.
+struct Row {
+    id: i64,
+    at: DateTime<Utc>,
+    kind: String,
+    level: String,
+    text: String,
+    experiment_id: Option<uuid::Uuid>,
+    branch_id: Option<uuid::Uuid>,
+    worker_id: Option<uuid::Uuid>,
+    step: Option<i64>,
+}
+
+impl Row {
+    fn view(self) -> EventView {
+        EventView {
+            id: self.id,
+            at: self.at,
+            kind: self.kind,
+            level: self.level,
+            text: self.text,
+            experiment_id: self.experiment_id.map(ExperimentId),
+            branch_id: self.branch_id.map(BranchId),
+            worker_id: self.worker_id.map(WorkerId),
+            step: self.step.map(count),
+        }
+    }
+}
+
 /// Events after a cursor, oldest first; without one the latest ones.
 ///
 /// # Errors
@@ -68,17 +97,6 @@ pub async fn list(
     after: Option<i64>,
     limit: i64,
 ) -> Result<Vec<EventView>> {
-    struct Row {
-        id: i64,
-        at: DateTime<Utc>,
-        kind: String,
-        level: String,
-        text: String,
-        experiment_id: Option<uuid::Uuid>,
-        branch_id: Option<uuid::Uuid>,
-        worker_id: Option<uuid::Uuid>,
-        step: Option<i64>,
-    }
     let mut rows = sqlx::query_as!(Row,
         "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
          WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND ($3::bigint IS NULL OR id > $3)
@@ -86,20 +104,22 @@ pub async fn list(
         experiment.map(|id| id.0), branch.map(|id| id.0), after, limit
     ).fetch_all(pool).await?;
     rows.sort_by_key(|row| row.id);
-    Ok(rows
-        .into_iter()
-        .map(|row| EventView {
-            id: row.id,
-            at: row.at,
-            kind: row.kind,
-            level: row.level,
-            text: row.text,
-            experiment_id: row.experiment_id.map(ExperimentId),
-            branch_id: row.branch_id.map(BranchId),
-            worker_id: row.worker_id.map(WorkerId),
-            step: row.step.map(count),
-        })
-        .collect())
+    Ok(rows.into_iter().map(Row::view).collect())
+}
+
+/// What belongs on the axis of a branch's curve, oldest first: of very many the latest, and what was done to the
+/// branch before its checkpoints.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn on_axis(pool: &PgPool, branch: BranchId, limit: i64) -> Result<Vec<EventView>> {
+    let mut rows = sqlx::query_as!(Row,
+        "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+         WHERE branch_id = $1 AND step IS NOT NULL ORDER BY kind = 'checkpoint_committed', id DESC LIMIT $2",
+        branch.0, limit
+    ).fetch_all(pool).await?;
+    rows.sort_by_key(|row| row.id);
+    Ok(rows.into_iter().map(Row::view).collect())
 }
 
 /// The kind of the last event of these kinds.
@@ -145,6 +165,9 @@ pub async fn insert_logs(
             step: Some(event.step),
         };
         events.push(store(&mut *tx, new).await?);
+        if let (Some(branch), Some(skip)) = (branch, event.skip()) {
+            super::goodput::note_skip(&mut *tx, branch, batch.fence, skip, &line.text).await?;
+        }
     }
     Ok(events)
 }

@@ -240,6 +240,7 @@ async fn renew(
            RETURNING j.attempt_id AS "attempt_id!", j.worker_id AS "worker_id!", j.fence, CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
                WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release' ELSE j.command END AS "command!""#,
         &attempts, &workers, &fences, &done, &total, &rates, ttl_ms
-    ).fetch_all(tx).await?;
+    ).fetch_all(&mut *tx).await?;
+    super::goodput::note_times(tx, running).await?;
     rows.into_iter().map(|row| Ok(((row.worker_id, row.attempt_id, row.fence), unword(&row.command)?))).collect()
 }

@@ -8,6 +8,7 @@ pub mod corpora;
 pub mod events;
 pub mod experiments;
 pub mod fits;
+pub mod goodput;
 pub mod ingest;
 pub mod jobs;
 pub mod leader;

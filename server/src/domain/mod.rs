@@ -3,6 +3,7 @@
 pub mod advance;
 pub mod ensemble;
 pub mod expand;
+pub mod goodput;
 pub mod lease;
 pub mod metrics;
 pub mod orphans;

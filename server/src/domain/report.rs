@@ -36,6 +36,8 @@ pub struct Input<'a> {
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
     pub missing: Vec<(String, String)>,
+    /// Where the time went, in one sentence.
+    pub goodput: Option<String>,
 }
 
 /// Assembles the report.
@@ -93,7 +95,7 @@ pub fn assemble(input: Input) -> Report {
         clustering: input.quality,
         routing,
         chains: chains(input.spec, &input.matrix, input.domains),
-        method: method(input.spec, &input.missing),
+        method: method(input.spec, &input.missing).into_iter().chain(input.goodput).collect(),
         contestants,
         matrix: input.matrix,
         costs: input.costs,

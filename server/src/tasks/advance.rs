@@ -12,6 +12,7 @@ use crate::{
     domain::{
         advance::{BranchFacts, Command, ENSEMBLE, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
+        goodput::sentence,
         report,
     },
 };
@@ -438,6 +439,7 @@ impl Scene<'_> {
             ensembles: ensembles.collect(),
             costs,
             missing,
+            goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
         });
         db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
         db::experiments::complete(&self.app.db, self.row.id, &report).await?;

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { align, heat, look, smooth } from "./curves";
 import { ago, bytes, duration, percent, tokens, whole } from "./format";
+import { gather, marks } from "./marks";
 import { messages } from "./messages";
 
 test("numbers are written for people", () => {
@@ -34,4 +35,15 @@ test("every sentence exists in both languages", () => {
   for (const [key, pair] of Object.entries(messages)) {
     expect(pair[0].length && pair[1].length, key).toBeGreaterThan(0);
   }
+});
+
+test("what happened has a place on the axis, in words; close marks become one", () => {
+  const event = (kind: string, step: number | null, level = "info") => ({ id: 1, at: "2026-01-01T00:00:00Z", kind, level, text: `${kind} ${step}`, experiment_id: null, branch_id: null, worker_id: null, step });
+  const events = [event("checkpoint_committed", 10), event("attempt_resumed", 11), event("rolled_back", 90, "warn"), event("worker_lost", null)];
+  const all = marks(events, 100);
+  expect(all.map((mark) => [mark.tokens, mark.tone])).toEqual([[1000, ""], [1100, ""], [9000, "warn"]]);
+  expect(marks(events, 100, "few")).toHaveLength(2);
+  const [first, second] = gather(all.map((mark) => ({ x: mark.step, mark })), 12);
+  expect(first?.texts).toEqual(["checkpoint_committed 10", "attempt_resumed 11"]);
+  expect([first?.glyph, second?.texts.length]).toEqual(["↻", 1]);
 });

@@ -180,6 +180,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/branches/{id}/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_branches_id_goodput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/branches/{id}/logs": {
         parameters: {
             query?: never;
@@ -238,6 +254,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["post_branches_id_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/branches/{id}/skips": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_branches_id_skips"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -468,6 +500,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/experiments/{id}/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_experiments_id_goodput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/experiments/{id}/metrics": {
         parameters: {
             query?: never;
@@ -556,6 +604,22 @@ export interface paths {
             cookie?: never;
         };
         get: operations["get_fleet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_goodput"];
         put?: never;
         post?: never;
         delete?: never;
@@ -803,6 +867,42 @@ export interface components {
              */
             step_start: number;
         };
+        /**
+         * @description Where the time of an attempt went, by the worker's monotonic clock. Every figure only grows over an attempt's life,
+         *     so the largest one heard is the latest: a message that comes late or twice does no harm.
+         */
+        AttemptTime: {
+            /**
+             * Format: int64
+             * @description Of it, time that training stood still for a save.
+             * @default 0
+             */
+            checkpoint_stall_ms: number;
+            /**
+             * Format: int64
+             * @description Of it, time that training waited for a batch.
+             * @default 0
+             */
+            data_wait_ms: number;
+            /**
+             * Format: int64
+             * @description From the grant's arrival to the first step; until then, the time so far. All of it for jobs that do not train.
+             * @default 0
+             */
+            starting_ms: number;
+            /**
+             * Format: int64
+             * @description The last optimiser step that was finished.
+             * @default 0
+             */
+            step_last: number;
+            /**
+             * Format: int64
+             * @description From the first step's begin to the end of the last one that was finished.
+             * @default 0
+             */
+            training_ms: number;
+        };
         /** @description One execution of a job. */
         AttemptView: {
             /** @description Advice for the reason. */
@@ -835,6 +935,8 @@ export interface components {
              * @description Step it started from, for training.
              */
             step_start?: number | null;
+            /** @description Where its time went, as its worker counted it. */
+            time?: components["schemas"]["AttemptTime"];
             /** @description Name of the worker. */
             worker: string;
         };
@@ -996,6 +1098,25 @@ export interface components {
              * @description Experts mixed.
              */
             top_k: number;
+        };
+        /** @description Time of one cause. */
+        CauseTime: {
+            /** @description The cause. */
+            cause: components["schemas"]["TimeCause"];
+            /** @description Whether it is goodput. */
+            is_goodput: boolean;
+            /**
+             * Format: double
+             * @description Seconds; slot-seconds for experiments and the fleet.
+             */
+            seconds: number;
+            /** @description What it is, in one sentence. */
+            sentence: string;
+            /**
+             * Format: double
+             * @description Share of the whole, 0 to 1.
+             */
+            share: number;
         };
         /** @description One model from domain to domain. */
         Chain: {
@@ -1282,6 +1403,7 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description How it ended. */
             outcome: components["schemas"]["Outcome"];
+            time?: components["schemas"]["AttemptTime"] | null;
         };
         /** @description An attempt with a result. */
         CompletedOutcome: {
@@ -2066,6 +2188,63 @@ export interface components {
             /** @description Domain numbers. */
             domains: number[];
         };
+        /**
+         * @description `GET /api/v1/{branches,experiments}/{id}/goodput` and `/api/v1/goodput`: time by cause, goodput first.
+         *
+         *     A branch's time is wall time from its first grant to its end, or to now. An experiment's is the same of each of its
+         *     jobs times its slots; the wait for a first slot is apart. The fleet's is the slots of its workers times the hours
+         *     asked for. What a running attempt has not yet reported counts as if it goes on.
+         */
+        GoodputView: {
+            /**
+             * Format: int64
+             * @description Attempts in the account.
+             */
+            attempts: number;
+            /**
+             * Format: double
+             * @description The rest.
+             */
+            badput_seconds: number;
+            /** @description Causes with any time, goodput first. */
+            causes: components["schemas"]["CauseTime"][];
+            /**
+             * Format: int64
+             * @description Attempts that a fault ended.
+             */
+            faults: number;
+            /**
+             * Format: double
+             * @description Slot-seconds that jobs waited for their first slot; not part of the whole. 0 for branches and the fleet.
+             */
+            first_wait_seconds: number;
+            /**
+             * Format: date-time
+             * @description Where the account begins; None while nothing was granted.
+             */
+            from?: string | null;
+            /**
+             * Format: double
+             * @description Its goodput.
+             */
+            goodput_seconds: number;
+            /**
+             * Format: double
+             * @description Goodput over the whole, 0 to 1; None while the whole is 0.
+             */
+            goodput_share?: number | null;
+            /**
+             * Format: double
+             * @description The whole: the sum of all causes.
+             */
+            seconds: number;
+            tokens?: components["schemas"]["TokenAccount"] | null;
+            /**
+             * Format: date-time
+             * @description Where it ends.
+             */
+            until: string;
+        };
         /** @description The right to run one job until the lease ends. */
         Grant: {
             /** @description This execution. */
@@ -2220,6 +2399,11 @@ export interface components {
         };
         /** @description What makes a line an event. */
         LineEvent: {
+            /**
+             * Format: int64
+             * @description Number in the data order of the batch that the branch leaves out, where it does: a line of the skip ledger.
+             */
+            batch?: number | null;
             /** @description Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ... */
             kind: string;
             /**
@@ -2914,6 +3098,8 @@ export interface components {
             done: number;
             /** @description Its fence. */
             fence: components["schemas"]["Fence"];
+            /** @description Where its time went so far. */
+            time?: components["schemas"]["AttemptTime"];
             /**
              * Format: double
              * @description Tokens per second over the last interval, for training and evaluation.
@@ -3046,6 +3232,47 @@ export interface components {
              * @description Links of the chain; all domains when absent.
              */
             length?: number | null;
+        };
+        /**
+         * @description Why a batch was left out.
+         * @enum {string}
+         */
+        SkipReason: "step_skipped" | "rolled_back";
+        /** @description One line of the skip ledger: a batch of the data order that a branch did not train on. */
+        SkipView: {
+            /**
+             * Format: date-time
+             * @description When it was noted.
+             */
+            at: string;
+            /**
+             * Format: int64
+             * @description Number of the batch in the data order.
+             */
+            batch: number;
+            /** @description Fence of the attempt that left it out. */
+            fence: components["schemas"]["Fence"];
+            /** @description Why. */
+            reason: components["schemas"]["SkipReason"];
+            /**
+             * Format: int64
+             * @description The optimiser step that was not taken, or the step that a rollback went back to.
+             */
+            step: number;
+            /** @description Whether a later attempt took the place of that step; the line then counts no more. */
+            superseded: boolean;
+            /** @description What exactly, in one sentence. */
+            text: string;
+            /**
+             * Format: int64
+             * @description First window of the batch in the data order.
+             */
+            window_first: number;
+            /**
+             * Format: int64
+             * @description Windows left out.
+             */
+            windows: number;
         };
         /** @description One slot: an accelerator, or a share of the CPU. */
         SlotInfo: {
@@ -3272,6 +3499,49 @@ export interface components {
              * @default 50000
              */
             vocabulary_max: number;
+        };
+        /**
+         * @description Where time can go: a closed list, shown to people with [`TimeCause::sentence`].
+         * @enum {string}
+         */
+        TimeCause: "productive" | "sharding" | "evaluation" | "merging" | "wasted" | "starting" | "checkpoint_stall" | "data_wait" | "detection" | "finishing" | "recovering" | "queued" | "preempted" | "paused" | "idle";
+        /** @description What became of the steps and tokens of a branch, or of all branches of an experiment. */
+        TokenAccount: {
+            /**
+             * Format: int64
+             * @description Tokens drawn from the data order: those of the current lineage and of the batches left out of it.
+             */
+            drawn: number;
+            /**
+             * Format: int64
+             * @description Of them, tokens that the skip ledger lists.
+             */
+            skipped: number;
+            /**
+             * Format: int64
+             * @description Steps on the current lineage.
+             */
+            steps: number;
+            /**
+             * Format: int64
+             * @description Steps on the current lineage that the optimiser never took.
+             */
+            steps_skipped: number;
+            /**
+             * Format: int64
+             * @description Steps that were trained and then superseded.
+             */
+            steps_superseded: number;
+            /**
+             * Format: int64
+             * @description Tokens that were trained and then superseded.
+             */
+            superseded: number;
+            /**
+             * Format: int64
+             * @description Tokens trained: drawn minus skipped.
+             */
+            trained: number;
         };
         /**
          * Format: uuid
@@ -3973,6 +4243,36 @@ export interface operations {
             };
         };
     };
+    get_branches_id_goodput: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the branch */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description its wall time by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description no such branch */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     get_branches_id_logs: {
         parameters: {
             query?: {
@@ -4084,6 +4384,36 @@ export interface operations {
             };
             /** @description not paused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    get_branches_id_skips: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the branch */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the skip ledger: batches that the branch did not train on, oldest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SkipView"][];
+                };
+            };
+            /** @description no such branch */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4562,6 +4892,36 @@ export interface operations {
             };
         };
     };
+    get_experiments_id_goodput: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the slot-seconds of its jobs by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     get_experiments_id_metrics: {
         parameters: {
             query?: {
@@ -4724,6 +5084,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["FleetView"];
                 };
+            };
+        };
+    };
+    get_goodput: {
+        parameters: {
+            query?: {
+                /** @description Hours before now. Default 24. */
+                hours?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the slot-seconds of all workers by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description hours out of range */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };

@@ -10,6 +10,7 @@ use senmon_protocol::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The world as a job sees it. Called from the job's threads; none of it blocks for long.
@@ -22,14 +23,34 @@ pub trait JobContext: Sync {
     fn log(&self, level: &str, text: &str);
     /// A line of the log that is an event of the branch too, at a step; `kind` is a word for scripts.
     fn event(&self, kind: &str, step: u64, level: &str, text: &str);
+    /// An event of a batch of the data order that the branch leaves out: a line of the skip ledger.
+    fn leaves_out(&self, kind: &str, step: u64, batch: u64, text: &str) {
+        let _ = batch;
+        self.event(kind, step, "warn", text);
+    }
     /// Units done and in all, and tokens per second (0 where it means nothing).
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
+    /// What training spent so far: once when the first step begins, then after each.
+    fn training_time(&self, _spent: TrainingTime) {}
     /// What the server wants now.
     fn command(&self) -> Command;
     /// The bytes of a checkpoint are about to be written to a folder.
     fn announce(&self, id: CheckpointId, folder: &StorageKey, step: u64);
     /// A checkpoint folder is complete: ask the server to commit it.
     fn commit(&self, checkpoint: WrittenCheckpoint);
+}
+
+/// What training spent since its first step began, in this attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TrainingTime {
+    /// All of it, to the end of the last step.
+    pub training: Duration,
+    /// Standing still for saves.
+    pub stalled: Duration,
+    /// Waiting for batches.
+    pub waited: Duration,
+    /// The last step that was finished.
+    pub step_last: u64,
 }
 
 /// One point of the curves.

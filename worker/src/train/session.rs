@@ -2,7 +2,7 @@
 
 use super::{
     checkpoint::{self, TrainerState, from_host},
-    context::{JobContext, MetricPoint, Place, asked_to_end, ended},
+    context::{JobContext, MetricPoint, Place, TrainingTime, asked_to_end, ended},
     data::{self, Batch, Source},
     device,
     health::{HealthState, sentence},
@@ -50,6 +50,8 @@ struct Session<'a> {
     parent: Option<CheckpointId>,
     loss: Option<f64>,
     peak: f64,
+    /// Since the first step of this attempt.
+    spent: TrainingTime,
 }
 
 /// Time and tokens since the last point of the curves.
@@ -163,6 +165,7 @@ impl<'a> Session<'a> {
             parent,
             loss: None,
             peak,
+            spent: TrainingTime::default(),
         };
         if let Some((moments, state)) = carried {
             session.set_moments(&moments, state.optimizer_steps);
@@ -246,6 +249,8 @@ impl<'a> Session<'a> {
         let mut saved = Some(self.step).filter(|step| *step > 0);
         let mut interval = Interval::new();
         let mut next = read()?;
+        let began = Instant::now();
+        self.context.training_time(self.spent);
         while self.step < steps {
             let rate = learning_rate(&job.training, self.step, steps) * self.health.rate_scale;
             let (loss, norm) = self.gradients(&next)?;
@@ -257,25 +262,33 @@ impl<'a> Session<'a> {
                 }
                 Verdict::Skip => {}
                 Verdict::Pause => {
+                    let saving = Instant::now();
                     saver.finish(self.context)?;
                     if saved != Some(self.step) {
                         let state = self.state(Some(next.hash));
                         saver.save(scope, (self.place, self.context, job), &self.trainer, state, Need::Must)?;
                         saver.finish(self.context)?;
                     }
+                    self.spent.stalled += saving.elapsed();
+                    self.say_spent(began);
                     return Err(ended(
                         TerminationReason::LossSpike,
                         format!("paused before step {}: its loss is {loss:.4}.", self.step + 1),
                     ));
                 }
                 Verdict::RollBack => {
+                    let saving = Instant::now();
                     saver.finish(self.context)?;
                     self.written.append(&mut saver.written);
-                    if let Some(hash) = self.roll_back(next.number, shards, order)? {
-                        let (spiked, state) = (self.step, self.state(Some(hash)));
+                    if let Some((hash, said)) = self.roll_back(next.number, shards, order)? {
+                        let (back, state) = (self.step, self.state(Some(hash)));
                         saver.save(scope, (self.place, self.context, job), &self.trainer, state, Need::Must)?;
                         saver.finish(self.context)?;
-                        let text = format!("went back to step {spiked} and leaves batch {} out.", next.number);
+                        // In the ledger only behind the checkpoint that leaves the batch out.
+                        self.context.leaves_out("rolled_back", back, next.number, &said);
+                        self.spent.stalled += saving.elapsed();
+                        self.say_spent(began);
+                        let text = format!("went back to step {back} and leaves batch {} out.", next.number);
                         return Err(ended(TerminationReason::RolledBack, text));
                     }
                 }
@@ -284,7 +297,9 @@ impl<'a> Session<'a> {
             interval.steps += 1;
             let waiting = Instant::now();
             next = read()?;
-            interval.waited += waiting.elapsed();
+            let waited = waiting.elapsed();
+            interval.waited += waited;
+            self.spent.waited += waited;
             if self.step.is_multiple_of(job.training.log_every_steps) || self.step == steps {
                 interval.stalled = std::mem::take(&mut saver.stalled);
                 self.report(loss, norm, rate, &mut interval);
@@ -298,17 +313,31 @@ impl<'a> Session<'a> {
             if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
                 let state = self.state(Some(next.hash).filter(|_| self.step < steps));
                 let need = if self.step == steps { Need::Must } else { Need::May };
+                let saving = Instant::now();
                 if saver.save(scope, (self.place, self.context, job), &self.trainer, state, need)? {
                     saved = Some(self.step);
                 }
+                self.spent.stalled += saving.elapsed();
             }
-            if let Some(end) = asked {
+            if asked.is_some() || self.step == steps {
+                // Nothing is left to do beside the last save.
+                let saving = Instant::now();
                 saver.finish(self.context)?;
+                self.spent.stalled += saving.elapsed();
+            }
+            self.say_spent(began);
+            if let Some(end) = asked {
                 return Err(end);
             }
         }
-        drop(batches);
-        saver.finish(self.context)
+        Ok(())
+    }
+
+    /// Says what was spent since `began`, when the first step of this attempt did.
+    fn say_spent(&mut self, began: Instant) {
+        self.spent.training = began.elapsed();
+        self.spent.step_last = self.spent.step_last.max(self.step);
+        self.context.training_time(self.spent);
     }
 
     /// Loss and gradient norm of a batch; where memory runs out, in smaller passes from here on.
@@ -342,7 +371,7 @@ impl<'a> Session<'a> {
             let text = format!(
                 "step {step}: loss {loss}, gradient norm {norm} (batch {batch} of the data order): skipped before the optimiser saw it."
             );
-            self.context.event("step_skipped", step, "warn", &text);
+            self.context.leaves_out("step_skipped", step, batch, &text);
             if self.skips > SKIPS_MAX {
                 let text = format!(
                     "{} steps in a row up to step {step} had a loss or gradient that is not finite.",
@@ -357,7 +386,11 @@ impl<'a> Session<'a> {
             self.health.accept(loss, spikes);
             return Ok(Verdict::Step);
         };
-        self.context.event("loss_spike", step, "warn", &sentence(spikes.action, step, batch, loss, spike));
+        let text = sentence(spikes.action, step, batch, loss, spike);
+        match spikes.action {
+            SpikeAction::Skip => self.context.leaves_out("loss_spike", step, batch, &text),
+            _ => self.context.event("loss_spike", step, "warn", &text),
+        }
         Ok(match spikes.action {
             SpikeAction::Watch => {
                 self.health.accept(loss, spikes);
@@ -380,9 +413,9 @@ impl<'a> Session<'a> {
     }
 
     /// Takes the state of the last checkpoint that is old enough and leaves `batch` out; the hash of the batch that
-    /// comes next then. None where there is no such checkpoint, or too many batches are left out already. The curve
+    /// comes next then, and what to say of it. None where there is no such checkpoint, or too many batches are left out already. The curve
     /// of the steps between is superseded as after any resume: the next attempt begins at that state.
-    fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<u64>, EndedOutcome> {
+    fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<(u64, String)>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
         let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
         let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();
@@ -397,7 +430,7 @@ impl<'a> Session<'a> {
                 "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
                 self.step + 1
             );
-            self.context.event("step_skipped", self.step + 1, "warn", &text);
+            self.context.leaves_out("step_skipped", self.step + 1, batch, &text);
             return Ok(None);
         };
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
@@ -414,9 +447,8 @@ impl<'a> Session<'a> {
             self.step + 1,
             back.step
         );
-        self.context.event("rolled_back", back.step, "warn", &text);
         (self.step, self.parent) = (back.step, Some(back.id));
-        self.next_batch_hash(shards, order, back.step)
+        Ok(self.next_batch_hash(shards, order, back.step)?.map(|hash| (hash, text)))
     }
 
     fn set_moments(&mut self, (first, second): &(HostTensors, HostTensors), steps: u64) {
