@@ -22,6 +22,7 @@ pub mod plan;
 pub mod problem;
 pub mod report;
 pub mod spec;
+pub mod storage;
 pub mod stream;
 pub mod tokens;
 pub mod training;

@@ -1,5 +1,6 @@
 //! The experiment file: what `senmon run FILE` submits. YAML for people, the same keys in JSON for scripts.
 
+pub use crate::storage::RetentionSpec;
 pub use crate::training::{
     OptimizerStart, Precision, ScheduleKind, SpikeAction, SpikeSpec, TrainingOverride, TrainingSpec,
 };
@@ -49,6 +50,9 @@ pub struct ExperimentSpec {
     /// Whether the plain average of the experts' weights is built and measured.
     #[serde(default = "yes")]
     pub weight_average: bool,
+    /// Which checkpoints of each branch stay.
+    #[serde(default)]
+    pub retention: RetentionSpec,
     /// How often a failing job of this experiment is tried again for the user's own faults.
     #[serde(default = "default_restarts")]
     pub max_restarts: u32,

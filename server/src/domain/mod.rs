@@ -7,5 +7,6 @@ pub mod lease;
 pub mod metrics;
 pub mod planner;
 pub mod report;
+pub mod retention;
 pub mod schedule;
 pub mod validate;

@@ -87,6 +87,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     }
     plan(spec, &mut faults);
     evaluation(spec, &mut faults);
+    retention(spec, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
     }
@@ -406,6 +407,19 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     );
     let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
+}
+
+fn retention(spec: &ExperimentSpec, faults: &mut Faults) {
+    let retention = &spec.retention;
+    faults.check(
+        retention.keep_latest >= 1,
+        "retention.keep_latest",
+        retention.keep_latest,
+        "at least 1: a branch goes on from its newest checkpoint",
+    );
+    if let Some(every) = retention.keep_every_tokens {
+        faults.check(every.0 >= 1, "retention.keep_every_tokens", every.0, "at least 1 token; 1 keeps every checkpoint");
+    }
 }
 
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.

@@ -3,7 +3,7 @@
 use super::{
     checkpoint::{self, Snapshot, TrainerState},
     context::{JobContext, Place, ended},
-    parameters::Arenas,
+    parameters::{Arenas, Layout},
     trainer::Trainer,
 };
 use senmon_protocol::{
@@ -21,14 +21,18 @@ use tch::Device;
 /// One fault a day: what the advice on intervals assumes of a worker.
 const FAULTS_APART: Duration = Duration::from_secs(24 * 3600);
 
-/// A written snapshot: its folder, and its memory, to be used again.
+/// Memory for one copy of the state: weights, first and second moments.
+type Room = (Arenas, (Arenas, Arenas));
+/// A written snapshot: its folder, its memory, to be used again, and how long writing took.
 type Written = Result<(CheckpointRef, Snapshot, Duration), EndedOutcome>;
 
 /// The saver of one branch. One save at a time: the next waits for the last and never overtakes it.
-#[derive(Default)]
 pub struct Saver<'s> {
     writing: Option<ScopedJoinHandle<'s, Written>>,
-    spare: Option<Snapshot>,
+    /// Memory of the next copy, while it is made beside the first steps: the system hands fresh memory out page by
+    /// page as it is touched, which takes ten times as long as a copy.
+    making: Option<ScopedJoinHandle<'s, Room>>,
+    room: Option<Room>,
     last: Option<Instant>,
     /// What was written by this attempt, oldest first.
     pub written: Vec<CheckpointRef>,
@@ -38,6 +42,21 @@ pub struct Saver<'s> {
 }
 
 impl<'s> Saver<'s> {
+    /// A saver that makes room for its copies on a thread of its own.
+    pub fn new(scope: &'s Scope<'s, '_>, trainer: &Trainer) -> Self {
+        let layout = trainer.layout.clone();
+        let making = Some(scope.spawn(move || make_room(&layout)));
+        Self {
+            writing: None,
+            making,
+            room: None,
+            last: None,
+            written: Vec::new(),
+            stalled: Duration::ZERO,
+            advised: false,
+        }
+    }
+
     /// Whether a checkpoint is due after `step` steps.
     pub fn is_due(&mut self, training: &TrainingSpec, step: u64, step_tokens: u64) -> bool {
         let since = self.last.get_or_insert_with(Instant::now).elapsed();
@@ -58,7 +77,9 @@ impl<'s> Saver<'s> {
     ) -> Result<(), EndedOutcome> {
         let start = Instant::now();
         self.finish(context)?;
-        let snapshot = copy(trainer, self.spare.take(), state);
+        let made = self.making.take().and_then(|thread| thread.join().ok());
+        let room = made.or_else(|| self.room.take()).unwrap_or_else(|| make_room(&trainer.layout));
+        let snapshot = copy(trainer, room, state);
         self.last = Some(Instant::now());
         let stalled = start.elapsed();
         self.stalled += stalled;
@@ -92,7 +113,7 @@ impl<'s> Saver<'s> {
         let (written, snapshot, took) = handle.join().unwrap_or_else(panicked)?;
         context.log("info", &format!("checkpoint of step {} written in {:.2} s", written.step, took.as_secs_f64()));
         self.written.push(written);
-        self.spare = Some(snapshot);
+        self.room = snapshot.moments.map(|moments| (snapshot.weights, moments));
         Ok(())
     }
 }
@@ -120,26 +141,22 @@ pub fn best_interval(cost: Duration, apart: Duration) -> Duration {
     Duration::from_secs_f64(best.max(0.0))
 }
 
-/// The state of training on the host, in the memory of an older copy where there is one.
-fn copy(trainer: &Trainer, spare: Option<Snapshot>, state: TrainerState) -> Snapshot {
-    let arenas = || trainer.layout.zeros(tch::Kind::Float, Device::Cpu);
-    let mut snapshot = spare.unwrap_or_else(|| Snapshot {
-        spec: trainer.spec.clone(),
-        weights: arenas(),
-        moments: Some((arenas(), arenas())),
-        state: state.clone(),
-    });
+/// Memory for a copy, touched: what is filled with zeros is there.
+fn make_room(layout: &Layout) -> Room {
+    let arenas = || layout.zeros(tch::Kind::Float, Device::Cpu);
+    (arenas(), (arenas(), arenas()))
+}
+
+/// The state of training on the host.
+fn copy(trainer: &Trainer, (mut weights, (mut first, mut second)): Room, state: TrainerState) -> Snapshot {
     let take = |to: &mut Arenas, from: &Arenas| {
         to.matrices.copy_(&from.matrices);
         to.vectors.copy_(&from.vectors);
     };
-    take(&mut snapshot.weights, &trainer.weights);
-    if let Some((first, second)) = &mut snapshot.moments {
-        take(first, &trainer.optimizer.first);
-        take(second, &trainer.optimizer.second);
-    }
-    snapshot.state = state;
-    snapshot
+    take(&mut weights, &trainer.weights);
+    take(&mut first, &trainer.optimizer.first);
+    take(&mut second, &trainer.optimizer.second);
+    Snapshot { spec: trainer.spec.clone(), weights, moments: Some((first, second)), state }
 }
 
 /// Writes a snapshot and asks for its commit.

@@ -242,7 +242,7 @@ impl<'a> Session<'a> {
         let (batches, _reader) = data::batches(scope, Source { shards, order, job }, numbers);
         let read =
             || batches.recv().map_err(|_| ended(TerminationReason::InternalError, "the reader of batches ended"))?;
-        let mut saver = Saver::default();
+        let mut saver = Saver::new(scope, &self.trainer);
         let mut saved = Some(self.step).filter(|step| *step > 0);
         let mut interval = Interval::new();
         let mut next = read()?;
@@ -479,7 +479,7 @@ impl<'a> Session<'a> {
     fn save_start(&self) -> Result<(), EndedOutcome> {
         let state = self.state(None);
         std::thread::scope(|scope| {
-            let mut saver = Saver::default();
+            let mut saver = Saver::new(scope, &self.trainer);
             saver.save(scope, (self.place, self.context, self.job), &self.trainer, state)?;
             saver.finish(self.context)
         })
