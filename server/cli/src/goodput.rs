@@ -114,7 +114,7 @@ mod tests {
         };
         let text = render(&view);
         assert!(text.starts_with("goodput 75.0 % of 3 min 20 s  (2 attempts, 1 ended by a fault)"), "{text}");
-        assert!(text.contains("bad   data wait   █████···············       50 s  25.0 %  Training waited"), "{text}");
+        assert!(text.contains("bad   data wait   █████···············        50 s  25.0 %  Training waited"), "{text}");
         assert!(text.contains("3 steps"), "{text}");
     }
 }

@@ -61,7 +61,8 @@ pub async fn experiment(app: &App, id: ExperimentId) -> db::Result<GoodputView> 
     let branches = db::branches::plain(&app.db, id).await?;
     let records = db::goodput::records(&app.db, Scope::Experiment(id)).await?;
     let mut view = view(&records, &branches, |job| job.slots);
-    let waited = records.jobs.iter().map(|job| job.history.first_wait(records.now) * i32::try_from(job.slots).unwrap_or(1));
+    let waited =
+        records.jobs.iter().map(|job| job.history.first_wait(records.now) * i32::try_from(job.slots).unwrap_or(1));
     view.first_wait_seconds = waited.sum::<TimeDelta>().as_seconds_f64();
     Ok(view)
 }
@@ -139,12 +140,8 @@ async fn skips(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> A
     let branch = db::branches::get(&app.db, id).await?;
     let windows = branch.training.as_ref().map_or(0, |training| u64::from(training.batch_windows));
     let rows = db::goodput::skips(&app.db, id).await?;
-    let segments: Vec<_> = db::goodput::records(&app.db, Scope::Branch(id))
-        .await?
-        .jobs
-        .into_iter()
-        .flat_map(|job| job.segments)
-        .collect();
+    let segments: Vec<_> =
+        db::goodput::records(&app.db, Scope::Branch(id)).await?.jobs.into_iter().flat_map(|job| job.segments).collect();
     let line = |row: db::goodput::SkipRow| SkipView {
         fence: Fence(row.skip.fence),
         step: row.skip.step,

@@ -113,11 +113,15 @@ pub async fn list(
 /// # Errors
 /// When Postgres refuses.
 pub async fn on_axis(pool: &PgPool, branch: BranchId, limit: i64) -> Result<Vec<EventView>> {
-    let mut rows = sqlx::query_as!(Row,
+    let mut rows = sqlx::query_as!(
+        Row,
         "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
          WHERE branch_id = $1 AND step IS NOT NULL ORDER BY kind = 'checkpoint_committed', id DESC LIMIT $2",
-        branch.0, limit
-    ).fetch_all(pool).await?;
+        branch.0,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
     rows.sort_by_key(|row| row.id);
     Ok(rows.into_iter().map(Row::view).collect())
 }

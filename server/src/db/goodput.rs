@@ -249,12 +249,8 @@ async fn skip_rows(pool: &PgPool, branches: &[Uuid]) -> Result<Vec<(Uuid, SkipRo
     .await?;
     rows.into_iter()
         .map(|row| {
-            let skip = Skip {
-                fence: row.fence,
-                step: count(row.step),
-                batch: count(row.batch),
-                reason: unword(&row.reason)?,
-            };
+            let skip =
+                Skip { fence: row.fence, step: count(row.step), batch: count(row.batch), reason: unword(&row.reason)? };
             Ok((row.branch_id, SkipRow { skip, text: row.text, at: row.at }))
         })
         .collect()
@@ -291,8 +287,7 @@ pub async fn note_skip(
 /// # Errors
 /// When Postgres refuses.
 pub async fn supplies(pool: &PgPool, records: &Records) -> Result<Vec<Supply>> {
-    let rows =
-        sqlx::query!("SELECT worker_id, slots, at FROM worker_states ORDER BY id").fetch_all(pool).await?;
+    let rows = sqlx::query!("SELECT worker_id, slots, at FROM worker_states ORDER BY id").fetch_all(pool).await?;
     let mut workers: BTreeMap<Uuid, Supply> = BTreeMap::new();
     for row in rows {
         workers.entry(row.worker_id).or_default().slots.push((row.at, u32::try_from(row.slots).unwrap_or(0)));

@@ -166,7 +166,9 @@ pub async fn expire(app: App) -> Result<()> {
             reason: TerminationReason::WorkerLost,
             message: "the lease ran out without a heartbeat.".into(),
         });
-        if let Err(error) = crate::api::attempts::end(&app, attempt, CompleteAttempt { fence, outcome, time: None }).await {
+        if let Err(error) =
+            crate::api::attempts::end(&app, attempt, CompleteAttempt { fence, outcome, time: None }).await
+        {
             tracing::warn!(attempt.id = %attempt, %error, "could not end an expired attempt");
         }
     }

@@ -413,9 +413,14 @@ impl<'a> Session<'a> {
     }
 
     /// Takes the state of the last checkpoint that is old enough and leaves `batch` out; the hash of the batch that
-    /// comes next then, and what to say of it. None where there is no such checkpoint, or too many batches are left out already. The curve
-    /// of the steps between is superseded as after any resume: the next attempt begins at that state.
-    fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<(u64, String)>, EndedOutcome> {
+    /// comes next then, and what to say of it. None where there is no such checkpoint, or too many batches are left out
+    /// already. The curve of the steps between is superseded as after any resume: the next attempt begins at that state.
+    fn roll_back(
+        &mut self,
+        batch: u64,
+        shards: &ShardSet,
+        order: &WindowOrder,
+    ) -> Result<Option<(u64, String)>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
         let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
         let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();

@@ -1,6 +1,9 @@
 //! A job from its first grant to its end: its attempts, and the waits between them by cause.
 
-use super::{Piece, attempt::Attempt};
+use super::{
+    Piece,
+    attempt::{Attempt, End},
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{goodput::TimeCause, view::JobState};
 
@@ -53,7 +56,9 @@ impl History {
             cursor = cursor.max(at);
             wait = end.wait();
         }
-        self.wait(&mut pieces, cursor, self.over().unwrap_or(now), wait);
+        let is_done = self.attempts.last().is_some_and(|last| last.ended.is_some_and(|(_, end)| end == End::Completed));
+        let until = if is_done { cursor } else { self.over().unwrap_or(now) };
+        self.wait(&mut pieces, cursor, until, wait);
         pieces
     }
 

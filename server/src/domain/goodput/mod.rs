@@ -101,7 +101,8 @@ impl Account {
 #[must_use]
 pub fn sentence(view: &GoodputView) -> Option<String> {
     let good = view.goodput_share?;
-    let mut causes: Vec<&CauseTime> = view.causes.iter().filter(|time| !time.is_goodput && time.share >= 0.005).collect();
+    let mut causes: Vec<&CauseTime> =
+        view.causes.iter().filter(|time| !time.is_goodput && time.share >= 0.005).collect();
     causes.sort_by(|a, b| b.share.total_cmp(&a.share));
     let name = |cause: TimeCause| match serde_json::to_value(cause) {
         Ok(serde_json::Value::String(word)) => word.replace('_', " "),

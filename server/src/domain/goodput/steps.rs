@@ -48,7 +48,8 @@ pub fn wasted(segment: &Segment, segments: &[Segment], skips: &[Skip]) -> (u64, 
     let start = segment.step_start.unwrap_or(segment.step_last);
     let superseded = segment.step_last.saturating_sub(last.max(start));
     let of_it = |skip: &&Skip| skip.fence == segment.fence && skip.reason == SkipReason::StepSkipped;
-    let skipped = skips.iter().filter(of_it).filter(|skip| skip.step > start && skip.step <= last.min(segment.step_last));
+    let skipped =
+        skips.iter().filter(of_it).filter(|skip| skip.step > start && skip.step <= last.min(segment.step_last));
     (superseded, skipped.map(|skip| skip.step).collect::<BTreeSet<_>>().len() as u64)
 }
 
@@ -58,7 +59,8 @@ pub fn wasted(segment: &Segment, segments: &[Segment], skips: &[Skip]) -> (u64, 
 pub fn tokens(step: u64, batch_tokens: u64, segments: &[Segment], skips: &[Skip]) -> TokenAccount {
     let current = skips.iter().filter(|skip| skip.step <= last_current(skip.fence, segments).min(step));
     let batches = |reason| {
-        current.clone().filter(|skip| skip.reason == reason).map(|skip| skip.batch).collect::<BTreeSet<_>>().len() as u64
+        current.clone().filter(|skip| skip.reason == reason).map(|skip| skip.batch).collect::<BTreeSet<_>>().len()
+            as u64
     };
     let (steps_skipped, left_out) = (batches(SkipReason::StepSkipped).min(step), batches(SkipReason::RolledBack));
     let steps_superseded: u64 = segments.iter().map(|segment| wasted(segment, segments, &[]).0).sum();

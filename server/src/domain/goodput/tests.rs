@@ -73,12 +73,8 @@ fn a_preempted_job_waits_as_such_and_a_silent_one_is_not_productive() {
     let mut silent = train(20, None, time(1, 4), (4, 0));
     silent.is_silent = true;
     let attempts = vec![train(0, Some((10, End::Preempted)), time(1, 9), (9, 0)), silent];
-    let expect = [
-        (TimeCause::Productive, 13),
-        (TimeCause::Starting, 2),
-        (TimeCause::Detection, 25),
-        (TimeCause::Preempted, 10),
-    ];
+    let expect =
+        [(TimeCause::Productive, 13), (TimeCause::Starting, 2), (TimeCause::Detection, 25), (TimeCause::Preempted, 10)];
     check(&History { attempts, ..History::default() }, 50, &expect);
 }
 
@@ -137,7 +133,10 @@ fn slots_without_a_job_are_idle_while_their_worker_is_there() {
     };
     let account = fleet(&[supply], at(-10), at(100));
     let expect = [(TimeCause::Productive, 3 * 60), (TimeCause::Idle, 50 + 4 * 10 + 2 * 20)];
-    assert_eq!(account.0.into_iter().filter(|(_, part)| *part > 0).collect::<Vec<_>>(), expect.map(|(c, s)| (c, s * 1_000_000)));
+    assert_eq!(
+        account.0.into_iter().filter(|(_, part)| *part > 0).collect::<Vec<_>>(),
+        expect.map(|(c, s)| (c, s * 1_000_000))
+    );
 }
 
 prop_compose! {
