@@ -1,12 +1,13 @@
 //! What every request and every loop shares.
 
-use crate::{config::Config, storage::Storage};
+use crate::{config::Config, storage::Storage, tasks::pace::Paces};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{ids::WorkerId, view::StreamMessage};
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -23,6 +24,8 @@ pub struct App {
     pub wake: Wake,
     /// Workers that wait for work right now.
     pub polls: Polls,
+    /// How fast workers train beside each other.
+    pub paces: Paces,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
     /// True when the server stops: what waits or streams ends at once.
@@ -53,8 +56,16 @@ pub struct Wake {
 #[derive(Debug, Clone, Default)]
 pub struct Polls(Arc<Mutex<Waiting>>);
 
-/// By worker: number of its poll, and the slots that are free.
-type Waiting = HashMap<WorkerId, (u64, Vec<u16>)>;
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By worker: number of its poll, and the slots that are free.
+    polls: HashMap<WorkerId, (u64, Vec<u16>)>,
+    /// When an attempt of it last ended.
+    freed: HashMap<WorkerId, Instant>,
+}
+
+/// A worker asks for work within so long after an attempt ended, or its slot is not free after all.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One poll that waits; over when dropped, also when the worker hangs up.
 #[derive(Debug)]
@@ -72,31 +83,39 @@ impl Polls {
     /// A worker begins to wait; a poll of the same worker before it no longer counts.
     #[must_use]
     pub fn wait(&self, worker: WorkerId, slots_free: &[u16]) -> WaitingPoll {
-        let mut polls = self.lock();
-        let ticket = polls.get(&worker).map_or(0, |(ticket, _)| ticket + 1);
-        polls.insert(worker, (ticket, slots_free.to_vec()));
+        let mut waiting = self.lock();
+        let ticket = waiting.polls.get(&worker).map_or(0, |(ticket, _)| ticket + 1);
+        waiting.polls.insert(worker, (ticket, slots_free.to_vec()));
         WaitingPoll { polls: self.clone(), worker, ticket }
     }
 
     /// A worker said that an attempt of its is over: its slots are free, although the poll that waits began before.
     pub fn freed(&self, worker: WorkerId, slots: &[u16]) {
-        if let Some((_, free)) = self.lock().get_mut(&worker) {
+        let mut waiting = self.lock();
+        waiting.freed.insert(worker, Instant::now());
+        if let Some((_, free)) = waiting.polls.get_mut(&worker) {
             free.extend(slots);
         }
+    }
+
+    /// Whether an attempt of the worker ended just now: it is about to ask for another.
+    #[must_use]
+    pub fn freed_lately(&self, worker: WorkerId) -> bool {
+        self.lock().freed.get(&worker).is_some_and(|at| at.elapsed() < ASKS_WITHIN)
     }
 
     /// Slots that a waiting worker called free; none of a worker that does not wait.
     #[must_use]
     pub fn slots_free(&self, worker: WorkerId) -> Vec<u16> {
-        self.lock().get(&worker).map(|(_, slots)| slots.clone()).unwrap_or_default()
+        self.lock().polls.get(&worker).map(|(_, slots)| slots.clone()).unwrap_or_default()
     }
 }
 
 impl Drop for WaitingPoll {
     fn drop(&mut self) {
-        let mut polls = self.polls.lock();
-        if polls.get(&self.worker).is_some_and(|(ticket, _)| *ticket == self.ticket) {
-            polls.remove(&self.worker);
+        let mut waiting = self.polls.lock();
+        if waiting.polls.get(&self.worker).is_some_and(|(ticket, _)| *ticket == self.ticket) {
+            waiting.polls.remove(&self.worker);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     db,
     postgres::{Cluster, lock_folder},
     storage::Storage,
-    tasks,
+    tasks::{self, pace::Paces},
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
@@ -44,6 +44,7 @@ pub async fn serve(config: Config) -> Result<()> {
         db: pool,
         wake: Wake::default(),
         polls: Polls::default(),
+        paces: Paces::default(),
         stream: broadcast::channel(STREAM_MESSAGES).0,
         stopping: stopped.clone(),
         config: Arc::new(config),

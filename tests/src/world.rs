@@ -27,11 +27,15 @@ pub struct WorldOptions {
     pub lease_ttl_ms: u64,
     /// Documents of each of four sources in the corpus `small`; 0 for no corpus.
     pub documents: usize,
+    /// More lines of the server's settings.
+    pub server_settings: &'static str,
+    /// More lines of each worker's settings.
+    pub worker_settings: &'static str,
 }
 
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self { workers: 1, slots: 2, lease_ttl_ms: 3_000, documents: 120 }
+        Self { workers: 1, slots: 2, lease_ttl_ms: 3_000, documents: 120, server_settings: "", worker_settings: "" }
     }
 }
 
@@ -92,12 +96,13 @@ impl World {
         fs::create_dir_all(self.path("corpus"))?;
         let path = self.path("server.toml");
         let text = format!(
-            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n",
+            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}\n",
             self.port,
             self.path("server"),
             self.path("corpus"),
             self.options.lease_ttl_ms,
             self.options.lease_ttl_ms,
+            self.options.server_settings,
         );
         fs::write(&path, text)?;
         Ok(path)
@@ -150,10 +155,11 @@ impl World {
         let path = self.path(&format!("worker-{index}.toml"));
         let slots = "  { device = \"cpu\", threads = 1 },\n".repeat(self.options.slots);
         let text = format!(
-            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n",
+            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{}\n",
             self.api.base(),
             self.path("server/worker-token"),
             self.path(&format!("worker-{index}")),
+            self.options.worker_settings,
         );
         fs::write(&path, text)?;
         let args = ["--config".to_owned(), path.display().to_string()];

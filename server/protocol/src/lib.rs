@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod plan;
 pub mod problem;
 pub mod report;
+pub mod resources;
 pub mod spec;
 pub mod stream;
 pub mod tokens;

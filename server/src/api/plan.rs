@@ -75,6 +75,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
             })),
             TokenizerSpec::Train(_) => None,
         },
+        now: Some(db::workers::now(&app.db).await?),
     };
     Ok((known, corpus))
 }

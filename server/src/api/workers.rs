@@ -8,13 +8,13 @@ use crate::{
     },
     app::App,
     db::{self, events::NewEvent, jobs::JobRow, workers::WorkerRow},
-    domain::lease::worker_state,
+    tasks::schedule::{give_up_on, scene, state_of},
 };
 use axum::{
     Json,
     extract::{Path, State},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
@@ -41,14 +41,6 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(heartbeat))
 }
 
-fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
-    if row.lost {
-        return WorkerState::Lost;
-    }
-    let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
-    worker_state(row.seen_at, app.since, now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
-}
-
 fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> WorkerView {
     let state = state_of(app, &row, now);
     let slots = row
@@ -73,6 +65,8 @@ fn view(app: &App, row: WorkerRow, jobs: &[JobRow], now: DateTime<Utc>) -> Worke
         version: row.version,
         state,
         mode: row.mode,
+        set_aside: row.set_aside,
+        slower_percent: app.paces.slower_percent(row.id),
         slots,
         labels: row.labels,
         memory_used_bytes: u64::try_from(row.memory_used_bytes).unwrap_or(0),
@@ -129,9 +123,9 @@ async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> 
 
 #[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
 async fn jobs(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<JobView>>> {
-    let (jobs, workers) = crate::tasks::schedule::snapshot(&app).await?;
-    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| crate::tasks::schedule::why(job, &workers));
-    Ok(Json(jobs.iter().map(|job| job.view(why(job))).collect()))
+    let scene = scene(&app).await?;
+    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| scene.why(job));
+    Ok(Json(scene.jobs.iter().map(|job| job.view(why(job))).collect()))
 }
 
 async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &str) -> ApiResult<Json<WorkerView>> {
@@ -245,6 +239,10 @@ async fn heartbeat(
     for running in &body.attempts {
         let command = db::jobs::renew(&app.db, id, running, ttl).await?;
         attempts.push(AttemptCommand { attempt_id: running.attempt_id, command });
+    }
+    // What it should run and does not: two heartbeats that say nothing of an attempt are no accident.
+    for attempt in db::jobs::unreported(&app.db, id, body.session, ttl, ttl * 2 / 3).await? {
+        give_up_on(&app, attempt, "its worker goes on without it: the attempt's thread or its grant was lost.").await?;
     }
     Ok(Json(Heartbeaten { attempts }))
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, EvaluationId, ExperimentId, Fence, JobId, WorkerId},
     job::{Grant, JobKind, JobSpec},
+    resources::Needs,
     view::{JobState, JobView},
     worker::{Command, RunningAttempt},
 };
@@ -29,6 +30,8 @@ pub struct NewJob<'a> {
     pub priority: u8,
     /// Slots.
     pub slots: u16,
+    /// What each of them must offer.
+    pub needs: Needs,
     /// Tokens left.
     pub remaining: u64,
 }
@@ -40,10 +43,10 @@ pub struct NewJob<'a> {
 pub async fn ensure(pool: &PgPool, job: &NewJob<'_>) -> Result<()> {
     let slots = i16::try_from(job.slots).unwrap_or(i16::MAX);
     sqlx::query!(
-        "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (experiment_id, key) DO NOTHING",
+        "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining, needs)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (experiment_id, key) DO NOTHING",
         JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), job.evaluation_id.map(|id| id.0), job.key, job.spec.kind().word(),
-        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining)
+        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining), Json(&job.needs) as _
     ).execute(pool).await?;
     Ok(())
 }
@@ -69,12 +72,18 @@ pub struct JobRow {
     pub priority: i16,
     /// Slots.
     pub slots: u16,
+    /// What each of them must offer.
+    pub needs: Needs,
     /// Tokens left.
     pub remaining: i64,
     /// Whether its back-off is over and its experiment runs.
     pub ready: bool,
     /// Whether its experiment is paused.
     pub experiment_paused: bool,
+    /// Why the server paused its experiment.
+    pub paused_why: Option<String>,
+    /// Seconds to its experiment's deadline.
+    pub deadline_seconds: Option<f64>,
     /// Seconds left of its back-off; negative when it is over.
     pub wait_seconds: f64,
     /// The worker that has it.
@@ -83,6 +92,12 @@ pub struct JobRow {
     pub worker: Option<String>,
     /// Slots it holds.
     pub slots_held: Vec<u16>,
+    /// Seconds since it was granted.
+    pub ran_seconds: f64,
+    /// Whether it was asked to give them back.
+    pub asked_back: bool,
+    /// For the sake of which job.
+    pub preempted_for: Option<JobId>,
     /// Attempts so far.
     pub attempts: i64,
     /// Progress.
@@ -106,7 +121,9 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
         r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
            (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "experiment_paused!",
            EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
-           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at
+           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Json<Needs>", j.preempted_for,
+           j.command <> 'continue' AS "asked_back!", e.paused_why, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
+           COALESCE(EXTRACT(EPOCH FROM now() - a.started_at), 0)::double precision AS "ran_seconds!"
            FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
     ).fetch_all(pool).await?;
@@ -122,13 +139,19 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 state: unword(&row.state)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
+                needs: row.needs.0,
                 remaining: row.remaining,
                 ready: row.ready,
                 experiment_paused: row.experiment_paused,
+                paused_why: row.paused_why,
+                deadline_seconds: row.deadline_seconds,
                 wait_seconds: row.wait_seconds,
                 worker_id: row.worker_id.map(WorkerId),
                 worker: row.worker,
                 slots_held: row.slots_held.map(|slots| slots.0).unwrap_or_default(),
+                ran_seconds: row.ran_seconds,
+                asked_back: row.asked_back,
+                preempted_for: row.preempted_for.map(JobId),
                 attempts: row.attempts,
                 done: count(row.done),
                 total: count(row.total),
@@ -188,7 +211,7 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
                  'null'::jsonb)) ELSE spec END
          WHERE id = $1 AND state = 'queued' AND not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
-             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.mode = 'enabled' AND NOT w.lost)
+             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.mode = 'enabled' AND w.set_aside IS NULL AND NOT w.lost)
          RETURNING fence, branch_id",
         job.0, attempt.0, worker.0, ttl_ms
     ).fetch_optional(&mut *tx).await?;
@@ -213,14 +236,29 @@ pub async fn grant(pool: &PgPool, job: JobId, worker: WorkerId, slots: &[u16], t
     Ok(true)
 }
 
-/// Grants that a worker has not fetched yet; marks them as fetched.
+/// Asks a running job to give its slots up for another one. False when it is over, or was asked before.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn preempt(pool: &PgPool, victim: JobId, job: JobId) -> Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE jobs SET preempted_for = $2 WHERE id = $1 AND state = 'running' AND command = 'continue' AND preempted_for IS NULL",
+        victim.0,
+        job.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Grants that a worker has not fetched yet; marks them as fetched in its present session.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Result<Vec<Grant>> {
     let rows = sqlx::query!(
-        r#"UPDATE attempts a SET delivered = true FROM jobs j
-           WHERE a.id = j.attempt_id AND a.worker_id = $1 AND NOT a.delivered AND j.state = 'running'
+        r#"UPDATE attempts a SET delivered = true, delivered_at = now(), session = w.session FROM jobs j, workers w
+           WHERE a.id = j.attempt_id AND w.id = a.worker_id AND a.worker_id = $1 AND NOT a.delivered AND j.state = 'running'
            RETURNING a.id, a.job_id, a.fence, a.slots AS "slots: Json<Vec<u16>>", j.spec AS "spec: Json<JobSpec>""#,
         worker.0
     )
@@ -250,11 +288,39 @@ pub async fn renew(pool: &PgPool, worker: WorkerId, running: &RunningAttempt, tt
          FROM experiments e, workers w
          WHERE j.attempt_id = $1 AND j.worker_id = $2 AND j.fence = $3 AND j.state = $4 AND e.id = j.experiment_id AND w.id = j.worker_id
          RETURNING CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
-             WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release' ELSE j.command END AS "command!""#,
+             WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release'
+             WHEN j.command = 'continue' AND j.preempted_for IS NOT NULL THEN 'preempt' ELSE j.command END AS "command!""#,
         running.attempt_id.0, worker.0, running.fence.0, word(&JobState::Running), ttl_ms, signed(running.done), signed(running.total),
         running.tokens_per_second
     ).fetch_optional(pool).await?;
     row.map_or(Ok(Command::Fenced), |row| unword(&row.command))
+}
+
+/// Attempts that the worker's present session fetched and has not reported for so long: no thread runs them any more,
+/// or the grant was lost on its way. What an earlier session left is delivered from its spool, and ends by its lease.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn unreported(
+    pool: &PgPool,
+    worker: WorkerId,
+    session: i64,
+    ttl_ms: i64,
+    silent_ms: i64,
+) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query_scalar!(
+        r#"SELECT a.id FROM jobs j JOIN attempts a ON a.id = j.attempt_id
+           WHERE j.state = 'running' AND j.worker_id = $1 AND a.session = $2
+             AND a.delivered_at < now() - make_interval(secs => $4::bigint / 1000.0)
+             AND j.lease_expires_at < now() + make_interval(secs => ($3::bigint - $4::bigint) / 1000.0)"#,
+        worker.0,
+        session,
+        ttl_ms,
+        silent_ms
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(AttemptId).collect())
 }
 
 /// Attempts whose lease is over.
@@ -303,7 +369,7 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
     };
     let problem = (wish == Wish::Cancel).then_some("a person cancelled it");
     let done = sqlx::query!(
-        "UPDATE branches SET state = $2, problem = COALESCE($4, problem) WHERE id = $1 AND state = ANY($3)",
+        "UPDATE branches SET state = $2, problem = $4 WHERE id = $1 AND state = ANY($3)",
         branch.0,
         to_branch,
         &from,

@@ -1,9 +1,11 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
 use crate::domain::expand::{Domains, expand};
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
     model::ModelSpec,
     problem::Fault,
+    resources::BudgetSpec,
     spec::{
         BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, SpikeSpec, TokenizerSpec, TrainingOverride,
         TrainingSpec, Tree,
@@ -27,6 +29,8 @@ pub struct Known {
     pub seed: Option<Result<ModelSpec, String>>,
     /// For a tokenizer that exists: its entries, or why it cannot be used.
     pub tokenizer: Option<Result<u32, String>>,
+    /// The time; a deadline lies after it.
+    pub now: Option<DateTime<Utc>>,
 }
 
 /// A registered corpus.
@@ -87,6 +91,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     }
     plan(spec, &mut faults);
     evaluation(spec, &mut faults);
+    fleet(spec, known, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
     }
@@ -408,6 +413,31 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
 }
 
+/// What it asks of the fleet.
+fn fleet(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
+    if let Some(memory) = spec.resources.memory_gib {
+        let good = memory > 0.0 && memory <= 65_536.0;
+        faults.check(good, "resources.memory_gib", memory, "more than 0, at most 65536");
+    }
+    for key in spec.resources.labels.keys() {
+        faults.check(!key.trim().is_empty(), "resources.labels", format!("{key:?}"), "a label's name");
+    }
+    budget(&spec.budget, "budget", &mut faults.0);
+    if let (Some(deadline), Some(now)) = (spec.deadline, known.now) {
+        faults.check(deadline > now, "deadline", deadline.to_rfc3339(), "a time to come");
+    }
+}
+
+/// Faults of a budget.
+pub fn budget(budget: &BudgetSpec, path: &str, faults: &mut Vec<Fault>) {
+    for (key, hours) in [("slot_hours", budget.slot_hours), ("wall_hours", budget.wall_hours)] {
+        if let Some(hours) = hours.filter(|hours| !(hours.is_finite() && *hours > 0.0)) {
+            let message = format!("found {hours}, expected a number of hours above 0");
+            faults.push(Fault { path: format!("{path}.{key}"), message });
+        }
+    }
+}
+
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.
 fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
     let Some(corpus) = known.corpus else { return };
@@ -446,6 +476,7 @@ mod tests {
             corpora: vec!["c".into()],
             seed: None,
             tokenizer: None,
+            now: None,
         }
     }
 
@@ -476,7 +507,12 @@ mod tests {
         check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
         check("/evaluation/top_k", json!([0]), "evaluation.top_k");
         check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
+        check("/resources", json!({ "memory_gib": -1 }), "resources.memory_gib");
+        check("/budget", json!({ "slot_hours": 0 }), "budget.slot_hours");
         let nobody = Known { corpus: None, ..known() };
+        let now = DateTime::from_timestamp(1_000, 0);
+        let late = ExperimentSpec { deadline: DateTime::from_timestamp(999, 0), ..spec() };
+        assert_eq!(validate(&late, &Known { now, ..known() })[0].path, "deadline");
         assert!(validate(&spec(), &nobody)[0].message.contains("registered corpus (c)"));
     }
 

@@ -3,6 +3,8 @@
 
 pub mod advance;
 pub mod discover;
+pub mod limits;
+pub mod pace;
 pub mod scan;
 pub mod schedule;
 pub mod scrub;
@@ -20,6 +22,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
     spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, schedule::run);
     spawn(&mut set, app, stop, "expire", &Arc::new(Notify::new()), 500, schedule::expire);
+    spawn(&mut set, app, stop, "pace", &Arc::new(Notify::new()), pace::PERIOD_MS, pace::run);
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
     spawn(&mut set, app, stop, "prune", &Arc::new(Notify::new()), 600_000, prune);
     set

@@ -5,5 +5,7 @@ mod faults;
 mod house;
 mod life;
 mod refusals;
+mod scheduling;
+mod stall;
 mod steering;
 mod worker_protocol;

@@ -22,10 +22,22 @@ pub trait JobContext: Sync {
     fn event(&self, kind: &str, step: u64, level: &str, text: &str);
     /// Units done and in all, and tokens per second (0 where it means nothing).
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
+    /// A sign of life of a training, and what it does next: one that is silent for too long hangs.
+    fn pulse(&self, _next: Phase) {}
     /// What the server wants now.
     fn command(&self) -> Command;
     /// A checkpoint folder is complete: ask the server to commit it.
     fn commit(&self, checkpoint: WrittenCheckpoint);
+}
+
+/// What a training does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It loads or saves.
+    #[default]
+    Long,
+    /// It steps: something happens each time.
+    Step,
 }
 
 /// One point of the curves.
@@ -92,6 +104,7 @@ pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> Ende
 pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
     match command {
         Command::Continue => None,
+        Command::Preempt => Some(ended(TerminationReason::Preempted, "gave its slots to a job of higher priority.")),
         Command::Release => Some(ended(TerminationReason::Released, "given back on request.")),
         Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
         Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),

@@ -2,7 +2,7 @@
 
 use super::{
     checkpoint::{self, TrainerState, from_host},
-    context::{JobContext, MetricPoint, Place, asked_to_end, ended},
+    context::{JobContext, MetricPoint, Phase, Place, asked_to_end, ended},
     data::{self, Batch, Source},
     device,
     health::{HealthState, sentence},
@@ -257,6 +257,7 @@ impl<'a> Session<'a> {
                 }
                 Verdict::Skip => {}
                 Verdict::Pause => {
+                    self.context.pulse(Phase::Long);
                     saver.finish(self.context)?;
                     if saved != Some(self.step) {
                         let state = self.state(Some(next.hash));
@@ -269,6 +270,7 @@ impl<'a> Session<'a> {
                     ));
                 }
                 Verdict::RollBack => {
+                    self.context.pulse(Phase::Long);
                     saver.finish(self.context)?;
                     self.written.append(&mut saver.written);
                     if let Some(hash) = self.roll_back(next.number, shards, order)? {
@@ -282,6 +284,7 @@ impl<'a> Session<'a> {
             }
             self.step += 1;
             interval.steps += 1;
+            self.context.pulse(Phase::Step);
             let waiting = Instant::now();
             next = read()?;
             interval.waited += waiting.elapsed();
@@ -297,15 +300,20 @@ impl<'a> Session<'a> {
             );
             if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
                 let state = self.state(Some(next.hash).filter(|_| self.step < steps));
+                // It waits for the save before this one, however slow the disk.
+                self.context.pulse(Phase::Long);
                 saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
+                self.context.pulse(Phase::Step);
                 saved = Some(self.step);
             }
             if let Some(end) = asked {
+                self.context.pulse(Phase::Long);
                 saver.finish(self.context)?;
                 return Err(end);
             }
         }
         drop(batches);
+        self.context.pulse(Phase::Long);
         saver.finish(self.context)
     }
 
