@@ -139,30 +139,35 @@ impl<'a> Solve<'a> {
     }
 
     fn settle(&self, job: &WaitingJob, rooms: &mut [Room<'a>], plan: &mut Plan) -> Settled {
-        let best = (0..rooms.len()).filter_map(|i| Some((rooms[i].fit(job)?, i))).min();
+        // Most workers are full most of the time: looked at once.
+        let some: Vec<usize> = (0..rooms.len()).filter(|&i| !rooms[i].is_full(job.priority)).collect();
+        let best = some.iter().filter_map(|&i| Some((rooms[i].fit(job)?, i))).min();
         if let Some((_, i)) = best {
             let slots = rooms[i].take(job);
             return Settled::Placed(Placement { job: job.id, worker: rooms[i].worker.id, slots });
         }
-        let coming = rooms.iter().position(|room| room.gives_up_for(job));
-        if let Some(i) = coming.or_else(|| rooms.iter().position(|room| room.has_coming(job))) {
+        let coming = some.iter().find(|&&i| rooms[i].gives_up_for(job));
+        if let Some(&i) = coming.or_else(|| some.iter().find(|&&i| rooms[i].has_coming(job))) {
             rooms[i].reserve(job);
             return Settled::Waits;
         }
-        let cheapest = (0..rooms.len()).filter_map(|i| rooms[i].victims(job).map(|(cost, victims)| (cost, i, victims)));
+        let cheapest = some.iter().filter_map(|&i| rooms[i].victims(job).map(|(cost, victims)| (cost, i, victims)));
         if let Some((_, i, victims)) = cheapest.min_by_key(|(cost, i, _)| (*cost, *i)) {
             rooms[i].preempt(&victims, job);
             plan.preemptions.extend(victims.iter().map(|victim| Preemption { victim: victim.id, job: job.id }));
             return Settled::Waits;
         }
+        if job.slots == 1 {
+            return Settled::Hopeless;
+        }
         let able = |i: &usize| !rooms[*i].held && rooms[*i].is_able(job);
         match (0..rooms.len()).filter(able).max_by_key(|&i| (rooms[i].free(), Reverse(i))) {
             // A gang waits for the fullest worker to drain instead of starving behind small jobs.
-            Some(i) if job.slots > 1 => {
+            Some(i) => {
                 rooms[i].held = true;
                 Settled::Waits
             }
-            _ => Settled::Hopeless,
+            None => Settled::Hopeless,
         }
     }
 }

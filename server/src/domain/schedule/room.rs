@@ -73,6 +73,20 @@ impl<'a> Room<'a> {
         self.slots.iter().filter(|state| **state == SlotUse::Free).count()
     }
 
+    /// Slots that fit and are free or coming free for this job.
+    fn open_count(&self, job: &WaitingJob) -> usize {
+        let mut open = 0;
+        for (slot, state) in self.worker.slots.iter().zip(&self.slots) {
+            let is_open = match state {
+                SlotUse::Free | SlotUse::Coming => true,
+                SlotUse::ComingFor(id) => *id == job.id,
+                SlotUse::Taken => false,
+            };
+            open += usize::from(is_open && slot_fits(slot, &job.needs));
+        }
+        open
+    }
+
     /// Positions of the fitting slots in one of the states, the least waste first.
     fn fitting(&self, job: &WaitingJob, states: &[SlotUse]) -> Vec<usize> {
         let mut found: Vec<usize> = (0..self.slots.len())
@@ -115,9 +129,15 @@ impl<'a> Room<'a> {
         self.slots.contains(&SlotUse::ComingFor(job.id))
     }
 
+    /// Whether nothing can be had here, by any job of this priority.
+    pub fn is_full(&self, priority: i16) -> bool {
+        let taken = |state: &SlotUse| *state == SlotUse::Taken;
+        self.slots.iter().all(taken) && self.running.first().is_none_or(|cheapest| cheapest.priority >= priority)
+    }
+
     /// Whether enough slots are free or coming free.
     pub fn has_coming(&self, job: &WaitingJob) -> bool {
-        !self.held && self.is_able(job) && self.open(job).len() >= usize::from(job.slots)
+        !self.held && self.open_count(job) >= usize::from(job.slots) && worker_fits(self.worker, job.kind, &job.needs)
     }
 
     /// Fitting slots that are free or coming free for this job; what comes for it first, free ones last.
@@ -142,14 +162,18 @@ impl<'a> Room<'a> {
     /// The running jobs that would have to give their slots up, and what that costs. None where the job would not
     /// fit even then.
     pub fn victims(&self, job: &WaitingJob) -> Option<(Cost, Vec<&'a RunningJob>)> {
-        if self.held || !self.is_able(job) {
+        if self.held || self.running.first().is_none_or(|cheapest| cheapest.priority >= job.priority) {
+            return None;
+        }
+        if !worker_fits(self.worker, job.kind, &job.needs) {
             return None;
         }
         let fitting = |victim: &RunningJob| {
             let offers = self.worker.slots.iter().filter(|slot| victim.slots.contains(&slot.index));
             offers.filter(|slot| slot_fits(slot, &job.needs)).count()
         };
-        let mut missing = usize::from(job.slots).saturating_sub(self.open(job).len());
+        let open = self.open_count(job);
+        let mut missing = usize::from(job.slots).saturating_sub(open);
         let mut chosen: Vec<&RunningJob> = Vec::new();
         for victim in self.running.iter().filter(|victim| victim.priority < job.priority) {
             if missing == 0 {
@@ -165,8 +189,8 @@ impl<'a> Room<'a> {
             return None;
         }
         // What a later, larger one made needless goes on.
-        let mut spare = (self.open(job).len() + chosen.iter().map(|victim| fitting(victim)).sum::<usize>())
-            .saturating_sub(usize::from(job.slots));
+        let mut spare =
+            (open + chosen.iter().map(|victim| fitting(victim)).sum::<usize>()).saturating_sub(usize::from(job.slots));
         chosen.sort_by_key(|victim| Reverse((victim.priority, victim.ran_s, victim.id)));
         chosen.retain(|victim| {
             let needless = fitting(victim) <= spare;
