@@ -114,7 +114,7 @@ pub struct ExperimentSummary {
     pub labels: Vec<String>,
     /// State.
     pub state: ExperimentState,
-    /// Why it failed, in sentences.
+    /// Why it failed, or why the server paused it, in sentences.
     pub problem: Option<String>,
     /// 0 to 100.
     pub priority: u8,
