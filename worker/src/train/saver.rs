@@ -2,7 +2,7 @@
 
 use super::{
     checkpoint::{self, Snapshot, TrainerState},
-    context::{JobContext, Place, ended},
+    context::{JobContext, Phase, Place, ended},
     parameters::Arenas,
     trainer::Trainer,
 };
@@ -67,6 +67,7 @@ impl<'s> Saver<'s> {
             let written = write(place, context, job, &snapshot, meta)?;
             Ok((written, snapshot, start.elapsed()))
         }));
+        context.pulse(Phase::Step);
         if !self.advised {
             self.advised = true;
             let best = best_interval(stalled, FAULTS_APART);
@@ -87,6 +88,8 @@ impl<'s> Saver<'s> {
     /// # Errors
     /// What became of it.
     pub fn finish(&mut self, context: &dyn JobContext) -> Result<(), EndedOutcome> {
+        // It waits for the disk, however slow, and a copy of the state may follow.
+        context.pulse(Phase::Long);
         let Some(handle) = self.writing.take() else { return Ok(()) };
         let panicked = |_| Err(ended(TerminationReason::InternalError, "the checkpoint writer panicked."));
         let (written, snapshot, took) = handle.join().unwrap_or_else(panicked)?;

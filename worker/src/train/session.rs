@@ -257,7 +257,6 @@ impl<'a> Session<'a> {
                 }
                 Verdict::Skip => {}
                 Verdict::Pause => {
-                    self.context.pulse(Phase::Long);
                     saver.finish(self.context)?;
                     if saved != Some(self.step) {
                         let state = self.state(Some(next.hash));
@@ -270,7 +269,6 @@ impl<'a> Session<'a> {
                     ));
                 }
                 Verdict::RollBack => {
-                    self.context.pulse(Phase::Long);
                     saver.finish(self.context)?;
                     self.written.append(&mut saver.written);
                     if let Some(hash) = self.roll_back(next.number, shards, order)? {
@@ -300,20 +298,15 @@ impl<'a> Session<'a> {
             );
             if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
                 let state = self.state(Some(next.hash).filter(|_| self.step < steps));
-                // It waits for the save before this one, however slow the disk.
-                self.context.pulse(Phase::Long);
                 saver.save(scope, (self.place, self.context, job), &self.trainer, state)?;
-                self.context.pulse(Phase::Step);
                 saved = Some(self.step);
             }
             if let Some(end) = asked {
-                self.context.pulse(Phase::Long);
                 saver.finish(self.context)?;
                 return Err(end);
             }
         }
         drop(batches);
-        self.context.pulse(Phase::Long);
         saver.finish(self.context)
     }
 
