@@ -1965,7 +1965,7 @@ export interface components {
              * @description 0 to 100.
              */
             priority: number;
-            /** @description Why it failed, in sentences. */
+            /** @description Why it failed, or why the server paused it, in sentences. */
             problem?: string | null;
             /**
              * Format: double
@@ -2639,7 +2639,7 @@ export interface components {
                  * @description 0 to 100.
                  */
                 priority: number;
-                /** @description Why it failed, in sentences. */
+                /** @description Why it failed, or why the server paused it, in sentences. */
                 problem?: string | null;
                 /**
                  * Format: double
