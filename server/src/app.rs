@@ -1,7 +1,8 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::auth::Known, config::Config, domain::lease::Listening, ingest::Ingest, storage::Storage, usage::Counter,
+    api::auth::Known, config::Config, domain::lease::Listening, ingest::Ingest, storage::Storage, tasks::pace::Paces,
+    usage::Counter,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
@@ -13,6 +14,7 @@ use sqlx::PgPool;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -35,6 +37,8 @@ pub struct App {
     pub ingest: Ingest,
     /// Who asked a moment ago.
     pub known: Known,
+    /// How fast workers train beside each other.
+    pub paces: Paces,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
     /// True when the server stops: what waits or streams ends at once.
@@ -68,6 +72,8 @@ struct Waiting {
     seats: HashMap<WorkerId, Seat>,
     /// Grants whose poll hung up before it took them.
     missed: Vec<AttemptId>,
+    /// When an attempt of a worker last ended.
+    freed: HashMap<WorkerId, Instant>,
 }
 
 #[derive(Debug)]
@@ -81,6 +87,9 @@ struct Seat {
     /// Rings when there are some.
     bell: Arc<Notify>,
 }
+
+/// A worker asks for work within so long after an attempt ended, or its slot is not free after all.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One poll that waits; over when dropped, also when the worker hangs up.
 #[derive(Debug)]
@@ -110,9 +119,17 @@ impl Polls {
 
     /// A worker said that an attempt of its is over: its slots are free, although the poll that waits began before.
     pub fn freed(&self, worker: WorkerId, slots: &[u16]) {
-        if let Some(seat) = self.lock().seats.get_mut(&worker) {
+        let mut polls = self.lock();
+        polls.freed.insert(worker, Instant::now());
+        if let Some(seat) = polls.seats.get_mut(&worker) {
             seat.slots.extend(slots);
         }
+    }
+
+    /// Whether an attempt of the worker ended just now: it is about to ask for another.
+    #[must_use]
+    pub fn freed_lately(&self, worker: WorkerId) -> bool {
+        self.lock().freed.get(&worker).is_some_and(|at| at.elapsed() < ASKS_WITHIN)
     }
 
     /// Slots that a waiting worker called free; none of a worker that does not wait.

@@ -88,6 +88,8 @@ pub struct Config {
     pub lease_ttl_ms: u64,
     /// Silence beyond a lease after which a worker is lost, in milliseconds.
     pub worker_lost_ms: u64,
+    /// A job gives its slots up for one of higher priority only after it ran for so long, in milliseconds.
+    pub preempt_after_ms: u64,
     /// Days after which a committed checkpoint is read again; 0 for never.
     pub scrub_days: u16,
     /// Format of log lines.
@@ -111,6 +113,7 @@ impl Default for Config {
             corpus_roots: Vec::new(),
             lease_ttl_ms: 15_000,
             worker_lost_ms: 15_000,
+            preempt_after_ms: 60_000,
             scrub_days: 7,
             log_format: LogFormat::Text,
             ui_dir: None,

@@ -9,7 +9,7 @@ use crate::{
     ingest::Ingest,
     postgres::{Cluster, lock_folder},
     storage::Storage,
-    tasks,
+    tasks::{self, pace::Paces},
     usage::Counter,
 };
 use anyhow::{Context, Result};
@@ -57,6 +57,7 @@ pub async fn serve(config: Config) -> Result<()> {
         polls: Polls::default(),
         ingest: Ingest::start(&pool, config.lease_ttl_ms),
         known: auth::Known::default(),
+        paces: Paces::default(),
         db: pool,
         stream: broadcast::channel(STREAM_MESSAGES).0,
         stopping: stopped.clone(),

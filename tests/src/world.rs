@@ -40,8 +40,10 @@ pub struct WorldOptions {
     pub worker_by: Vec<String>,
     /// Postgres instead of a private one.
     pub database_url: Option<String>,
-    /// Further lines of the server's settings.
-    pub settings: String,
+    /// More lines of the server's settings.
+    pub server_settings: &'static str,
+    /// More lines of each worker's settings.
+    pub worker_settings: &'static str,
     /// A store in a bucket instead of the data folder.
     pub s3: Option<Store>,
 }
@@ -57,7 +59,8 @@ impl Default for WorldOptions {
             server_url: None,
             worker_by: Vec::new(),
             database_url: None,
-            settings: String::new(),
+            server_settings: "",
+            worker_settings: "",
             s3: None,
         }
     }
@@ -137,13 +140,13 @@ impl World {
         fs::create_dir_all(self.path("corpus"))?;
         let path = self.path("server.toml");
         let mut text = format!(
-            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}",
+            "listen = \"127.0.0.1:{}\"\ndata_dir = {:?}\ncorpus_roots = [{:?}]\nlease_ttl_ms = {}\nworker_lost_ms = {}\n{}\n",
             self.port,
             self.path("server"),
             self.path("corpus"),
             self.options.lease_ttl_ms,
             self.options.worker_lost_ms.unwrap_or(self.options.lease_ttl_ms),
-            self.options.settings,
+            self.options.server_settings,
         );
         if let Some(url) = &self.options.database_url {
             text.push_str(&format!("database_url = {url:?}\n"));
@@ -231,10 +234,11 @@ impl World {
         let (_, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
         let slots = "  { device = \"cpu\", threads = 1 },\n".repeat(self.options.slots);
         let text = format!(
-            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{s3}",
+            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{}\n{s3}",
             self.options.server_url.as_deref().unwrap_or(self.api.base()),
             self.path("server/worker-token"),
             self.path(&format!("worker-{index}")),
+            self.options.worker_settings,
         );
         fs::write(&path, text)?;
         let args = ["--config".to_owned(), path.display().to_string()];

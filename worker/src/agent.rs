@@ -20,7 +20,11 @@ use senmon_protocol::{
     worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll},
 };
 use senmon_store::{Bucket, StoreUrl};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -33,11 +37,37 @@ const POLL_BUSY_MS: u64 = 5_000;
 /// Longest pause between polls while the server is away.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the daemon until `stop` becomes true and everything is handed back.
+/// Why the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop.
+    Stopped,
+    /// A thread hangs: only a new process is rid of it.
+    Jammed,
+}
+
+/// How often the watchdog looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Watches the trainings from a thread of its own, for as long as the process lives.
+fn start_watchdog(board: Arc<Board>, stall_min_ms: u64) -> std::io::Result<()> {
+    let look = move || {
+        let mut last = Instant::now();
+        loop {
+            std::thread::sleep(LOOK);
+            board.awake(last.elapsed().min(2 * LOOK));
+            last = Instant::now();
+            board.seats().iter().for_each(|seat| seat.look(stall_min_ms));
+        }
+    };
+    std::thread::Builder::new().name("watchdog".into()).spawn(look).map(drop)
+}
+
+/// Runs the daemon until `stop` becomes true, or a thread hangs, and everything else is handed back.
 ///
 /// # Errors
 /// When the worker cannot start: its state folder, its storage, a refused token, another protocol version.
-pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
+pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     if config.token.is_empty() {
         bail!("token_file: no token is configured; the server's first start writes one to <data_dir>/worker-token");
     }
@@ -56,6 +86,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     };
     tracing::info!(worker.name = %config.name, server.url = %config.server_url, slots = slots.len(), "starting");
     let (first, enrolled) = oneshot::channel();
+    if config.stall_seconds > 0 {
+        start_watchdog(board.clone(), config.stall_seconds.saturating_mul(1000))?;
+    }
     // A client of its own: connections belong to the runtime that opened them.
     let pulse = Pulse::start(Client::new(&config.server_url, &config.token)?, board.clone(), worker, first)?;
     let mut stopping = stop.clone();
@@ -65,7 +98,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
             Ok(Err(error)) => bail!("{} refuses this worker: {error}", config.server_url),
             Err(_) => bail!("the heartbeat thread ended"),
         },
-        _ = stopping.wait_for(|&stop| stop) => return Ok(()),
+        _ = stopping.wait_for(|&stop| stop) => return Ok(End::Stopped),
     };
     let (storage, store) = store(&config, &session).await?;
     let leftovers = deliver_leftovers(&client, &root)?;
@@ -73,8 +106,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<()> {
     let attempts = ask_for_work(&site, stop, &config.name).await;
     hand_back(&board, attempts, leftovers, config.stop_max).await;
     pulse.stop();
-    tracing::info!("stopped");
-    Ok(())
+    let jammed = *board.jams().borrow() && !*stopping.borrow();
+    tracing::info!(jammed, "stopped");
+    Ok(if jammed { End::Jammed } else { End::Stopped })
 }
 
 /// The object store, and where this machine sees its files.
@@ -154,6 +188,7 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
     let mut newest: Option<(u64, Vec<u16>)> = None;
     let mut number = 0;
     let mut pause = Duration::ZERO;
+    let mut jams = site.board.jams();
     loop {
         let free = site.board.slots_free();
         let asked = newest.as_ref().is_some_and(|(_, slots)| free.iter().all(|slot| slots.contains(slot)));
@@ -166,6 +201,7 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
         tokio::select! {
             biased;
             _ = stop.wait_for(|&stop| stop) => return attempts,
+            _ = jams.wait_for(|&jammed| jammed) => return attempts,
             Some(polled) = polls.join_next() => {
                 let (ended, granted) = match polled {
                     Ok(polled) => polled,

@@ -4,16 +4,21 @@
 
 use crate::{
     lease::{Lease, Standing, stronger},
-    train::TrainingTime,
+    stacks,
+    train::{Phase, TrainingTime},
+    watchdog::{Stall, Watch},
 };
 use senmon_protocol::{
     ids::{AttemptId, Fence},
-    job::Grant,
+    job::{Grant, JobKind},
     worker::{AttemptTime, Command, Enrolled, RunningAttempt},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
@@ -34,6 +39,8 @@ pub struct Board {
     pub beat: Notify,
     /// Wakes the poll loop: an attempt gave its slots back.
     pub freed: Notify,
+    awake_ms: Arc<AtomicU64>,
+    jammed: watch::Sender<bool>,
 }
 
 /// One attempt that runs here.
@@ -50,6 +57,11 @@ pub struct Seat {
     progress: Mutex<Progress>,
     seated: Instant,
     time: Mutex<Option<AttemptTime>>,
+    awake_ms: Arc<AtomicU64>,
+    /// Of a training; nothing else is watched.
+    watch: Option<Mutex<Watch>>,
+    thread: AtomicI32,
+    hangs: watch::Sender<Option<Vec<String>>>,
 }
 
 /// How far an attempt is, in units of its job.
@@ -74,6 +86,8 @@ impl Board {
             session: watch::Sender::new(None),
             beat: Notify::new(),
             freed: Notify::new(),
+            awake_ms: Arc::default(),
+            jammed: watch::Sender::new(false),
         }
     }
 
@@ -81,6 +95,24 @@ impl Board {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// So much time passed with this process awake: what the watchdog measures silence with, so that a process that
+    /// was stopped for an hour does not call its trainings dead.
+    pub fn awake(&self, passed: Duration) {
+        self.awake_ms.fetch_add(u64::try_from(passed.as_millis()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// A thread hangs and was given up. It cannot be ended alone, so its slots stay taken until the process is new.
+    pub fn jam(&self, id: AttemptId) {
+        lock(&self.seats).remove(&id);
+        self.jammed.send_replace(true);
+    }
+
+    /// Whether a hanging thread was given up, now and whenever it is.
+    #[must_use]
+    pub fn jams(&self) -> watch::Receiver<bool> {
+        self.jammed.subscribe()
     }
 
     /// The session, now and whenever it changes.
@@ -129,6 +161,11 @@ impl Board {
             progress: Mutex::default(),
             seated: Instant::now(),
             time: Mutex::default(),
+            awake_ms: self.awake_ms.clone(),
+            watch: (grant.job.kind() == JobKind::Train)
+                .then(|| Mutex::new(Watch::new(self.awake_ms.load(Ordering::Relaxed)))),
+            thread: AtomicI32::new(0),
+            hangs: watch::Sender::new(None),
         });
         seats.insert(grant.attempt_id, seat.clone());
         self.beat.notify_one();
@@ -222,6 +259,37 @@ impl Seat {
     pub fn time(&self) -> AttemptTime {
         lock(&self.time)
             .unwrap_or_else(|| AttemptTime { starting_ms: ms(self.seated.elapsed()), ..AttemptTime::default() })
+    }
+
+    /// The attempt runs on this thread.
+    pub fn runs_here(&self) {
+        self.thread.store(stacks::thread_id(), Ordering::Relaxed);
+    }
+
+    /// The attempt gives a sign of life and says what it does next.
+    pub fn pulse(&self, next: Phase) {
+        if let Some(watch) = &self.watch {
+            lock(watch).pulse(self.awake_ms.load(Ordering::Relaxed), next);
+        }
+    }
+
+    /// Looks whether the attempt hangs; then its stacks are taken, once, and `hangs` is told.
+    pub fn look(&self, stall_min_ms: u64) {
+        let Some(watch) = self.watch.as_ref().filter(|_| self.hangs.borrow().is_none()) else { return };
+        let stall = lock(watch).stall(self.awake_ms.load(Ordering::Relaxed), stall_min_ms);
+        let thread = self.thread.load(Ordering::Relaxed);
+        if let Some(Stall { silent_ms, allowed_ms }) = stall.filter(|_| thread != 0) {
+            let (silent, allowed) = (silent_ms / 1000, allowed_ms / 1000);
+            let mut lines = vec![format!("nothing happened for {silent} s, and {allowed} s are more than it takes.")];
+            lines.extend(stacks::dump(thread));
+            self.hangs.send_replace(Some(lines));
+        }
+    }
+
+    /// Why the attempt counts as hanging and what its threads do, once it does.
+    #[must_use]
+    pub fn hangs(&self) -> watch::Receiver<Option<Vec<String>>> {
+        self.hangs.subscribe()
     }
 
     /// What the heartbeat says of the attempt.

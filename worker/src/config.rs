@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Keys of the file; the variables are `SENMON_WORKER_` and one of them in capitals.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "server_url",
     "token",
     "token_file",
@@ -28,6 +28,7 @@ const KEYS: [&str; 14] = [
     "tf32",
     "labels",
     "stop_seconds_max",
+    "stall_seconds",
     "log_format",
 ];
 
@@ -88,6 +89,7 @@ struct File {
     tf32: Option<bool>,
     labels: Option<BTreeMap<String, String>>,
     stop_seconds_max: Option<u64>,
+    stall_seconds: Option<u64>,
     log_format: Option<LogFormat>,
 }
 
@@ -133,6 +135,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// How long a stop waits for checkpoints and deliveries.
     pub stop_max: Duration,
+    /// A training step may always take so long; five times the median one if that is more. 0: nothing is watched.
+    pub stall_seconds: u64,
     /// Form of the log.
     pub log_format: LogFormat,
 }
@@ -191,6 +195,7 @@ fn over(mut file: File, environment: &[(String, String)]) -> Result<File> {
             "slots" => file.slots = from_toml(value)?.slots,
             "tf32" => file.tf32 = from_toml(value)?.tf32,
             "labels" => file.labels = from_toml(value)?.labels,
+            "stall_seconds" => file.stall_seconds = from_toml(value)?.stall_seconds,
             "stop_seconds_max" => file.stop_seconds_max = from_toml(value)?.stop_seconds_max,
             _ => file.log_format = from_toml(&format!("{value:?}"))?.log_format,
         }
@@ -242,6 +247,7 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
         tf32: file.tf32.unwrap_or(false),
         labels: file.labels.unwrap_or_default(),
         stop_max: Duration::from_secs(file.stop_seconds_max.unwrap_or(60)),
+        stall_seconds: file.stall_seconds.unwrap_or(60),
         log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
     })
 }

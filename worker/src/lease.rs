@@ -87,9 +87,10 @@ impl Lease {
 pub fn stronger(a: Command, b: Command) -> Command {
     let rank = |command| match command {
         Command::Continue => 0,
-        Command::Release => 1,
-        Command::Cancel => 2,
-        Command::Fenced => 3,
+        Command::Preempt => 1,
+        Command::Release => 2,
+        Command::Cancel => 3,
+        Command::Fenced => 4,
     };
     if rank(b) > rank(a) { b } else { a }
 }
@@ -100,7 +101,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn command() -> impl Strategy<Value = Command> {
-        prop_oneof![Just(Command::Continue), Just(Command::Release), Just(Command::Cancel), Just(Command::Fenced)]
+        prop_oneof![
+            Just(Command::Continue),
+            Just(Command::Preempt),
+            Just(Command::Release),
+            Just(Command::Cancel),
+            Just(Command::Fenced)
+        ]
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The daemon on a node: leases jobs from the server, runs them on this machine's slots, reports what they find.
 //!
 //! Never keeps a truth of its own: what the server has not acknowledged lies in the spool, everything else is the
-//! server's. Reading order: [`config`], [`agent`], [`heartbeat`], [`lease`], [`board`], [`runner`], [`report`],
+//! server's. Reading order: [`config`], [`agent`], [`heartbeat`], [`lease`], [`watchdog`], [`board`], [`runner`], [`report`],
 //! [`scribe`], [`spool`], [`courier`], [`client`], [`train`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
@@ -12,6 +12,8 @@ pub mod agent;
 pub mod board;
 pub mod heartbeat;
 pub mod lease;
+pub mod stacks;
+pub mod watchdog;
 
 pub mod courier;
 pub mod report;

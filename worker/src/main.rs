@@ -5,7 +5,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use senmon_worker::{
-    agent,
+    agent::{self, End},
     config::{Config, Flags},
     doctor, telemetry, tune,
 };
@@ -68,7 +68,7 @@ fn start(cli: &Cli) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
         let (stop, stopping) = watch::channel(false);
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::spawn(async move {
@@ -86,5 +86,11 @@ fn start(cli: &Cli) -> Result<()> {
             }
         });
         agent::run(config, stopping).await
-    })
+    })?;
+    if end == End::Jammed {
+        // Nobody waits for the thread that hangs; the new program begins when the last thread of the old one is gone.
+        runtime.shutdown_background();
+        return Err(tune::restart(Vec::new())).context("start this program anew");
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use crate::{
     board::{Progress, Seat},
     scribe::{Item, Point},
     spool::Record,
-    train::{JobContext, MetricPoint, TrainingTime},
+    train::{JobContext, MetricPoint, Phase, TrainingTime},
 };
 use senmon_protocol::{
     ids::{CheckpointId, Fence, StorageKey},
@@ -81,6 +81,10 @@ impl JobContext for Report {
         self.seat.set_progress(Progress { done, total, tokens_per_second });
     }
 
+    fn pulse(&self, next: Phase) {
+        self.seat.pulse(next);
+    }
+
     fn command(&self) -> Command {
         *self.commands.borrow()
     }
@@ -95,6 +99,6 @@ impl JobContext for Report {
 }
 
 /// Milliseconds since the Unix epoch: shown to people, never decided upon.
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }

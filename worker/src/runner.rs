@@ -4,12 +4,12 @@
 //! Never lets a panic of a job end the daemon, and frees no slot before the attempt's end is delivered.
 
 use crate::{
-    board::{Board, Seat},
+    board::{Board, Seat, lock},
     client::{Backoff, Client},
     courier::{Courier, Delivery},
     lease::Standing,
-    report::Report,
-    scribe::Scribe,
+    report::{Report, now_ms},
+    scribe::{Item, Scribe},
     spool::{Header, Record, SpoolRoot},
     store::Store,
     train::{
@@ -22,16 +22,16 @@ use crate::{
     tune,
 };
 use senmon_protocol::{
-    ids::AttemptId,
+    ids::{AttemptId, Fence},
     job::{EndedOutcome, Grant, JobKind, JobSpec, Outcome, TerminationReason},
-    worker::{CompleteAttempt, SlotInfo},
+    worker::{CompleteAttempt, LogLine, SlotInfo},
 };
 use std::{
     any::Any,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -94,6 +94,11 @@ pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
         let kind = grant.job.kind();
         tracing::info!(attempt.id = %id, job.id = %grant.job_id, job.kind = ?kind, lease.fence = %grant.fence, "attempt starts");
         match attend(&site, grant, &seat).await {
+            _ if seat.hangs().borrow().is_some() => {
+                tracing::error!(attempt.id = %id, "a thread hangs: this process starts anew");
+                site.board.jam(id);
+                return;
+            }
             Ok(Delivery::Done) => tracing::info!(attempt.id = %id, "attempt delivered"),
             Ok(delivery) => tracing::warn!(attempt.id = %id, ?delivery, "attempt set aside"),
             Err(error) => tracing::error!(attempt.id = %id, %error, "the attempt's spool failed"),
@@ -112,6 +117,7 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     let folder = writer.folder().to_owned();
     let scribe = Scribe::start(writer, grant.fence, &short(grant.attempt_id))?;
     let written = scribe.written();
+    let last_words = Arc::new(Mutex::new(Some(scribe.items())));
     let courier = Courier {
         client: site.client.clone(),
         root: site.root.clone(),
@@ -121,7 +127,7 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     };
     let delivery = tokio::spawn(courier.deliver(written));
     let job = {
-        let (site, seat) = (site.clone(), seat.clone());
+        let (site, seat, last_words) = (site.clone(), seat.clone(), last_words.clone());
         let name = format!("{:?} {}", grant.job.kind(), short(grant.attempt_id)).to_lowercase();
         let (done, ended) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -129,7 +135,8 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
             // Recursion in a backward pass of a deep model goes further than two MiB.
             .stack_size(16 << 20)
             .spawn(move || {
-                execute(&site, &grant, &seat, scribe);
+                seat.runs_here();
+                execute(&site, &grant, &seat, (scribe, &last_words));
                 let _ = done.send(());
             })?;
         // The thread is joined, not only waited for: its tensors are gone before the slot is free.
@@ -142,7 +149,18 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
             .await;
         }
     };
-    job.await;
+    let mut hangs = seat.hangs();
+    let hangs = async {
+        let lines = hangs.wait_for(Option::is_some).await.ok().and_then(|lines| lines.clone());
+        match lines {
+            Some(lines) => lines,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = job => {}
+        lines = hangs => say_that_it_hangs(&last_words, header.fence, lines),
+    }
     delivery.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
@@ -163,8 +181,23 @@ async fn give_back(site: &Site, header: &Header, seat: &Seat, error: &io::Error)
     Err(io::Error::other("the server is away"))
 }
 
+/// Where the end of an attempt is said in its thread's stead; none once the thread has ended by itself.
+type LastWords = Mutex<Option<mpsc::Sender<Item>>>;
+
+fn say_that_it_hangs(last_words: &LastWords, fence: Fence, lines: Vec<String>) {
+    let Some(items) = lock(last_words).take() else { return };
+    let message = lines.first().cloned().unwrap_or_default();
+    for text in lines {
+        tracing::error!(text, "a training hangs");
+        let at_ms = now_ms();
+        let _ = items.send(Item::Line(LogLine { at_ms, level: "error".into(), text, event: None }));
+    }
+    let outcome = Outcome::Ended(ended(TerminationReason::Stalled, message));
+    let _ = items.send(Item::Record(Box::new(Record::Complete(CompleteAttempt { fence, outcome, time: None }))));
+}
+
 /// The attempt's thread.
-fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
+fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, (scribe, last_words): (Scribe, &LastWords)) {
     let report = Report::new(seat.clone(), grant.fence, scribe.items());
     let place = Place {
         storage: site.storage.clone(),
@@ -178,10 +211,12 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, scribe: Scribe) {
     if matches!(&outcome, Outcome::Ended(ended) if ended.reason == TerminationReason::CorruptData) {
         place.store.forget(&grant.job);
     }
+    // Given up meanwhile, its end was said already.
+    let own = lock(last_words).take().is_some();
     // A fenced attempt writes nothing more: its courier sets the spool aside.
-    if seat.standing(site.board.now_ms()) != Standing::Fenced {
+    if own && seat.standing(site.board.now_ms()) != Standing::Fenced {
         if let Outcome::Ended(EndedOutcome { reason, message }) = &outcome {
-            let asked_for = matches!(reason, TerminationReason::Released | TerminationReason::Cancelled);
+            let asked_for = reason.is_planned();
             report.log(if asked_for { "info" } else { "error" }, message);
             tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");
         }

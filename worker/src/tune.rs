@@ -58,16 +58,25 @@ pub fn missing(environment: &BTreeMap<OsString, OsString>, tf32: bool) -> Vec<(&
 /// to set, or when the system refuses (the settings are for speed only).
 #[cfg(target_os = "linux")]
 pub fn restart_if_needed(tf32: bool) {
-    use std::os::unix::process::CommandExt as _;
     let missing = missing(&std::env::vars_os().collect(), tf32);
     if missing.is_empty() {
         return;
     }
-    let Ok(program) = std::env::current_exe() else { return };
+    let error = restart(missing);
+    eprintln!("senmon-worker: goes on without its allocator settings: {error}");
+}
+
+/// Replaces this process by a new one of the same program, arguments and number. Comes back only with an error.
+#[must_use]
+pub fn restart(variables: Vec<(&'static str, String)>) -> std::io::Error {
+    use std::os::unix::process::CommandExt as _;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return error,
+    };
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
-    let error = std::process::Command::new(&program).arg0(name).args(arguments).envs(missing).exec();
-    eprintln!("senmon-worker: goes on without its allocator settings: {error}");
+    std::process::Command::new(&program).arg0(name).args(arguments).envs(variables).exec()
 }
 
 /// Elsewhere there is nothing to set.

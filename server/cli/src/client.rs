@@ -105,6 +105,14 @@ impl Client {
         parse(path, &self.send(request).await?)
     }
 
+    /// PATCH with a body.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> CliResult<T> {
+        parse(path, &self.send(self.request(Method::PATCH, path).json(body)).await?)
+    }
+
     /// POST without a body.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! `senmon run`, `ls`, `show`, `pause`, `resume`, `cancel`.
+//! `senmon run`, `ls`, `show`, `set`, `pause`, `resume`, `cancel`.
 
 use crate::{
     client::Client,
-    error::CliResult,
+    error::{CliError, CliResult},
     follow,
     output::{Format, out},
     resolve::{self, short},
@@ -10,9 +10,12 @@ use crate::{
     table::Table,
     words,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
-use senmon_protocol::view::{BranchView, ExperimentSummary, ExperimentView, StageState};
+use senmon_protocol::{
+    resources::BudgetSpec,
+    view::{BranchView, ChangeExperiment, ExperimentSummary, ExperimentView, StageState},
+};
 use std::{fmt::Write as _, path::PathBuf};
 
 /// Arguments of `run`.
@@ -34,6 +37,25 @@ pub struct Id {
     /// Id, 4 or more characters of its beginning or end, or name (the latest of that name).
     #[arg(value_name = "EXPERIMENT")]
     pub id: String,
+}
+
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub struct Set {
+    #[command(flatten)]
+    experiment: Id,
+    /// 0 to 100, higher first.
+    #[arg(long)]
+    priority: Option<u8>,
+    /// When it should be done: 2027-01-31T08:00:00Z.
+    #[arg(long)]
+    deadline: Option<DateTime<Utc>>,
+    /// Hours of slots that it may take in all.
+    #[arg(long)]
+    slot_hours: Option<f64>,
+    /// Hours that it may take since its first attempt began.
+    #[arg(long)]
+    wall_hours: Option<f64>,
 }
 
 /// Submits.
@@ -97,6 +119,34 @@ pub async fn show(client: &Client, format: Format, args: &Id) -> CliResult {
     format.print(&view, describe)
 }
 
+/// Changes priority, deadline or budget.
+///
+/// # Errors
+/// When nothing is given, or the experiment is over.
+pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
+    let id = resolve::experiment(client, &args.experiment.id).await?;
+    let given = [args.slot_hours, args.wall_hours].iter().any(Option::is_some);
+    if !given && args.priority.is_none() && args.deadline.is_none() {
+        let text = "found nothing to set, expected --priority, --deadline, --slot-hours or --wall-hours";
+        return Err(CliError::Refused(text.into()));
+    }
+    let mut budget = None;
+    if given {
+        let view: ExperimentView = client.get(&format!("/experiments/{id}")).await?;
+        let so_far = view.spec.budget;
+        budget = Some(BudgetSpec {
+            slot_hours: args.slot_hours.or(so_far.slot_hours),
+            wall_hours: args.wall_hours.or(so_far.wall_hours),
+        });
+    }
+    let body = ChangeExperiment { priority: args.priority, deadline: args.deadline, budget };
+    let view: ExperimentView = client.patch(&format!("/experiments/{id}"), &body).await?;
+    format.print(&view, |view| {
+        let summary = &view.summary;
+        format!("{} is {}, priority {}", summary.name, words::name(&summary.state), summary.priority)
+    })
+}
+
 /// Pauses, resumes or cancels.
 ///
 /// # Errors
@@ -124,6 +174,13 @@ fn describe(view: &ExperimentView) -> String {
         words::ago(summary.created_at, Utc::now()),
         summary.owner
     );
+    let mut limits: Vec<String> = Vec::new();
+    limits.extend(view.spec.deadline.map(|at| format!("deadline {}", at.format("%Y-%m-%d %H:%M UTC"))));
+    limits.extend(view.spec.budget.slot_hours.map(|hours| format!("budget {hours} slot-hours")));
+    limits.extend(view.spec.budget.wall_hours.map(|hours| format!("budget {hours} wall-hours")));
+    if !limits.is_empty() {
+        let _ = writeln!(text, "{}\n", limits.join(", "));
+    }
     for stage in &summary.stages {
         text.push_str(&follow::stage_line(stage));
         text.push('\n');

@@ -73,6 +73,8 @@ enum Command {
     Follow(experiments::Id),
     /// Show the domains of an experiment.
     Domains(experiments::Id),
+    /// Change an experiment's priority, deadline or budget while it goes on.
+    Set(experiments::Set),
     /// Pause an experiment: branches write a checkpoint and give their slots back.
     Pause(experiments::Id),
     /// Go on with a paused experiment.
@@ -140,6 +142,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Ensemble(args) => report::ensemble(client, format, &args).await,
         Command::Follow(args) => follow::follow(client, format, &args).await,
         Command::Domains(args) => corpora::domains(client, format, &args).await,
+        Command::Set(args) => experiments::set(client, format, &args).await,
         Command::Pause(args) => experiments::steer(client, format, &args, "pause").await,
         Command::Resume(args) => experiments::steer(client, format, &args, "resume").await,
         Command::Cancel(args) => experiments::steer(client, format, &args, "cancel").await,

@@ -11,6 +11,7 @@ use crate::{
 use chrono::Utc;
 use clap::{Args, Subcommand};
 use senmon_protocol::view::{JobView, WorkerView};
+use std::fmt::Write as _;
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -76,11 +77,20 @@ fn worker_table(all: &[WorkerView]) -> String {
             ]);
         }
     }
-    if table.is_empty() {
-        "no workers yet; start one with: senmon-worker --config worker.toml".into()
-    } else {
-        table.render()
+    let mut text = table.render();
+    for worker in all {
+        if let Some(why) = &worker.set_aside {
+            let _ = writeln!(
+                text,
+                "{0} is set aside: {why} Give it jobs again with: senmon worker enable {0}",
+                worker.name
+            );
+        }
+        if let Some(percent) = worker.slower_percent {
+            let _ = writeln!(text, "{} trains {percent:.0} % slower than its siblings.", worker.name);
+        }
     }
+    if table.is_empty() { "no workers yet; start one with: senmon-worker --config worker.toml".into() } else { text }
 }
 
 /// `senmon queue`.

@@ -48,6 +48,10 @@ pub struct WorkerView {
     pub state: WorkerState,
     /// Whether it is given new jobs.
     pub mode: WorkerMode,
+    /// Why the server set it aside: it is given no new jobs until somebody enables it.
+    pub set_aside: Option<String>,
+    /// Percent that its training is slower than the same experiments' on other workers, where that is certain.
+    pub slower_percent: Option<f64>,
     /// Its slots and what runs there.
     pub slots: Vec<SlotView>,
     /// Labels.

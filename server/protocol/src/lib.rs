@@ -22,6 +22,7 @@ pub mod outcome;
 pub mod plan;
 pub mod problem;
 pub mod report;
+pub mod resources;
 pub mod spec;
 pub mod storage;
 pub mod stream;

@@ -40,8 +40,10 @@ impl JobResult {
 pub enum TerminationReason {
     /// The lease ran out without a heartbeat.
     WorkerLost,
-    /// The worker was told to give the job back (pause, preemption, drain) and did.
+    /// The worker was told to give the job back (pause, drain) and did.
     Released,
+    /// The job gave its slots to one of higher priority.
+    Preempted,
     /// A person cancelled it.
     Cancelled,
     /// The settings cannot work (unknown tensor, tokens beyond the vocabulary, budget beyond the epochs, …).
@@ -58,6 +60,8 @@ pub enum TerminationReason {
     LossSpike,
     /// The loss jumped: training went back to an earlier checkpoint and leaves the batch out.
     RolledBack,
+    /// It made no step for far longer than a step takes.
+    Stalled,
     /// Anything else the worker's code reported.
     InternalError,
 }
@@ -67,6 +71,12 @@ impl TerminationReason {
     #[must_use]
     pub fn is_users_fault(self) -> bool {
         matches!(self, Self::InvalidInput | Self::OutOfMemory | Self::NonFiniteLoss)
+    }
+
+    /// Whether it was asked to end so, or ended so by plan: no budget pays for it.
+    #[must_use]
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::Released | Self::Preempted | Self::Cancelled | Self::LossSpike | Self::RolledBack)
     }
 
     /// Whether trying again can help.
@@ -81,6 +91,9 @@ impl TerminationReason {
         match self {
             Self::WorkerLost => "The worker stopped answering; the job goes on elsewhere from its last checkpoint.",
             Self::Released => "The job was given back on request and waits for a slot.",
+            Self::Preempted => {
+                "It goes on from its checkpoint when a slot is free; raise the experiment's priority if it matters more."
+            }
             Self::Cancelled => "Somebody cancelled it; fork the branch to go on from its last checkpoint.",
             Self::InvalidInput => "Change the setting that the message names and submit again.",
             Self::CorruptData => {
@@ -97,6 +110,9 @@ impl TerminationReason {
                 "Look at the events and the data of that batch, then resume the branch or fork it with other settings."
             }
             Self::RolledBack => "Training goes on from the earlier checkpoint; nothing needs to be done.",
+            Self::Stalled => {
+                "Look at the stacks in the log of the attempt: a disk, a device or a collective that does not answer."
+            }
             Self::InternalError => {
                 "Look at the log of the attempt; if it happens on one worker only, drain that worker."
             }

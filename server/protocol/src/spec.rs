@@ -4,7 +4,13 @@ pub use crate::storage::RetentionSpec;
 pub use crate::training::{
     OptimizerStart, Precision, ScheduleKind, SpikeAction, SpikeSpec, TrainingOverride, TrainingSpec,
 };
-use crate::{clustering::ClusteringSpec, model::ModelSpec, tokens::Tokens};
+use crate::{
+    clustering::ClusteringSpec,
+    model::ModelSpec,
+    resources::{BudgetSpec, ResourcesSpec},
+    tokens::Tokens,
+};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -56,6 +62,15 @@ pub struct ExperimentSpec {
     /// How often a failing job of this experiment is tried again for the user's own faults.
     #[serde(default = "default_restarts")]
     pub max_restarts: u32,
+    /// What each slot of its jobs must offer.
+    #[serde(default)]
+    pub resources: ResourcesSpec,
+    /// When it should be done: once that is close, its jobs go before others of their priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// What it may take in all.
+    #[serde(default)]
+    pub budget: BudgetSpec,
 }
 
 fn default_priority() -> u8 {

@@ -7,6 +7,7 @@ use crate::{
         AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId, StorageKey,
     },
     job::{JobKind, Mixture, TerminationReason},
+    resources::BudgetSpec,
     spec::{ExperimentSpec, TrainingSpec},
 };
 use chrono::{DateTime, Utc};
@@ -113,7 +114,7 @@ pub struct ExperimentSummary {
     pub labels: Vec<String>,
     /// State.
     pub state: ExperimentState,
-    /// Why it failed, in sentences.
+    /// Why it failed, or why the server paused it, in sentences.
     pub problem: Option<String>,
     /// 0 to 100.
     pub priority: u8,
@@ -376,6 +377,21 @@ pub struct EvaluationView {
     pub done: bool,
     /// Loss on each domain, once done.
     pub domains: Vec<crate::job::DomainLoss>,
+}
+
+/// `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChangeExperiment {
+    /// 0 to 100, higher first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// When it should be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// What it may take in all, instead of the budget so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSpec>,
 }
 
 /// `POST /api/v1/branches/{id}/fork`: a new branch from a branch's last checkpoint.

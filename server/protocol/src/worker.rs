@@ -160,6 +160,8 @@ pub enum Command {
     Continue,
     /// Write a checkpoint, then end with `released`.
     Release,
+    /// Write a checkpoint, then end with `preempted`: a job of higher priority gets the slots.
+    Preempt,
     /// Stop without a checkpoint, end with `cancelled`.
     Cancel,
     /// The fence is old: stop at once, write nothing more.

@@ -221,15 +221,25 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
             Next::Hold => "It waits to be resumed.".to_owned(),
             Next::Cancelled => "It stays cancelled.".to_owned(),
         };
-        let calm = matches!(
-            outcome.reason,
-            TerminationReason::Released | TerminationReason::Cancelled | TerminationReason::RolledBack
-        );
+        let calm = outcome.reason.is_planned() && outcome.reason != TerminationReason::LossSpike;
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
         app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, ended.step)).await;
         if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
             db::checkpoints::doubt(&app.db, branch).await?;
             app.wake.scrub.notify_one();
+        }
+        if !outcome.reason.is_planned()
+            && !outcome.reason.is_users_fault()
+            && let Some(why) = db::attempts::judge_worker(&app.db, held.worker).await?
+        {
+            app.event(NewEvent {
+                kind: "worker_set_aside",
+                level: "error",
+                text: format!("A worker is set aside: {why} It is given no new jobs until somebody enables it."),
+                worker_id: Some(held.worker),
+                ..NewEvent::default()
+            })
+            .await;
         }
     }
     if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {

@@ -8,7 +8,10 @@ use crate::{
     },
     app::App,
     db::{self, events::NewEvent, jobs::Wish},
-    domain::metrics::draw::{self, draw},
+    domain::{
+        ancestry::why_not_queued,
+        metrics::draw::{self, draw},
+    },
 };
 use axum::{
     Json,
@@ -42,20 +45,23 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(fork))
 }
 
-/// Says of queued branches why they wait.
+/// Says of waiting and queued branches why they wait. `all` are the branches of their experiments.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn explain(app: &App, branches: &mut [BranchView]) -> ApiResult<()> {
+pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView]) -> ApiResult<()> {
+    for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Waiting) {
+        branch.why = Some(why_not_queued(branch, all));
+    }
     if branches.iter().all(|branch| branch.state != BranchState::Queued) {
         return Ok(());
     }
-    let (jobs, workers) = crate::tasks::schedule::snapshot(app).await?;
-    let queued = jobs.iter().filter(|job| job.state == JobState::Queued);
+    let scene = crate::tasks::schedule::scene(app).await?;
+    let queued = scene.jobs.iter().filter(|job| job.state == JobState::Queued);
     let queued: HashMap<_, _> = queued.filter_map(|job| Some((job.branch_id?, job))).collect();
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {
         if let Some(job) = queued.get(&branch.id) {
-            branch.why = Some(crate::tasks::schedule::why(job, &workers));
+            branch.why = Some(scene.why(job));
         }
     }
     Ok(())
@@ -64,7 +70,11 @@ pub async fn explain(app: &App, branches: &mut [BranchView]) -> ApiResult<()> {
 #[utoipa::path(get, path = "/branches/{id}", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the branch", body = BranchView), (status = 404, description = "no such branch")))]
 async fn show(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     let mut branch = [db::branches::get(&app.db, id).await?];
-    explain(&app, &mut branch).await?;
+    let all = match branch[0].state {
+        BranchState::Waiting => db::branches::plain(&app.db, branch[0].experiment_id).await?,
+        _ => Vec::new(),
+    };
+    explain(&app, &mut branch, &all).await?;
     let [branch] = branch;
     Ok(Json(branch))
 }

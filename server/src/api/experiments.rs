@@ -16,7 +16,11 @@ use crate::{
         experiments::{ExperimentRow, Filter},
         tokens::Answer,
     },
-    domain::{report::ensemble_vs_dense_percent, validate::validate},
+    domain::{
+        deadline::budget_spent,
+        report::ensemble_vs_dense_percent,
+        validate::{budget, validate},
+    },
 };
 use axum::{
     Json,
@@ -26,11 +30,12 @@ use axum::{
 };
 use senmon_protocol::{
     ids::ExperimentId,
+    problem::Fault,
     report::Report,
     spec::ExperimentSpec,
     view::{
-        BranchView, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page, StreamExperiment,
-        StreamMessage,
+        BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page,
+        StreamExperiment, StreamMessage,
     },
 };
 use sha2::{Digest, Sha256};
@@ -40,7 +45,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, submit))
-        .routes(routes!(show))
+        .routes(routes!(show, alter))
         .routes(routes!(report))
         .routes(routes!(evaluations))
         .routes(routes!(spec))
@@ -93,7 +98,8 @@ async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> Api
 async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let row = db::experiments::get(&app.db, id).await?;
     let mut branches = db::branches::of_experiment(&app.db, id).await?;
-    crate::api::branches::explain(app, &mut branches).await?;
+    let all = branches.clone();
+    crate::api::branches::explain(app, &mut branches, &all).await?;
     let summary = summary(app, &row, &branches).await?;
     Ok(ExperimentView { summary, spec: row.spec, corpus_id: row.corpus_id, clustering_id: row.clustering_id, branches })
 }
@@ -195,6 +201,11 @@ async fn change(
 ) -> ApiResult<Json<ExperimentView>> {
     db::experiments::get(&app.db, id).await?;
     db::experiments::set_state(&app.db, id, to).await?;
+    announce(app, id, who, did).await;
+    Ok(Json(view(app, id).await?))
+}
+
+async fn announce(app: &App, id: ExperimentId, who: &str, did: &str) {
     app.event(NewEvent {
         kind: "experiment_changed",
         level: "info",
@@ -206,7 +217,38 @@ async fn change(
     app.wake.advance.notify_one();
     app.wake.schedule.notify_one();
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: id }));
-    Ok(Json(view(app, id).await?))
+}
+
+#[utoipa::path(patch, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), request_body = ChangeExperiment, responses((status = 200, description = "changed; paused for a spent budget, it goes on when the new one is not", body = ExperimentView), (status = 409, description = "over already"), (status = 422, description = "faults of the input")))]
+async fn alter(
+    State(app): State<App>,
+    User(who): User,
+    Path(id): Path<ExperimentId>,
+    Body(body): Body<ChangeExperiment>,
+) -> ApiResult<Json<ExperimentView>> {
+    let row = db::experiments::get(&app.db, id).await?;
+    let mut spec = row.spec;
+    spec.priority = body.priority.unwrap_or(spec.priority);
+    spec.deadline = body.deadline.or(spec.deadline);
+    spec.budget = body.budget.unwrap_or(spec.budget);
+    let mut faults = Vec::new();
+    budget(&spec.budget, "budget", &mut faults);
+    if spec.priority > 100 {
+        let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
+        faults.push(Fault { path: "priority".into(), message });
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    db::experiments::change(&app.db, id, &spec).await?;
+    let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
+    let held = row.state == ExperimentState::Paused && row.problem.is_some();
+    if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
+        return change(&app, id, ExperimentState::Running, &who.name, "raised the budget of and resumed").await;
+    }
+    let did = format!("changed priority, deadline or budget (priority {}) of", spec.priority);
+    announce(&app, id, &who.name, &did).await;
+    Ok(Json(view(&app, id).await?))
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
@@ -224,6 +266,11 @@ async fn resume(
     User(who): User,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
+    let row = db::experiments::get(&app.db, id).await?;
+    let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
+    if let Some(why) = budget_spent(&row.spec.budget, slot_hours, wall_hours) {
+        return Err(ApiError::Conflict(why));
+    }
     change(&app, id, ExperimentState::Running, &who.name, "resumed").await
 }
 

@@ -76,6 +76,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
             TokenizerSpec::Train(_) => None,
         },
         room: super::storage::room(app).await?,
+        now: Some(db::workers::now(&app.db).await?),
     };
     Ok((known, corpus))
 }

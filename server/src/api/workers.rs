@@ -11,16 +11,16 @@ use crate::{
         self,
         events::NewEvent,
         ingest::Beat,
-        jobs::{JobRow, RunningJob},
+        jobs::{JobRow, RunningRow},
         workers::WorkerRow,
     },
-    domain::lease::worker_state,
+    tasks::schedule::{scene, state_of},
 };
 use axum::{
     Json,
     extract::{Path, State},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
@@ -47,28 +47,20 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(heartbeat))
 }
 
-fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
-    if row.lost {
-        return WorkerState::Lost;
-    }
-    let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
-    worker_state(row.seen_at, app.since(), now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
-}
-
-fn view(app: &App, row: WorkerRow, jobs: &[&RunningJob], now: DateTime<Utc>) -> WorkerView {
+fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> WorkerView {
     let state = state_of(app, &row, now);
     let slots = row
         .slots
         .iter()
         .map(|slot| {
-            let job = jobs.iter().find(|job| job.slots_held.contains(&slot.index));
+            let row = jobs.iter().find(|row| row.job.slots.contains(&slot.index));
             SlotView {
                 slot: slot.clone(),
-                job_id: job.map(|job| job.id),
-                title: job.map(|job| job.title.clone()),
-                branch_id: job.and_then(|job| job.branch_id),
-                tokens_per_second: job.map(|job| job.tokens_per_second),
-                progress: job.and_then(|job| job.progress),
+                job_id: row.map(|row| row.job.id),
+                title: row.map(|row| row.job.title.clone()),
+                branch_id: row.and_then(|row| row.branch_id),
+                tokens_per_second: row.map(|row| row.tokens_per_second),
+                progress: row.and_then(|row| row.progress),
             }
         })
         .collect();
@@ -79,6 +71,8 @@ fn view(app: &App, row: WorkerRow, jobs: &[&RunningJob], now: DateTime<Utc>) -> 
         version: row.version,
         state,
         mode: row.mode,
+        set_aside: row.set_aside,
+        slower_percent: app.paces.slower_percent(row.id),
         slots,
         labels: row.labels,
         memory_used_bytes: u64::try_from(row.memory_used_bytes).unwrap_or(0),
@@ -90,8 +84,8 @@ fn view(app: &App, row: WorkerRow, jobs: &[&RunningJob], now: DateTime<Utc>) -> 
 async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
     let now = db::workers::now(&app.db).await?;
     let jobs = db::jobs::running(&app.db).await?;
-    let mut by_worker: HashMap<WorkerId, Vec<&RunningJob>> = HashMap::new();
-    jobs.iter().for_each(|job| by_worker.entry(job.worker_id).or_default().push(job));
+    let mut by_worker: HashMap<WorkerId, Vec<&RunningRow>> = HashMap::new();
+    jobs.iter().for_each(|row| by_worker.entry(row.job.worker).or_default().push(row));
     let rows = db::workers::list(&app.db, None).await?;
     Ok(rows
         .into_iter()
@@ -145,9 +139,9 @@ async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> 
 
 #[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
 async fn jobs(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<JobView>>> {
-    let (jobs, workers) = crate::tasks::schedule::snapshot(&app).await?;
-    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| crate::tasks::schedule::why(job, &workers));
-    Ok(Json(jobs.iter().map(|job| job.view(why(job))).collect()))
+    let scene = scene(&app).await?;
+    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| scene.why(job));
+    Ok(Json(scene.jobs.iter().map(|job| job.view(why(job))).collect()))
 }
 
 async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &str) -> ApiResult<Json<WorkerView>> {

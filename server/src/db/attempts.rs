@@ -1,7 +1,10 @@
 //! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
 
 use super::{DbError, Result, signed, unword};
-use crate::domain::lease::{Budgets, Next, after_failure};
+use crate::domain::{
+    lease::{Budgets, Next, after_failure},
+    strikes::{Ending, bad_worker, poison},
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     checkpoint::Manifest,
@@ -186,8 +189,9 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt)
         super::goodput::note_end(&mut tx, attempt, time).await?;
     }
     let row = sqlx::query!(
-        r#"UPDATE attempts SET finished_at = now(), outcome = $2 WHERE id = $1
-           RETURNING slots AS "slots: Json<Vec<u16>>", GREATEST(step_last, step_start) AS step"#,
+        r#"UPDATE attempts a SET finished_at = now(), outcome = $2,
+             progress_last = COALESCE((SELECT step FROM branches b WHERE b.id = a.branch_id), (SELECT done FROM jobs j WHERE j.id = a.job_id))
+           WHERE id = $1 RETURNING slots AS "slots: Json<Vec<u16>>", GREATEST(step_last, step_start) AS step"#,
         attempt.0,
         Json(outcome) as _
     )
@@ -234,7 +238,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
         }
     }
     sqlx::query!(
-        "UPDATE jobs SET state = 'completed', result = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, remaining = 0, done = total,
+        "UPDATE jobs SET state = 'completed', result = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, preempted_for = NULL, remaining = 0, done = total,
              tokens_per_second = 0 WHERE id = $1",
         held.job.0, Json(result) as _
     ).execute(&mut *tx).await?;
@@ -255,11 +259,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
 
 async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result<Next> {
     let users = ended.reason.is_users_fault();
-    let held_back = matches!(
-        ended.reason,
-        TerminationReason::Released | TerminationReason::LossSpike | TerminationReason::RolledBack
-    );
-    let (user, infra) = (i32::from(users), i32::from(!users && !held_back));
+    let (user, infra) = (i32::from(users), i32::from(!users && !ended.reason.is_planned()));
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
            RETURNING retries_user, retries_infra,
@@ -281,15 +281,24 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
         _ if row.cancelled => Next::Cancelled,
         state => after_failure(ended.reason, budgets, state == Some("paused")),
     };
-    let problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());
+    let set_aside = match next {
+        Next::Retry(_) if !ended.reason.is_planned() => poison(&endings(tx, Of::Job(held.job)).await?),
+        _ => None,
+    };
+    let next = if set_aside.is_some() { Next::GiveUp } else { next };
+    let mut problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());
+    if let Some(poison) = set_aside {
+        let (times, workers, step) = (poison.times, poison.workers, poison.step);
+        problem = format!("Set aside: failed {times} times on {workers} workers at step {step}: {problem}");
+    }
     let (state, branch_state, wait_ms, problem) = match next {
         Next::Retry(pause) => ("queued", "queued", pause.num_milliseconds(), None),
-        Next::Hold => ("paused", "paused", 0, None),
+        Next::Hold => ("paused", "paused", 0, (ended.reason == TerminationReason::LossSpike).then_some(problem)),
         Next::Cancelled => ("cancelled", "cancelled", 0, None),
         Next::GiveUp => ("failed", "failed", 0, Some(problem)),
     };
     sqlx::query!(
-        "UPDATE jobs SET state = $2, problem = $3, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue',
+        "UPDATE jobs SET state = $2, problem = $3, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue', preempted_for = NULL,
              tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0),
              remaining = COALESCE((SELECT GREATEST(0, (b.steps - b.step) * b.batch_tokens) FROM branches b WHERE b.id = jobs.branch_id), remaining) WHERE id = $1",
         held.job.0, state, problem, wait_ms
@@ -305,6 +314,69 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
         .await?;
     }
     Ok(next)
+}
+
+/// Whose attempts.
+enum Of {
+    Job(JobId),
+    /// Those that ended since somebody enabled the worker, within the hour.
+    Worker(WorkerId),
+}
+
+/// Attempts looked at when a job or a worker is judged: more than either needs.
+const ENDINGS_MAX: i64 = 16;
+
+/// How the last attempts of a job, or on a worker, ended; the latest first.
+async fn endings(tx: &mut PgConnection, of: Of) -> Result<Vec<Ending>> {
+    let (job, worker) = match of {
+        Of::Job(job) => (Some(job.0), None),
+        Of::Worker(worker) => (None, Some(worker.0)),
+    };
+    let rows = sqlx::query!(
+        r#"SELECT a.job_id, a.worker_id, a.outcome->>'reason' AS reason, COALESCE(a.step_start, 0) AS "step_start!", COALESCE(a.progress_last, 0) AS "step_last!"
+           FROM attempts a JOIN workers w ON w.id = a.worker_id
+           WHERE a.outcome IS NOT NULL AND (a.job_id = $1 OR (a.worker_id = $2 AND a.finished_at > GREATEST(w.judged_from, now() - interval '1 hour')))
+           ORDER BY a.finished_at DESC, a.fence DESC LIMIT $3"#,
+        job, worker, ENDINGS_MAX
+    )
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Ending {
+                job: JobId(row.job_id),
+                worker: WorkerId(row.worker_id),
+                reason: row.reason.as_deref().map(unword).transpose()?,
+                step_start: row.step_start,
+                step_last: row.step_last,
+            })
+        })
+        .collect()
+}
+
+/// Sets a worker aside where job after job failed while attempts elsewhere succeeded; why, when it is set aside now.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn judge_worker(pool: &PgPool, worker: WorkerId) -> Result<Option<String>> {
+    let mut tx = pool.begin().await?;
+    let recent = endings(&mut tx, Of::Worker(worker)).await?;
+    let elsewhere = sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT 1 FROM attempts WHERE worker_id <> $1 AND finished_at > now() - interval '1 hour'
+               AND (outcome->>'kind' = 'completed' OR progress_last > step_start))
+           OR EXISTS (SELECT 1 FROM jobs j JOIN attempts a ON a.id = j.attempt_id
+               WHERE j.state = 'running' AND a.worker_id <> $1 AND j.done > COALESCE(a.step_start, 0)) AS "there!""#,
+        worker.0
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let Some(failures) = bad_worker(&recent, elsewhere) else { return Ok(None) };
+    let why = format!("{failures} attempts in a row failed here while others succeeded elsewhere.");
+    let done = sqlx::query!("UPDATE workers SET set_aside = $2 WHERE id = $1 AND set_aside IS NULL", worker.0, why)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok((done.rows_affected() == 1).then_some(why))
 }
 
 /// Fence of an attempt that runs, to end it from here.

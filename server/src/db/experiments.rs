@@ -22,8 +22,10 @@ pub struct ExperimentRow {
     pub spec: ExperimentSpec,
     /// State.
     pub state: ExperimentState,
-    /// Why it failed.
+    /// Why it failed, or why the server paused it.
     pub problem: Option<String>,
+    /// Whether it was said that its deadline cannot be kept.
+    pub deadline_missed: bool,
     /// Who submitted it.
     pub owner: String,
     /// The corpus.
@@ -49,8 +51,9 @@ pub struct ExperimentRow {
 pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owner: &str) -> Result<ExperimentId> {
     let id = ExperimentId::new();
     sqlx::query!(
-        "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id) VALUES ($1, $2, $3, 'running', $4, $5, $6)",
-        id.0, spec.name, Json(spec) as _, i16::from(spec.priority), owner, corpus.0
+        "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours)
+         VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, $8, $9)",
+        id.0, spec.name, Json(spec) as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
     ).execute(pool).await?;
     Ok(id)
 }
@@ -75,8 +78,8 @@ pub struct Filter {
 pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
     let limit = if filter.limit > 0 { filter.limit } else { 1000 };
     let rows = sqlx::query!(
-        r#"SELECT id, spec AS "spec: Json<ExperimentSpec>", state, problem, owner, corpus_id, clustering_id, tokenizer_id,
-           shard_index AS "shard_index: Json<ShardIndex>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
+        r#"SELECT id, spec AS "spec: Json<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
+           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Json<ShardIndex>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
            WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
         filter.id.map(|id| id.0), filter.open, filter.before.map(|id| id.0), limit
     ).fetch_all(pool).await?;
@@ -87,6 +90,7 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
                 spec: row.spec.0,
                 state: unword(&row.state)?,
                 problem: row.problem,
+                deadline_missed: row.deadline_missed,
                 owner: row.owner,
                 corpus_id: CorpusId(row.corpus_id),
                 clustering_id: row.clustering_id.map(ClusteringId),
@@ -175,7 +179,7 @@ pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str) -> Result<()> 
 
 async fn end(pool: &PgPool, id: ExperimentId, state: ExperimentState, problem: Option<&str>) -> Result<()> {
     let mut tx = pool.begin().await?;
-    let done = sqlx::query!("UPDATE experiments SET state = $2, problem = $3, finished_at = now() WHERE id = $1 AND state IN ('running', 'paused')", id.0, word(&state), problem)
+    let done = sqlx::query!("UPDATE experiments SET state = $2, problem = $3, paused_why = NULL, finished_at = now() WHERE id = $1 AND state IN ('running', 'paused')", id.0, word(&state), problem)
         .execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
@@ -204,13 +208,90 @@ pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> 
         return end(pool, id, to, None).await;
     }
     let from = if to == ExperimentState::Paused { ExperimentState::Running } else { ExperimentState::Paused };
-    let done =
-        sqlx::query!("UPDATE experiments SET state = $2 WHERE id = $1 AND state = $3", id.0, word(&to), word(&from))
-            .execute(pool)
-            .await?;
+    let done = sqlx::query!(
+        "UPDATE experiments SET state = $2, paused_why = NULL WHERE id = $1 AND state = $3",
+        id.0,
+        word(&to),
+        word(&from)
+    )
+    .execute(pool)
+    .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
     }
+    Ok(())
+}
+
+/// Notes that it was said that the deadline cannot be kept. True the first time.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn miss_deadline(pool: &PgPool, id: ExperimentId) -> Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE experiments SET deadline_missed_at = now() WHERE id = $1 AND deadline_missed_at IS NULL",
+        id.0
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Pauses an experiment for a reason of the server's own. True when it ran.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn hold(pool: &PgPool, id: ExperimentId, why: &str) -> Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE experiments SET state = 'paused', paused_why = $2 WHERE id = $1 AND state = 'running'",
+        id.0,
+        why
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Hours of slots that an experiment took, and hours since its first attempt began.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn spent(pool: &PgPool, id: ExperimentId) -> Result<(f64, f64)> {
+    let row = sqlx::query!(
+        r#"SELECT COALESCE(sum(EXTRACT(EPOCH FROM COALESCE(a.finished_at, now()) - a.started_at) * jsonb_array_length(a.slots)) / 3600, 0)::double precision AS "slot_hours!",
+           COALESCE(EXTRACT(EPOCH FROM now() - min(a.started_at)) / 3600, 0)::double precision AS "wall_hours!"
+           FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE j.experiment_id = $1"#,
+        id.0
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok((row.slot_hours, row.wall_hours))
+}
+
+/// Changes what may be changed while an experiment goes on; its open jobs get the new priority.
+///
+/// # Errors
+/// [`DbError::Conflict`] when it is over.
+pub async fn change(pool: &PgPool, id: ExperimentId, spec: &ExperimentSpec) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    let priority = i16::from(spec.priority);
+    let done = sqlx::query!(
+        "UPDATE experiments SET spec = $2, priority = $3, deadline_missed_at = CASE WHEN deadline = $4 THEN deadline_missed_at END, deadline = $4,
+             budget_slot_hours = $5, budget_wall_hours = $6 WHERE id = $1 AND state IN ('running', 'paused')",
+        id.0, Json(spec) as _, priority, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
+    )
+    .execute(&mut *tx)
+    .await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::Conflict("the experiment is over already".into()));
+    }
+    sqlx::query!(
+        "UPDATE jobs SET priority = $2 WHERE experiment_id = $1 AND state IN ('queued', 'running', 'paused')",
+        id.0,
+        priority
+    )
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
     Ok(())
 }
 

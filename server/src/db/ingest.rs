@@ -203,7 +203,7 @@ async fn see(tx: &mut PgConnection, beats: &[Beat]) -> Result<HashSet<(Uuid, i64
     let memory: Vec<i64> = beats.iter().map(|beat| signed(beat.body.memory_used_bytes)).collect();
     let cpu: Vec<f64> = beats.iter().map(|beat| beat.body.cpu_share).collect();
     let rows = sqlx::query!(
-        "UPDATE workers w SET seen_at = now(), lost = false, memory_used_bytes = u.memory, cpu_share = u.cpu
+        "UPDATE workers w SET seen_at = now(), beat_at = now(), lost = false, memory_used_bytes = u.memory, cpu_share = u.cpu
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::double precision[]) AS u(id, session, memory, cpu)
          WHERE w.id = u.id AND w.session = u.session RETURNING w.id, w.session",
         &workers,
@@ -238,7 +238,8 @@ async fn renew(
            WHERE j.attempt_id = u.attempt_id AND j.worker_id = u.worker_id AND j.fence = u.fence AND j.state = 'running'
              AND e.id = j.experiment_id AND w.id = j.worker_id
            RETURNING j.attempt_id AS "attempt_id!", j.worker_id AS "worker_id!", j.fence, CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
-               WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release' ELSE j.command END AS "command!""#,
+               WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release'
+               WHEN j.command = 'continue' AND j.preempted_for IS NOT NULL THEN 'preempt' ELSE j.command END AS "command!""#,
         &attempts, &workers, &fences, &done, &total, &rates, ttl_ms
     ).fetch_all(&mut *tx).await?;
     super::goodput::note_times(tx, running).await?;

@@ -1,11 +1,12 @@
 //! Jobs and their leases. The lease lives in the job's row.
 
 use super::{DbError, Result, count, signed, unword};
-use crate::domain::schedule::{Placement, WaitingJob};
+use crate::domain::schedule::{Placement, Release, RunningJob, WaitingJob};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, EvaluationId, ExperimentId, Fence, JobId, WorkerId},
     job::{Grant, JobKind, JobSpec},
+    resources::Needs,
     view::{JobState, JobView},
 };
 use sqlx::{PgPool, types::Json};
@@ -30,6 +31,8 @@ pub struct NewJob<'a> {
     pub priority: u8,
     /// Slots.
     pub slots: u16,
+    /// What each of them must offer.
+    pub needs: Needs,
     /// Tokens left.
     pub remaining: u64,
 }
@@ -42,11 +45,11 @@ pub struct NewJob<'a> {
 pub async fn ensure(pool: &PgPool, job: &NewJob<'_>) -> Result<()> {
     let slots = i16::try_from(job.slots).unwrap_or(i16::MAX);
     sqlx::query!(
-        "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining)
-         SELECT $1, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM experiments e WHERE e.id = $2 AND e.state IN ('running', 'paused') FOR SHARE
+        "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining, needs)
+         SELECT $1, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM experiments e WHERE e.id = $2 AND e.state IN ('running', 'paused') FOR SHARE
          ON CONFLICT (experiment_id, key) DO NOTHING",
         JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), job.evaluation_id.map(|id| id.0), job.key, job.spec.kind().word(),
-        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining)
+        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining), Json(&job.needs) as _
     ).execute(pool).await?;
     Ok(())
 }
@@ -72,12 +75,18 @@ pub struct JobRow {
     pub priority: i16,
     /// Slots.
     pub slots: u16,
+    /// What each of them must offer.
+    pub needs: Needs,
     /// Tokens left.
     pub remaining: i64,
     /// Whether its back-off is over and its experiment runs.
     pub ready: bool,
     /// Whether its experiment is paused.
     pub experiment_paused: bool,
+    /// Why the server paused its experiment.
+    pub paused_why: Option<String>,
+    /// Seconds to its experiment's deadline.
+    pub deadline_seconds: Option<f64>,
     /// Seconds left of its back-off; negative when it is over.
     pub wait_seconds: f64,
     /// The worker that has it.
@@ -86,6 +95,12 @@ pub struct JobRow {
     pub worker: Option<String>,
     /// Slots it holds.
     pub slots_held: Vec<u16>,
+    /// Seconds since it was granted.
+    pub ran_seconds: f64,
+    /// Whether it was asked to give them back.
+    pub asked_back: bool,
+    /// For the sake of which job.
+    pub preempted_for: Option<JobId>,
     /// Attempts so far.
     pub attempts: i64,
     /// Progress.
@@ -109,7 +124,9 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
         r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
            (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "experiment_paused!",
            EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
-           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at
+           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Json<Needs>", j.preempted_for,
+           j.command <> 'continue' AS "asked_back!", e.paused_why, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
+           COALESCE(EXTRACT(EPOCH FROM now() - a.started_at), 0)::double precision AS "ran_seconds!"
            FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
     ).fetch_all(pool).await?;
@@ -125,13 +142,19 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 state: unword(&row.state)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
+                needs: row.needs.0,
                 remaining: row.remaining,
                 ready: row.ready,
                 experiment_paused: row.experiment_paused,
+                paused_why: row.paused_why,
+                deadline_seconds: row.deadline_seconds,
                 wait_seconds: row.wait_seconds,
                 worker_id: row.worker_id.map(WorkerId),
                 worker: row.worker,
                 slots_held: row.slots_held.map(|slots| slots.0).unwrap_or_default(),
+                ran_seconds: row.ran_seconds,
+                asked_back: row.asked_back,
+                preempted_for: row.preempted_for.map(JobId),
                 attempts: row.attempts,
                 done: count(row.done),
                 total: count(row.total),
@@ -179,19 +202,11 @@ impl JobRow {
 
 /// A job that runs.
 #[derive(Debug, Clone)]
-pub struct RunningJob {
-    /// Id.
-    pub id: JobId,
-    /// The experiment.
-    pub experiment_id: ExperimentId,
+pub struct RunningRow {
+    /// As the planner sees it.
+    pub job: RunningJob,
     /// The branch.
     pub branch_id: Option<BranchId>,
-    /// For people.
-    pub title: String,
-    /// The worker that has it.
-    pub worker_id: WorkerId,
-    /// Slots it holds.
-    pub slots_held: Vec<u16>,
     /// Tokens per second.
     pub tokens_per_second: f64,
     /// Progress, 0 to 1.
@@ -202,24 +217,72 @@ pub struct RunningJob {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn running(pool: &PgPool) -> Result<Vec<RunningJob>> {
+pub async fn running(pool: &PgPool) -> Result<Vec<RunningRow>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.branch_id, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>", j.tokens_per_second, j.done, j.total
-           FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running'"#
+        r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>",
+           j.tokens_per_second, j.done, j.total, j.preempted_for, j.command <> 'continue' OR e.state <> 'running' AS "asked_back!",
+           EXTRACT(EPOCH FROM now() - a.started_at)::bigint AS "ran_s!"
+           FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'running'"#
     ).fetch_all(pool).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| RunningJob {
-            id: JobId(row.id),
-            experiment_id: ExperimentId(row.experiment_id),
-            branch_id: row.branch_id.map(BranchId),
-            title: row.title,
-            worker_id: WorkerId(row.worker_id),
-            slots_held: row.slots.0,
-            tokens_per_second: row.tokens_per_second,
-            progress: progress(count(row.done), count(row.total)),
+    rows.into_iter()
+        .map(|row| {
+            let release = match row.preempted_for {
+                _ if row.asked_back => Release::Asked,
+                Some(id) => Release::For(JobId(id)),
+                None => Release::No,
+            };
+            let job = RunningJob {
+                id: JobId(row.id),
+                title: row.title,
+                experiment: ExperimentId(row.experiment_id),
+                kind: unword(&row.kind)?,
+                priority: row.priority,
+                worker: WorkerId(row.worker_id),
+                slots: row.slots.0,
+                ran_s: row.ran_s,
+                release,
+            };
+            Ok(RunningRow {
+                job,
+                branch_id: row.branch_id.map(BranchId),
+                tokens_per_second: row.tokens_per_second,
+                progress: progress(count(row.done), count(row.total)),
+            })
         })
-        .collect())
+        .collect()
+}
+
+/// An experiment with a deadline, and what its open jobs have before them.
+#[derive(Debug, Clone)]
+pub struct DeadlineRow {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// Seconds to its deadline.
+    pub left_s: f64,
+    /// Tokens left of the job that has most.
+    pub remaining_max: i64,
+    /// Tokens per second of the fastest; 0 where none runs.
+    pub rate_max: f64,
+}
+
+/// Running experiments with a deadline and an open job.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn deadlines(pool: &PgPool) -> Result<Vec<DeadlineRow>> {
+    let rows = sqlx::query!(
+        r#"SELECT e.id, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS "left_s!",
+           max(COALESCE(GREATEST(0, (b.steps - b.step) * b.batch_tokens), j.remaining)) AS "remaining_max!", max(j.tokens_per_second) AS "rate_max!"
+           FROM experiments e JOIN jobs j ON j.experiment_id = e.id LEFT JOIN branches b ON b.id = j.branch_id
+           WHERE e.state = 'running' AND e.deadline IS NOT NULL AND j.state IN ('queued', 'running', 'paused') GROUP BY e.id"#
+    ).fetch_all(pool).await?;
+    let row = rows.into_iter().map(|row| DeadlineRow {
+        experiment_id: ExperimentId(row.id),
+        left_s: row.left_s,
+        remaining_max: row.remaining_max,
+        rate_max: row.rate_max,
+    });
+    Ok(row.collect())
 }
 
 /// Number of jobs that wait.
@@ -232,19 +295,33 @@ pub async fn queued(pool: &PgPool) -> Result<u32> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// Jobs that may be granted now, in the order of creation. Of alike ones (experiment, kind, slots) only the first
-/// `slots_free`: no more of them can be placed on so many slots, whatever else waits.
+/// The highest priority of a job that may be granted now.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn waiting(pool: &PgPool, slots_free: usize) -> Result<Vec<WaitingJob>> {
+pub async fn priority_waiting_max(pool: &PgPool) -> Result<Option<i16>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT max(j.priority) FROM jobs j JOIN experiments e ON e.id = j.experiment_id
+         WHERE j.state = 'queued' AND j.not_before <= now() AND e.state = 'running'"
+    )
+    .fetch_one(pool)
+    .await?)
+}
+
+/// Jobs that may be granted now, in the order of creation; who is short of time is not known here. Of alike ones
+/// (experiment, kind, slots, needs) only the first `slots_max`: no more of them can be placed on so many slots,
+/// whatever else waits.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>> {
     let rows = sqlx::query!(
-        r#"SELECT id, experiment_id, kind, priority, slots, remaining FROM (
-               SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.created_at, row_number() OVER (
-                   PARTITION BY j.experiment_id, j.kind, j.slots ORDER BY j.priority DESC, j.remaining DESC, j.created_at, j.id) AS place
+        r#"SELECT id, experiment_id, kind, priority, slots, remaining, needs AS "needs: Json<Needs>" FROM (
+               SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs, j.created_at, row_number() OVER (
+                   PARTITION BY j.experiment_id, j.kind, j.slots, j.needs ORDER BY j.priority DESC, j.remaining DESC, j.created_at, j.id) AS place
                FROM jobs j JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'queued' AND j.not_before <= now() AND e.state = 'running') q
            WHERE place <= $1 ORDER BY created_at, id"#,
-        i64::try_from(slots_free).unwrap_or(i64::MAX)
+        i64::try_from(slots_max).unwrap_or(i64::MAX)
     ).fetch_all(pool).await?;
     rows.into_iter()
         .zip(0..)
@@ -255,8 +332,10 @@ pub async fn waiting(pool: &PgPool, slots_free: usize) -> Result<Vec<WaitingJob>
                 kind: unword(&row.kind)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
+                needs: row.needs.0,
                 remaining: row.remaining,
                 age,
+                slack_s: None,
             })
         })
         .collect()
@@ -283,7 +362,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(job_id, worker_id, attempt_id)
          WHERE jobs.id = u.job_id AND jobs.state = 'queued' AND jobs.not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
-             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = u.worker_id AND w.mode = 'enabled' AND NOT w.lost)
+             AND EXISTS (SELECT 1 FROM workers w WHERE w.id = u.worker_id AND w.mode = 'enabled' AND w.set_aside IS NULL AND NOT w.lost)
          RETURNING jobs.id, u.worker_id AS "worker_id!", u.attempt_id AS "attempt_id!", jobs.fence, jobs.branch_id, jobs.spec AS "spec: Json<JobSpec>""#,
         &jobs, &workers, &attempts, signed(ttl_ms)
     ).fetch_all(&mut *tx).await?;
@@ -306,9 +385,9 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
     let (ids, jobs): (Vec<_>, Vec<_>) = grants.iter().map(|(_, _, grant)| (grant.attempt_id.0, grant.job_id.0)).unzip();
     let slots: Vec<_> = grants.iter().map(|(_, _, grant)| serde_json::json!(grant.slots)).collect();
     sqlx::query!(
-        "INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots, delivered)
-         SELECT u.id, j.id, j.branch_id, j.fence, j.worker_id, u.slots, true FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS u(id, job_id, slots)
-         JOIN jobs j ON j.id = u.job_id",
+        "INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots, delivered, session, delivered_at)
+         SELECT u.id, j.id, j.branch_id, j.fence, j.worker_id, u.slots, true, w.session, now()
+         FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS u(id, job_id, slots) JOIN jobs j ON j.id = u.job_id JOIN workers w ON w.id = j.worker_id",
         &ids, &jobs, &slots
     ).execute(&mut *tx).await?;
     let branches: Vec<uuid::Uuid> = grants.iter().filter_map(|(_, branch, _)| *branch).collect();
@@ -328,18 +407,77 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
 /// When Postgres refuses.
 pub async fn undelivered(pool: &PgPool, attempts: &[AttemptId]) -> Result<()> {
     let attempts: Vec<_> = attempts.iter().map(|attempt| attempt.0).collect();
-    sqlx::query!("UPDATE attempts SET delivered = false WHERE id = ANY($1)", &attempts).execute(pool).await?;
+    sqlx::query!(
+        "UPDATE attempts SET delivered = false, session = NULL, delivered_at = NULL WHERE id = ANY($1)",
+        &attempts
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
-/// Grants that a worker has not fetched yet; marks them as fetched.
+/// A job that was asked to give its slots up, and for which one.
+#[derive(Debug, Clone)]
+pub struct Preempted {
+    /// What gives its slots up.
+    pub title: String,
+    /// Its priority.
+    pub priority: i16,
+    /// Its experiment.
+    pub experiment_id: ExperimentId,
+    /// Its branch.
+    pub branch_id: Option<BranchId>,
+    /// Its worker.
+    pub worker_id: Option<WorkerId>,
+    /// Name of the worker.
+    pub worker: String,
+    /// How far it is.
+    pub done: u64,
+    /// What gets them.
+    pub for_title: String,
+    /// The experiment of that one.
+    pub for_experiment: String,
+    /// The priority of that one.
+    pub for_priority: i16,
+}
+
+/// Asks a running job to give its slots up for another one. None when it is over, or was asked before.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn preempt(pool: &PgPool, victim: JobId, job: JobId) -> Result<Option<Preempted>> {
+    let row = sqlx::query!(
+        "UPDATE jobs v SET preempted_for = j.id FROM jobs j JOIN experiments e ON e.id = j.experiment_id, workers w
+         WHERE v.id = $1 AND j.id = $2 AND w.id = v.worker_id AND v.state = 'running' AND v.command = 'continue' AND v.preempted_for IS NULL
+         RETURNING v.title, v.priority, v.experiment_id, v.branch_id, v.worker_id, v.done, w.name AS worker,
+             j.title AS for_title, j.priority AS for_priority, e.name AS for_experiment",
+        victim.0,
+        job.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| Preempted {
+        title: row.title,
+        priority: row.priority,
+        experiment_id: ExperimentId(row.experiment_id),
+        branch_id: row.branch_id.map(BranchId),
+        worker_id: row.worker_id.map(WorkerId),
+        worker: row.worker,
+        done: count(row.done),
+        for_title: row.for_title,
+        for_experiment: row.for_experiment,
+        for_priority: row.for_priority,
+    }))
+}
+
+/// Grants that a worker has not fetched yet; marks them as fetched in its present session.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Result<Vec<Grant>> {
     let rows = sqlx::query!(
-        r#"UPDATE attempts a SET delivered = true FROM jobs j
-           WHERE a.id = j.attempt_id AND a.worker_id = $1 AND NOT a.delivered AND j.state = 'running'
+        r#"UPDATE attempts a SET delivered = true, delivered_at = now(), session = w.session FROM jobs j, workers w
+           WHERE a.id = j.attempt_id AND w.id = a.worker_id AND a.worker_id = $1 AND NOT a.delivered AND j.state = 'running'
            RETURNING a.id, a.job_id, a.fence, a.slots AS "slots: Json<Vec<u16>>", j.spec AS "spec: Json<JobSpec>""#,
         worker.0
     )
@@ -356,6 +494,26 @@ pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Resul
             job: row.spec.0,
         })
         .collect())
+}
+
+/// Attempts that their worker's present session fetched and has not reported for so long, although it was heard of:
+/// no thread runs them any more, or the grant was lost on its way. What an earlier session left is delivered from its
+/// spool, and ends by its lease.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn unreported(pool: &PgPool, ttl_ms: i64, silent_ms: i64) -> Result<Vec<AttemptId>> {
+    let rows = sqlx::query_scalar!(
+        r#"SELECT a.id FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN workers w ON w.id = j.worker_id
+           WHERE j.state = 'running' AND a.session = w.session
+             AND w.beat_at > a.delivered_at + make_interval(secs => $2::bigint / 1000.0)
+             AND w.beat_at > j.lease_expires_at + make_interval(secs => ($2::bigint - $1::bigint) / 1000.0)"#,
+        ttl_ms,
+        silent_ms
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(AttemptId).collect())
 }
 
 /// Attempts whose lease is over.
@@ -404,7 +562,7 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
     };
     let problem = (wish == Wish::Cancel).then_some("a person cancelled it");
     let done = sqlx::query!(
-        "UPDATE branches SET state = $2, problem = COALESCE($4, problem) WHERE id = $1 AND state = ANY($3)",
+        "UPDATE branches SET state = $2, problem = $4 WHERE id = $1 AND state = ANY($3)",
         branch.0,
         to_branch,
         &from,

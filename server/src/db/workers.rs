@@ -3,7 +3,7 @@
 use super::{DbError, Result, unword, word};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::WorkerId,
+    ids::{ExperimentId, WorkerId},
     job::JobKind,
     view::WorkerMode,
     worker::{EnrolWorker, SlotInfo},
@@ -30,6 +30,8 @@ pub struct WorkerRow {
     pub labels: BTreeMap<String, String>,
     /// Whether it is given new jobs.
     pub mode: WorkerMode,
+    /// Why the server set it aside.
+    pub set_aside: Option<String>,
     /// Declared lost.
     pub lost: bool,
     /// Memory in use.
@@ -80,7 +82,7 @@ pub(super) fn session_over(id: WorkerId) -> DbError {
 pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) -> Result<Vec<WorkerRow>> {
     let rows = sqlx::query!(
         r#"SELECT id, name, host, version, slots AS "slots: Json<Vec<SlotInfo>>", capabilities AS "capabilities: Json<Vec<JobKind>>",
-           labels AS "labels: Json<BTreeMap<String, String>>", mode, lost, memory_used_bytes, cpu_share, seen_at FROM workers
+           labels AS "labels: Json<BTreeMap<String, String>>", mode, set_aside, lost, memory_used_bytes, cpu_share, seen_at FROM workers
            WHERE $1::uuid[] IS NULL OR id = ANY($1) ORDER BY name"#,
         some
     ).fetch_all(executor).await?;
@@ -95,6 +97,7 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
                 capabilities: row.capabilities.0,
                 labels: row.labels.0,
                 mode: unword(&row.mode)?,
+                set_aside: row.set_aside,
                 lost: row.lost,
                 memory_used_bytes: row.memory_used_bytes,
                 cpu_share: row.cpu_share,
@@ -104,13 +107,20 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
         .collect()
 }
 
-/// Changes whether a worker is given new jobs; what runs on a draining one is released by
-/// its next heartbeat.
+/// Changes whether a worker is given new jobs; what runs on a draining one is released by its next heartbeat. Enabled,
+/// it is no longer set aside, and what failed there before is forgiven.
 ///
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn set_mode(pool: &PgPool, id: WorkerId, mode: WorkerMode) -> Result<()> {
-    let done = sqlx::query!("UPDATE workers SET mode = $2 WHERE id = $1", id.0, word(&mode)).execute(pool).await?;
+    let done = sqlx::query!(
+        "UPDATE workers SET mode = $2, set_aside = CASE WHEN $2 = 'enabled' THEN NULL ELSE set_aside END,
+             judged_from = CASE WHEN $2 = 'enabled' THEN now() ELSE judged_from END WHERE id = $1",
+        id.0,
+        word(&mode)
+    )
+    .execute(pool)
+    .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::NotFound { noun: "worker", id: id.to_string() });
     }
@@ -126,6 +136,29 @@ pub async fn mark_lost(pool: &PgPool, silent_ms: i64) -> Result<Vec<(WorkerId, S
         "UPDATE workers SET lost = true WHERE NOT lost AND seen_at < now() - make_interval(secs => $1::bigint / 1000.0) RETURNING id, name", silent_ms
     ).fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| (WorkerId(row.id), row.name)).collect())
+}
+
+/// How fast branches train: tokens per second with what may be compared, experiment, device and slots.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn rates(pool: &PgPool) -> Result<Vec<((ExperimentId, String, u16), WorkerId, f64)>> {
+    let rows = sqlx::query!(
+        r#"SELECT j.experiment_id, j.worker_id AS "worker_id!", j.slots, j.tokens_per_second, a.slots AS "held: Json<Vec<u16>>",
+           w.slots AS "infos: Json<Vec<SlotInfo>>" FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN workers w ON w.id = j.worker_id
+           WHERE j.state = 'running' AND j.kind = 'train' AND j.tokens_per_second > 0"#
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let device = row.infos.0.into_iter().find(|slot| row.held.0.contains(&slot.index));
+            let device = device.map(|slot| slot.device_name).unwrap_or_default();
+            let shape = (ExperimentId(row.experiment_id), device, u16::try_from(row.slots).unwrap_or(1));
+            (shape, WorkerId(row.worker_id), row.tokens_per_second)
+        })
+        .collect())
 }
 
 /// The database's time.

@@ -91,8 +91,8 @@ pub fn after_failure(reason: TerminationReason, budgets: Budgets, paused: bool) 
     match reason {
         TerminationReason::Cancelled => Next::Cancelled,
         TerminationReason::LossSpike => Next::Hold,
-        TerminationReason::Released | TerminationReason::RolledBack if paused => Next::Hold,
-        TerminationReason::Released | TerminationReason::RolledBack => Next::Retry(TimeDelta::zero()),
+        _ if reason.is_planned() && paused => Next::Hold,
+        _ if reason.is_planned() => Next::Retry(TimeDelta::zero()),
         _ if !reason.is_retryable() => Next::GiveUp,
         _ if reason.is_users_fault() && budgets.user > budgets.user_max => Next::GiveUp,
         _ if !reason.is_users_fault() && budgets.infra > RETRIES_INFRA_MAX => Next::GiveUp,
@@ -155,6 +155,8 @@ mod tests {
         check(TerminationReason::Released, budgets, true, Next::Hold);
         check(TerminationReason::LossSpike, budgets, false, Next::Hold);
         check(TerminationReason::Released, budgets, false, Next::Retry(TimeDelta::zero()));
+        check(TerminationReason::Preempted, budgets, false, Next::Retry(TimeDelta::zero()));
+        check(TerminationReason::Preempted, budgets, true, Next::Hold);
         check(TerminationReason::InvalidInput, budgets, false, Next::GiveUp);
         check(TerminationReason::Cancelled, budgets, false, Next::Cancelled);
         check(TerminationReason::OutOfMemory, Budgets { user: 3, ..budgets }, false, Next::GiveUp);

@@ -1,14 +1,18 @@
 //! Decisions. Pure: no SQL, no network, no clock, no chance; everything is an argument.
 
 pub mod advance;
+pub mod ancestry;
+pub mod deadline;
 pub mod ensemble;
 pub mod expand;
 pub mod goodput;
 pub mod lease;
 pub mod metrics;
 pub mod orphans;
+pub mod pace;
 pub mod planner;
 pub mod report;
 pub mod retention;
 pub mod schedule;
+pub mod strikes;
 pub mod validate;

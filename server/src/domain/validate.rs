@@ -1,17 +1,18 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
-use crate::domain::{
-    expand::{Domains, expand},
-    planner,
-};
+mod fleet;
+mod retention;
+mod training;
+
+pub use fleet::budget;
+pub use retention::Room;
+
+use crate::domain::expand::{Domains, expand};
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
     model::ModelSpec,
     problem::Fault,
-    spec::{
-        BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, SpikeSpec, TokenizerSpec, TrainingOverride,
-        TrainingSpec, Tree,
-    },
-    storage::Bytes,
+    spec::{BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, TokenizerSpec, Tree},
 };
 use std::{collections::HashSet, fmt::Display};
 
@@ -33,17 +34,8 @@ pub struct Known {
     pub tokenizer: Option<Result<u32, String>>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
-}
-
-/// A store with a budget.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Bytes that it may hold.
-    pub budget: Bytes,
-    /// Bytes that it holds.
-    pub used: Bytes,
-    /// Bytes that the experiments under way may still add.
-    pub growth: Bytes,
+    /// The time; a deadline lies after it.
+    pub now: Option<DateTime<Utc>>,
 }
 
 /// A registered corpus.
@@ -97,30 +89,18 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
         data.epochs_max,
         "a number above 0",
     );
-    training(&spec.training, "training", &mut faults);
+    training::training(&spec.training, "training", &mut faults);
     if let SeedSpec::Train(seed) = &spec.seed {
         faults.check(seed.tokens.0 > 0, "seed.tokens", seed.tokens.0, "at least 1");
-        over(&seed.training, "seed.training", &mut faults);
+        training::over(&seed.training, "seed.training", &mut faults);
     }
     plan(spec, &mut faults);
     evaluation(spec, &mut faults);
-    retention(spec, &mut faults);
+    retention::retention(spec, &mut faults);
+    fleet::fleet(spec, known, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
-        if let (Some(room), Some(needs)) = (known.room, planner::checkpoint_bytes(spec, known, None)) {
-            let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
-            if needs > left {
-                let message = format!(
-                    "the checkpoints that stay take {}; the storage budget of {} leaves {left} ({} used, {} still to come from experiments under way)",
-                    Bytes(needs),
-                    room.budget,
-                    room.used,
-                    room.growth,
-                    left = Bytes(left)
-                );
-                faults.add("retention", message);
-            }
-        }
+        retention::room(spec, known, &mut faults);
     }
     faults.0
 }
@@ -234,91 +214,6 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
     );
 }
 
-fn rate(value: f64, path: &str, faults: &mut Faults) {
-    faults.check(value.is_finite() && value > 0.0 && value <= 10.0, path, value, "more than 0, at most 10");
-}
-
-fn share(value: f64, path: &str, faults: &mut Faults) {
-    faults.check((0.0..=1.0).contains(&value), path, value, "0 to 1");
-}
-
-fn training(training: &TrainingSpec, path: &str, faults: &mut Faults) {
-    let at = |key: &str| format!("{path}.{key}");
-    faults.check(
-        (1..=65_536).contains(&training.batch_windows),
-        &at("batch_windows"),
-        training.batch_windows,
-        "1 to 65536",
-    );
-    if let Some(micro) = training.micro_batch_windows {
-        let divides = micro > 0 && training.batch_windows.is_multiple_of(micro);
-        faults.check(
-            divides,
-            &at("micro_batch_windows"),
-            micro,
-            &format!("a divisor of batch_windows {}", training.batch_windows),
-        );
-    }
-    rate(training.learning_rate, &at("learning_rate"), faults);
-    share(training.warmup_fraction, &at("warmup_fraction"), faults);
-    share(training.final_fraction, &at("final_fraction"), faults);
-    for (key, beta) in [("beta1", training.beta1), ("beta2", training.beta2)] {
-        faults.check((0.0..1.0).contains(&beta), &at(key), beta, "0 or more, below 1");
-    }
-    faults.check(
-        training.epsilon > 0.0 && training.epsilon < 1.0,
-        &at("epsilon"),
-        training.epsilon,
-        "more than 0, below 1",
-    );
-    share(training.weight_decay, &at("weight_decay"), faults);
-    faults.check(
-        training.clip_norm.is_finite() && training.clip_norm > 0.0,
-        &at("clip_norm"),
-        training.clip_norm,
-        "a number above 0",
-    );
-    faults.check(training.log_every_steps > 0, &at("log_every_steps"), 0, "at least 1");
-    faults.check(training.checkpoint_every_steps != Some(0), &at("checkpoint_every_steps"), 0, "at least 1");
-    let tokens = training.checkpoint_every_tokens.map(|every| every.0);
-    faults.check(tokens != Some(0), &at("checkpoint_every_tokens"), 0, "at least 1");
-    let minutes = training.checkpoint_every_minutes.unwrap_or(1.0);
-    faults.check(minutes.is_finite() && minutes > 0.0, &at("checkpoint_every_minutes"), minutes, "a number above 0");
-    spikes(&training.loss_spikes, &at("loss_spikes"), faults);
-    faults.check((1..=64).contains(&training.slots), &at("slots"), training.slots, "1 to 64");
-}
-
-fn spikes(spikes: &SpikeSpec, path: &str, faults: &mut Faults) {
-    let at = |key: &str| format!("{path}.{key}");
-    faults.check((8..=4096).contains(&spikes.window), &at("window"), spikes.window, "8 to 4096");
-    let threshold = spikes.threshold;
-    faults.check(threshold.is_finite() && threshold > 0.0, &at("threshold"), threshold, "a number above 0");
-    let factor = spikes.rate_factor;
-    faults.check(factor > 0.0 && factor < 1.0, &at("rate_factor"), factor, "a number above 0 and below 1");
-    faults.check(spikes.roll_back_steps > 0, &at("roll_back_steps"), 0, "at least 1");
-}
-
-fn over(over: &TrainingOverride, path: &str, faults: &mut Faults) {
-    if let Some(value) = over.learning_rate {
-        rate(value, &format!("{path}.learning_rate"), faults);
-    }
-    for (key, value) in [("warmup_fraction", over.warmup_fraction), ("final_fraction", over.final_fraction)] {
-        if let Some(value) = value {
-            share(value, &format!("{path}.{key}"), faults);
-        }
-    }
-    faults.check(over.checkpoint_every_steps != Some(0), &format!("{path}.checkpoint_every_steps"), 0, "at least 1");
-    if let Some(over) = &over.loss_spikes {
-        spikes(over, &format!("{path}.loss_spikes"), faults);
-    }
-    faults.check(
-        over.slots.is_none_or(|slots| (1..=64).contains(&slots)),
-        &format!("{path}.slots"),
-        over.slots.unwrap_or(0),
-        "1 to 64",
-    );
-}
-
 fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
     let mut names: HashSet<String> = ["seed", "dense", "average"].map(String::from).into();
     let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
@@ -334,7 +229,7 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
                     fan_out.tokens.0,
                     "at least one token per domain",
                 );
-                over(&fan_out.training, &format!("{path}.training"), faults);
+                training::over(&fan_out.training, &format!("{path}.training"), faults);
             }
             BranchGroup::Chain(chain) => {
                 faults.check(
@@ -353,7 +248,7 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
 fn chain(chain: &Chain, path: &str, domains: u32, faults: &mut Faults) {
     faults.check((0.0..=0.9).contains(&chain.replay), &format!("{path}.replay"), chain.replay, "0 to 0.9");
     faults.check(chain.tokens_per_domain.0 > 0, &format!("{path}.tokens_per_domain"), 0, "at least 1");
-    over(&chain.training, &format!("{path}.training"), faults);
+    training::over(&chain.training, &format!("{path}.training"), faults);
     match &chain.order {
         ChainOrder::Given(given) => {
             let place = format!("{path}.order.domains");
@@ -417,7 +312,7 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
             );
         }
         faults.check(branch.tokens.0 > 0, &at("tokens"), 0, "at least 1");
-        over(&branch.training, &at("training"), faults);
+        training::over(&branch.training, &at("training"), faults);
     }
 }
 
@@ -440,23 +335,6 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
 }
 
-fn retention(spec: &ExperimentSpec, faults: &mut Faults) {
-    let retention = &spec.retention;
-    faults.check(
-        retention.keep_latest >= 1,
-        "retention.keep_latest",
-        retention.keep_latest,
-        "at least 1: a branch goes on from its newest checkpoint",
-    );
-    if let Some(every) = retention.keep_every_tokens {
-        faults.check(
-            every.0 >= 1,
-            "retention.keep_every_tokens",
-            every.0,
-            "at least 1 token; 1 keeps every checkpoint",
-        );
-    }
-}
 
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.
 fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
@@ -497,6 +375,7 @@ mod tests {
             seed: None,
             tokenizer: None,
             room: None,
+            now: None,
         }
     }
 
@@ -527,7 +406,12 @@ mod tests {
         check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
         check("/evaluation/top_k", json!([0]), "evaluation.top_k");
         check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
+        check("/resources", json!({ "memory_gib": -1 }), "resources.memory_gib");
+        check("/budget", json!({ "slot_hours": 0 }), "budget.slot_hours");
         let nobody = Known { corpus: None, ..known() };
+        let now = DateTime::from_timestamp(1_000, 0);
+        let late = ExperimentSpec { deadline: DateTime::from_timestamp(999, 0), ..spec() };
+        assert_eq!(validate(&late, &Known { now, ..known() })[0].path, "deadline");
         assert!(validate(&spec(), &nobody)[0].message.contains("registered corpus (c)"));
     }
 

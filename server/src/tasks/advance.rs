@@ -23,8 +23,8 @@ use senmon_protocol::{
     corpus::CorpusView,
     ids::StorageKey,
     job::{
-        EnsembleJob, EnsembleMember, EvaluateJob, InitModel, JobResult, JobSpec, MergeJob, MergeMember, ModelFolder,
-        Routing, ShardIndex, ShardJob, TrainJob, TrainStart,
+        EnsembleJob, EnsembleMember, EvaluateJob, InitModel, JobKind, JobResult, JobSpec, MergeJob, MergeMember,
+        ModelFolder, Routing, ShardIndex, ShardJob, TrainJob, TrainStart,
     },
     report::{BranchCost, MatrixRow},
     spec::SeedSpec,
@@ -92,6 +92,7 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
     if row.state == ExperimentState::Paused {
         return Ok(());
     }
+    super::limits::check(app, row, &scene.branches).await?;
     for command in advance(&facts) {
         scene.carry_out(&command, &facts).await.with_context(|| format!("{command:?}"))?;
         app.wake.schedule.notify_one();
@@ -199,6 +200,7 @@ impl Scene<'_> {
             spec: &spec,
             priority: self.row.spec.priority,
             slots,
+            needs: self.row.spec.resources.needs(matches!(spec.kind(), JobKind::Train | JobKind::Evaluate)),
             remaining: branch.map_or(0, |b| b.tokens_total.saturating_sub(b.tokens)),
         };
         Ok(db::jobs::ensure(&self.app.db, &job).await?)

@@ -4,6 +4,8 @@
 pub mod advance;
 pub mod compact;
 pub mod discover;
+pub mod limits;
+pub mod pace;
 pub mod scan;
 pub mod schedule;
 pub mod scrub;
@@ -33,6 +35,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "expire", &alone(), 500, schedule::expire);
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
+    spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, pace::run);
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
     // Twice within the grace, so that what is due waits no longer than half of it more.
     let sweep_ms = (app.config.orphan_grace_ms / 2).clamp(1_000, 600_000);

@@ -1,93 +1,158 @@
-//! Grants queued jobs to free slots, and takes back leases that ran out.
+//! Grants queued jobs to free slots, asks running ones to give theirs up, and takes back leases that ran out.
 
 use crate::{
     app::App,
     db::{
         self,
         events::NewEvent,
-        jobs::{JobRow, RunningJob},
+        jobs::{JobRow, RunningRow},
         workers::WorkerRow,
     },
-    domain::schedule::{FreeWorker, Placement, WaitingJob, plan, why_waiting},
+    domain::{
+        deadline::slack_s,
+        lease::worker_state,
+        schedule::{
+            FleetSlot, FleetWorker, Placement, Preemption, Release, SlotState, Snapshot, Standing, WaitingJob, plan,
+            why_waiting,
+        },
+    },
 };
 use anyhow::Result;
+use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
-    ids::{ExperimentId, WorkerId},
-    job::{EndedOutcome, Outcome, TerminationReason},
-    view::{StreamMessage, WorkerMode},
+    ids::{AttemptId, ExperimentId, WorkerId},
+    job::{EndedOutcome, JobKind, Outcome, TerminationReason},
+    resources::DeviceKind,
+    view::{StreamMessage, WorkerMode, WorkerState},
     worker::CompleteAttempt,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A job as the planner sees it.
-#[must_use]
-pub fn waiting(job: &JobRow, age: u64) -> WaitingJob {
-    WaitingJob {
-        id: job.id,
-        experiment: job.experiment_id,
-        kind: job.kind,
-        priority: job.priority,
-        slots: job.slots,
-        remaining: job.remaining,
-        age,
+/// What people see who ask why something waits: all that is open, and the fleet.
+#[derive(Debug)]
+pub struct Scene {
+    /// Open jobs, in the order of creation.
+    pub jobs: Vec<JobRow>,
+    fleet: Snapshot,
+    slack: HashMap<ExperimentId, i64>,
+}
+
+impl Scene {
+    /// Why a queued job waits, in one sentence.
+    #[must_use]
+    pub fn why(&self, job: &JobRow) -> String {
+        if job.experiment_paused {
+            return job.paused_why.clone().unwrap_or_else(|| "Its experiment is paused.".to_owned());
+        }
+        if job.wait_seconds > 0.0 {
+            return format!("Its last attempt failed; it is tried again in {:.0} s.", job.wait_seconds.ceil());
+        }
+        let waiting = WaitingJob {
+            id: job.id,
+            experiment: job.experiment_id,
+            kind: job.kind,
+            priority: job.priority,
+            slots: job.slots,
+            needs: job.needs.clone(),
+            remaining: job.remaining,
+            age: 0,
+            slack_s: self.slack.get(&job.experiment_id).copied(),
+        };
+        why_waiting(&waiting, &self.fleet)
     }
 }
 
-/// Why a queued job waits, in one sentence.
-#[must_use]
-pub fn why(job: &JobRow, workers: &[FreeWorker]) -> String {
-    if job.experiment_paused {
-        return "Its experiment is paused.".to_owned();
-    }
-    if job.wait_seconds > 0.0 {
-        return format!("Its last attempt failed; it is tried again in {:.0} s.", job.wait_seconds.ceil());
-    }
-    why_waiting(&waiting(job, 0), workers)
-}
-
-/// Open jobs, and the workers that may be given some: for people who ask why something waits.
+/// Open jobs, and the fleet.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn snapshot(app: &App) -> Result<(Vec<JobRow>, Vec<FreeWorker>), db::DbError> {
+pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
     let jobs = db::jobs::open(&app.db).await?;
     let running = db::jobs::running(&app.db).await?;
-    let workers = free_workers(app, db::workers::list(&app.db, None).await?, &running).await?;
-    Ok((jobs, workers))
+    let workers = fleet(app, db::workers::list(&app.db, None).await?, &running).await?;
+    Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
 
-/// Those of the workers that are alive and enabled, with the slots that nothing runs on.
-async fn free_workers(app: &App, rows: Vec<WorkerRow>, running: &[RunningJob]) -> Result<Vec<FreeWorker>, db::DbError> {
+fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {
+    let preempt_after_s = i64::try_from(app.config.preempt_after_ms / 1000).unwrap_or(i64::MAX);
+    let running = running.into_iter().map(|row| row.job).collect();
+    Snapshot { waiting: Vec::new(), running, workers, preempt_after_s }
+}
+
+/// State of a worker now.
+#[must_use]
+pub fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
+    if row.lost {
+        return WorkerState::Lost;
+    }
+    let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
+    worker_state(row.seen_at, app.since(), now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
+}
+
+fn standing(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> Standing {
+    match (state_of(app, row, now), row.mode) {
+        (WorkerState::Lost, _) => Standing::Lost,
+        (WorkerState::Suspect, _) => Standing::Silent,
+        (_, WorkerMode::Draining) => Standing::Draining,
+        (_, WorkerMode::Disabled) => Standing::Disabled,
+        _ if row.set_aside.is_some() => Standing::SetAside,
+        _ => Standing::Open,
+    }
+}
+
+async fn fleet(app: &App, rows: Vec<WorkerRow>, running: &[RunningRow]) -> Result<Vec<FleetWorker>, db::DbError> {
     let mut taken: HashMap<WorkerId, HashSet<u16>> = HashMap::new();
-    for job in running {
-        taken.entry(job.worker_id).or_default().extend(&job.slots_held);
+    for row in running {
+        taken.entry(row.job.worker).or_default().extend(&row.job.slots);
     }
     let now = db::workers::now(&app.db).await?;
-    let ttl = chrono::TimeDelta::milliseconds(i64::try_from(app.config.lease_ttl_ms).unwrap_or(i64::MAX));
-    let able = rows.into_iter().filter(|row| !row.lost && row.mode == WorkerMode::Enabled && now - row.seen_at <= ttl);
-    let workers = able
-        .map(|row| {
-            let waits = app.polls.slots_free(row.id);
-            let is_taken = |index: &u16| taken.get(&row.id).is_some_and(|slots| slots.contains(index));
-            let is_free = |index: &u16| waits.contains(index) && !is_taken(index);
-            let free = row.slots.iter().map(|slot| slot.index).filter(is_free).collect();
-            FreeWorker {
-                id: row.id,
-                name: row.name,
-                capabilities: row.capabilities,
-                slots: u16::try_from(row.slots.len()).unwrap_or(u16::MAX),
-                free,
-            }
-        })
-        .collect();
-    Ok(workers)
+    Ok(rows.into_iter().map(|row| fleet_worker(app, row, &taken, now)).collect())
 }
 
-/// Plans once and carries the plan out. Reads only what can matter: workers that wait with a free slot, and no more
-/// jobs than these slots can take.
+fn fleet_worker(
+    app: &App,
+    row: WorkerRow,
+    taken: &HashMap<WorkerId, HashSet<u16>>,
+    now: DateTime<Utc>,
+) -> FleetWorker {
+    let (asks, freed_lately) = (app.polls.slots_free(row.id), app.polls.freed_lately(row.id));
+    let state = |index: u16| match (asks.contains(&index), freed_lately) {
+        _ if taken.get(&row.id).is_some_and(|slots| slots.contains(&index)) => SlotState::Taken,
+        (true, _) => SlotState::Free,
+        (false, true) => SlotState::Coming,
+        (false, false) => SlotState::Taken,
+    };
+    let slots = row.slots.iter().map(|slot| FleetSlot {
+        index: slot.index,
+        device: DeviceKind::of(slot),
+        memory_bytes: slot.memory_bytes,
+        state: state(slot.index),
+    });
+    FleetWorker {
+        id: row.id,
+        standing: standing(app, &row, now),
+        slots: slots.collect(),
+        name: row.name,
+        capabilities: row.capabilities,
+        labels: row.labels,
+    }
+}
+
+/// Seconds to spare of the experiments whose deadline is close, from what their open jobs have left.
+async fn slacks(app: &App) -> Result<HashMap<ExperimentId, i64>, db::DbError> {
+    let rows = db::jobs::deadlines(&app.db).await?;
+    let slack = rows.into_iter().filter_map(|row| {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let needed = (row.rate_max > 0.0).then(|| row.remaining_max as f64 / row.rate_max);
+        Some((row.experiment_id, slack_s(row.left_s, needed)?))
+    });
+    Ok(slack.collect())
+}
+
+/// Plans once and carries the plan out.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -96,22 +161,15 @@ pub async fn run(app: App) -> Result<()> {
     if !missed.is_empty() {
         db::jobs::undelivered(&app.db, &missed).await?;
     }
-    let waiting: Vec<_> = app.polls.workers_free().into_iter().map(|id| id.0).collect();
-    if !waiting.is_empty() {
-        let running = db::jobs::running(&app.db).await?;
-        let workers = free_workers(&app, db::workers::list(&app.db, Some(&waiting)).await?, &running).await?;
-        let slots_free = workers.iter().map(|worker| worker.free.len()).sum();
-        if slots_free > 0 {
-            let queued = db::jobs::waiting(&app.db, slots_free).await?;
-            let mut busy: HashMap<ExperimentId, u32> = HashMap::new();
-            for job in &running {
-                *busy.entry(job.experiment_id).or_default() += u32::try_from(job.slots_held.len()).unwrap_or(u32::MAX);
-            }
-            grant(&app, &plan(&queued, &workers, &busy)).await?;
+    if let Some(snapshot) = look(&app).await? {
+        let plan = plan(&snapshot);
+        grant(&app, &plan.placements).await?;
+        for preemption in plan.preemptions {
+            preempt(&app, preemption).await?;
         }
     }
     static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
-    let second = chrono::Utc::now().timestamp().unsigned_abs();
+    let second = Utc::now().timestamp().unsigned_abs();
     if app.stream.receiver_count() > 0
         && LAST_SECOND.swap(second, Ordering::Relaxed) != second
         && let Ok(fleet) = crate::api::workers::look(&app).await
@@ -119,6 +177,29 @@ pub async fn run(app: App) -> Result<()> {
         app.hint(StreamMessage::Fleet(fleet));
     }
     Ok(())
+}
+
+/// What a plan depends on, and no more: workers that wait with a free slot or run something that may have to give way,
+/// and no more jobs of a kind than these slots can take. None where nothing can be granted.
+async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
+    let Some(priority) = db::jobs::priority_waiting_max(&app.db).await? else { return Ok(None) };
+    let running = db::jobs::running(&app.db).await?;
+    // One that was asked to give way already holds its slots for whom it was asked.
+    let gives_way = |row: &&RunningRow| {
+        row.job.kind == JobKind::Train && (row.job.priority < priority || row.job.release != Release::No)
+    };
+    let mut workers: BTreeSet<WorkerId> = app.polls.workers_free().into_iter().collect();
+    workers.extend(running.iter().filter(gives_way).map(|row| row.job.worker));
+    if workers.is_empty() {
+        return Ok(None);
+    }
+    let ids: Vec<_> = workers.iter().map(|id| id.0).collect();
+    let workers = fleet(app, db::workers::list(&app.db, Some(&ids)).await?, &running).await?;
+    let slots_max = workers.iter().map(|worker| worker.slots.len()).sum();
+    let mut waiting = db::jobs::waiting(&app.db, slots_max).await?;
+    let slack = slacks(app).await?;
+    waiting.iter_mut().for_each(|job| job.slack_s = slack.get(&job.experiment).copied());
+    Ok(Some(Snapshot { waiting, ..snapshot(app, running, workers) }))
 }
 
 /// Grants what was placed, and hands each grant to the poll that waits for it.
@@ -134,22 +215,47 @@ async fn grant(app: &App, placements: &[Placement]) -> Result<()> {
     Ok(())
 }
 
-/// Ends attempts whose lease ran out, and marks silent workers as lost. A server that is fresh, or whose database was
-/// away, waits one full window first.
+async fn preempt(app: &App, preemption: Preemption) -> Result<()> {
+    let Some(asked) = db::jobs::preempt(&app.db, preemption.victim, preemption.job).await? else { return Ok(()) };
+    let text = format!(
+        "{} (priority {}) writes a checkpoint and gives its slots on {} to {} of {} (priority {}).",
+        asked.title, asked.priority, asked.worker, asked.for_title, asked.for_experiment, asked.for_priority
+    );
+    app.event(NewEvent {
+        kind: "job_preempted",
+        level: "info",
+        text,
+        experiment_id: Some(asked.experiment_id),
+        branch_id: asked.branch_id,
+        worker_id: asked.worker_id,
+        step: Some(asked.done),
+    })
+    .await;
+    Ok(())
+}
+
+/// Ends attempts that nobody runs: those that a worker does not name any more, and those whose lease ran out; marks
+/// silent workers as lost. A server that is fresh, or whose database was away, waits one full window before it calls
+/// anything silent.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn expire(app: App) -> Result<()> {
     let now = db::workers::now(&app.db).await?;
-    let (ttl, lost) = (app.config.lease_ttl_ms, app.config.worker_lost_ms);
-    let window = i64::try_from(ttl + lost).unwrap_or(i64::MAX);
+    let ms = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (ttl, lost) = (ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms));
+    // Two heartbeats that say nothing of an attempt are no accident.
+    for attempt in db::jobs::unreported(&app.db, ttl, ttl * 2 / 3).await? {
+        give_up_on(&app, attempt, "its worker goes on without it: the attempt's thread or its grant was lost.").await?;
+    }
+    let window = ttl.saturating_add(lost);
     if (now - app.listened(now)).num_milliseconds() < window {
         return Ok(());
     }
     for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {
         let text = format!(
             "Worker {name} has not been heard of for {:.0} s; its jobs go elsewhere.",
-            f64::from(u32::try_from(window).unwrap_or(u32::MAX)) / 1000.0
+            TimeDelta::milliseconds(window).as_seconds_f64()
         );
         app.event(NewEvent {
             kind: "worker_lost",
@@ -160,19 +266,20 @@ pub async fn expire(app: App) -> Result<()> {
         })
         .await;
     }
-    for attempt in db::jobs::expired(&app.db, i64::try_from(lost).unwrap_or(i64::MAX)).await? {
-        let Some(fence) = db::attempts::fence(&app.db, attempt).await? else { continue };
-        let outcome = Outcome::Ended(EndedOutcome {
-            reason: TerminationReason::WorkerLost,
-            message: "the lease ran out without a heartbeat.".into(),
-        });
-        if let Err(error) =
-            crate::api::attempts::end(&app, attempt, CompleteAttempt { fence, outcome, time: None }).await
-        {
-            tracing::warn!(attempt.id = %attempt, %error, "could not end an expired attempt");
-        }
+    for attempt in db::jobs::expired(&app.db, lost).await? {
+        give_up_on(&app, attempt, "the lease ran out without a heartbeat.").await?;
     }
     // However long this took, the workers were heard meanwhile.
     app.listened(db::workers::now(&app.db).await?);
+    Ok(())
+}
+
+/// Ends an attempt that nobody runs any more.
+async fn give_up_on(app: &App, attempt: AttemptId, message: &str) -> Result<(), db::DbError> {
+    let Some(fence) = db::attempts::fence(&app.db, attempt).await? else { return Ok(()) };
+    let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::WorkerLost, message: message.into() });
+    if let Err(error) = crate::api::attempts::end(app, attempt, CompleteAttempt { fence, outcome, time: None }).await {
+        tracing::warn!(attempt.id = %attempt, %error, "could not end an attempt that nobody runs");
+    }
     Ok(())
 }

@@ -8,6 +8,8 @@ mod goodput;
 mod house;
 mod life;
 mod refusals;
+mod scheduling;
+mod stall;
 mod steering;
 mod store;
 mod worker_protocol;

@@ -77,7 +77,7 @@ async fn a_drained_worker_gives_its_job_back_and_gets_none() -> Result<()> {
     assert_eq!(scene.command().await?, "continue");
     scene.ask(&format!("workers/{}/drain", scene.worker.worker_id)).await?;
     assert_eq!(scene.command().await?, "release");
-    scene.check_waits("none is alive and enabled").await?;
+    scene.check_waits("Needs 1 slot: worker pretended is draining.").await?;
     scene.ask(&format!("workers/{}/enable", scene.worker.worker_id)).await?;
     scene.check_goes_on().await
 }

@@ -76,7 +76,7 @@ async fn a_worker_of_another_protocol_is_refused_with_both_numbers() -> Result<(
     Ok(())
 }
 
-fn enrolment(name: &str) -> Value {
+pub(crate) fn enrolment(name: &str) -> Value {
     json!({
         "name": name, "protocol_version": WORKER_PROTOCOL_VERSION, "version": "test", "host": "here",
         "slots": [{ "index": 0, "device": "cpu", "device_name": "pretended", "memory_bytes": 1 << 30, "threads": 1 }],

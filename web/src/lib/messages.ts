@@ -51,6 +51,8 @@ export const messages = {
   drain: ["Drain", "退避"],
   enable: ["Enable", "有効化"],
   drainHelp: ["What runs saves a checkpoint and moves elsewhere.", "実行中のものはチェックポイントを保存して移動します。"],
+  setAside: ["set aside", "隔離中"],
+  slower: ["slower than its siblings", "同じ実験の他のワーカーより遅い"],
   idle: ["idle", "待機中"],
   noWorkers: ["No worker has enrolled. Start one with senmon-worker.", "ワーカーがありません。senmon-worker を起動してください。"],
   nothing: ["Nothing here yet.", "まだ何もありません。"],

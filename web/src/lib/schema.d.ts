@@ -433,7 +433,7 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        patch: operations["alter"];
         trace?: never;
     };
     "/api/v1/experiments/{id}/cancel": {
@@ -1086,6 +1086,21 @@ export interface components {
          * @enum {string}
          */
         BudgetShare: "equal" | "proportional";
+        /** @description What an experiment may take in all. Once spent, the experiment is paused, not ended. */
+        BudgetSpec: {
+            /**
+             * Format: double
+             * @description Hours of slots, over all attempts.
+             * @default null
+             */
+            slot_hours: number | null;
+            /**
+             * Format: double
+             * @description Hours since its first attempt began.
+             * @default null
+             */
+            wall_hours: number | null;
+        };
         /** @description The temperature that goes with a number of experts. */
         CalibratedTemperature: {
             /**
@@ -1171,6 +1186,23 @@ export interface components {
             links: components["schemas"]["ChainLink"][];
             /** @description Name of the chain. */
             name: string;
+        };
+        /** @description `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays. */
+        ChangeExperiment: {
+            /** @default null */
+            budget: components["schemas"]["BudgetSpec"] | null;
+            /**
+             * Format: date-time
+             * @description When it should be done.
+             * @default null
+             */
+            deadline: string | null;
+            /**
+             * Format: int32
+             * @description 0 to 100, higher first.
+             * @default null
+             */
+            priority: number | null;
         };
         /**
          * Format: uuid
@@ -1389,7 +1421,7 @@ export interface components {
          * @description A command to an attempt.
          * @enum {string}
          */
-        Command: "continue" | "release" | "cancel" | "fenced";
+        Command: "continue" | "release" | "preempt" | "cancel" | "fenced";
         /** @description `POST /api/v1/attempts/{id}/checkpoints`: commits a written checkpoint. */
         CommitCheckpoint: {
             /** @description The checkpoint. */
@@ -1558,6 +1590,11 @@ export interface components {
              */
             sequence_length: number;
         };
+        /**
+         * @description Kind of a device.
+         * @enum {string}
+         */
+        DeviceKind: "cpu" | "cuda";
         /** @description Counts of records, each record in exactly one of the last four. */
         DocumentCounts: {
             /**
@@ -1968,6 +2005,8 @@ export interface components {
         ExperimentId: string;
         /** @description One submission. */
         ExperimentSpec: {
+            /** @description What it may take in all. */
+            budget?: components["schemas"]["BudgetSpec"];
             /** @description How the corpus is divided into domains. */
             clustering: components["schemas"]["ClusteringSpec"];
             /** @description Branches trained for comparison. */
@@ -1976,6 +2015,11 @@ export interface components {
             corpus: string;
             /** @description How documents become windows. */
             data: components["schemas"]["DataSpec"];
+            /**
+             * Format: date-time
+             * @description When it should be done: once that is close, its jobs go before others of their priority.
+             */
+            deadline?: string | null;
             /** @description Free words for people. */
             description?: string;
             /** @description What is measured in the end. */
@@ -1997,6 +2041,8 @@ export interface components {
              * @description 0 to 100, higher first.
              */
             priority?: number;
+            /** @description What each slot of its jobs must offer. */
+            resources?: components["schemas"]["ResourcesSpec"];
             /** @description Where the branches start. */
             seed: components["schemas"]["SeedSpec"];
             /** @description The tokenizer. */
@@ -2041,7 +2087,7 @@ export interface components {
              * @description 0 to 100.
              */
             priority: number;
-            /** @description Why it failed, in sentences. */
+            /** @description Why it failed, or why the server paused it, in sentences. */
             problem?: string | null;
             /**
              * Format: double
@@ -2777,7 +2823,7 @@ export interface components {
                  * @description 0 to 100.
                  */
                 priority: number;
-                /** @description Why it failed, in sentences. */
+                /** @description Why it failed, or why the server paused it, in sentences. */
                 problem?: string | null;
                 /**
                  * Format: double
@@ -3053,6 +3099,27 @@ export interface components {
             tokens: number;
             /** @description Top terms. */
             top_terms: string[];
+        };
+        /**
+         * @description What each slot of an experiment's jobs must offer. Memory and device are asked for jobs that hold the model
+         *     (training, evaluation), labels for all of them.
+         */
+        ResourcesSpec: {
+            /** @default null */
+            device: components["schemas"]["DeviceKind"] | null;
+            /**
+             * @description Labels that its worker has, with these values.
+             * @default {}
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /**
+             * Format: double
+             * @description Memory of the slot's device in GiB, at least.
+             * @default null
+             */
+            memory_gib: number | null;
         };
         /**
          * @description What a token may do.
@@ -3478,7 +3545,7 @@ export interface components {
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
-        TerminationReason: "worker_lost" | "released" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "internal_error";
+        TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
@@ -3865,8 +3932,15 @@ export interface components {
              * @description Last heartbeat.
              */
             seen_at: string;
+            /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
+            set_aside?: string | null;
             /** @description Its slots and what runs there. */
             slots: components["schemas"]["SlotView"][];
+            /**
+             * Format: double
+             * @description Percent that its training is slower than the same experiments' on other workers, where that is certain.
+             */
+            slower_percent?: number | null;
             /** @description State. */
             state: components["schemas"]["WorkerState"];
             /** @description Version of the program. */
@@ -4772,6 +4846,47 @@ export interface operations {
             };
             /** @description no such experiment */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    alter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeExperiment"];
+            };
+        };
+        responses: {
+            /** @description changed; paused for a spent budget, it goes on when the new one is not */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentView"];
+                };
+            };
+            /** @description over already */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description faults of the input */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -32,6 +32,8 @@ pub trait JobContext: Sync {
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
     /// What training spent so far: once when the first step begins, then after each.
     fn training_time(&self, _spent: TrainingTime) {}
+    /// A sign of life of a training, and what it does next: one that is silent for too long hangs.
+    fn pulse(&self, _next: Phase) {}
     /// What the server wants now.
     fn command(&self) -> Command;
     /// The bytes of a checkpoint are about to be written to a folder.
@@ -51,6 +53,16 @@ pub struct TrainingTime {
     pub waited: Duration,
     /// The last step that was finished.
     pub step_last: u64,
+}
+
+/// What a training does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It loads or saves.
+    #[default]
+    Long,
+    /// It steps: something happens each time.
+    Step,
 }
 
 /// One point of the curves.
@@ -139,6 +151,7 @@ pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> Ende
 pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
     match command {
         Command::Continue => None,
+        Command::Preempt => Some(ended(TerminationReason::Preempted, "gave its slots to a job of higher priority.")),
         Command::Release => Some(ended(TerminationReason::Released, "given back on request.")),
         Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
         Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),

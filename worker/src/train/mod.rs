@@ -49,7 +49,7 @@ pub mod shard;
 #[cfg(feature = "torch")]
 pub mod trainer;
 
-pub use context::{JobContext, MetricPoint, Place, TrainingTime, ended};
+pub use context::{JobContext, MetricPoint, Phase, Place, TrainingTime, ended};
 
 #[cfg(not(feature = "torch"))]
 use senmon_protocol::job::TerminationReason;

@@ -5,7 +5,7 @@
 
 use super::{
     checkpoint::{self, Snapshot, TrainerState},
-    context::{JobContext, Place, ended, is_to_stop},
+    context::{JobContext, Phase, Place, ended, is_to_stop},
     parameters::{Arenas, Layout},
     trainer::Trainer,
 };
@@ -131,6 +131,7 @@ impl<'s> Saver<'s> {
             (written, snapshot, start.elapsed())
         });
         self.writing = Some((thread, need));
+        context.pulse(Phase::Step);
         if !self.advised {
             self.advised = true;
             let best = best_interval(stalled, FAULTS_APART);
@@ -163,6 +164,8 @@ impl<'s> Saver<'s> {
     /// # Errors
     /// Why it failed, where it must not be lost.
     pub fn finish(&mut self, context: &dyn JobContext) -> Result<(), EndedOutcome> {
+        // It waits for the disk, however slow, and a copy of the state may follow.
+        context.pulse(Phase::Long);
         let Some((handle, need)) = self.writing.take() else { return Ok(()) };
         let panicked = |_| ended(TerminationReason::InternalError, "the checkpoint writer panicked.");
         let (written, snapshot, took) = handle.join().map_err(panicked)?;

@@ -2,7 +2,7 @@
 
 use super::{
     checkpoint::{self, TrainerState, from_host},
-    context::{JobContext, MetricPoint, Place, TrainingTime, asked_to_end, ended},
+    context::{JobContext, MetricPoint, Phase, Place, TrainingTime, asked_to_end, ended},
     data::{self, Batch, Source},
     device,
     health::{HealthState, sentence},
@@ -295,6 +295,7 @@ impl<'a> Session<'a> {
             }
             self.step += 1;
             interval.steps += 1;
+            self.context.pulse(Phase::Step);
             let waiting = Instant::now();
             next = read()?;
             let waited = waiting.elapsed();
