@@ -118,7 +118,7 @@ mod tests {
             kind: CheckpointKind::Resumable,
             verified: true,
             damaged: false,
-            loss: Some(9.0 - order as f64),
+            loss: Some(99.0 - order as f64),
         }
     }
 

@@ -4,6 +4,22 @@
  */
 
 export interface paths {
+    "/api/v1/attempts/{id}/announce": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post_attempts_id_announce"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attempts/{id}/checkpoints": {
         parameters: {
             query?: never;
@@ -612,6 +628,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/storage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_storage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/stream": {
         parameters: {
             query?: never;
@@ -776,6 +808,23 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
+         *     resumes from it; when the attempt ends first, its folder is removed.
+         */
+        AnnounceCheckpoint: {
+            /** @description Fence of the attempt. */
+            fence: components["schemas"]["Fence"];
+            /** @description The folder that it is written to. */
+            folder: components["schemas"]["StorageKey"];
+            /** @description The checkpoint. */
+            id: components["schemas"]["CheckpointId"];
+            /**
+             * Format: int64
+             * @description Steps of the branch.
+             */
+            step: number;
+        };
         /** @description What an attempt shall do. */
         AttemptCommand: {
             /** @description The attempt. */
@@ -1618,7 +1667,7 @@ export interface components {
              * @description Grows with each enrolment; goes with every poll and heartbeat.
              */
             session: number;
-            /** @description Root of the object store as the server sees it: `file:///…`. */
+            /** @description Root of the object store as the server sees it: `file:///…` or `s3://…`. */
             storage_url: string;
             /** @description The worker. */
             worker_id: components["schemas"]["WorkerId"];
@@ -1875,6 +1924,8 @@ export interface components {
              * @description 0 to 100, higher first.
              */
             priority?: number;
+            /** @description Which checkpoints of each branch stay. */
+            retention?: components["schemas"]["RetentionSpec"];
             /** @description Where the branches start. */
             seed: components["schemas"]["SeedSpec"];
             /** @description The tokenizer. */
@@ -2871,6 +2922,35 @@ export interface components {
             top_terms: string[];
         };
         /**
+         * @description `retention` of an experiment file: which checkpoints of a branch stay. Beyond this policy, whatever something still
+         *     refers to stays, and so do each branch's newest checkpoint and the last one that was read back whole.
+         *
+         *     The default keeps two: the newest, and the one before it in case the newest turns out damaged. A month of training
+         *     would otherwise fill any store, and a full store stops what it was meant to protect. `keep_every_tokens: 1` keeps
+         *     all.
+         */
+        RetentionSpec: {
+            /**
+             * Format: int32
+             * @description So many with the lowest training loss.
+             * @default 0
+             */
+            keep_best: number;
+            /** @default null */
+            keep_every_tokens: components["schemas"]["Tokens"] | null;
+            /**
+             * @description The last one of a branch that finished.
+             * @default true
+             */
+            keep_final: boolean;
+            /**
+             * Format: int32
+             * @description So many of the newest, at least 1.
+             * @default 2
+             */
+            keep_latest: number;
+        };
+        /**
          * @description What a token may do.
          * @enum {string}
          */
@@ -3184,8 +3264,62 @@ export interface components {
          * @enum {string}
          */
         StageState: "waiting" | "running" | "done" | "skipped" | "failed";
+        /** @description Checkpoints of one experiment that is not over. */
+        StorageForecast: {
+            /**
+             * Format: int64
+             * @description Bytes of its checkpoints now.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of its checkpoints when it is over, at most. None while the size of one is not known.
+             */
+            bytes_forecast?: number | null;
+            /** @description Its name. */
+            experiment: string;
+            /** @description The experiment. */
+            experiment_id: components["schemas"]["ExperimentId"];
+        };
         /** @description Place of bytes in the object store, relative to its root: `shards/…/shard.bin`. Never absolute, no `..`. */
         StorageKey: string;
+        /** @description `GET /api/v1/storage`: what the store holds, and what it will. */
+        StorageView: {
+            /**
+             * Format: int64
+             * @description Bytes that the store may hold (`storage_budget` of the server's settings); None where nobody said.
+             */
+            budget_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of checkpoints, those that are being removed included.
+             */
+            checkpoint_bytes: number;
+            /**
+             * Format: date-time
+             * @description When that was counted.
+             */
+            counted_at: string;
+            /** @description The same by experiment. */
+            experiments: components["schemas"]["StorageForecast"][];
+            /**
+             * Format: int64
+             * @description What the experiments that are not over may still add, at most, under their retention.
+             */
+            growth_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of everything else: tokenizers, routers, scores, and what belongs to nobody yet.
+             */
+            other_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of shards.
+             */
+            shard_bytes: number;
+            /** @description Where the store is. */
+            url: string;
+        };
         /** @description An experiment changed. */
         StreamExperiment: {
             /** @description The experiment. */
@@ -3622,6 +3756,38 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    post_attempts_id_announce: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the attempt */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnnounceCheckpoint"];
+            };
+        };
+        responses: {
+            /** @description noted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description stale_fence */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     post_attempts_id_checkpoints: {
         parameters: {
             query?: never;
@@ -4842,6 +5008,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    get_storage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description bytes by kind, the budget, and what the experiments under way may still add */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StorageView"];
+                };
             };
         };
     };
