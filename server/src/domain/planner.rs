@@ -109,6 +109,22 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
     Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
 }
 
+/// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
+#[must_use]
+pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
+    let (room, needs) = (known.room?, checkpoint_bytes(spec, known, None)?);
+    let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
+    let message = format!(
+        "the checkpoints that stay take {}; the storage budget of {} leaves {} ({} used, {} still to come from experiments under way)",
+        Bytes(needs),
+        room.budget,
+        Bytes(left),
+        room.used,
+        room.growth
+    );
+    (needs > left).then(|| Fault { path: "retention".into(), message })
+}
+
 fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
     let model = match (&spec.seed, &spec.model, &known.seed) {
         (SeedSpec::Train(_), Some(model), _) | (SeedSpec::Checkpoint(_), _, Some(Ok(model))) => model,

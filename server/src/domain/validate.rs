@@ -107,20 +107,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     retention(spec, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
-        if let (Some(room), Some(needs)) = (known.room, planner::checkpoint_bytes(spec, known, None)) {
-            let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
-            if needs > left {
-                let message = format!(
-                    "the checkpoints that stay take {}; the storage budget of {} leaves {left} ({} used, {} still to come from experiments under way)",
-                    Bytes(needs),
-                    room.budget,
-                    room.used,
-                    room.growth,
-                    left = Bytes(left)
-                );
-                faults.add("retention", message);
-            }
-        }
+        faults.0.extend(planner::beyond_budget(spec, known));
     }
     faults.0
 }
