@@ -20,6 +20,17 @@ const BYTES_PER_TOKEN: f64 = 3.0;
 const WEIGHT_BYTES: u64 = 4;
 const MOMENT_BYTES: u64 = 8;
 
+/// A store with a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes that it may hold.
+    pub budget: Bytes,
+    /// Bytes that it holds.
+    pub used: Bytes,
+    /// Bytes that the experiments under way may still add.
+    pub growth: Bytes,
+}
+
 /// Throughput that the fleet showed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fleet {
@@ -220,10 +231,7 @@ fn share_of(count: u64, share: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        expand::tests::spec,
-        validate::{KnownCorpus, Room},
-    };
+    use crate::domain::{expand::tests::spec, validate::KnownCorpus};
 
     #[test]
     fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {

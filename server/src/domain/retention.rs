@@ -3,7 +3,7 @@
 //! A checkpoint stays when something refers to it, when the policy keeps it, or when the branch would be lost without
 //! it. Damaged ones are no reason to keep anything: they never take the place of a whole one.
 
-use senmon_protocol::{checkpoint::CheckpointKind, ids::CheckpointId, storage::RetentionSpec};
+use senmon_protocol::{checkpoint::CheckpointKind, ids::CheckpointId, problem::Fault, storage::RetentionSpec};
 use std::collections::BTreeSet;
 
 /// A committed checkpoint as far as it matters here.
@@ -91,6 +91,22 @@ fn kept(all: &[&CheckpointFacts], policy: &RetentionSpec, needs: Needs) -> BTree
     best.sort_by(|a, b| a.0.total_cmp(&b.0));
     kept.extend(best.iter().take(policy.keep_best as usize).map(|(_, id)| *id));
     kept
+}
+
+/// Faults of a policy.
+#[must_use]
+pub fn faults(policy: &RetentionSpec) -> Vec<Fault> {
+    let fault = |key: &str, expected: &str| Fault {
+        path: format!("retention.{key}"),
+        message: format!("found 0, expected {expected}"),
+    };
+    let latest = (policy.keep_latest == 0)
+        .then(|| fault("keep_latest", "at least 1: a branch goes on from its newest checkpoint"));
+    let every = policy.keep_every_tokens.filter(|every| every.0 == 0);
+    latest
+        .into_iter()
+        .chain(every.map(|_| fault("keep_every_tokens", "at least 1 token; 1 keeps every checkpoint")))
+        .collect()
 }
 
 /// Checkpoints of a branch that stay at most, of `saves` written over `tokens`; what something else refers to is

@@ -2,7 +2,8 @@
 
 use crate::domain::{
     expand::{Domains, expand},
-    planner,
+    planner::{self, Room},
+    retention,
 };
 use senmon_protocol::{
     model::ModelSpec,
@@ -11,7 +12,6 @@ use senmon_protocol::{
         BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, SpikeSpec, TokenizerSpec, TrainingOverride,
         TrainingSpec, Tree,
     },
-    storage::Bytes,
 };
 use std::{collections::HashSet, fmt::Display};
 
@@ -33,17 +33,6 @@ pub struct Known {
     pub tokenizer: Option<Result<u32, String>>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
-}
-
-/// A store with a budget.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Bytes that it may hold.
-    pub budget: Bytes,
-    /// Bytes that it holds.
-    pub used: Bytes,
-    /// Bytes that the experiments under way may still add.
-    pub growth: Bytes,
 }
 
 /// A registered corpus.
@@ -104,7 +93,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     }
     plan(spec, &mut faults);
     evaluation(spec, &mut faults);
-    retention(spec, &mut faults);
+    faults.0.extend(retention::faults(&spec.retention));
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
         faults.0.extend(planner::beyond_budget(spec, known));
@@ -425,24 +414,6 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     );
     let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
-}
-
-fn retention(spec: &ExperimentSpec, faults: &mut Faults) {
-    let retention = &spec.retention;
-    faults.check(
-        retention.keep_latest >= 1,
-        "retention.keep_latest",
-        retention.keep_latest,
-        "at least 1: a branch goes on from its newest checkpoint",
-    );
-    if let Some(every) = retention.keep_every_tokens {
-        faults.check(
-            every.0 >= 1,
-            "retention.keep_every_tokens",
-            every.0,
-            "at least 1 token; 1 keeps every checkpoint",
-        );
-    }
 }
 
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.

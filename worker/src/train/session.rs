@@ -388,10 +388,10 @@ impl<'a> Session<'a> {
         let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();
         older.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.step));
         // Retention may have removed the nearer ones.
-        let mut found = older.into_iter().filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX).filter_map(|back| {
-            let held = self.place.fetch_checkpoint(&back, self.context).ok()?;
-            Some((back, held))
-        });
+        let mut found = older
+            .into_iter()
+            .filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX)
+            .filter_map(|back| self.place.fetch_checkpoint(&back, self.context).ok().map(|held| (back, held)));
         let Some((back, _held)) = found.next() else {
             let text = format!(
                 "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
