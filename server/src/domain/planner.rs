@@ -20,6 +20,17 @@ const BYTES_PER_TOKEN: f64 = 3.0;
 const WEIGHT_BYTES: u64 = 4;
 const MOMENT_BYTES: u64 = 8;
 
+/// A registered corpus.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownCorpus {
+    /// Whether its snapshot is taken.
+    pub ready: bool,
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of text.
+    pub text_bytes: u64,
+}
+
 /// A store with a budget.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {

@@ -1,5 +1,6 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
+pub use crate::domain::planner::KnownCorpus;
 use crate::domain::{
     expand::{Domains, expand},
     planner::{self, Room},
@@ -33,17 +34,6 @@ pub struct Known {
     pub tokenizer: Option<Result<u32, String>>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
-}
-
-/// A registered corpus.
-#[derive(Debug, Clone, Copy)]
-pub struct KnownCorpus {
-    /// Whether its snapshot is taken.
-    pub ready: bool,
-    /// Documents.
-    pub documents: u64,
-    /// Bytes of text.
-    pub text_bytes: u64,
 }
 
 struct Faults(Vec<Fault>);

@@ -298,9 +298,8 @@ impl<'a> Session<'a> {
             if keeps && (due || asked.is_some() || self.step == steps) && saved != Some(self.step) {
                 let state = self.state(Some(next.hash).filter(|_| self.step < steps));
                 let need = if self.step == steps { Need::Must } else { Need::May };
-                if saver.save(scope, (self.place, self.context, job), &self.trainer, state, need)? {
-                    saved = Some(self.step);
-                }
+                let began = saver.save(scope, (self.place, self.context, job), &self.trainer, state, need)?;
+                saved = saved.filter(|_| !began).or(began.then_some(self.step));
             }
             if let Some(end) = asked {
                 saver.finish(self.context)?;
@@ -379,19 +378,15 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Takes the state of the last checkpoint that is old enough and leaves `batch` out; the hash of the batch that
+    /// Takes the state of the last checkpoint that is old enough (and still there: retention) and leaves `batch` out; the hash of the batch that
     /// comes next then. None where there is no such checkpoint, or too many batches are left out already. The curve
     /// of the steps between is superseded as after any resume: the next attempt begins at that state.
     fn roll_back(&mut self, batch: u64, shards: &ShardSet, order: &WindowOrder) -> Result<Option<u64>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
-        let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
-        let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();
-        older.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.step));
-        // Retention may have removed the nearer ones.
+        let older = self.job.resume.iter().chain(&self.written).rev().filter(|checkpoint| checkpoint.step <= before);
         let mut found = older
-            .into_iter()
             .filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX)
-            .filter_map(|back| self.place.fetch_checkpoint(&back, self.context).ok().map(|held| (back, held)));
+            .filter_map(|back| self.place.fetch_checkpoint(back, self.context).ok().map(|held| (back.clone(), held)));
         let Some((back, _held)) = found.next() else {
             let text = format!(
                 "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
