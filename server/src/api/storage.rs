@@ -8,8 +8,8 @@ use crate::{
     app::App,
     db::{self, experiments::Filter},
     domain::{
-        planner::checkpoint_bytes,
-        validate::{Known, Room},
+        planner::{Room, checkpoint_bytes},
+        validate::Known,
     },
     usage::Usage,
 };

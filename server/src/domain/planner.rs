@@ -20,6 +20,28 @@ const BYTES_PER_TOKEN: f64 = 3.0;
 const WEIGHT_BYTES: u64 = 4;
 const MOMENT_BYTES: u64 = 8;
 
+/// A registered corpus.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownCorpus {
+    /// Whether its snapshot is taken.
+    pub ready: bool,
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of text.
+    pub text_bytes: u64,
+}
+
+/// A store with a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes that it may hold.
+    pub budget: Bytes,
+    /// Bytes that it holds.
+    pub used: Bytes,
+    /// Bytes that the experiments under way may still add.
+    pub growth: Bytes,
+}
+
 /// Throughput that the fleet showed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fleet {
@@ -107,6 +129,22 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
     let (plenty, order) = (vec![u64::MAX >> 24; k as usize], (0..k).collect::<Vec<_>>());
     let branches = expand(spec, &Domains { windows: &plenty, order: &order }).ok()?;
     Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
+}
+
+/// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
+#[must_use]
+pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
+    let (room, needs) = (known.room?, checkpoint_bytes(spec, known, None)?);
+    let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
+    let message = format!(
+        "the checkpoints that stay take {}; the storage budget of {} leaves {} ({} used, {} still to come from experiments under way)",
+        Bytes(needs),
+        room.budget,
+        Bytes(left),
+        room.used,
+        room.growth
+    );
+    (needs > left).then(|| Fault { path: "retention".into(), message })
 }
 
 fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
@@ -204,10 +242,7 @@ fn share_of(count: u64, share: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{
-        expand::tests::spec,
-        validate::{KnownCorpus, Room},
-    };
+    use crate::domain::{expand::tests::spec, validate::KnownCorpus};
 
     #[test]
     fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {

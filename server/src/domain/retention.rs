@@ -3,7 +3,7 @@
 //! A checkpoint stays when something refers to it, when the policy keeps it, or when the branch would be lost without
 //! it. Damaged ones are no reason to keep anything: they never take the place of a whole one.
 
-use senmon_protocol::{checkpoint::CheckpointKind, ids::CheckpointId, storage::RetentionSpec};
+use senmon_protocol::{checkpoint::CheckpointKind, ids::CheckpointId, problem::Fault, storage::RetentionSpec};
 use std::collections::BTreeSet;
 
 /// A committed checkpoint as far as it matters here.
@@ -93,6 +93,22 @@ fn kept(all: &[&CheckpointFacts], policy: &RetentionSpec, needs: Needs) -> BTree
     kept
 }
 
+/// Faults of a policy.
+#[must_use]
+pub fn faults(policy: &RetentionSpec) -> Vec<Fault> {
+    let fault = |key: &str, expected: &str| Fault {
+        path: format!("retention.{key}"),
+        message: format!("found 0, expected {expected}"),
+    };
+    let latest = (policy.keep_latest == 0)
+        .then(|| fault("keep_latest", "at least 1: a branch goes on from its newest checkpoint"));
+    let every = policy.keep_every_tokens.filter(|every| every.0 == 0);
+    latest
+        .into_iter()
+        .chain(every.map(|_| fault("keep_every_tokens", "at least 1 token; 1 keeps every checkpoint")))
+        .collect()
+}
+
 /// Checkpoints of a branch that stay at most, of `saves` written over `tokens`; what something else refers to is
 /// among them or comes on top.
 #[must_use]
@@ -118,7 +134,7 @@ mod tests {
             kind: CheckpointKind::Resumable,
             verified: true,
             damaged: false,
-            loss: Some(9.0 - order as f64),
+            loss: Some(99.0 - order as f64),
         }
     }
 

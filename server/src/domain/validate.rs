@@ -1,13 +1,16 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
 mod fleet;
-mod retention;
 mod training;
 
+pub use crate::domain::planner::KnownCorpus;
 pub use fleet::budget;
-pub use retention::Room;
 
-use crate::domain::expand::{Domains, expand};
+use crate::domain::{
+    expand::{Domains, expand},
+    planner::{self, Room},
+    retention,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     model::ModelSpec,
@@ -36,17 +39,6 @@ pub struct Known {
     pub room: Option<Room>,
     /// The time; a deadline lies after it.
     pub now: Option<DateTime<Utc>>,
-}
-
-/// A registered corpus.
-#[derive(Debug, Clone, Copy)]
-pub struct KnownCorpus {
-    /// Whether its snapshot is taken.
-    pub ready: bool,
-    /// Documents.
-    pub documents: u64,
-    /// Bytes of text.
-    pub text_bytes: u64,
 }
 
 struct Faults(Vec<Fault>);
@@ -96,11 +88,11 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     }
     plan(spec, &mut faults);
     evaluation(spec, &mut faults);
-    retention::retention(spec, &mut faults);
+    faults.0.extend(retention::faults(&spec.retention));
     fleet::fleet(spec, known, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
-        retention::room(spec, known, &mut faults);
+        faults.0.extend(planner::beyond_budget(spec, known));
     }
     faults.0
 }
@@ -334,7 +326,6 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
 }
-
 
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.
 fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {

@@ -64,7 +64,7 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
     keeps_what_was_sent(&bucket).await?;
     let options = WorldOptions {
         slots: 1,
-        settings: "orphan_grace_ms = 6000\nstorage_budget = \"1G\"\n".into(),
+        server_settings: "orphan_grace_ms = 6000\nstorage_budget = \"1G\"",
         s3: Some(store),
         ..WorldOptions::default()
     };
@@ -118,16 +118,25 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
             Ok((folders(&bucket).await? == rows).then_some(()))
         })
         .await?;
-    let left = committed_now(&world, &branch).await?;
-    assert!(left.len() <= 3, "keep_latest is 2, and one is the last verified: {left:?}");
+    let left = world
+        .until(LIMIT, "retention leaves two, and the last verified one", async || {
+            let left = committed_now(&world, &branch).await?;
+            Ok((left.len() <= 3).then_some(left))
+        })
+        .await?;
     let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
     for kind in ["checkpoints_removed", "checkpoint_damaged"] {
         assert!(events.iter().any(|event| event.kind == kind), "no event {kind}");
     }
     assert!(!folders(&bucket).await?.contains(&torn), "{torn} was not swept");
 
-    let view: StorageView = world.api.get("/api/v1/storage").await?;
-    assert!(view.checkpoint_bytes > 0 && view.shard_bytes > 0 && view.url.starts_with("s3://"), "{view:?}");
+    let view = world
+        .until(LIMIT, "the store is counted again", async || {
+            let view: StorageView = world.api.get("/api/v1/storage").await?;
+            Ok((view.checkpoint_bytes > 0 && view.shard_bytes > 0).then_some(view))
+        })
+        .await?;
+    assert_eq!(view.url, "s3://models/team");
     assert_eq!(view.budget_bytes, Some(1_000_000_000));
     let last = &left[0];
     let (status, manifest) = world

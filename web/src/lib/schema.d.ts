@@ -4,6 +4,22 @@
  */
 
 export interface paths {
+    "/api/v1/attempts/{id}/announce": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post_attempts_id_announce"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attempts/{id}/checkpoints": {
         parameters: {
             query?: never;
@@ -180,22 +196,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/branches/{id}/goodput": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["get_branches_id_goodput"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/branches/{id}/logs": {
         parameters: {
             query?: never;
@@ -254,22 +254,6 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["post_branches_id_resume"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/branches/{id}/skips": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["get_branches_id_skips"];
-        put?: never;
-        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -433,7 +417,7 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch: operations["alter"];
+        patch?: never;
         trace?: never;
     };
     "/api/v1/experiments/{id}/cancel": {
@@ -492,22 +476,6 @@ export interface paths {
             cookie?: never;
         };
         get: operations["get_experiments_id_evaluations"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/experiments/{id}/goodput": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["get_experiments_id_goodput"];
         put?: never;
         post?: never;
         delete?: never;
@@ -612,22 +580,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/goodput": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["get_goodput"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/jobs": {
         parameters: {
             query?: never;
@@ -671,6 +623,22 @@ export interface paths {
         put?: never;
         post: operations["post_session"];
         delete: operations["delete_session"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/storage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_storage"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -840,6 +808,23 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * @description `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
+         *     resumes from it; when the attempt ends first, its folder is removed.
+         */
+        AnnounceCheckpoint: {
+            /** @description Fence of the attempt. */
+            fence: components["schemas"]["Fence"];
+            /** @description The folder that it is written to. */
+            folder: components["schemas"]["StorageKey"];
+            /** @description The checkpoint. */
+            id: components["schemas"]["CheckpointId"];
+            /**
+             * Format: int64
+             * @description Steps of the branch.
+             */
+            step: number;
+        };
         /** @description What an attempt shall do. */
         AttemptCommand: {
             /** @description The attempt. */
@@ -866,42 +851,6 @@ export interface components {
              * @description Step it starts from: 0, or the step of the checkpoint it resumed.
              */
             step_start: number;
-        };
-        /**
-         * @description Where the time of an attempt went, by the worker's monotonic clock. Every figure only grows over an attempt's life,
-         *     so the largest one heard is the latest: a message that comes late or twice does no harm.
-         */
-        AttemptTime: {
-            /**
-             * Format: int64
-             * @description Of it, time that training stood still for a save.
-             * @default 0
-             */
-            checkpoint_stall_ms: number;
-            /**
-             * Format: int64
-             * @description Of it, time that training waited for a batch.
-             * @default 0
-             */
-            data_wait_ms: number;
-            /**
-             * Format: int64
-             * @description From the grant's arrival to the first step; until then, the time so far. All of it for jobs that do not train.
-             * @default 0
-             */
-            starting_ms: number;
-            /**
-             * Format: int64
-             * @description The last optimiser step that was finished.
-             * @default 0
-             */
-            step_last: number;
-            /**
-             * Format: int64
-             * @description From the first step's begin to the end of the last one that was finished.
-             * @default 0
-             */
-            training_ms: number;
         };
         /** @description One execution of a job. */
         AttemptView: {
@@ -935,8 +884,6 @@ export interface components {
              * @description Step it started from, for training.
              */
             step_start?: number | null;
-            /** @description Where its time went, as its worker counted it. */
-            time?: components["schemas"]["AttemptTime"];
             /** @description Name of the worker. */
             worker: string;
         };
@@ -1086,21 +1033,6 @@ export interface components {
          * @enum {string}
          */
         BudgetShare: "equal" | "proportional";
-        /** @description What an experiment may take in all. Once spent, the experiment is paused, not ended. */
-        BudgetSpec: {
-            /**
-             * Format: double
-             * @description Hours of slots, over all attempts.
-             * @default null
-             */
-            slot_hours: number | null;
-            /**
-             * Format: double
-             * @description Hours since its first attempt began.
-             * @default null
-             */
-            wall_hours: number | null;
-        };
         /** @description The temperature that goes with a number of experts. */
         CalibratedTemperature: {
             /**
@@ -1113,25 +1045,6 @@ export interface components {
              * @description Experts mixed.
              */
             top_k: number;
-        };
-        /** @description Time of one cause. */
-        CauseTime: {
-            /** @description The cause. */
-            cause: components["schemas"]["TimeCause"];
-            /** @description Whether it is goodput. */
-            is_goodput: boolean;
-            /**
-             * Format: double
-             * @description Seconds; slot-seconds for experiments and the fleet.
-             */
-            seconds: number;
-            /** @description What it is, in one sentence. */
-            sentence: string;
-            /**
-             * Format: double
-             * @description Share of the whole, 0 to 1.
-             */
-            share: number;
         };
         /** @description One model from domain to domain. */
         Chain: {
@@ -1186,23 +1099,6 @@ export interface components {
             links: components["schemas"]["ChainLink"][];
             /** @description Name of the chain. */
             name: string;
-        };
-        /** @description `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays. */
-        ChangeExperiment: {
-            /** @default null */
-            budget: components["schemas"]["BudgetSpec"] | null;
-            /**
-             * Format: date-time
-             * @description When it should be done.
-             * @default null
-             */
-            deadline: string | null;
-            /**
-             * Format: int32
-             * @description 0 to 100, higher first.
-             * @default null
-             */
-            priority: number | null;
         };
         /**
          * Format: uuid
@@ -1421,7 +1317,7 @@ export interface components {
          * @description A command to an attempt.
          * @enum {string}
          */
-        Command: "continue" | "release" | "preempt" | "cancel" | "fenced";
+        Command: "continue" | "release" | "cancel" | "fenced";
         /** @description `POST /api/v1/attempts/{id}/checkpoints`: commits a written checkpoint. */
         CommitCheckpoint: {
             /** @description The checkpoint. */
@@ -1435,7 +1331,6 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description How it ended. */
             outcome: components["schemas"]["Outcome"];
-            time?: components["schemas"]["AttemptTime"] | null;
         };
         /** @description An attempt with a result. */
         CompletedOutcome: {
@@ -1590,11 +1485,6 @@ export interface components {
              */
             sequence_length: number;
         };
-        /**
-         * @description Kind of a device.
-         * @enum {string}
-         */
-        DeviceKind: "cpu" | "cuda";
         /** @description Counts of records, each record in exactly one of the last four. */
         DocumentCounts: {
             /**
@@ -1777,7 +1667,7 @@ export interface components {
              * @description Grows with each enrolment; goes with every poll and heartbeat.
              */
             session: number;
-            /** @description Root of the object store as the server sees it: `file:///…`. */
+            /** @description Root of the object store as the server sees it: `file:///…` or `s3://…`. */
             storage_url: string;
             /** @description The worker. */
             worker_id: components["schemas"]["WorkerId"];
@@ -2005,8 +1895,6 @@ export interface components {
         ExperimentId: string;
         /** @description One submission. */
         ExperimentSpec: {
-            /** @description What it may take in all. */
-            budget?: components["schemas"]["BudgetSpec"];
             /** @description How the corpus is divided into domains. */
             clustering: components["schemas"]["ClusteringSpec"];
             /** @description Branches trained for comparison. */
@@ -2015,11 +1903,6 @@ export interface components {
             corpus: string;
             /** @description How documents become windows. */
             data: components["schemas"]["DataSpec"];
-            /**
-             * Format: date-time
-             * @description When it should be done: once that is close, its jobs go before others of their priority.
-             */
-            deadline?: string | null;
             /** @description Free words for people. */
             description?: string;
             /** @description What is measured in the end. */
@@ -2041,8 +1924,8 @@ export interface components {
              * @description 0 to 100, higher first.
              */
             priority?: number;
-            /** @description What each slot of its jobs must offer. */
-            resources?: components["schemas"]["ResourcesSpec"];
+            /** @description Which checkpoints of each branch stay. */
+            retention?: components["schemas"]["RetentionSpec"];
             /** @description Where the branches start. */
             seed: components["schemas"]["SeedSpec"];
             /** @description The tokenizer. */
@@ -2087,7 +1970,7 @@ export interface components {
              * @description 0 to 100.
              */
             priority: number;
-            /** @description Why it failed, or why the server paused it, in sentences. */
+            /** @description Why it failed, in sentences. */
             problem?: string | null;
             /**
              * Format: double
@@ -2233,63 +2116,6 @@ export interface components {
         GivenOrder: {
             /** @description Domain numbers. */
             domains: number[];
-        };
-        /**
-         * @description `GET /api/v1/{branches,experiments}/{id}/goodput` and `/api/v1/goodput`: time by cause, goodput first.
-         *
-         *     A branch's time is wall time from its first grant to its end, or to now. An experiment's is the same of each of its
-         *     jobs times its slots; the wait for a first slot is apart. The fleet's is the slots of its workers times the hours
-         *     asked for. What a running attempt has not yet reported counts as if it goes on.
-         */
-        GoodputView: {
-            /**
-             * Format: int64
-             * @description Attempts in the account.
-             */
-            attempts: number;
-            /**
-             * Format: double
-             * @description The rest.
-             */
-            badput_seconds: number;
-            /** @description Causes with any time, goodput first. */
-            causes: components["schemas"]["CauseTime"][];
-            /**
-             * Format: int64
-             * @description Attempts that a fault ended.
-             */
-            faults: number;
-            /**
-             * Format: double
-             * @description Slot-seconds that jobs waited for their first slot; not part of the whole. 0 for branches and the fleet.
-             */
-            first_wait_seconds: number;
-            /**
-             * Format: date-time
-             * @description Where the account begins; None while nothing was granted.
-             */
-            from?: string | null;
-            /**
-             * Format: double
-             * @description Its goodput.
-             */
-            goodput_seconds: number;
-            /**
-             * Format: double
-             * @description Goodput over the whole, 0 to 1; None while the whole is 0.
-             */
-            goodput_share?: number | null;
-            /**
-             * Format: double
-             * @description The whole: the sum of all causes.
-             */
-            seconds: number;
-            tokens?: components["schemas"]["TokenAccount"] | null;
-            /**
-             * Format: date-time
-             * @description Where it ends.
-             */
-            until: string;
         };
         /** @description The right to run one job until the lease ends. */
         Grant: {
@@ -2445,11 +2271,6 @@ export interface components {
         };
         /** @description What makes a line an event. */
         LineEvent: {
-            /**
-             * Format: int64
-             * @description Number in the data order of the batch that the branch leaves out, where it does: a line of the skip ledger.
-             */
-            batch?: number | null;
             /** @description Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ... */
             kind: string;
             /**
@@ -2823,7 +2644,7 @@ export interface components {
                  * @description 0 to 100.
                  */
                 priority: number;
-                /** @description Why it failed, or why the server paused it, in sentences. */
+                /** @description Why it failed, in sentences. */
                 problem?: string | null;
                 /**
                  * Format: double
@@ -3101,25 +2922,33 @@ export interface components {
             top_terms: string[];
         };
         /**
-         * @description What each slot of an experiment's jobs must offer. Memory and device are asked for jobs that hold the model
-         *     (training, evaluation), labels for all of them.
+         * @description `retention` of an experiment file: which checkpoints of a branch stay. Beyond this policy, whatever something still
+         *     refers to stays, and so do each branch's newest checkpoint and the last one that was read back whole.
+         *
+         *     The default keeps two: the newest, and the one before it in case the newest turns out damaged. A month of training
+         *     would otherwise fill any store, and a full store stops what it was meant to protect. `keep_every_tokens: 1` keeps
+         *     all.
          */
-        ResourcesSpec: {
+        RetentionSpec: {
+            /**
+             * Format: int32
+             * @description So many with the lowest training loss.
+             * @default 0
+             */
+            keep_best: number;
             /** @default null */
-            device: components["schemas"]["DeviceKind"] | null;
+            keep_every_tokens: components["schemas"]["Tokens"] | null;
             /**
-             * @description Labels that its worker has, with these values.
-             * @default {}
+             * @description The last one of a branch that finished.
+             * @default true
              */
-            labels: {
-                [key: string]: string;
-            };
+            keep_final: boolean;
             /**
-             * Format: double
-             * @description Memory of the slot's device in GiB, at least.
-             * @default null
+             * Format: int32
+             * @description So many of the newest, at least 1.
+             * @default 2
              */
-            memory_gib: number | null;
+            keep_latest: number;
         };
         /**
          * @description What a token may do.
@@ -3165,8 +2994,6 @@ export interface components {
             done: number;
             /** @description Its fence. */
             fence: components["schemas"]["Fence"];
-            /** @description Where its time went so far. */
-            time?: components["schemas"]["AttemptTime"];
             /**
              * Format: double
              * @description Tokens per second over the last interval, for training and evaluation.
@@ -3299,47 +3126,6 @@ export interface components {
              * @description Links of the chain; all domains when absent.
              */
             length?: number | null;
-        };
-        /**
-         * @description Why a batch was left out.
-         * @enum {string}
-         */
-        SkipReason: "step_skipped" | "rolled_back";
-        /** @description One line of the skip ledger: a batch of the data order that a branch did not train on. */
-        SkipView: {
-            /**
-             * Format: date-time
-             * @description When it was noted.
-             */
-            at: string;
-            /**
-             * Format: int64
-             * @description Number of the batch in the data order.
-             */
-            batch: number;
-            /** @description Fence of the attempt that left it out. */
-            fence: components["schemas"]["Fence"];
-            /** @description Why. */
-            reason: components["schemas"]["SkipReason"];
-            /**
-             * Format: int64
-             * @description The optimiser step that was not taken, or the step that a rollback went back to.
-             */
-            step: number;
-            /** @description Whether a later attempt took the place of that step; the line then counts no more. */
-            superseded: boolean;
-            /** @description What exactly, in one sentence. */
-            text: string;
-            /**
-             * Format: int64
-             * @description First window of the batch in the data order.
-             */
-            window_first: number;
-            /**
-             * Format: int64
-             * @description Windows left out.
-             */
-            windows: number;
         };
         /** @description One slot: an accelerator, or a share of the CPU. */
         SlotInfo: {
@@ -3478,8 +3264,62 @@ export interface components {
          * @enum {string}
          */
         StageState: "waiting" | "running" | "done" | "skipped" | "failed";
+        /** @description Checkpoints of one experiment that is not over. */
+        StorageForecast: {
+            /**
+             * Format: int64
+             * @description Bytes of its checkpoints now.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of its checkpoints when it is over, at most. None while the size of one is not known.
+             */
+            bytes_forecast?: number | null;
+            /** @description Its name. */
+            experiment: string;
+            /** @description The experiment. */
+            experiment_id: components["schemas"]["ExperimentId"];
+        };
         /** @description Place of bytes in the object store, relative to its root: `shards/…/shard.bin`. Never absolute, no `..`. */
         StorageKey: string;
+        /** @description `GET /api/v1/storage`: what the store holds, and what it will. */
+        StorageView: {
+            /**
+             * Format: int64
+             * @description Bytes that the store may hold (`storage_budget` of the server's settings); None where nobody said.
+             */
+            budget_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of checkpoints, those that are being removed included.
+             */
+            checkpoint_bytes: number;
+            /**
+             * Format: date-time
+             * @description When that was counted.
+             */
+            counted_at: string;
+            /** @description The same by experiment. */
+            experiments: components["schemas"]["StorageForecast"][];
+            /**
+             * Format: int64
+             * @description What the experiments that are not over may still add, at most, under their retention.
+             */
+            growth_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of everything else: tokenizers, routers, scores, and what belongs to nobody yet.
+             */
+            other_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of shards.
+             */
+            shard_bytes: number;
+            /** @description Where the store is. */
+            url: string;
+        };
         /** @description An experiment changed. */
         StreamExperiment: {
             /** @description The experiment. */
@@ -3545,7 +3385,7 @@ export interface components {
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
-        TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
+        TerminationReason: "worker_lost" | "released" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "internal_error";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
@@ -3566,49 +3406,6 @@ export interface components {
              * @default 50000
              */
             vocabulary_max: number;
-        };
-        /**
-         * @description Where time can go: a closed list, shown to people with [`TimeCause::sentence`].
-         * @enum {string}
-         */
-        TimeCause: "productive" | "sharding" | "evaluation" | "merging" | "wasted" | "starting" | "checkpoint_stall" | "data_wait" | "detection" | "finishing" | "recovering" | "queued" | "preempted" | "paused" | "idle";
-        /** @description What became of the steps and tokens of a branch, or of all branches of an experiment. */
-        TokenAccount: {
-            /**
-             * Format: int64
-             * @description Tokens drawn from the data order: those of the current lineage and of the batches left out of it.
-             */
-            drawn: number;
-            /**
-             * Format: int64
-             * @description Of them, tokens that the skip ledger lists.
-             */
-            skipped: number;
-            /**
-             * Format: int64
-             * @description Steps on the current lineage.
-             */
-            steps: number;
-            /**
-             * Format: int64
-             * @description Steps on the current lineage that the optimiser never took.
-             */
-            steps_skipped: number;
-            /**
-             * Format: int64
-             * @description Steps that were trained and then superseded.
-             */
-            steps_superseded: number;
-            /**
-             * Format: int64
-             * @description Tokens that were trained and then superseded.
-             */
-            superseded: number;
-            /**
-             * Format: int64
-             * @description Tokens trained: drawn minus skipped.
-             */
-            trained: number;
         };
         /**
          * Format: uuid
@@ -3932,15 +3729,8 @@ export interface components {
              * @description Last heartbeat.
              */
             seen_at: string;
-            /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
-            set_aside?: string | null;
             /** @description Its slots and what runs there. */
             slots: components["schemas"]["SlotView"][];
-            /**
-             * Format: double
-             * @description Percent that its training is slower than the same experiments' on other workers, where that is certain.
-             */
-            slower_percent?: number | null;
             /** @description State. */
             state: components["schemas"]["WorkerState"];
             /** @description Version of the program. */
@@ -3966,6 +3756,38 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    post_attempts_id_announce: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the attempt */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnnounceCheckpoint"];
+            };
+        };
+        responses: {
+            /** @description noted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description stale_fence */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     post_attempts_id_checkpoints: {
         parameters: {
             query?: never;
@@ -4317,36 +4139,6 @@ export interface operations {
             };
         };
     };
-    get_branches_id_goodput: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the branch */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description its wall time by cause */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["GoodputView"];
-                };
-            };
-            /** @description no such branch */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-        };
-    };
     get_branches_id_logs: {
         parameters: {
             query?: {
@@ -4458,36 +4250,6 @@ export interface operations {
             };
             /** @description not paused */
             409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-        };
-    };
-    get_branches_id_skips: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the branch */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description the skip ledger: batches that the branch did not train on, oldest first */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SkipView"][];
-                };
-            };
-            /** @description no such branch */
-            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4853,47 +4615,6 @@ export interface operations {
             };
         };
     };
-    alter: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the experiment */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ChangeExperiment"];
-            };
-        };
-        responses: {
-            /** @description changed; paused for a spent budget, it goes on when the new one is not */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ExperimentView"];
-                };
-            };
-            /** @description over already */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description faults of the input */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-        };
-    };
     post_experiments_id_cancel: {
         parameters: {
             query?: never;
@@ -5004,36 +4725,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["EvaluationView"][];
                 };
-            };
-        };
-    };
-    get_experiments_id_goodput: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the experiment */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description the slot-seconds of its jobs by cause */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["GoodputView"];
-                };
-            };
-            /** @description no such experiment */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
         };
     };
@@ -5202,36 +4893,6 @@ export interface operations {
             };
         };
     };
-    get_goodput: {
-        parameters: {
-            query?: {
-                /** @description Hours before now. Default 24. */
-                hours?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description the slot-seconds of all workers by cause */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["GoodputView"];
-                };
-            };
-            /** @description hours out of range */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-        };
-    };
     get_jobs: {
         parameters: {
             query?: never;
@@ -5347,6 +5008,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    get_storage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description bytes by kind, the budget, and what the experiments under way may still add */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StorageView"];
+                };
             };
         };
     };

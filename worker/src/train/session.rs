@@ -413,7 +413,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Takes the state of the last checkpoint that is old enough and leaves `batch` out; the hash of the batch that
+    /// Takes the state of the last checkpoint that is old enough, and still there, and leaves `batch` out; the hash of the batch that
     /// comes next then, and what to say of it. None where there is no such checkpoint, or too many batches are left out
     /// already. The curve of the steps between is superseded as after any resume: the next attempt begins at that state.
     fn roll_back(
@@ -423,14 +423,10 @@ impl<'a> Session<'a> {
         order: &WindowOrder,
     ) -> Result<Option<(u64, String)>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
-        let older = self.job.resume.iter().chain(&self.written).filter(|checkpoint| checkpoint.step <= before);
-        let mut older: Vec<CheckpointRef> = older.rev().cloned().collect();
-        older.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.step));
-        // Retention may have removed the nearer ones.
-        let mut found = older.into_iter().filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX).filter_map(|back| {
-            let held = self.place.fetch_checkpoint(&back, self.context).ok()?;
-            Some((back, held))
-        });
+        let older = self.job.resume.iter().chain(&self.written).rev().filter(|checkpoint| checkpoint.step <= before);
+        let mut found = older
+            .filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX)
+            .filter_map(|back| self.place.fetch_checkpoint(back, self.context).ok().map(|held| (back.clone(), held)));
         let Some((back, _held)) = found.next() else {
             let text = format!(
                 "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",

@@ -33,7 +33,8 @@ impl From<TerminationReason> for End {
             TerminationReason::Released => Self::Released,
             TerminationReason::RolledBack => Self::RolledBack,
             TerminationReason::Cancelled | TerminationReason::LossSpike => Self::Stopped,
-            TerminationReason::WorkerLost => Self::Lost,
+            TerminationReason::WorkerLost | TerminationReason::Stalled => Self::Lost,
+            TerminationReason::Preempted => Self::Preempted,
             TerminationReason::InvalidInput
             | TerminationReason::CorruptData
             | TerminationReason::OutOfMemory
