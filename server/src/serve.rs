@@ -17,6 +17,7 @@ use senmon_protocol::view::Role;
 use std::{
     fs::OpenOptions,
     io::Write,
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     pin::pin,
@@ -24,13 +25,15 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
     sync::{broadcast, watch},
 };
 
 /// Messages that a slow dashboard may lag behind.
 const STREAM_MESSAGES: usize = 1024;
+/// Connections that wait to be accepted; the system's own limit is often 4,096.
+const LISTEN_QUEUE: u32 = 4096;
 /// Time that open requests get when the server stops.
 const STOP_SECONDS: u64 = 5;
 
@@ -63,9 +66,8 @@ pub async fn serve(config: Config) -> Result<()> {
         stopping: stopped.clone(),
         config: Arc::new(config),
     };
-    let listener = TcpListener::bind(app.config.listen)
-        .await
-        .with_context(|| format!("listen: cannot listen on {}", app.config.listen))?;
+    let listener =
+        listen(app.config.listen).with_context(|| format!("listen: cannot listen on {}", app.config.listen))?;
     let address = listener.local_addr()?;
     first_start(&app).await?;
     if address.ip().is_loopback() {
@@ -104,6 +106,14 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     tracing::info!("stopped");
     led
+}
+
+/// A fleet that comes back at once after an outage finds room in the queue of connections.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_QUEUE)
 }
 
 /// Makes the first tokens and puts them into files that only the owner reads.

@@ -55,10 +55,13 @@ const KNOWN_MAX: usize = 10_000;
 
 /// Tokens that asked a moment ago: a thousand workers with one token are not a thousand look-ups a second.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Arc<Mutex<HashMap<Vec<u8>, (Identity, Instant)>>>);
+pub struct Known(Arc<Mutex<Remembered>>);
+
+/// By the SHA-256 of the secret: whose it is, and when that was asked.
+type Remembered = HashMap<Vec<u8>, (Identity, Instant)>;
 
 impl Known {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, (Identity, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

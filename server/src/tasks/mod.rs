@@ -19,8 +19,9 @@ use std::{
 };
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
 
-/// A loop rests as long as it worked, and at least this: a thousand signals at once are one pass, and none takes a
-/// core for itself.
+/// A loop rests twice as long as it worked, and at least a moment: a thousand signals at once are one pass, and none takes
+/// a core for itself.
+const REST_TIMES: u32 = 2;
 const REST_MIN: Duration = Duration::from_millis(10);
 
 /// Starts all loops; they end when `stop` becomes true.
@@ -65,7 +66,7 @@ fn spawn<F, R>(
             if let Err(error) = run(app.clone()).await {
                 tracing::error!(task = name, error = format!("{error:#}"), "a loop failed; it tries again");
             }
-            let rest = start.elapsed().max(REST_MIN);
+            let rest = (start.elapsed() * REST_TIMES).max(REST_MIN);
             let next = async {
                 tokio::time::sleep(rest).await;
                 let _ = tokio::time::timeout(Duration::from_millis(period_ms), wake.notified()).await;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,6 +24,9 @@ use std::{
 const ARRIVAL_SECONDS: f64 = 5.0;
 /// Seconds that an attempt lasts, at least: then its worker lets it go and asks for another.
 const ATTEMPT_SECONDS: u64 = 15;
+
+/// A server that does not answer for so long is gone.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 
 /// What the workers saw.
 #[derive(Debug, Default)]
@@ -38,6 +41,8 @@ pub struct Driven {
     pub curve: Times,
     /// Points acknowledged.
     pub points: i64,
+    /// Requests that got no answer and were sent again.
+    pub repeats: usize,
     /// Seconds from the first batch to the last, all workers at work.
     seconds: f64,
     /// Points acknowledged in them.
@@ -59,12 +64,20 @@ impl Driven {
 pub async fn drive(world: &World, size: &Size, curve_branch: BranchId) -> Result<Driven> {
     let api = Api::new(world.api.base(), &world.worker_token()?);
     let stop = Arc::new(AtomicBool::new(false));
+    let repeats = Arc::new(AtomicUsize::new(0));
     let start = Instant::now();
     #[expect(clippy::cast_precision_loss, reason = "a moment")]
     let arrival = |i: usize| Duration::from_secs_f64(ARRIVAL_SECONDS * i as f64 / size.workers as f64);
     let mut tasks = Vec::new();
     for i in 0..size.workers {
-        let worker = Worker { api: api.clone(), number: i, batch_steps: size.batch_steps, start, stop: stop.clone() };
+        let worker = Worker {
+            api: api.clone(),
+            number: i,
+            batch_steps: size.batch_steps,
+            start,
+            stop: stop.clone(),
+            repeats: repeats.clone(),
+        };
         let arrival = arrival(i);
         tasks.push(tokio::spawn(async move {
             tokio::time::sleep(arrival).await;
@@ -84,6 +97,7 @@ pub async fn drive(world: &World, size: &Size, curve_branch: BranchId) -> Result
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
     let seconds = size.seconds as f64;
     driven.seconds = seconds - steady_from().as_secs_f64();
+    driven.repeats = repeats.load(Ordering::Relaxed);
     driven.curve = reader.await.context("the reader panicked")??;
     Ok(driven)
 }
@@ -115,6 +129,7 @@ struct Worker {
     batch_steps: usize,
     start: Instant,
     stop: Arc<AtomicBool>,
+    repeats: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -138,11 +153,11 @@ impl Worker {
             "slots": [{ "index": 0, "device": "cpu", "device_name": "synthetic", "memory_bytes": 1_u64 << 30, "threads": 1 }],
             "capabilities": ["train"],
         });
-        let me: Enrolled = self.api.post("/api/v1/workers", &enrolment).await?;
+        let me: Enrolled = self.send("/api/v1/workers", &enrolment).await?;
         while !self.is_over() {
             let start = Instant::now();
             let poll = json!({ "session": me.session, "slots_free": [0], "wait_ms": 2000 });
-            let polled: Polled = self.api.post(&format!("/api/v1/workers/{}/poll", me.worker_id), &poll).await?;
+            let polled: Polled = self.send(&format!("/api/v1/workers/{}/poll", me.worker_id), &poll).await?;
             if let Some(grant) = polled.grants.first() {
                 seen.grant.push(start.elapsed().as_secs_f64() * 1000.0);
                 self.attempt(&me, grant, &mut seen).await?;
@@ -188,7 +203,15 @@ impl Worker {
     }
 
     async fn send<T: serde::de::DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> Result<T> {
-        let (status, value) = self.api.send(Method::POST, path, Some(body)).await?;
+        // As a worker does: what was not answered is sent again, the wait counts, and so does the repeat.
+        let (status, value) = loop {
+            match self.api.send(Method::POST, path, Some(body)).await {
+                Ok(answer) => break answer,
+                Err(error) if self.start.elapsed() > GIVE_UP_AFTER => return Err(error),
+                Err(_) => self.repeats.fetch_add(1, Ordering::Relaxed),
+            };
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         ensure!(status < 400, "{path}: {status} {value}");
         Ok(serde_json::from_value(value)?)
     }

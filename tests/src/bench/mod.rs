@@ -92,6 +92,7 @@ pub async fn run(size: &Size) -> Result<Report> {
     report.count("batches", batches);
     report.count("heartbeats", driven.beat.len());
     report.count("curve_queries", driven.curve.len());
+    report.count("requests_repeated", driven.repeats);
     report.count("lost_or_doubled_points", 0);
     report.add("server_cpu_seconds_per_1000_batches", used.server_cpu.per_thousand(batches), Goal::None);
     report.add("postgres_cpu_seconds_per_1000_batches", used.postgres_cpu.per_thousand(batches), Goal::None);

@@ -82,10 +82,13 @@ impl Store {
 
 /// Attempts: where each starts, and the losses that it reports from there on.
 fn attempts() -> impl Strategy<Value = Vec<(usize, Vec<Option<i8>>)>> {
-    prop::collection::vec((0_usize..400, prop::collection::vec(prop::option::weighted(0.9, any::<i8>()), 1..400)), 1..4)
+    prop::collection::vec((0_usize..250, prop::collection::vec(prop::option::weighted(0.9, any::<i8>()), 1..250)), 1..4)
 }
 
 proptest! {
+    // Each case is a store's whole life: a few hundred points, dozens of compactions.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn repeats_and_compactions_in_any_order_leave_the_curve_of_the_plain_list(
         attempts in attempts(), sizes in prop::collection::vec(1_usize..9, 1..20), most in 1_usize..120,
