@@ -1,12 +1,12 @@
 //! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
 
 use super::{DbError, Result, signed, unword};
-use crate::domain::lease::{Budgets, Next, after_failure};
+use crate::domain::lease::{Budgets, Charge, Next, after_failure, charge};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     checkpoint::Manifest,
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
-    job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
+    job::{EndedOutcome, JobKind, JobResult, Outcome, WrittenCheckpoint},
     view::{AttemptView, EventView},
     worker::{AttemptStarted, LogBatch, MetricBatch},
 };
@@ -151,8 +151,14 @@ pub async fn checkpoint(
         written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
         Json(meta) as _
     ).execute(&mut *tx).await?;
+    let is_new = done.rows_affected() == 1;
+    if is_new {
+        // Progress was made: faults before it say nothing about the job any more. Otherwise a branch of a month would
+        // be given up for an ordinary fault a day.
+        sqlx::query!("UPDATE jobs SET retries_infra = 0 WHERE id = $1", held.job.0).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
-    Ok((held, done.rows_affected() == 1))
+    Ok((held, is_new))
 }
 
 /// How an attempt was ended.
@@ -251,12 +257,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
 }
 
 async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result<Next> {
-    let users = ended.reason.is_users_fault();
-    let held_back = matches!(
-        ended.reason,
-        TerminationReason::Released | TerminationReason::LossSpike | TerminationReason::RolledBack
-    );
-    let (user, infra) = (i32::from(users), i32::from(!users && !held_back));
+    let Charge { user, infra } = charge(ended.reason);
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
            RETURNING retries_user, retries_infra,

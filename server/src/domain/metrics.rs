@@ -45,6 +45,9 @@ pub struct Points {
 
 /// The last step of `fence` that is current: later attempts took the place of everything beyond their start.
 fn last_current(fence: i64, segments: &[Segment]) -> i64 {
+    if cfg!(feature = "plant-tail-unmarked") {
+        return i64::MAX;
+    }
     segments.iter().filter(|segment| segment.fence > fence).map(|segment| segment.step_start).min().unwrap_or(i64::MAX)
 }
 

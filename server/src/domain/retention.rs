@@ -57,7 +57,8 @@ pub fn removable(
     // A damaged one goes only when a whole one is known to stand in its place.
     let replaced = all.iter().any(|c| c.verified && !c.damaged);
     let free = |c: &&&CheckpointFacts| {
-        !kept.contains(&c.id) && !referenced.contains(&c.id) && (!c.damaged || replaced)
+        let referenced = referenced.contains(&c.id) && !cfg!(feature = "plant-retention-ignores-references");
+        !kept.contains(&c.id) && !referenced && (!c.damaged || replaced)
     };
     all.iter().filter(free).map(|c| c.id).collect()
 }
@@ -88,7 +89,8 @@ fn kept(all: &[&CheckpointFacts], policy: &RetentionSpec, needs: Needs) -> BTree
         by_tokens.sort_by_key(|c| c.tokens);
         kept.extend(by_tokens.iter().filter(|c| passed.insert(c.tokens / every.0.max(1))).map(|c| c.id));
     }
-    let mut best: Vec<_> = whole().filter_map(|c| c.loss.filter(|loss| loss.is_finite()).map(|loss| (loss, c.id))).collect();
+    let mut best: Vec<_> =
+        whole().filter_map(|c| c.loss.filter(|loss| loss.is_finite()).map(|loss| (loss, c.id))).collect();
     best.sort_by(|a, b| a.0.total_cmp(&b.0));
     kept.extend(best.iter().take(policy.keep_best as usize).map(|(_, id)| *id));
     kept

@@ -418,7 +418,12 @@ fn retention(spec: &ExperimentSpec, faults: &mut Faults) {
         "at least 1: a branch goes on from its newest checkpoint",
     );
     if let Some(every) = retention.keep_every_tokens {
-        faults.check(every.0 >= 1, "retention.keep_every_tokens", every.0, "at least 1 token; 1 keeps every checkpoint");
+        faults.check(
+            every.0 >= 1,
+            "retention.keep_every_tokens",
+            every.0,
+            "at least 1 token; 1 keeps every checkpoint",
+        );
     }
 }
 

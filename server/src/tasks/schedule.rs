@@ -3,7 +3,10 @@
 use crate::{
     app::App,
     db::{self, events::NewEvent, jobs::JobRow},
-    domain::schedule::{FreeWorker, WaitingJob, plan, why_waiting},
+    domain::{
+        lease::may_declare_lost,
+        schedule::{FreeWorker, WaitingJob, plan, why_waiting},
+    },
 };
 use anyhow::Result;
 use senmon_protocol::{
@@ -117,7 +120,8 @@ pub async fn expire(app: App) -> Result<()> {
     let now = db::workers::now(&app.db).await?;
     let (ttl, lost) = (app.config.lease_ttl_ms, app.config.worker_lost_ms);
     let window = i64::try_from(ttl + lost).unwrap_or(i64::MAX);
-    if (now - app.listened(now)).num_milliseconds() < window {
+    let ms = |value: u64| chrono::TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
+    if !may_declare_lost(app.listened(now), now, ms(ttl), ms(lost)) {
         return Ok(());
     }
     for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {
