@@ -5,6 +5,7 @@ pub mod chaos;
 pub mod client;
 pub mod corpus;
 pub mod process;
+pub mod sim;
 pub mod spec;
 pub mod world;
 
