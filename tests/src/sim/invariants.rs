@@ -47,6 +47,8 @@ pub struct Oracle {
     acknowledged: BTreeSet<CheckpointId>,
     faults: Vec<(i32, i32)>,
     progress_at: Vec<u64>,
+    /// When no worker had a slot for a queued branch last.
+    pub slots_taken_at: u64,
     /// Nothing was disturbed since.
     pub quiet_since: u64,
 }
@@ -79,6 +81,7 @@ impl Oracle {
             faults: vec![(0, 0); n],
             progress_at: vec![0; n],
             quiet_since: 0,
+            slots_taken_at: 0,
         }
     }
 
@@ -123,6 +126,7 @@ impl Oracle {
         let grown = found.fence == self.fences[found.job] + 1;
         self.ensure(grown, "fences only grow, by one", || format!("branch {}: fence {}", found.job, found.fence));
         self.fences[found.job] = found.fence;
+        self.progress_at[found.job] = store.now_ms.unsigned_abs();
         let open = store.attempts[..at].iter().any(|other| other.job == found.job && other.finished_ms.is_none());
         self.ensure(!open, "at most one live lease per job", || format!("branch {}", found.job));
         let resume = store.job(found.job).and_then(|job| job.resume);
@@ -311,20 +315,28 @@ impl World {
     fn check_liveness(&mut self, branch: usize) {
         let set = &self.set;
         let limit = 4 * (set.ttl_ms + set.lost_ms) + 2 * (set.load_ms + set.write_ms) + 10 * set.step_ms + 300_000;
-        let free = |(w, worker): (usize, &super::worker::Worker)| {
-            let enabled = self.store.workers.get(w).is_some_and(|row| row.mode == WorkerMode::Enabled);
-            enabled && worker.up && !worker.stopped && !worker.slots_free().is_empty()
-        };
         let runnable = match self.store.branches[branch].state {
             BranchState::Running => !self.store.paused,
-            BranchState::Queued => !self.store.paused && self.workers.iter().enumerate().any(free),
+            BranchState::Queued => !self.store.paused && self.has_free_slot(),
             _ => false,
         };
-        let since = self.oracle.progress_at[branch].max(self.oracle.quiet_since);
+        let queued = self.store.branches[branch].state == BranchState::Queued;
+        let if_queued = if queued { self.oracle.slots_taken_at } else { 0 };
+        let since = self.oracle.progress_at[branch].max(self.oracle.quiet_since).max(if_queued);
         let waited = self.now.saturating_sub(since);
         self.oracle.ensure(!runnable || waited <= limit, "every runnable branch goes on", || {
             format!("branch {branch} stands still for {} s: {:?}", waited / 1000, self.store.jobs[branch])
         });
+    }
+
+    /// Whether a worker that may be given work has room.
+    #[must_use]
+    pub fn has_free_slot(&self) -> bool {
+        let free = |(w, worker): (usize, &super::worker::Worker)| {
+            let enabled = self.store.workers.get(w).is_some_and(|row| row.mode == WorkerMode::Enabled);
+            enabled && worker.up && !worker.stopped && !worker.slots_free().is_empty()
+        };
+        self.workers.iter().enumerate().any(free)
     }
 
     /// At the end: everything is done, and what is stored is what a training without faults would have.

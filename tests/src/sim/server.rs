@@ -348,6 +348,9 @@ impl World {
                 self.oracle.scrubbed(found, &self.storage);
             }
         }
+        if !self.has_free_slot() {
+            self.oracle.slots_taken_at = self.now;
+        }
         if self.chance.one_in(30) {
             self.retain();
         }
