@@ -312,6 +312,12 @@ impl World {
         if self.workers[w].seats.contains_key(&attempt) || self.workers[w].spools.contains_key(&attempt) {
             return;
         }
+        let free = self.workers[w].slots_free();
+        if !slots.iter().all(|slot| free.contains(slot)) {
+            // As `Board::seat`: a grant on a slot that is taken runs out.
+            self.phase(branch, attempt, "detecting");
+            return;
+        }
         if self.workers[w].disk_full_until > self.now {
             // No spool, no attempt: its lease runs out.
             self.phase(branch, attempt, "detecting");
