@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop chaos bench-control bench-train lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop sim sim-plants chaos bench-control bench-train lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -52,6 +52,13 @@ bench-control: setup ## the control plane under 1,000 workers, 10,000 queued bra
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop
 	@scripts/bench-train
+
+sim: setup ## days of simulated time with hundreds of faults: SEEDS=500 of them (SEED=n replays one): target/sim/report.json
+	@cargo build --workspace --bin sim --locked
+	@target/debug/sim
+
+sim-plants: setup ## builds the simulator with each planted bug, which it must find: target/sim/plants.json
+	@scripts/sim-plants
 
 lint: ## clippy, with warnings as errors
 	@cargo clippy --workspace --all-targets --locked -- -D warnings

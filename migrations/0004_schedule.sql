@@ -13,12 +13,10 @@ ALTER TABLE attempts
     ADD CONSTRAINT attempts_delivered CHECK ((session IS NULL) = (delivered_at IS NULL)),
     ADD CONSTRAINT attempts_ended CHECK (progress_last IS NULL OR finished_at IS NOT NULL);
 CREATE INDEX attempts_worker ON attempts (worker_id, finished_at);
-CREATE INDEX attempts_finished ON attempts (finished_at);
 COMMENT ON COLUMN attempts.session IS 'session of the worker that fetched it: only that one is expected to report it';
 COMMENT ON COLUMN attempts.delivered_at IS 'when it was fetched';
 COMMENT ON COLUMN attempts.progress_last IS 'how far its job was when it ended, in steps or units: the same again and again is no progress';
 COMMENT ON INDEX attempts_worker IS 'how the last attempts on a worker ended';
-COMMENT ON INDEX attempts_finished IS 'whether attempts succeeded elsewhere meanwhile';
 
 ALTER TABLE workers
     ADD COLUMN set_aside text,

@@ -7,6 +7,7 @@ pub mod client;
 pub mod corpus;
 pub mod process;
 pub mod s3;
+pub mod sim;
 pub mod spec;
 pub mod world;
 

@@ -41,7 +41,7 @@ pub struct WorldOptions {
     /// Postgres instead of a private one.
     pub database_url: Option<String>,
     /// More lines of the server's settings.
-    pub server_settings: &'static str,
+    pub server_settings: String,
     /// More lines of each worker's settings.
     pub worker_settings: &'static str,
     /// A store in a bucket instead of the data folder.
@@ -59,7 +59,7 @@ impl Default for WorldOptions {
             server_url: None,
             worker_by: Vec::new(),
             database_url: None,
-            server_settings: "",
+            server_settings: String::new(),
             worker_settings: "",
             s3: None,
         }
@@ -202,19 +202,6 @@ impl World {
         if let Some(mut server) = self.server.take() {
             server.kill();
         }
-    }
-
-    /// Process id of the private Postgres and the folder of its socket.
-    ///
-    /// # Errors
-    /// When it never ran.
-    pub fn postmaster(&self) -> Result<(u32, PathBuf)> {
-        let wanted = self.path("server/pg");
-        let home = fs::read_to_string(wanted.join("MOVED")).map_or(wanted, |moved| PathBuf::from(moved.trim()));
-        let text = fs::read_to_string(home.join("data/postmaster.pid")).context("read postmaster.pid")?;
-        let mut lines = text.lines();
-        let pid = lines.next().context("a process id")?.parse()?;
-        Ok((pid, PathBuf::from(lines.nth(3).context("a socket folder")?)))
     }
 
     /// The worker's token.

@@ -146,10 +146,13 @@ impl Board {
         }
     }
 
-    /// Seats an attempt; none if it is seated already (a grant that came twice).
+    /// Seats an attempt; none if it is seated already (a grant that came twice), or if a slot of it is taken: a poll that
+    /// was long on its way may have called a slot free that an attempt took since, and the server does not know of that
+    /// attempt any more once its lease is over. Such a grant runs out and is given again.
     pub fn seat(&self, grant: &Grant) -> Option<Arc<Seat>> {
         let mut seats = lock(&self.seats);
-        if seats.contains_key(&grant.attempt_id) {
+        let is_taken = |slot: &u16| seats.values().any(|seat| seat.slots.contains(slot));
+        if seats.contains_key(&grant.attempt_id) || grant.slots.iter().any(is_taken) {
             return None;
         }
         let seat = Arc::new(Seat {
@@ -348,6 +351,14 @@ pub(crate) mod tests {
         assert_eq!(board.slots_free(), [1]);
         board.unseat(grant.attempt_id);
         assert_eq!(board.slots_free(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn no_slot_holds_two_attempts() {
+        let board = Board::new(2);
+        assert!(board.seat(&grant(&[0])).is_some());
+        assert!(board.seat(&grant(&[0, 1])).is_none());
+        assert_eq!(board.slots_free(), [1]);
     }
 
     #[test]

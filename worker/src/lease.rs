@@ -10,7 +10,7 @@ use senmon_protocol::worker::Command;
 const RENEW_THIRDS: u64 = 1;
 /// Stop writing at two thirds without an answer: before the server can give the job to somebody else, with a third
 /// left for what is on its way.
-const WRITE_THIRDS: u64 = 2;
+const WRITE_THIRDS: u64 = if cfg!(feature = "plant-lease-to-the-end") { 3 } else { 2 };
 
 /// One lease, as its holder sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -85,7 +85,7 @@ pub fn capabilities() -> Vec<JobKind> {
 /// Starts an attempt. Its task in `attempts` ends when its end is acknowledged or set aside.
 pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
     let Some(seat) = site.board.seat(&grant) else {
-        tracing::warn!(attempt.id = %grant.attempt_id, "the attempt runs already");
+        tracing::warn!(attempt.id = %grant.attempt_id, "the attempt runs already, or another one has its slots");
         return;
     };
     let site = site.clone();

@@ -209,7 +209,7 @@ impl Desk {
         tracing::error!(%error, %folder, kept, "the spool's disk refuses; training goes on and its reports are kept in memory");
         let text =
             format!("the worker's disk refuses its reports ({error}): training goes on, they are kept in memory.");
-        let event = Some(LineEvent { kind: "spool_refused".into(), step: self.step });
+        let event = Some(LineEvent { kind: "spool_refused".into(), step: self.step, batch: None });
         self.lines.push(LogLine { at_ms: chrono::Utc::now().timestamp_millis(), level: "warn".into(), text, event });
         self.opened.get_or_insert_with(Instant::now);
     }

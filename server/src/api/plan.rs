@@ -31,9 +31,9 @@ async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanReq
     let workers = db::workers::list(&app.db, None).await?;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
     let jobs = db::jobs::running(&app.db).await?;
-    let running = jobs.iter().filter(|job| job.tokens_per_second > 0.0 && !job.slots_held.is_empty());
+    let running = jobs.iter().filter(|row| row.tokens_per_second > 0.0 && !row.job.slots.is_empty());
     #[expect(clippy::cast_precision_loss, reason = "a number of slots")]
-    let rates: Vec<f64> = running.map(|job| job.tokens_per_second / job.slots_held.len() as f64).collect();
+    let rates: Vec<f64> = running.map(|row| row.tokens_per_second / row.job.slots.len() as f64).collect();
     #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
     let rate = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
     let fleet = Fleet { slots: u32::try_from(slots).unwrap_or(u32::MAX), tokens_per_second: rate };

@@ -2,7 +2,7 @@
 
 use super::{DbError, Result, signed, unword};
 use crate::domain::{
-    lease::{Budgets, Next, after_failure},
+    lease::{Budgets, Charge, Next, after_failure, charge},
     strikes::{Ending, bad_worker, poison},
 };
 use chrono::{DateTime, Utc};
@@ -122,8 +122,14 @@ pub async fn checkpoint(
         written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
         Json(meta) as _
     ).execute(&mut *tx).await?;
+    let is_new = done.rows_affected() == 1;
+    if is_new {
+        // Progress was made: faults before it say nothing about the job any more. Otherwise a branch of a month would
+        // be given up for an ordinary fault a day.
+        sqlx::query!("UPDATE jobs SET retries_infra = 0 WHERE id = $1", held.job.0).execute(&mut *tx).await?;
+    }
     tx.commit().await?;
-    Ok((held, done.rows_affected() == 1))
+    Ok((held, is_new))
 }
 
 /// Notes that the bytes of a checkpoint are on their way. Another one announced for the same folder takes its place:
@@ -258,8 +264,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
 }
 
 async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result<Next> {
-    let users = ended.reason.is_users_fault();
-    let (user, infra) = (i32::from(users), i32::from(!users && !ended.reason.is_planned()));
+    let Charge { user, infra } = charge(ended.reason);
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
            RETURNING retries_user, retries_infra,

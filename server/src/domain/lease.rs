@@ -19,14 +19,25 @@ pub fn worker_state(
     lost_after: TimeDelta,
 ) -> WorkerState {
     let silent = now - seen_at;
-    let listened = now - server_since;
     if silent <= ttl {
         WorkerState::Alive
-    } else if silent > ttl + lost_after && listened > ttl + lost_after {
+    } else if silent > ttl + lost_after && may_declare_lost(server_since, now, ttl, lost_after) {
         WorkerState::Lost
     } else {
         WorkerState::Suspect
     }
+}
+
+/// Whether a server that has listened since `server_since` may end leases and declare workers lost: only after one full
+/// window in which they could have been heard.
+#[must_use]
+pub fn may_declare_lost(
+    server_since: DateTime<Utc>,
+    now: DateTime<Utc>,
+    ttl: TimeDelta,
+    lost_after: TimeDelta,
+) -> bool {
+    now - server_since > ttl + lost_after || cfg!(feature = "plant-lost-at-once")
 }
 
 /// Since when a server has heard its workers without a break, by database time. While it was stopped, or its database
@@ -72,6 +83,22 @@ pub enum Next {
     Hold,
     /// Ended by a person.
     Cancelled,
+}
+
+/// What a failure costs the two budgets of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// To the experiment's own budget.
+    pub user: i32,
+    /// To the infrastructure's.
+    pub infra: i32,
+}
+
+/// Which budget pays for an attempt that ended without a result; an end that was asked for costs nothing.
+#[must_use]
+pub fn charge(reason: TerminationReason) -> Charge {
+    let users = reason.is_users_fault() || (cfg!(feature = "plant-infra-charged-to-user") && !reason.is_planned());
+    Charge { user: i32::from(users), infra: i32::from(!users && !reason.is_planned()) }
 }
 
 /// Budgets spent so far, this failure included.
@@ -143,6 +170,16 @@ mod tests {
         assert_eq!(listening.look(at(900), pause_max), at(900));
         assert_eq!(listening.look(at(901), pause_max), at(900));
         assert_eq!(listening.look(at(300), pause_max), at(300));
+    }
+
+    #[test]
+    fn each_failure_is_charged_once_and_to_whom_it_belongs() {
+        let check = |reason, user, infra| assert_eq!(charge(reason), Charge { user, infra }, "{reason:?}");
+        check(TerminationReason::OutOfMemory, 1, 0);
+        check(TerminationReason::WorkerLost, 0, 1);
+        check(TerminationReason::StorageFailure, 0, 1);
+        check(TerminationReason::Released, 0, 0);
+        check(TerminationReason::RolledBack, 0, 0);
     }
 
     #[test]

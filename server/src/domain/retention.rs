@@ -56,7 +56,10 @@ pub fn removable(
     let kept = kept(&all, policy, needs);
     // A damaged one goes only when a whole one is known to stand in its place.
     let replaced = all.iter().any(|c| c.verified && !c.damaged);
-    let free = |c: &&&CheckpointFacts| !kept.contains(&c.id) && !referenced.contains(&c.id) && (!c.damaged || replaced);
+    let free = |c: &&&CheckpointFacts| {
+        let referenced = referenced.contains(&c.id) && !cfg!(feature = "plant-retention-ignores-references");
+        !kept.contains(&c.id) && !referenced && (!c.damaged || replaced)
+    };
     all.iter().filter(free).map(|c| c.id).collect()
 }
 

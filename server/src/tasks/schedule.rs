@@ -10,7 +10,7 @@ use crate::{
     },
     domain::{
         deadline::slack_s,
-        lease::worker_state,
+        lease::{may_declare_lost, worker_state},
         schedule::{
             FleetSlot, FleetWorker, Placement, Preemption, Release, SlotState, Snapshot, Standing, WaitingJob, plan,
             why_waiting,
@@ -112,12 +112,7 @@ async fn fleet(app: &App, rows: Vec<WorkerRow>, running: &[RunningRow]) -> Resul
     Ok(rows.into_iter().map(|row| fleet_worker(app, row, &taken, now)).collect())
 }
 
-fn fleet_worker(
-    app: &App,
-    row: WorkerRow,
-    taken: &HashMap<WorkerId, HashSet<u16>>,
-    now: DateTime<Utc>,
-) -> FleetWorker {
+fn fleet_worker(app: &App, row: WorkerRow, taken: &HashMap<WorkerId, HashSet<u16>>, now: DateTime<Utc>) -> FleetWorker {
     let (asks, freed_lately) = (app.polls.slots_free(row.id), app.polls.freed_lately(row.id));
     let state = |index: u16| match (asks.contains(&index), freed_lately) {
         _ if taken.get(&row.id).is_some_and(|slots| slots.contains(&index)) => SlotState::Taken,
@@ -249,7 +244,7 @@ pub async fn expire(app: App) -> Result<()> {
         give_up_on(&app, attempt, "its worker goes on without it: the attempt's thread or its grant was lost.").await?;
     }
     let window = ttl.saturating_add(lost);
-    if (now - app.listened(now)).num_milliseconds() < window {
+    if !may_declare_lost(app.listened(now), now, TimeDelta::milliseconds(ttl), TimeDelta::milliseconds(lost)) {
         return Ok(());
     }
     for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {

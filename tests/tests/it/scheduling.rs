@@ -202,7 +202,7 @@ async fn what_a_worker_no_longer_reports_is_granted_again_before_its_lease_ends(
 
 #[tokio::test]
 async fn a_training_gives_its_slot_to_a_higher_priority_and_goes_on_afterwards() -> Result<()> {
-    let options = WorldOptions { slots: 1, server_settings: "preempt_after_ms = 0", ..WorldOptions::default() };
+    let options = WorldOptions { slots: 1, server_settings: "preempt_after_ms = 0".into(), ..WorldOptions::default() };
     let world = World::start(options).await?;
     let low = world.submit(&spec::long_seed(409_600)).await?.summary.id;
     let seed = async |id| -> Result<Option<BranchView>> {

@@ -64,7 +64,7 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
     keeps_what_was_sent(&bucket).await?;
     let options = WorldOptions {
         slots: 1,
-        server_settings: "orphan_grace_ms = 6000\nstorage_budget = \"1G\"",
+        server_settings: "orphan_grace_ms = 6000\nstorage_budget = \"1G\"".into(),
         s3: Some(store),
         ..WorldOptions::default()
     };
@@ -192,7 +192,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
         return Ok(());
     };
     let settings = format!("storage_dir = {:?}\n", disk.0);
-    let world = World::start(WorldOptions { slots: 1, settings, ..WorldOptions::default() }).await?;
+    let world = World::start(WorldOptions { slots: 1, server_settings: settings, ..WorldOptions::default() }).await?;
     let mut experiment = spec::long_seed(409_600);
     experiment.retention.keep_latest = 1000; // what retention removes would make room
     let id = world.submit(&experiment).await?.summary.id;

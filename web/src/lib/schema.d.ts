@@ -196,6 +196,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/branches/{id}/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_branches_id_goodput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/branches/{id}/logs": {
         parameters: {
             query?: never;
@@ -254,6 +270,22 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["post_branches_id_resume"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/branches/{id}/skips": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_branches_id_skips"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -417,7 +449,7 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        patch: operations["alter"];
         trace?: never;
     };
     "/api/v1/experiments/{id}/cancel": {
@@ -476,6 +508,22 @@ export interface paths {
             cookie?: never;
         };
         get: operations["get_experiments_id_evaluations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/experiments/{id}/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_experiments_id_goodput"];
         put?: never;
         post?: never;
         delete?: never;
@@ -572,6 +620,22 @@ export interface paths {
             cookie?: never;
         };
         get: operations["get_fleet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/goodput": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_goodput"];
         put?: never;
         post?: never;
         delete?: never;
@@ -852,6 +916,42 @@ export interface components {
              */
             step_start: number;
         };
+        /**
+         * @description Where the time of an attempt went, by the worker's monotonic clock. Every figure only grows over an attempt's life,
+         *     so the largest one heard is the latest: a message that comes late or twice does no harm.
+         */
+        AttemptTime: {
+            /**
+             * Format: int64
+             * @description Of it, time that training stood still for a save.
+             * @default 0
+             */
+            checkpoint_stall_ms: number;
+            /**
+             * Format: int64
+             * @description Of it, time that training waited for a batch.
+             * @default 0
+             */
+            data_wait_ms: number;
+            /**
+             * Format: int64
+             * @description From the grant's arrival to the first step; until then, the time so far. All of it for jobs that do not train.
+             * @default 0
+             */
+            starting_ms: number;
+            /**
+             * Format: int64
+             * @description The last optimiser step that was finished.
+             * @default 0
+             */
+            step_last: number;
+            /**
+             * Format: int64
+             * @description From the first step's begin to the end of the last one that was finished.
+             * @default 0
+             */
+            training_ms: number;
+        };
         /** @description One execution of a job. */
         AttemptView: {
             /** @description Advice for the reason. */
@@ -884,6 +984,8 @@ export interface components {
              * @description Step it started from, for training.
              */
             step_start?: number | null;
+            /** @description Where its time went, as its worker counted it. */
+            time?: components["schemas"]["AttemptTime"];
             /** @description Name of the worker. */
             worker: string;
         };
@@ -1033,6 +1135,21 @@ export interface components {
          * @enum {string}
          */
         BudgetShare: "equal" | "proportional";
+        /** @description What an experiment may take in all. Once spent, the experiment is paused, not ended. */
+        BudgetSpec: {
+            /**
+             * Format: double
+             * @description Hours of slots, over all attempts.
+             * @default null
+             */
+            slot_hours: number | null;
+            /**
+             * Format: double
+             * @description Hours since its first attempt began.
+             * @default null
+             */
+            wall_hours: number | null;
+        };
         /** @description The temperature that goes with a number of experts. */
         CalibratedTemperature: {
             /**
@@ -1045,6 +1162,25 @@ export interface components {
              * @description Experts mixed.
              */
             top_k: number;
+        };
+        /** @description Time of one cause. */
+        CauseTime: {
+            /** @description The cause. */
+            cause: components["schemas"]["TimeCause"];
+            /** @description Whether it is goodput. */
+            is_goodput: boolean;
+            /**
+             * Format: double
+             * @description Seconds; slot-seconds for experiments and the fleet.
+             */
+            seconds: number;
+            /** @description What it is, in one sentence. */
+            sentence: string;
+            /**
+             * Format: double
+             * @description Share of the whole, 0 to 1.
+             */
+            share: number;
         };
         /** @description One model from domain to domain. */
         Chain: {
@@ -1099,6 +1235,23 @@ export interface components {
             links: components["schemas"]["ChainLink"][];
             /** @description Name of the chain. */
             name: string;
+        };
+        /** @description `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays. */
+        ChangeExperiment: {
+            /** @default null */
+            budget: components["schemas"]["BudgetSpec"] | null;
+            /**
+             * Format: date-time
+             * @description When it should be done.
+             * @default null
+             */
+            deadline: string | null;
+            /**
+             * Format: int32
+             * @description 0 to 100, higher first.
+             * @default null
+             */
+            priority: number | null;
         };
         /**
          * Format: uuid
@@ -1317,7 +1470,7 @@ export interface components {
          * @description A command to an attempt.
          * @enum {string}
          */
-        Command: "continue" | "release" | "cancel" | "fenced";
+        Command: "continue" | "release" | "preempt" | "cancel" | "fenced";
         /** @description `POST /api/v1/attempts/{id}/checkpoints`: commits a written checkpoint. */
         CommitCheckpoint: {
             /** @description The checkpoint. */
@@ -1331,6 +1484,7 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description How it ended. */
             outcome: components["schemas"]["Outcome"];
+            time?: components["schemas"]["AttemptTime"] | null;
         };
         /** @description An attempt with a result. */
         CompletedOutcome: {
@@ -1485,6 +1639,11 @@ export interface components {
              */
             sequence_length: number;
         };
+        /**
+         * @description Kind of a device.
+         * @enum {string}
+         */
+        DeviceKind: "cpu" | "cuda";
         /** @description Counts of records, each record in exactly one of the last four. */
         DocumentCounts: {
             /**
@@ -1895,6 +2054,8 @@ export interface components {
         ExperimentId: string;
         /** @description One submission. */
         ExperimentSpec: {
+            /** @description What it may take in all. */
+            budget?: components["schemas"]["BudgetSpec"];
             /** @description How the corpus is divided into domains. */
             clustering: components["schemas"]["ClusteringSpec"];
             /** @description Branches trained for comparison. */
@@ -1903,6 +2064,11 @@ export interface components {
             corpus: string;
             /** @description How documents become windows. */
             data: components["schemas"]["DataSpec"];
+            /**
+             * Format: date-time
+             * @description When it should be done: once that is close, its jobs go before others of their priority.
+             */
+            deadline?: string | null;
             /** @description Free words for people. */
             description?: string;
             /** @description What is measured in the end. */
@@ -1924,6 +2090,8 @@ export interface components {
              * @description 0 to 100, higher first.
              */
             priority?: number;
+            /** @description What each slot of its jobs must offer. */
+            resources?: components["schemas"]["ResourcesSpec"];
             /** @description Which checkpoints of each branch stay. */
             retention?: components["schemas"]["RetentionSpec"];
             /** @description Where the branches start. */
@@ -1970,7 +2138,7 @@ export interface components {
              * @description 0 to 100.
              */
             priority: number;
-            /** @description Why it failed, in sentences. */
+            /** @description Why it failed, or why the server paused it, in sentences. */
             problem?: string | null;
             /**
              * Format: double
@@ -2116,6 +2284,63 @@ export interface components {
         GivenOrder: {
             /** @description Domain numbers. */
             domains: number[];
+        };
+        /**
+         * @description `GET /api/v1/{branches,experiments}/{id}/goodput` and `/api/v1/goodput`: time by cause, goodput first.
+         *
+         *     A branch's time is wall time from its first grant to its end, or to now. An experiment's is the same of each of its
+         *     jobs times its slots; the wait for a first slot is apart. The fleet's is the slots of its workers times the hours
+         *     asked for. What a running attempt has not yet reported counts as if it goes on.
+         */
+        GoodputView: {
+            /**
+             * Format: int64
+             * @description Attempts in the account.
+             */
+            attempts: number;
+            /**
+             * Format: double
+             * @description The rest.
+             */
+            badput_seconds: number;
+            /** @description Causes with any time, goodput first. */
+            causes: components["schemas"]["CauseTime"][];
+            /**
+             * Format: int64
+             * @description Attempts that a fault ended.
+             */
+            faults: number;
+            /**
+             * Format: double
+             * @description Slot-seconds that jobs waited for their first slot; not part of the whole. 0 for branches and the fleet.
+             */
+            first_wait_seconds: number;
+            /**
+             * Format: date-time
+             * @description Where the account begins; None while nothing was granted.
+             */
+            from?: string | null;
+            /**
+             * Format: double
+             * @description Its goodput.
+             */
+            goodput_seconds: number;
+            /**
+             * Format: double
+             * @description Goodput over the whole, 0 to 1; None while the whole is 0.
+             */
+            goodput_share?: number | null;
+            /**
+             * Format: double
+             * @description The whole: the sum of all causes.
+             */
+            seconds: number;
+            tokens?: components["schemas"]["TokenAccount"] | null;
+            /**
+             * Format: date-time
+             * @description Where it ends.
+             */
+            until: string;
         };
         /** @description The right to run one job until the lease ends. */
         Grant: {
@@ -2271,6 +2496,11 @@ export interface components {
         };
         /** @description What makes a line an event. */
         LineEvent: {
+            /**
+             * Format: int64
+             * @description Number in the data order of the batch that the branch leaves out, where it does: a line of the skip ledger.
+             */
+            batch?: number | null;
             /** @description Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ... */
             kind: string;
             /**
@@ -2644,7 +2874,7 @@ export interface components {
                  * @description 0 to 100.
                  */
                 priority: number;
-                /** @description Why it failed, in sentences. */
+                /** @description Why it failed, or why the server paused it, in sentences. */
                 problem?: string | null;
                 /**
                  * Format: double
@@ -2922,6 +3152,27 @@ export interface components {
             top_terms: string[];
         };
         /**
+         * @description What each slot of an experiment's jobs must offer. Memory and device are asked for jobs that hold the model
+         *     (training, evaluation), labels for all of them.
+         */
+        ResourcesSpec: {
+            /** @default null */
+            device: components["schemas"]["DeviceKind"] | null;
+            /**
+             * @description Labels that its worker has, with these values.
+             * @default {}
+             */
+            labels: {
+                [key: string]: string;
+            };
+            /**
+             * Format: double
+             * @description Memory of the slot's device in GiB, at least.
+             * @default null
+             */
+            memory_gib: number | null;
+        };
+        /**
          * @description `retention` of an experiment file: which checkpoints of a branch stay. Beyond this policy, whatever something still
          *     refers to stays, and so do each branch's newest checkpoint and the last one that was read back whole.
          *
@@ -2994,6 +3245,8 @@ export interface components {
             done: number;
             /** @description Its fence. */
             fence: components["schemas"]["Fence"];
+            /** @description Where its time went so far. */
+            time?: components["schemas"]["AttemptTime"];
             /**
              * Format: double
              * @description Tokens per second over the last interval, for training and evaluation.
@@ -3126,6 +3379,47 @@ export interface components {
              * @description Links of the chain; all domains when absent.
              */
             length?: number | null;
+        };
+        /**
+         * @description Why a batch was left out.
+         * @enum {string}
+         */
+        SkipReason: "step_skipped" | "rolled_back";
+        /** @description One line of the skip ledger: a batch of the data order that a branch did not train on. */
+        SkipView: {
+            /**
+             * Format: date-time
+             * @description When it was noted.
+             */
+            at: string;
+            /**
+             * Format: int64
+             * @description Number of the batch in the data order.
+             */
+            batch: number;
+            /** @description Fence of the attempt that left it out. */
+            fence: components["schemas"]["Fence"];
+            /** @description Why. */
+            reason: components["schemas"]["SkipReason"];
+            /**
+             * Format: int64
+             * @description The optimiser step that was not taken, or the step that a rollback went back to.
+             */
+            step: number;
+            /** @description Whether a later attempt took the place of that step; the line then counts no more. */
+            superseded: boolean;
+            /** @description What exactly, in one sentence. */
+            text: string;
+            /**
+             * Format: int64
+             * @description First window of the batch in the data order.
+             */
+            window_first: number;
+            /**
+             * Format: int64
+             * @description Windows left out.
+             */
+            windows: number;
         };
         /** @description One slot: an accelerator, or a share of the CPU. */
         SlotInfo: {
@@ -3385,7 +3679,7 @@ export interface components {
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
-        TerminationReason: "worker_lost" | "released" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "internal_error";
+        TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
@@ -3406,6 +3700,49 @@ export interface components {
              * @default 50000
              */
             vocabulary_max: number;
+        };
+        /**
+         * @description Where time can go: a closed list, shown to people with [`TimeCause::sentence`].
+         * @enum {string}
+         */
+        TimeCause: "productive" | "sharding" | "evaluation" | "merging" | "wasted" | "starting" | "checkpoint_stall" | "data_wait" | "detection" | "finishing" | "recovering" | "queued" | "preempted" | "paused" | "idle";
+        /** @description What became of the steps and tokens of a branch, or of all branches of an experiment. */
+        TokenAccount: {
+            /**
+             * Format: int64
+             * @description Tokens drawn from the data order: those of the current lineage and of the batches left out of it.
+             */
+            drawn: number;
+            /**
+             * Format: int64
+             * @description Of them, tokens that the skip ledger lists.
+             */
+            skipped: number;
+            /**
+             * Format: int64
+             * @description Steps on the current lineage.
+             */
+            steps: number;
+            /**
+             * Format: int64
+             * @description Steps on the current lineage that the optimiser never took.
+             */
+            steps_skipped: number;
+            /**
+             * Format: int64
+             * @description Steps that were trained and then superseded.
+             */
+            steps_superseded: number;
+            /**
+             * Format: int64
+             * @description Tokens that were trained and then superseded.
+             */
+            superseded: number;
+            /**
+             * Format: int64
+             * @description Tokens trained: drawn minus skipped.
+             */
+            trained: number;
         };
         /**
          * Format: uuid
@@ -3729,8 +4066,15 @@ export interface components {
              * @description Last heartbeat.
              */
             seen_at: string;
+            /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
+            set_aside?: string | null;
             /** @description Its slots and what runs there. */
             slots: components["schemas"]["SlotView"][];
+            /**
+             * Format: double
+             * @description Percent that its training is slower than the same experiments' on other workers, where that is certain.
+             */
+            slower_percent?: number | null;
             /** @description State. */
             state: components["schemas"]["WorkerState"];
             /** @description Version of the program. */
@@ -4139,6 +4483,36 @@ export interface operations {
             };
         };
     };
+    get_branches_id_goodput: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the branch */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description its wall time by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description no such branch */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     get_branches_id_logs: {
         parameters: {
             query?: {
@@ -4250,6 +4624,36 @@ export interface operations {
             };
             /** @description not paused */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    get_branches_id_skips: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the branch */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the skip ledger: batches that the branch did not train on, oldest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SkipView"][];
+                };
+            };
+            /** @description no such branch */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4615,6 +5019,47 @@ export interface operations {
             };
         };
     };
+    alter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangeExperiment"];
+            };
+        };
+        responses: {
+            /** @description changed; paused for a spent budget, it goes on when the new one is not */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExperimentView"];
+                };
+            };
+            /** @description over already */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description faults of the input */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     post_experiments_id_cancel: {
         parameters: {
             query?: never;
@@ -4725,6 +5170,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["EvaluationView"][];
                 };
+            };
+        };
+    };
+    get_experiments_id_goodput: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the slot-seconds of its jobs by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
@@ -4890,6 +5365,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["FleetView"];
                 };
+            };
+        };
+    };
+    get_goodput: {
+        parameters: {
+            query?: {
+                /** @description Hours before now. Default 24. */
+                hours?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the slot-seconds of all workers by cause */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoodputView"];
+                };
+            };
+            /** @description hours out of range */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
         };
     };
