@@ -29,6 +29,8 @@ pub struct Settings {
     pub lost_ms: u64,
     /// Between faults, on average.
     pub strike_mean_ms: u64,
+    /// Events between two looks at everything.
+    pub check_all_every: u64,
     /// Only workers crash, and come back after this.
     pub crashes_only: Option<u64>,
 }
@@ -60,6 +62,7 @@ impl Settings {
             ttl_ms,
             lost_ms: ttl_ms,
             strike_mean_ms: chance.between(3, 9) * 60_000,
+            check_all_every: 4096,
             crashes_only: None,
         }
     }
@@ -82,6 +85,7 @@ impl Settings {
             ttl_ms: 15_000,
             lost_ms: 15_000,
             strike_mean_ms: (apart_ms / workers).max(1),
+            check_all_every: 1 << 20,
             crashes_only: Some(60_000),
         }
     }

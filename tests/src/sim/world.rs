@@ -24,6 +24,9 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
+/// A seed has less than a tenth of it.
+const EVENTS_MAX: u64 = 20_000_000;
+
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub enum Event {
@@ -191,6 +194,11 @@ impl World {
         self.now = due.at;
         self.store.now_ms = i64::try_from(self.now).unwrap_or(i64::MAX);
         self.events += 1;
+        if self.events > EVENTS_MAX {
+            return self
+                .oracle
+                .fail("liveness", format!("more than {EVENTS_MAX} events: somebody asks without a pause"));
+        }
         self.ledger.tick(self.now);
         if self.tells {
             self.tell(&due.event);
