@@ -132,8 +132,9 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, set: Settings, tells: bool) -> Self {
         let mut chance = Chance::new(seed);
+        let chained = |index: usize| set.chain && index > 1 && index == set.steps.len() - 1;
         let branch = |(index, steps): (usize, &u64)| Branch {
-            parent: (index > 0).then_some(if index == set.steps.len() - 1 && index > 1 { 1 } else { 0 }),
+            parent: (index > 0).then_some(usize::from(chained(index))),
             state: BranchState::Waiting,
             step: 0,
             steps: *steps,
