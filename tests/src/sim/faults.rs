@@ -268,7 +268,7 @@ impl World {
                 let continued = self.store.go_on(branch).is_ok();
                 if continued {
                     self.oracle.forgiven(branch);
-                } else {
+                } else if self.stormy {
                     // Its last attempt has not let go yet.
                     self.after(MINUTE, Event::Fault(Fault::Mend(branch)));
                 }

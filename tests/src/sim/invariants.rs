@@ -149,6 +149,11 @@ impl Oracle {
         self.ensure(!store.jobs.iter().flatten().any(beside), "no slot is leased twice", || format!("attempt {at}"));
     }
 
+    /// A branch may be granted from now on.
+    pub fn queued(&mut self, branch: usize, now: u64) {
+        self.progress_at[branch] = now;
+    }
+
     /// An attempt said where it starts.
     pub fn started(&mut self, branch: usize, step: u64, now: u64) {
         let there = self.lengths[branch];
@@ -299,7 +304,7 @@ impl World {
                 self.oracle.fail("a completed branch has a completed job", format!("branch {branch}: {job:?}"));
             }
         }
-        if self.events.is_multiple_of(4096) {
+        if self.events.is_multiple_of(self.set.check_all_every) {
             self.check_all();
         }
     }

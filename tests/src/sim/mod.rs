@@ -54,7 +54,7 @@ pub fn run(seed: u64, settings: Settings, tells: bool) -> Outcome {
     let (storm, end) = (world.set.storm_ms, world.set.storm_ms + world.set.calm_ms);
     let mut looked = 0;
     while world.step() {
-        if world.now >= storm && world.now - looked > 60_000 {
+        if world.now >= storm && world.now - looked > 60_000 && world.set.crashes_only.is_none() {
             looked = world.now;
             world.heal();
         }

@@ -101,18 +101,26 @@ impl Report {
         self.faults += faults;
         self.faults_min = self.faults_min.min(faults);
         outcome.faults.iter().for_each(|(kind, n)| *self.faults_by_kind.entry(kind).or_default() += n);
-        if let Some(violation) = &outcome.violation {
-            self.violations.push(Found {
-                seed: outcome.seed,
-                at: clock(outcome.simulated_ms),
-                invariant: violation.invariant.clone(),
-                what: violation.what.clone(),
-            });
-        }
+        self.violations.extend(Found::of(outcome));
+    }
+}
+
+impl Found {
+    fn of(outcome: &Outcome) -> Option<Self> {
+        let violation = outcome.violation.as_ref()?;
+        Some(Self {
+            seed: outcome.seed,
+            at: clock(outcome.simulated_ms),
+            invariant: violation.invariant.clone(),
+            what: violation.what.clone(),
+        })
     }
 }
 
 /// Goodput where each worker has a fault every so many hours; saves at the interval that Daly's formula gives.
+///
+/// # Errors
+/// When a promise was broken meanwhile.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,
@@ -120,12 +128,15 @@ impl Report {
     clippy::cast_sign_loss,
     reason = "shares and seconds"
 )]
-pub fn goodput(hours: f64, seed: u64) -> Goodput {
+pub fn goodput(hours: f64, seed: u64) -> Result<Goodput, Found> {
     let apart = Duration::from_secs_f64(hours * 3600.0);
     let best = senmon_worker::train::saver::best_interval(Duration::from_millis(100), apart);
     let settings = Settings::goodput((hours * 3_600_000.0) as u64, best.as_millis() as u64);
     let step_ms = settings.step_ms;
     let outcome = run(seed, settings, false);
+    if let Some(found) = Found::of(&outcome) {
+        return Err(found);
+    }
     let (mut wall, mut good, mut badput) = (0.0, 0.0, BTreeMap::<&'static str, f64>::new());
     for (account, steps) in outcome.accounts.iter().zip(&outcome.steps).skip(1) {
         wall += account.wall_ms() as f64;
@@ -139,11 +150,11 @@ pub fn goodput(hours: f64, seed: u64) -> Goodput {
         }
     }
     badput.values_mut().for_each(|ms| *ms /= wall);
-    Goodput {
+    Ok(Goodput {
         fault_every_hours: hours,
         save_every_seconds: best.as_secs_f64(),
         faults: outcome.faults.values().sum(),
         goodput: good / wall,
         badput,
-    }
+    })
 }

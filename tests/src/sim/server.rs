@@ -364,6 +364,7 @@ impl World {
             let ready = parent.is_none_or(|parent| self.store.branches[parent].state == BranchState::Completed);
             if self.store.branches[branch].state == BranchState::Waiting && ready {
                 self.store.ensure_job(branch);
+                self.oracle.queued(branch, self.now);
                 self.ledger.enter(branch, "queued", self.now);
             }
         }

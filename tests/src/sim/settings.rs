@@ -11,8 +11,10 @@ pub struct Settings {
     pub calm_ms: u64,
     /// Slots of each worker.
     pub slots: Vec<u16>,
-    /// Steps of each branch; the first is the parent of the others, the last a child of the second.
+    /// Steps of each branch; the first is the parent of the others.
     pub steps: Vec<u64>,
+    /// Whether the last is a child of the second instead.
+    pub chain: bool,
     /// One step.
     pub step_ms: u64,
     /// From a grant to the first step.
@@ -29,6 +31,8 @@ pub struct Settings {
     pub lost_ms: u64,
     /// Between faults, on average.
     pub strike_mean_ms: u64,
+    /// Events between two looks at everything.
+    pub check_all_every: u64,
     /// Only workers crash, and come back after this.
     pub crashes_only: Option<u64>,
 }
@@ -49,6 +53,7 @@ impl Settings {
             .map(|b| if b == 0 { work / 6 } else { work * chance.between(50, 90) * all / (100 * branches) });
         Self {
             steps: steps.map(|n| n.max(20)).collect(),
+            chain: true,
             storm_ms: 24 * 3_600_000,
             calm_ms: 72 * 3_600_000,
             slots,
@@ -60,20 +65,23 @@ impl Settings {
             ttl_ms,
             lost_ms: ttl_ms,
             strike_mean_ms: chance.between(3, 9) * 60_000,
+            check_all_every: 4096,
             crashes_only: None,
         }
     }
 
-    /// Ten days of one branch a slot, in which workers crash once in `apart_ms` on average: the measured costs of a
+    /// Five days of one branch a slot, in which workers crash once in `apart_ms` on average: the measured costs of a
     /// save and of a start, the leases of the default configuration, saves at `save_every_ms`.
     #[must_use]
     pub fn goodput(apart_ms: u64, save_every_ms: u64) -> Self {
         let (workers, step_ms) = (4, 2_000);
         Self {
-            storm_ms: 240 * 3_600_000,
-            calm_ms: 72 * 3_600_000,
+            // Faults come until the last step.
+            storm_ms: 0,
+            calm_ms: 480 * 3_600_000,
+            chain: false,
             slots: vec![1; 4],
-            steps: vec![20, 400_000, 400_000, 400_000],
+            steps: vec![20, 216_000, 216_000, 216_000, 216_000],
             step_ms,
             load_ms: 10_000,
             stall_ms: 100,
@@ -82,6 +90,7 @@ impl Settings {
             ttl_ms: 15_000,
             lost_ms: 15_000,
             strike_mean_ms: (apart_ms / workers).max(1),
+            check_all_every: 1 << 20,
             crashes_only: Some(60_000),
         }
     }

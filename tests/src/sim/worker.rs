@@ -392,10 +392,7 @@ impl World {
                 Command::Cancel => Some(Some(ended(TerminationReason::Cancelled, "cancelled."))),
                 Command::Release => Some(Some(ended(TerminationReason::Released, "given back on request."))),
                 Command::Preempt => Some(Some(ended(TerminationReason::Preempted, "gave its slots up."))),
-                Command::Continue if step == steps => {
-                    let result = JobResult::Train(TrainResult { steps, tokens: steps, loss_last: None });
-                    Some(Some(Outcome::Completed(CompletedOutcome { result })))
-                }
+                Command::Continue if step == steps => Some(Some(completed(steps))),
                 Command::Continue => None,
             };
             let due = now - thread.saved_at >= every
@@ -424,9 +421,11 @@ impl World {
         let Some((step, state)) = loaded else {
             return self.finish(w, attempt, Some(ended(TerminationReason::CorruptData, "a file is altered")));
         };
-        let now = self.now;
+        let (now, steps) = (self.now, self.store.branches[branch].steps);
         if let Some(thread) = self.workers[w].seats.get_mut(&attempt).and_then(|seat| seat.thread.as_mut()) {
             (thread.step, thread.state, thread.saved_at) = (step, state, now);
+            // Its last checkpoint was committed, and the end that follows it was lost.
+            thread.ending = (step == steps).then(|| Some(completed(steps)));
             thread.saved_step = Some(step).filter(|step| *step > 0);
         }
         self.phase(branch, attempt, "training");
@@ -535,6 +534,11 @@ impl World {
         }
         self.poll(w);
     }
+}
+
+fn completed(steps: u64) -> Outcome {
+    let result = JobResult::Train(TrainResult { steps, tokens: steps, loss_last: None });
+    Outcome::Completed(CompletedOutcome { result })
 }
 
 /// A pause in milliseconds.

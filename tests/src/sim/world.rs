@@ -24,6 +24,9 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
+/// A seed has less than a tenth of it.
+const EVENTS_MAX: u64 = 20_000_000;
+
 /// Something that happens at a moment.
 #[derive(Debug)]
 pub enum Event {
@@ -129,8 +132,9 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, set: Settings, tells: bool) -> Self {
         let mut chance = Chance::new(seed);
+        let chained = |index: usize| set.chain && index > 1 && index == set.steps.len() - 1;
         let branch = |(index, steps): (usize, &u64)| Branch {
-            parent: (index > 0).then_some(if index == set.steps.len() - 1 && index > 1 { 1 } else { 0 }),
+            parent: (index > 0).then_some(usize::from(chained(index))),
             state: BranchState::Waiting,
             step: 0,
             steps: *steps,
@@ -191,6 +195,11 @@ impl World {
         self.now = due.at;
         self.store.now_ms = i64::try_from(self.now).unwrap_or(i64::MAX);
         self.events += 1;
+        if self.events > EVENTS_MAX {
+            return self
+                .oracle
+                .fail("liveness", format!("more than {EVENTS_MAX} events: somebody asks without a pause"));
+        }
         self.ledger.tick(self.now);
         if self.tells {
             self.tell(&due.event);
