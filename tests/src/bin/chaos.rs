@@ -97,7 +97,7 @@ async fn every_scenario(run: &mut Run) -> Result<()> {
         Some(why) => run.skip("partitions", why),
         None => {
             let long = [Lost::ToServer, Lost::ToWorker, Lost::Both];
-            run.scenario("partitions", async |chaos| partitions::run(chaos, STEPS, &long).await).await?;
+            run.scenario("partitions", async |chaos| partitions::run(chaos, 5 * STEPS, &long).await).await?;
         }
     }
     match Tmpfs::missing() {

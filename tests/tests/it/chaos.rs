@@ -34,7 +34,7 @@ async fn of_many_zombies_none_is_heard() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wires_that_lie_lose_and_double_nothing() -> Result<()> {
-    network::run(&mut Chaos::uncompared(SEED), STEPS, Duration::from_secs(2)).await.map(drop)
+    network::run(&mut Chaos::uncompared(SEED), 2 * STEPS, Duration::from_secs(2)).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +49,7 @@ async fn an_attempt_outlives_an_outage_of_postgres() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_is_migrated_under_its_workers() -> Result<()> {
-    migration::run(&mut Chaos::uncompared(SEED), STEPS).await.map(drop)
+    migration::run(&mut Chaos::uncompared(SEED), 2 * STEPS).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn a_partitioned_worker_comes_back() -> Result<()> {
         println!("skipped: {why}");
         return Ok(());
     }
-    partitions::run(&mut Chaos::uncompared(SEED), STEPS, &[Lost::ToWorker]).await.map(drop)
+    partitions::run(&mut Chaos::uncompared(SEED), 5 * STEPS, &[Lost::ToWorker]).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
