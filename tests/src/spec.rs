@@ -39,7 +39,7 @@ pub fn small() -> ExperimentSpec {
     serde_json::from_value(small_json()).expect("the small experiment is one")
 }
 
-/// Only a seed, long enough to be killed in the middle.
+/// Only a seed, long enough to be killed in the middle; all its checkpoints stay, so that a test can count them.
 #[must_use]
 pub fn long_seed(tokens: u64) -> ExperimentSpec {
     let mut spec = small();
@@ -48,5 +48,6 @@ pub fn long_seed(tokens: u64) -> ExperimentSpec {
     spec.data.epochs_max = 1000.0;
     spec.plan.truncate(1);
     spec.controls = serde_json::from_value(json!({ "dense": false, "random_split": false })).expect("controls");
+    spec.retention = serde_json::from_value(json!({ "keep_every_tokens": 1 })).expect("a retention");
     spec
 }

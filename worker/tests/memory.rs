@@ -43,7 +43,7 @@ fn child() {
     // Once without a limit: threads and libraries have what they need.
     let (calm, ended) = run(1, &wide(4, 128));
     ended.unwrap();
-    leave(48 << 20);
+    leave(24 << 20);
     let (pressed, ended) = run(2, &wide(64, 128));
     ended.unwrap();
     let lines = pressed.lines.lock().unwrap();

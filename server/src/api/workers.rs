@@ -7,13 +7,7 @@ use crate::{
         error::{ApiError, ApiResult},
     },
     app::App,
-    db::{
-        self,
-        events::NewEvent,
-        ingest::Beat,
-        jobs::{JobRow, RunningRow},
-        workers::WorkerRow,
-    },
+    db::{self, events::NewEvent, ingest::Beat, jobs::JobRow, leases::RunningRow, workers::WorkerRow},
     tasks::schedule::{scene, state_of},
 };
 use axum::{
@@ -83,7 +77,7 @@ fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> 
 
 async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
     let now = db::workers::now(&app.db).await?;
-    let jobs = db::jobs::running(&app.db).await?;
+    let jobs = db::leases::running(&app.db).await?;
     let mut by_worker: HashMap<WorkerId, Vec<&RunningRow>> = HashMap::new();
     jobs.iter().for_each(|row| by_worker.entry(row.job.worker).or_default().push(row));
     let rows = db::workers::list(&app.db, None).await?;
@@ -225,7 +219,7 @@ async fn poll(
     let mut stopping = app.stopping.clone();
     let waiting = app.polls.wait(id, &body.slots_free);
     // What was granted, but did not reach a poll before this one.
-    let mut grants = db::jobs::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
+    let mut grants = db::leases::fetch_grants(&app.db, id, app.config.lease_ttl_ms).await?;
     if grants.is_empty() {
         app.wake.schedule.notify_one();
     }

@@ -12,6 +12,7 @@ pub mod goodput;
 pub mod ingest;
 pub mod jobs;
 pub mod leader;
+pub mod leases;
 pub mod metrics;
 pub mod retention;
 pub mod tokens;

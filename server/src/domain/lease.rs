@@ -180,6 +180,8 @@ mod tests {
         check(TerminationReason::StorageFailure, 0, 1);
         check(TerminationReason::Released, 0, 0);
         check(TerminationReason::RolledBack, 0, 0);
+        check(TerminationReason::Preempted, 0, 0);
+        check(TerminationReason::Stalled, 0, 1);
     }
 
     #[test]

@@ -2,12 +2,7 @@
 
 use crate::{
     app::App,
-    db::{
-        self,
-        events::NewEvent,
-        jobs::{JobRow, RunningRow},
-        workers::WorkerRow,
-    },
+    db::{self, events::NewEvent, jobs::JobRow, leases::RunningRow, workers::WorkerRow},
     domain::{
         deadline::slack_s,
         lease::{may_declare_lost, worker_state},
@@ -71,7 +66,7 @@ impl Scene {
 /// When Postgres refuses.
 pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
     let jobs = db::jobs::open(&app.db).await?;
-    let running = db::jobs::running(&app.db).await?;
+    let running = db::leases::running(&app.db).await?;
     let workers = fleet(app, db::workers::list(&app.db, None).await?, &running).await?;
     Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
@@ -138,7 +133,7 @@ fn fleet_worker(app: &App, row: WorkerRow, taken: &HashMap<WorkerId, HashSet<u16
 
 /// Seconds to spare of the experiments whose deadline is close, from what their open jobs have left.
 async fn slacks(app: &App) -> Result<HashMap<ExperimentId, i64>, db::DbError> {
-    let rows = db::jobs::deadlines(&app.db).await?;
+    let rows = db::leases::deadlines(&app.db).await?;
     let slack = rows.into_iter().filter_map(|row| {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let needed = (row.rate_max > 0.0).then(|| row.remaining_max as f64 / row.rate_max);
@@ -154,7 +149,7 @@ async fn slacks(app: &App) -> Result<HashMap<ExperimentId, i64>, db::DbError> {
 pub async fn run(app: App) -> Result<()> {
     let missed = app.polls.missed();
     if !missed.is_empty() {
-        db::jobs::undelivered(&app.db, &missed).await?;
+        db::leases::undelivered(&app.db, &missed).await?;
     }
     if let Some(snapshot) = look(&app).await? {
         let plan = plan(&snapshot);
@@ -177,8 +172,8 @@ pub async fn run(app: App) -> Result<()> {
 /// What a plan depends on, and no more: workers that wait with a free slot or run something that may have to give way,
 /// and no more jobs of a kind than these slots can take. None where nothing can be granted.
 async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
-    let Some(priority) = db::jobs::priority_waiting_max(&app.db).await? else { return Ok(None) };
-    let running = db::jobs::running(&app.db).await?;
+    let Some(priority) = db::leases::priority_waiting_max(&app.db).await? else { return Ok(None) };
+    let running = db::leases::running(&app.db).await?;
     // One that was asked to give way already holds its slots for whom it was asked.
     let gives_way = |row: &&RunningRow| {
         row.job.kind == JobKind::Train && (row.job.priority < priority || row.job.release != Release::No)
@@ -191,7 +186,7 @@ async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
     let ids: Vec<_> = workers.iter().map(|id| id.0).collect();
     let workers = fleet(app, db::workers::list(&app.db, Some(&ids)).await?, &running).await?;
     let slots_max = workers.iter().map(|worker| worker.slots.len()).sum();
-    let mut waiting = db::jobs::waiting(&app.db, slots_max).await?;
+    let mut waiting = db::leases::waiting(&app.db, slots_max).await?;
     let slack = slacks(app).await?;
     waiting.iter_mut().for_each(|job| job.slack_s = slack.get(&job.experiment).copied());
     Ok(Some(Snapshot { waiting, ..snapshot(app, running, workers) }))
@@ -202,7 +197,7 @@ async fn grant(app: &App, placements: &[Placement]) -> Result<()> {
     if placements.is_empty() {
         return Ok(());
     }
-    let grants = db::jobs::grant(&app.db, placements, app.config.lease_ttl_ms).await?;
+    let grants = db::leases::grant(&app.db, placements, app.config.lease_ttl_ms).await?;
     for (worker, grant) in &grants {
         tracing::info!(job.id = %grant.job_id, worker.id = %worker, "granted a job");
     }
@@ -211,7 +206,7 @@ async fn grant(app: &App, placements: &[Placement]) -> Result<()> {
 }
 
 async fn preempt(app: &App, preemption: Preemption) -> Result<()> {
-    let Some(asked) = db::jobs::preempt(&app.db, preemption.victim, preemption.job).await? else { return Ok(()) };
+    let Some(asked) = db::leases::preempt(&app.db, preemption.victim, preemption.job).await? else { return Ok(()) };
     let text = format!(
         "{} (priority {}) writes a checkpoint and gives its slots on {} to {} of {} (priority {}).",
         asked.title, asked.priority, asked.worker, asked.for_title, asked.for_experiment, asked.for_priority
@@ -240,7 +235,7 @@ pub async fn expire(app: App) -> Result<()> {
     let ms = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let (ttl, lost) = (ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms));
     // Two heartbeats that say nothing of an attempt are no accident.
-    for attempt in db::jobs::unreported(&app.db, ttl, ttl * 2 / 3).await? {
+    for attempt in db::leases::unreported(&app.db, ttl, ttl * 2 / 3).await? {
         give_up_on(&app, attempt, "its worker goes on without it: the attempt's thread or its grant was lost.").await?;
     }
     let window = ttl.saturating_add(lost);
@@ -261,7 +256,7 @@ pub async fn expire(app: App) -> Result<()> {
         })
         .await;
     }
-    for attempt in db::jobs::expired(&app.db, lost).await? {
+    for attempt in db::leases::expired(&app.db, lost).await? {
         give_up_on(&app, attempt, "the lease ran out without a heartbeat.").await?;
     }
     // However long this took, the workers were heard meanwhile.

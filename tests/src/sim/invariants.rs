@@ -9,7 +9,7 @@ use super::{
 };
 use senmon_protocol::{
     ids::{AttemptId, CheckpointId},
-    job::{Outcome, TerminationReason},
+    job::Outcome,
     view::{BranchState, JobState, WorkerMode},
     worker::MetricBatch,
 };
@@ -222,14 +222,10 @@ impl Oracle {
     pub fn ended(&mut self, branch: usize, outcome: &Outcome, next: Option<Next>, store: &Store) {
         self.progress_at[branch] = i64::unsigned_abs(store.now_ms);
         let Outcome::Ended(ended) = outcome else { return };
-        let calm = matches!(
-            ended.reason,
-            TerminationReason::Released | TerminationReason::LossSpike | TerminationReason::RolledBack
-        );
         let faults = &mut self.faults[branch];
         if ended.reason.is_users_fault() {
             faults.0 += 1;
-        } else if !calm {
+        } else if !ended.reason.is_planned() {
             faults.1 += 1;
         }
         let (user, infra) = *faults;

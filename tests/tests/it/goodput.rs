@@ -17,20 +17,20 @@ async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
     let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
     let mut experiment = spec::long_seed(SEED_TOKENS);
     // Far apart, so that a kill takes steps back.
-    experiment.training.checkpoint_every_steps = Some(150);
+    experiment.training.checkpoint_every_steps = Some(600);
     let id = world.submit(&experiment).await?.summary.id;
 
     // The kill: steps beyond the last checkpoint were reported and are lost.
-    let branch = until_step(&world, id, 150).await?.id;
+    let branch = until_step(&world, id, 600).await?.id;
     let saved = world
         .until(LIMIT, "a checkpoint with reported steps beyond it", async || {
             let saved = last_saved(&world, branch).await?;
-            Ok((seed(&world, id).await?.context("the seed")?.step >= saved.max(150) + 40).then_some(saved))
+            Ok((seed(&world, id).await?.context("the seed")?.step >= saved.max(600) + 40).then_some(saved))
         })
         .await?;
     world.kill_worker(0);
     world.start_worker(0)?;
-    until_step(&world, id, saved + 120).await?;
+    until_step(&world, id, saved + 200).await?;
 
     // The pause.
     let _: serde_json::Value = world.api.post(&format!("/api/v1/branches/{branch}/pause"), &()).await?;

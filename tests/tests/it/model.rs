@@ -221,7 +221,7 @@ impl Both {
         let left = self.store.job(branch).map_or(1_000, |job| job.not_before_ms - self.store.now_ms);
         let Some(job) = self.job(branch).await?.filter(|_| !(-300..300).contains(&left)) else { return Ok(()) };
         let placement = Placement { job, worker: self.workers[w], slots: vec![0] };
-        let granted = db::jobs::grant(&self.pool, &[placement], TTL_MS).await?;
+        let granted = db::leases::grant(&self.pool, &[placement], TTL_MS).await?;
         let here = self.store.grant(branch, worker_id(w), &[0], i64::try_from(TTL_MS)?, None);
         ensure!(granted.len() == usize::from(here), "{} granted there, {here} here", granted.len());
         for (_, grant) in granted {

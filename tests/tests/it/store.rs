@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use senmon_protocol::{
     checkpoint::MANIFEST_FILE,
     ids::{ExperimentId, StorageKey},
-    storage::StorageView,
+    storage::{RetentionSpec, StorageView},
     view::{AttemptView, BranchState, BranchView, CheckpointVerdict, CheckpointView, EventView, Page},
 };
 use senmon_store::{Bucket, is_missing};
@@ -71,6 +71,7 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
     let mut world = World::start(options).await?;
     let mut experiment = spec::long_seed(204_800);
     experiment.evaluation.documents_per_domain = 4;
+    experiment.retention = RetentionSpec::default();
     let id = world.submit(&experiment).await?.summary.id;
 
     // Killed in the middle of an upload: files of a checkpoint lie in the bucket, its manifest does not.
