@@ -19,10 +19,8 @@ pub mod tokens;
 pub mod workers;
 
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+pub use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use std::time::Duration;
 
 /// Why the database did not do it.

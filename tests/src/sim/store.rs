@@ -323,10 +323,6 @@ impl Store {
             series: batch.series.clone(),
         });
         branch.step = branch.step.max(last);
-        let remaining = signed(branch.steps).saturating_sub(signed(branch.step)).max(0);
-        if let Some(job) = self.jobs[index].as_mut() {
-            job.remaining = remaining;
-        }
         Ok((index, true))
     }
 

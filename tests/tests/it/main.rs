@@ -7,6 +7,7 @@ mod faults;
 mod goodput;
 mod house;
 mod life;
+mod model;
 mod refusals;
 mod scheduling;
 mod stall;

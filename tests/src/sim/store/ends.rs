@@ -38,8 +38,9 @@ impl Store {
 
     fn end(&mut self, branch: usize, ended: &EndedOutcome) -> Next {
         let Charge { user, infra } = charge(ended.reason);
-        let state = self.branches[branch].state;
+        let Branch { state, steps, step, .. } = self.branches[branch];
         let Some(job) = self.jobs[branch].as_mut() else { return Next::GiveUp };
+        job.remaining = signed(steps.saturating_sub(step));
         job.retries = (job.retries.0 + user, job.retries.1 + infra);
         let budgets = Budgets { user: job.retries.0, user_max: self.restarts_max, infra: job.retries.1 };
         let next = if state == BranchState::Cancelled || job.command == Command::Cancel {
