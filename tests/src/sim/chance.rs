@@ -1,6 +1,6 @@
 //! Chance by a seed: the same seed, the same world. Never asks the machine for anything.
 
-/// A stream of numbers (SplitMix64, Steele et al. 2014).
+/// A stream of numbers (`SplitMix64`, Steele et al. 2014).
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
 
@@ -21,14 +21,14 @@ impl Chance {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0, 0)
     }
 
     /// Below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.number() % n.max(1)
     }
 
     /// From `a` to `b`, both included.
@@ -54,7 +54,7 @@ impl Chance {
         reason = "milliseconds"
     )]
     pub fn pause_ms(&mut self, mean_ms: u64) -> u64 {
-        let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        let uniform = (self.number() >> 11) as f64 / (1_u64 << 53) as f64;
         (-(1.0 - uniform).ln() * mean_ms as f64) as u64 + 1
     }
 

@@ -121,7 +121,6 @@ impl Found {
 ///
 /// # Errors
 /// When a promise was broken meanwhile.
-#[must_use]
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

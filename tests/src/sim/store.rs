@@ -190,7 +190,7 @@ impl Store {
     /// As `db::jobs::ensure` and `db::branches::set_queued`.
     pub fn ensure_job(&mut self, branch: usize) {
         let remaining = signed(self.branches[branch].steps - self.branches[branch].step);
-        self.jobs[branch].get_or_insert_with(|| Job {
+        self.jobs[branch].get_or_insert(Job {
             state: JobState::Queued,
             fence: 0,
             attempt: None,

@@ -145,7 +145,7 @@ impl Worker {
 impl World {
     /// Starts a worker's process: it delivers what the last one left, and enrols.
     pub fn start_worker(&mut self, w: usize) {
-        let seed = self.chance.next();
+        let seed = self.chance.number();
         let worker = &mut self.workers[w];
         (worker.up, worker.stopped, worker.epoch) = (true, false, worker.epoch + 1);
         (worker.session, worker.newest, worker.polls) = (None, None, 0);
@@ -353,7 +353,7 @@ impl World {
             renewed_ms: self.now,
             desk: Desk::default(),
         };
-        let seed = self.chance.next();
+        let seed = self.chance.number();
         let worker = &mut self.workers[w];
         worker.seats.insert(attempt, seat);
         worker.spools.insert(attempt, Spool::new(branch, fence, seed));

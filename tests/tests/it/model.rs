@@ -410,12 +410,12 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, there: &T, here: &T) -> Resu
 
 /// Both did it, or both refused it for the same reason.
 fn agree<A: std::fmt::Debug, B: std::fmt::Debug>(there: &db::Result<A>, here: &store::Result<B>) -> Result<()> {
-    let agree = match (there, here) {
-        (Ok(_), Ok(_)) => true,
-        (Err(DbError::StaleFence(_)), Err(Refusal::StaleFence)) => true,
-        (Err(DbError::Conflict(_)), Err(Refusal::Conflict(_))) => true,
-        _ => false,
-    };
+    let agree = matches!(
+        (there, here),
+        (Ok(_), Ok(_))
+            | (Err(DbError::StaleFence(_)), Err(Refusal::StaleFence))
+            | (Err(DbError::Conflict(_)), Err(Refusal::Conflict(_)))
+    );
     ensure!(agree, "{there:?} in the database, {here:?} in the model");
     Ok(())
 }
