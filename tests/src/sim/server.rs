@@ -256,10 +256,16 @@ impl World {
                 release: Release::No,
             })
         };
+        let workers: Vec<FleetWorker> =
+            self.store.workers.iter().enumerate().filter_map(|(w, worker)| self.free(w, worker)).collect();
+        // Of one priority nothing is preempted: without a free slot there is nothing to plan.
+        if !workers.iter().flat_map(|worker| &worker.slots).any(|slot| slot.state == SlotState::Free) {
+            return;
+        }
         let placements = plan(&Snapshot {
             waiting: queued,
             running: jobs().filter_map(running).collect(),
-            workers: self.store.workers.iter().enumerate().filter_map(|(w, worker)| self.free(w, worker)).collect(),
+            workers,
             preempt_after_s: i64::MAX,
         })
         .placements;

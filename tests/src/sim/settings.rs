@@ -65,7 +65,7 @@ impl Settings {
             ttl_ms,
             lost_ms: ttl_ms,
             strike_mean_ms: chance.between(3, 9) * 60_000,
-            check_all_every: 4096,
+            check_all_every: 1 << 15,
             crashes_only: None,
         }
     }
