@@ -51,8 +51,9 @@ pub enum DbError {
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, DbError>;
 
-/// While Postgres is away, a request is told so after this long: as long as a heartbeat waits.
-const ACQUIRE_MAX: Duration = Duration::from_secs(5);
+/// While Postgres is away, a request is told so after this long: longer than a busy disk holds a commit up, within
+/// which every connection may be taken.
+const ACQUIRE_MAX: Duration = Duration::from_secs(15);
 
 /// Connects, and brings the schema up to this program's version.
 ///

@@ -36,7 +36,18 @@ async function request<T>(method: string, path: string, body?: unknown): Promise
   return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
 }
 
-export const get = <T>(path: string) => request<T>("GET", path);
+/** Reads again while the server is away or busy: it restarts within seconds, and the page goes on. */
+export async function get<T>(path: string): Promise<T> {
+  for (const pause of [500, 1000, 2000, 4000]) {
+    try {
+      return await request<T>("GET", path);
+    } catch (error) {
+      if (error instanceof ApiError && error.problem.status < 500) throw error;
+      await new Promise((go) => setTimeout(go, pause));
+    }
+  }
+  return request<T>("GET", path);
+}
 export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
 export const remove = (path: string) => request<void>("DELETE", path);
 
