@@ -237,7 +237,7 @@ fn fifty_kills_change_no_bit() {
     }
     // Long enough that fifty kills fall into it: every attempt gets a few checkpoints further.
     let job = job(
-        4000,
+        8000,
         &json!({ "checkpoint_every_steps": 10, "deterministic": true, "learning_rate": 0.003, "batch_windows": 2 }),
     );
     let (notes, ended) = run(&calm, 1, &job);

@@ -132,7 +132,8 @@ impl<'s> Saver<'s> {
         });
         self.writing = Some((thread, need));
         context.pulse(Phase::Step);
-        if !self.advised {
+        // A checkpoint of what is not trained keeps no training waiting.
+        if !self.advised && job.steps > 0 {
             self.advised = true;
             let best = best_interval(stalled, FAULTS_APART);
             context.log(
