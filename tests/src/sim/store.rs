@@ -9,7 +9,7 @@ use super::plants;
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, CheckpointId, Fence, JobId, WorkerId},
-    job::{EndedOutcome, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
+    job::{EndedOutcome, JobResult, Outcome, WrittenCheckpoint},
     view::{BranchState, JobState, WorkerMode},
     worker::{AttemptStarted, Command, MetricBatch},
 };
@@ -407,11 +407,5 @@ impl Store {
     /// A planted bug: the fences live in the server's memory and are gone with it.
     pub fn forget_fences(&mut self) {
         self.jobs.iter_mut().flatten().filter(|job| job.state != JobState::Running).for_each(|job| job.fence = 0);
-    }
-
-    /// Whether an end was the user's fault.
-    #[must_use]
-    pub fn is_users(reason: TerminationReason) -> bool {
-        reason.is_users_fault()
     }
 }
