@@ -10,7 +10,7 @@ use senmon_tests::{World, WorldOptions, spec};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
-const SEED_TOKENS: u64 = 819_200; // 1600 steps of 512 tokens
+const SEED_TOKENS: u64 = 1_638_400; // 3200 steps of 512 tokens
 
 #[tokio::test]
 async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
@@ -30,7 +30,17 @@ async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
         .await?;
     world.kill_worker(0);
     world.start_worker(0)?;
-    until_step(&world, id, saved + 200).await?;
+    // Not the branch's step, which the killed attempt may have brought further.
+    let goes_on = async || {
+        let resumed = |attempt: &AttemptView| attempt.step_start.is_some_and(|step| step >= saved);
+        let moved = |attempt: &AttemptView| Some(attempt.time.step_last) > attempt.step_start;
+        let found = attempts(&world, branch).await?;
+        Ok(found
+            .iter()
+            .any(|attempt| attempt.finished_at.is_none() && resumed(attempt) && moved(attempt))
+            .then_some(()))
+    };
+    world.until(LIMIT, "an attempt goes on after the kill", goes_on).await?;
 
     // The pause.
     let _: serde_json::Value = world.api.post(&format!("/api/v1/branches/{branch}/pause"), &()).await?;
@@ -46,7 +56,7 @@ async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
 
     let goodput: GoodputView = world.api.get(&format!("/api/v1/branches/{branch}/goodput")).await?;
     println!("{}", serde_json::to_string(&goodput)?);
-    let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await?;
+    let attempts = attempts(&world, branch).await?;
     let began = attempts.iter().map(|attempt| attempt.started_at).min().context("an attempt")?;
     let ended = attempts.iter().filter_map(|attempt| attempt.finished_at).max().context("an end")?;
     let wall = (ended - began).as_seconds_f64();
@@ -92,6 +102,10 @@ async fn last_saved(world: &World, branch: BranchId) -> Result<u64> {
     let path = format!("/api/v1/checkpoints?branch_id={branch}&limit=200");
     let page: Page<CheckpointView> = world.api.get(&path).await?;
     Ok(page.items.iter().map(|checkpoint| checkpoint.meta.step).max().unwrap_or(0))
+}
+
+async fn attempts(world: &World, branch: BranchId) -> Result<Vec<AttemptView>> {
+    world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await
 }
 
 async fn until_step(world: &World, id: ExperimentId, step: u64) -> Result<BranchView> {
