@@ -78,9 +78,11 @@ pub async fn serve(config: Config) -> Result<()> {
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut closing = stopped.clone();
-    let server = axum::serve(listener, api::router(app.clone())).with_graceful_shutdown(async move {
-        let _ = closing.wait_for(|stop| *stop).await;
-    });
+    // As a make-service: every connection would clone the routes of a bare router.
+    let server =
+        axum::serve(listener, api::router(app.clone()).into_make_service()).with_graceful_shutdown(async move {
+            let _ = closing.wait_for(|stop| *stop).await;
+        });
     let mut server = tokio::spawn(server.into_future());
     // Held to the end: the next leader starts when the last loop here is over.
     let mut lead = pin!(leader.keep());

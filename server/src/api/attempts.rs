@@ -245,7 +245,10 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
     if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
         app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
     }
-    app.wake.advance.notify_one();
+    // A job that goes on brings its experiment no further.
+    if !matches!(ended.next, Some(Next::Retry(_))) {
+        app.wake.advance.notify_one();
+    }
     app.wake.schedule.notify_one();
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
     Ok(Some(ended))

@@ -20,6 +20,7 @@ pub mod workers;
 
 use crate::app::App;
 use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware, response::IntoResponse, routing::get};
+use std::sync::Arc;
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
     set_header::SetResponseHeaderLayer, trace::TraceLayer,
@@ -93,14 +94,19 @@ fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 /// The whole service.
 pub fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
-    let document = named(document);
+    // Shared: what a handler owns is cloned with it.
+    let document = Arc::new(named(document));
+    let describe = move || {
+        let document = document.clone();
+        async move { axum::Json(&*document).into_response() }
+    };
     let header = |name: &'static str, value: &'static str| {
         SetResponseHeaderLayer::if_not_present(
             axum::http::HeaderName::from_static(name),
             HeaderValue::from_static(value),
         )
     };
-    api.route("/openapi.json", get(move || async move { axum::Json(document) }))
+    api.route("/openapi.json", get(describe))
         .merge(health::router())
         .fallback(ui::serve)
         .with_state(app)

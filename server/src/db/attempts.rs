@@ -34,11 +34,11 @@ pub struct Held {
     pub title: String,
 }
 
-/// Locks the job of an attempt and checks the fence.
+/// Locks the job of an attempt and checks the fence; a job names an attempt only while it runs.
 async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result<Held> {
     let row = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, j.branch_id, j.worker_id AS "worker_id!", j.kind, j.title FROM jobs j
-           WHERE j.attempt_id = $1 AND j.fence = $2 AND j.state = 'running' FOR UPDATE"#,
+           WHERE j.attempt_id = $1 AND j.fence = $2 FOR UPDATE"#,
         attempt.0,
         fence.0
     )

@@ -112,8 +112,9 @@ async fn list(
                      WHERE q.step <= b.step AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.branch_id = b.id AND a.fence > q.fence AND a.step_start < q.step)
                      ORDER BY (q.step * 32 - 1) / GREATEST(b.step, 1), q.step DESC) p
                  ORDER BY p.step) AS "losses!: Vec<f64>"
-           FROM branches b LEFT JOIN jobs j ON j.branch_id = b.id AND j.state = 'running' LEFT JOIN workers w ON w.id = j.worker_id
-           WHERE ($1::uuid IS NULL OR b.experiment_id = $1) AND ($2::uuid IS NULL OR b.id = $2) ORDER BY b.ordinal"#,
+           FROM branches b LEFT JOIN LATERAL (SELECT tokens_per_second, worker_id FROM jobs WHERE branch_id = b.id AND lease_expires_at IS NOT NULL LIMIT 1) j ON true
+               LEFT JOIN workers w ON w.id = j.worker_id
+           WHERE b.experiment_id = $1 OR b.id = $2 ORDER BY b.ordinal"#,
         experiment.map(|id| id.0), branch.map(|id| id.0), sparklines
     ).fetch_all(pool).await?;
     rows.into_iter()

@@ -56,8 +56,8 @@ pub struct JobRecord {
     pub skips: Vec<Skip>,
 }
 
-/// Notes what a worker counted for the attempts of a heartbeat. Counters only grow, so a late or repeated heartbeat
-/// does no harm; one of an attempt that is over, or of another worker, changes nothing.
+/// Notes what a worker counted for the attempts of a heartbeat, whose jobs are locked. Counters only grow, so a late or
+/// repeated heartbeat does no harm; one of another worker changes nothing.
 ///
 /// # Errors
 /// When Postgres refuses.
@@ -73,7 +73,7 @@ pub async fn note_times(tx: &mut PgConnection, running: &[(WorkerId, &RunningAtt
              step_last = GREATEST(a.step_last, n.step)
          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
              AS n (worker_id, id, fence, starting, training, stall, wait, step)
-         WHERE a.id = n.id AND a.fence = n.fence AND a.worker_id = n.worker_id AND a.finished_at IS NULL",
+         WHERE a.id = n.id AND a.fence = n.fence AND a.worker_id = n.worker_id",
         &workers, &ids, &fences, &column(|time| time.starting_ms), &column(|time| time.training_ms), &column(|time| time.checkpoint_stall_ms),
         &column(|time| time.data_wait_ms), &column(|time| time.step_last)
     ).execute(tx).await?;

@@ -2,8 +2,10 @@
 //! lock of its job's row; what cannot be judged without waiting is left to the caller.
 
 use super::{DbError, Result, signed, unword};
+use crate::domain::lease::Wishes;
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, WorkerId},
+    view::WorkerMode,
     worker::{AttemptCommand, Command, Heartbeat, Heartbeaten, RunningAttempt},
 };
 use sqlx::{PgConnection, PgPool};
@@ -38,6 +40,13 @@ pub struct Place {
     pub branch: Option<BranchId>,
 }
 
+/// A job whose row is locked.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    job: Uuid,
+    place: Place,
+}
+
 /// A heartbeat of a worker.
 #[derive(Debug, Clone)]
 pub struct Beat {
@@ -64,7 +73,7 @@ pub async fn batches(pool: &PgPool, batches: &[Batch]) -> Result<Vec<Option<Plac
     let held = hold(&mut tx, batches.iter().map(|batch| (batch.attempt, batch.fence)), Busy::Skip).await?;
     store(&mut tx, batches, &held).await?;
     tx.commit().await?;
-    Ok(batches.iter().map(|batch| held.get(&(batch.attempt.0, batch.fence.0)).copied()).collect())
+    Ok(batches.iter().map(|batch| held.get(&(batch.attempt.0, batch.fence.0)).map(|held| held.place)).collect())
 }
 
 /// Stores one batch, however long its job is locked.
@@ -74,8 +83,10 @@ pub async fn batches(pool: &PgPool, batches: &[Batch]) -> Result<Vec<Option<Plac
 pub async fn batch(pool: &PgPool, batch: &Batch) -> Result<Place> {
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, std::iter::once((batch.attempt, batch.fence)), Busy::Wait).await?;
-    let place =
-        *held.get(&(batch.attempt.0, batch.fence.0)).ok_or_else(|| DbError::StaleFence(batch.attempt.to_string()))?;
+    let place = held
+        .get(&(batch.attempt.0, batch.fence.0))
+        .ok_or_else(|| DbError::StaleFence(batch.attempt.to_string()))?
+        .place;
     store(&mut tx, std::slice::from_ref(batch), &held).await?;
     tx.commit().await?;
     Ok(place)
@@ -87,36 +98,41 @@ async fn hold(
     tx: &mut PgConnection,
     attempts: impl Iterator<Item = (AttemptId, Fence)>,
     busy: Busy,
-) -> Result<HashMap<(Uuid, i64), Place>> {
+) -> Result<HashMap<(Uuid, i64), Held>> {
     let (ids, fences): (Vec<Uuid>, Vec<i64>) = attempts.map(|(attempt, fence)| (attempt.0, fence.0)).unzip();
     struct Row {
         attempt_id: Option<Uuid>,
         fence: i64,
+        id: Uuid,
         experiment_id: Uuid,
         branch_id: Option<Uuid>,
     }
+    // An attempt is named by a job only while it runs. Saying so again would let Postgres walk all that run.
     let rows = match busy {
         Busy::Skip => {
             sqlx::query_as!(Row,
-                "SELECT j.attempt_id, j.fence, j.experiment_id, j.branch_id FROM jobs j JOIN unnest($1::uuid[], $2::bigint[]) AS u(attempt_id, fence)
-                 ON j.attempt_id = u.attempt_id AND j.fence = u.fence WHERE j.state = 'running' ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED",
+                "SELECT j.attempt_id, j.fence, j.id, j.experiment_id, j.branch_id FROM jobs j JOIN unnest($1::uuid[], $2::bigint[]) AS u(attempt_id, fence)
+                 ON j.attempt_id = u.attempt_id AND j.fence = u.fence ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED",
                 &ids, &fences
             ).fetch_all(tx).await?
         }
         Busy::Wait => {
             sqlx::query_as!(Row,
-                "SELECT j.attempt_id, j.fence, j.experiment_id, j.branch_id FROM jobs j JOIN unnest($1::uuid[], $2::bigint[]) AS u(attempt_id, fence)
-                 ON j.attempt_id = u.attempt_id AND j.fence = u.fence WHERE j.state = 'running' ORDER BY j.id FOR NO KEY UPDATE OF j",
+                "SELECT j.attempt_id, j.fence, j.id, j.experiment_id, j.branch_id FROM jobs j JOIN unnest($1::uuid[], $2::bigint[]) AS u(attempt_id, fence)
+                 ON j.attempt_id = u.attempt_id AND j.fence = u.fence ORDER BY j.id FOR NO KEY UPDATE OF j",
                 &ids, &fences
             ).fetch_all(tx).await?
         }
     };
-    let place = |row: &Row| Place { experiment: ExperimentId(row.experiment_id), branch: row.branch_id.map(BranchId) };
-    Ok(rows.iter().filter_map(|row| Some(((row.attempt_id?, row.fence), place(row)))).collect())
+    let held = |row: Row| {
+        let place = Place { experiment: ExperimentId(row.experiment_id), branch: row.branch_id.map(BranchId) };
+        Some(((row.attempt_id?, row.fence), Held { job: row.id, place }))
+    };
+    Ok(rows.into_iter().filter_map(held).collect())
 }
 
-async fn store(tx: &mut PgConnection, batches: &[Batch], held: &HashMap<(Uuid, i64), Place>) -> Result<()> {
-    let place = |batch: &Batch| held.get(&(batch.attempt.0, batch.fence.0)).and_then(|place| place.branch);
+async fn store(tx: &mut PgConnection, batches: &[Batch], held: &HashMap<(Uuid, i64), Held>) -> Result<()> {
+    let place = |batch: &Batch| held.get(&(batch.attempt.0, batch.fence.0)).and_then(|held| held.place.branch);
     let kept: Vec<(BranchId, &Batch)> =
         batches.iter().filter_map(|batch| place(batch).map(|branch| (branch, batch))).collect();
     if kept.is_empty() {
@@ -156,13 +172,8 @@ pub async fn beats(pool: &PgPool, beats: &[Beat], ttl_ms: i64) -> Result<Vec<Opt
     let listed = || beats.iter().flat_map(|beat| &beat.body.attempts);
     let held = hold(&mut tx, listed().map(|running| (running.attempt_id, running.fence)), Busy::Skip).await?;
     let seen = see(&mut tx, beats).await?;
-    let renewed: Vec<(WorkerId, &RunningAttempt)> = beats
-        .iter()
-        .filter(|beat| seen.contains(&(beat.worker.0, beat.body.session)))
-        .flat_map(|beat| beat.body.attempts.iter().map(|running| (beat.worker, running)))
-        .filter(|(_, running)| held.contains_key(&(running.attempt_id.0, running.fence.0)))
-        .collect();
-    let commands = renew(&mut tx, &renewed, ttl_ms).await?;
+    let listened = beats.iter().filter(|beat| seen.contains(&(beat.worker.0, beat.body.session)));
+    let commands = renew(&mut tx, listened, &held, ttl_ms).await?;
     tx.commit().await?;
     let answer = |beat: &Beat| {
         let command = |running: &RunningAttempt| {
@@ -182,12 +193,11 @@ pub async fn beats(pool: &PgPool, beats: &[Beat], ttl_ms: i64) -> Result<Vec<Opt
 pub async fn beat(pool: &PgPool, beat: &Beat, ttl_ms: i64) -> Result<Heartbeaten> {
     let mut tx = pool.begin().await?;
     let attempts = beat.body.attempts.iter().map(|running| (running.attempt_id, running.fence));
-    hold(&mut tx, attempts, Busy::Wait).await?;
+    let held = hold(&mut tx, attempts, Busy::Wait).await?;
     if see(&mut tx, std::slice::from_ref(beat)).await?.is_empty() {
         return Err(super::workers::session_over(beat.worker));
     }
-    let renewed: Vec<_> = beat.body.attempts.iter().map(|running| (beat.worker, running)).collect();
-    let commands = renew(&mut tx, &renewed, ttl_ms).await?;
+    let commands = renew(&mut tx, std::iter::once(beat), &held, ttl_ms).await?;
     tx.commit().await?;
     let command = |running: &RunningAttempt| {
         let command = commands.get(&(beat.worker.0, running.attempt_id.0, running.fence.0));
@@ -216,32 +226,46 @@ async fn see(tx: &mut PgConnection, beats: &[Beat]) -> Result<HashSet<(Uuid, i64
     Ok(rows.into_iter().map(|row| (row.id, row.session)).collect())
 }
 
-/// Renews leases and notes progress; what each attempt shall do, by worker, attempt and fence. The jobs are locked.
+/// Renews leases and notes progress; what each attempt shall do, by worker, attempt and fence. Attempts that are not
+/// held get no answer.
 async fn renew(
     tx: &mut PgConnection,
-    running: &[(WorkerId, &RunningAttempt)],
+    beats: impl Iterator<Item = &Beat>,
+    held: &HashMap<(Uuid, i64), Held>,
     ttl_ms: i64,
 ) -> Result<HashMap<(Uuid, Uuid, i64), Command>> {
+    let (mut jobs, mut running) = (Vec::new(), Vec::new());
+    for (worker, attempt) in beats.flat_map(|beat| beat.body.attempts.iter().map(|attempt| (beat.worker, attempt))) {
+        if let Some(held) = held.get(&(attempt.attempt_id.0, attempt.fence.0)) {
+            jobs.push(held.job);
+            running.push((worker, attempt));
+        }
+    }
     if running.is_empty() {
         return Ok(HashMap::new());
     }
-    let attempts: Vec<Uuid> = running.iter().map(|(_, attempt)| attempt.attempt_id.0).collect();
     let workers: Vec<Uuid> = running.iter().map(|(worker, _)| worker.0).collect();
-    let fences: Vec<i64> = running.iter().map(|(_, attempt)| attempt.fence.0).collect();
     let done: Vec<i64> = running.iter().map(|(_, attempt)| signed(attempt.done)).collect();
     let total: Vec<i64> = running.iter().map(|(_, attempt)| signed(attempt.total)).collect();
     let rates: Vec<f64> = running.iter().map(|(_, attempt)| attempt.tokens_per_second).collect();
     let rows = sqlx::query!(
-        r#"UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $7::bigint / 1000.0), done = u.done, total = u.total, tokens_per_second = u.rate
-           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::double precision[]) AS u(attempt_id, worker_id, fence, done, total, rate),
-               experiments e, workers w
-           WHERE j.attempt_id = u.attempt_id AND j.worker_id = u.worker_id AND j.fence = u.fence AND j.state = 'running'
-             AND e.id = j.experiment_id AND w.id = j.worker_id
-           RETURNING j.attempt_id AS "attempt_id!", j.worker_id AS "worker_id!", j.fence, CASE WHEN e.state NOT IN ('running', 'paused') THEN 'cancel'
-               WHEN j.command = 'continue' AND (e.state = 'paused' OR w.mode = 'draining') THEN 'release'
-               WHEN j.command = 'continue' AND j.preempted_for IS NOT NULL THEN 'preempt' ELSE j.command END AS "command!""#,
-        &attempts, &workers, &fences, &done, &total, &rates, ttl_ms
+        r#"UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $6::bigint / 1000.0), done = u.done, total = u.total, tokens_per_second = u.rate
+           FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::double precision[]) AS u(job_id, worker_id, done, total, rate)
+           WHERE j.id = u.job_id AND j.worker_id = u.worker_id
+           RETURNING j.attempt_id AS "attempt_id!", j.worker_id AS "worker_id!", j.fence, j.command, j.preempted_for IS NOT NULL AS "gives_way!",
+               (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) AS "experiment!",
+               (SELECT w.mode FROM workers w WHERE w.id = j.worker_id) AS "mode!""#,
+        &jobs, &workers, &done, &total, &rates, ttl_ms
     ).fetch_all(&mut *tx).await?;
-    super::goodput::note_times(tx, running).await?;
-    rows.into_iter().map(|row| Ok(((row.worker_id, row.attempt_id, row.fence), unword(&row.command)?))).collect()
+    super::goodput::note_times(tx, &running).await?;
+    let commands = rows.into_iter().map(|row| {
+        let wishes = Wishes {
+            asked: unword(&row.command)?,
+            experiment: unword(&row.experiment)?,
+            drains: unword::<WorkerMode>(&row.mode)? == WorkerMode::Draining,
+            gives_way: row.gives_way,
+        };
+        Ok(((row.worker_id, row.attempt_id, row.fence), wishes.command()))
+    });
+    commands.collect()
 }

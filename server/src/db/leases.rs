@@ -30,9 +30,10 @@ pub struct RunningRow {
 pub async fn running(pool: &PgPool) -> Result<Vec<RunningRow>> {
     let rows = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>",
-           j.tokens_per_second, j.done, j.total, j.preempted_for, j.command <> 'continue' OR e.state <> 'running' AS "asked_back!",
+           j.tokens_per_second, j.done, j.total, j.preempted_for,
+           j.command <> 'continue' OR (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) <> 'running' AS "asked_back!",
            EXTRACT(EPOCH FROM now() - a.started_at)::bigint AS "ran_s!"
-           FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'running'"#
+           FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running'"#
     ).fetch_all(pool).await?;
     rows.into_iter()
         .map(|row| {
@@ -101,8 +102,10 @@ pub async fn deadlines(pool: &PgPool) -> Result<Vec<DeadlineRow>> {
 /// When Postgres refuses.
 pub async fn priority_waiting_max(pool: &PgPool) -> Result<Option<i16>> {
     Ok(sqlx::query_scalar!(
-        "SELECT max(j.priority) FROM jobs j JOIN experiments e ON e.id = j.experiment_id
-         WHERE j.state = 'queued' AND j.not_before <= now() AND e.state = 'running'"
+        "SELECT max(first.priority) FROM queued_kinds k CROSS JOIN LATERAL (
+             SELECT j.priority, j.experiment_id FROM jobs j WHERE j.state = 'queued' AND j.alike = k.alike AND j.not_before <= now()
+             ORDER BY j.priority DESC LIMIT 1) first
+         JOIN experiments e ON e.id = first.experiment_id WHERE e.state = 'running'"
     )
     .fetch_one(pool)
     .await?)
@@ -116,13 +119,15 @@ pub async fn priority_waiting_max(pool: &PgPool) -> Result<Option<i16>> {
 /// When Postgres refuses.
 pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>> {
     let rows = sqlx::query!(
-        r#"SELECT id, experiment_id, kind, priority, slots, remaining, needs AS "needs: Json<Needs>" FROM (
-               SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs, j.created_at, row_number() OVER (
-                   PARTITION BY j.experiment_id, j.kind, j.slots, j.needs ORDER BY j.priority DESC, j.remaining DESC, j.created_at, j.id) AS place
-               FROM jobs j JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'queued' AND j.not_before <= now() AND e.state = 'running') q
-           WHERE place <= $1 ORDER BY created_at, id"#,
+        r#"SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs AS "needs: Json<Needs>"
+           FROM queued_kinds k CROSS JOIN LATERAL (
+               SELECT q.* FROM jobs q WHERE q.state = 'queued' AND q.alike = k.alike AND q.not_before <= now()
+               ORDER BY q.priority DESC, q.remaining DESC, q.created_at, q.id LIMIT $1) j
+           JOIN experiments e ON e.id = j.experiment_id WHERE e.state = 'running' ORDER BY j.created_at, j.id"#,
         i64::try_from(slots_max).unwrap_or(i64::MAX)
-    ).fetch_all(pool).await?;
+    )
+    .fetch_all(pool)
+    .await?;
     rows.into_iter()
         .zip(0..)
         .map(|(row, age)| {

@@ -1,7 +1,11 @@
 //! Leases, retries and the life of a worker, by database time given as an argument.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use senmon_protocol::{job::TerminationReason, view::WorkerState};
+use senmon_protocol::{
+    job::TerminationReason,
+    view::{ExperimentState, WorkerState},
+    worker::Command,
+};
 
 /// Attempts that the infrastructure's faults may cost a job.
 pub const RETRIES_INFRA_MAX: i32 = 20;
@@ -72,6 +76,34 @@ impl Listening {
     }
 }
 
+/// What people and the scheduler decided about a running attempt, read at each renewal so that nothing is missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// Of its branch.
+    pub asked: Command,
+    /// State of its experiment.
+    pub experiment: ExperimentState,
+    /// Whether its worker shall give everything back.
+    pub drains: bool,
+    /// Whether a job of higher priority waits for its slots.
+    pub gives_way: bool,
+}
+
+impl Wishes {
+    /// What the attempt is told: an end without a checkpoint before one with, a person's wish before the scheduler's.
+    #[must_use]
+    pub fn command(self) -> Command {
+        match self.experiment {
+            ExperimentState::Completed | ExperimentState::Failed | ExperimentState::Cancelled => Command::Cancel,
+            _ if self.asked != Command::Continue => self.asked,
+            ExperimentState::Paused => Command::Release,
+            ExperimentState::Running if self.drains => Command::Release,
+            ExperimentState::Running if self.gives_way => Command::Preempt,
+            ExperimentState::Running => Command::Continue,
+        }
+    }
+}
+
 /// What becomes of a job whose attempt ended without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -139,6 +171,22 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    #[test]
+    fn a_person_goes_before_the_scheduler_and_the_end_before_both() {
+        use ExperimentState::{Cancelled, Paused, Running};
+        let check = |experiment, asked, drains, gives_way, expect| {
+            let found = Wishes { asked, experiment, drains, gives_way }.command();
+            assert_eq!(found, expect, "{experiment:?} {asked:?} {drains} {gives_way}");
+        };
+        check(Running, Command::Continue, false, false, Command::Continue);
+        check(Running, Command::Continue, false, true, Command::Preempt);
+        check(Running, Command::Continue, true, true, Command::Release);
+        check(Paused, Command::Continue, false, true, Command::Release);
+        check(Running, Command::Release, false, true, Command::Release);
+        check(Paused, Command::Cancel, true, true, Command::Cancel);
+        check(Cancelled, Command::Release, true, true, Command::Cancel);
     }
 
     #[test]

@@ -19,9 +19,11 @@ use std::{
 };
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
 
-/// A loop rests twice as long as it worked, and at least a moment: a thousand signals at once are one pass, and none takes
-/// a core for itself.
-const REST_TIMES: u32 = 2;
+/// A loop rests as long as it worked, and at least a moment: a thousand signals at once are one pass, and none takes a
+/// core for itself.
+const REST_TIMES: u32 = 1;
+/// Without a signal it rests so much longer: what is large is looked at less often.
+const REST_TIMES_UNASKED: u32 = 10;
 const REST_MIN: Duration = Duration::from_millis(10);
 
 /// Starts all loops; they end when `stop` becomes true.
@@ -66,10 +68,11 @@ fn spawn<F, R>(
             if let Err(error) = run(app.clone()).await {
                 tracing::error!(task = name, error = format!("{error:#}"), "a loop failed; it tries again");
             }
-            let rest = (start.elapsed() * REST_TIMES).max(REST_MIN);
+            let worked = start.elapsed();
+            let period = Duration::from_millis(period_ms).max(worked * REST_TIMES_UNASKED);
             let next = async {
-                tokio::time::sleep(rest).await;
-                let _ = tokio::time::timeout(Duration::from_millis(period_ms), wake.notified()).await;
+                tokio::time::sleep((worked * REST_TIMES).max(REST_MIN)).await;
+                let _ = tokio::time::timeout(period, wake.notified()).await;
             };
             tokio::select! {
                 () = next => {}

@@ -10,13 +10,13 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, CheckpointId, Fence, JobId, WorkerId},
     job::{EndedOutcome, JobResult, Outcome, WrittenCheckpoint},
-    view::{BranchState, JobState, WorkerMode},
+    view::{BranchState, ExperimentState, JobState, WorkerMode},
     worker::{AttemptStarted, Command, MetricBatch},
 };
 use senmon_server::{
     db::jobs::Wish,
     domain::{
-        lease::{Budgets, Charge, Next, after_failure, charge},
+        lease::{Budgets, Charge, Next, Wishes, after_failure, charge},
         metrics::{Points, Segment},
     },
 };
@@ -263,10 +263,11 @@ impl Store {
         found
     }
 
-    /// As `db::jobs::renew`.
+    /// As `db::ingest::renew`.
     pub fn renew(&mut self, worker: WorkerId, attempt: AttemptId, fence: Fence, ttl_ms: i64) -> Command {
-        let draining = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Draining);
-        let (now_ms, paused) = (self.now_ms, self.paused);
+        let drains = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Draining);
+        let now_ms = self.now_ms;
+        let experiment = if self.paused { ExperimentState::Paused } else { ExperimentState::Running };
         let Some(job) = self.attempts.get(row(attempt.0)).and_then(|a| self.jobs[a.job].as_mut()) else {
             return Command::Fenced;
         };
@@ -278,7 +279,7 @@ impl Store {
             return Command::Fenced;
         }
         job.lease_expires_ms = now_ms + ttl_ms;
-        if job.command == Command::Continue && (paused || draining) { Command::Release } else { job.command }
+        Wishes { asked: job.command, experiment, drains, gives_way: false }.command()
     }
 
     /// As `db::leases::expired`.
