@@ -69,6 +69,7 @@ fn spawn<F, R>(
                 tracing::error!(task = name, error = format!("{error:#}"), "a loop failed; it tries again");
             }
             let worked = start.elapsed();
+            tracing::debug!(task = name, ms = worked.as_millis(), "looked");
             let period = Duration::from_millis(period_ms).max(worked * REST_TIMES_UNASKED);
             let next = async {
                 tokio::time::sleep((worked * REST_TIMES).max(REST_MIN)).await;
