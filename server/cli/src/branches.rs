@@ -37,7 +37,7 @@ pub enum Branch {
     Cancel(Id),
     /// Try a failed branch again from its last checkpoint.
     Continue(Id),
-    /// A new branch from this one's last checkpoint.
+    /// A new branch from a checkpoint of this one.
     Fork(Fork),
 }
 
@@ -83,6 +83,9 @@ pub struct Fork {
     /// Its token budget: 800K, 6.5M.
     #[arg(long)]
     tokens: Tokens,
+    /// The checkpoint to start from: one of the branch's. Its last when absent.
+    #[arg(long)]
+    checkpoint: Option<String>,
     /// Weights over domain numbers: 0=1,3=0.5. The branch's own mixture when absent.
     #[arg(long, value_parser = mixture)]
     mixture: Option<BTreeMap<u32, f64>>,
@@ -130,7 +133,11 @@ async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliRes
 
 async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
     let id = resolve::branch(client, &args.branch.id).await?;
-    let body = ForkBranch { name: args.name, tokens: args.tokens, mixture: args.mixture };
+    let checkpoint_id = match args.checkpoint {
+        Some(text) => Some(resolve::checkpoint(client, &text).await?),
+        None => None,
+    };
+    let body = ForkBranch { name: args.name, tokens: args.tokens, mixture: args.mixture, checkpoint_id };
     let view: BranchView = client.post(&format!("/branches/{id}/fork"), &body).await?;
     format.print(&view, |view| format!("{} is {} as {}", view.name, words::name(&view.state), view.id))
 }

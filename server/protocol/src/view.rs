@@ -6,7 +6,7 @@ use crate::{
     ids::{
         AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId, StorageKey,
     },
-    job::{JobKind, Mixture, TerminationReason},
+    job::{CheckpointRef, JobKind, Mixture, TerminationReason},
     resources::BudgetSpec,
     spec::{ExperimentSpec, TrainingSpec},
 };
@@ -239,6 +239,9 @@ pub struct BranchView {
     pub attempts: u32,
     /// The last committed checkpoint.
     pub checkpoint_id: Option<CheckpointId>,
+    /// The checkpoint that a fork starts from; other branches start from their parent's last.
+    #[serde(default)]
+    pub start_checkpoint_id: Option<CheckpointId>,
 }
 
 /// One execution of a job.
@@ -349,6 +352,14 @@ pub struct CheckpointView {
     pub problem: Option<String>,
 }
 
+impl CheckpointView {
+    /// What a job is told of it.
+    #[must_use]
+    pub fn reference(self) -> CheckpointRef {
+        CheckpointRef { id: self.id, folder: self.folder, manifest_sha256: self.manifest_sha256, step: self.meta.step }
+    }
+}
+
 /// Answer to `POST /checkpoints/{id}/verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointVerdict {
@@ -394,7 +405,7 @@ pub struct ChangeExperiment {
     pub budget: Option<BudgetSpec>,
 }
 
-/// `POST /api/v1/branches/{id}/fork`: a new branch from a branch's last checkpoint.
+/// `POST /api/v1/branches/{id}/fork`: a new branch from a checkpoint of this one, which may still be under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForkBranch {
@@ -405,4 +416,7 @@ pub struct ForkBranch {
     /// Weights over domain numbers; the branch's own mixture when absent.
     #[serde(default)]
     pub mixture: Option<BTreeMap<u32, f64>>,
+    /// A committed checkpoint of the branch; its last whole one when absent.
+    #[serde(default)]
+    pub checkpoint_id: Option<CheckpointId>,
 }

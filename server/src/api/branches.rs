@@ -203,7 +203,7 @@ async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>
     changed(&app, id, &who.name, "continued").await
 }
 
-#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
 async fn fork(
     State(app): State<App>,
     User(who): User,
@@ -216,9 +216,18 @@ async fn fork(
         experiment.state,
         senmon_protocol::view::ExperimentState::Running | senmon_protocol::view::ExperimentState::Paused
     );
-    if branch.state != BranchState::Completed || !open {
-        return Err(ApiError::Conflict("fork needs a completed branch of an experiment that is not over".into()));
+    if !open {
+        return Err(ApiError::Conflict("fork needs an experiment that is not over".into()));
     }
+    let checkpoints = db::checkpoints::list(&app.db, None, Some(id), body.checkpoint_id, None, 1000).await?;
+    let checkpoint = match (checkpoints.into_iter().find(|found| found.problem.is_none()), body.checkpoint_id) {
+        (Some(checkpoint), _) => checkpoint.id,
+        (None, Some(named)) => {
+            let expected = format!("expected a committed, undamaged checkpoint of {}", branch.name);
+            return Err(ApiError::invalid("checkpoint_id", format!("found {named}, {expected}")));
+        }
+        (None, None) => return Err(ApiError::Conflict(format!("{} has no whole checkpoint yet", branch.name))),
+    };
     let domains = experiment.spec.clustering.domains;
     let mixture = match body.mixture {
         Some(weights) if weights.is_empty() => {
@@ -254,6 +263,7 @@ async fn fork(
             format!("found {}, expected at least one step of {batch}", body.tokens.0),
         ));
     }
-    let new = db::branches::insert_fork(&app.db, &branch, body.name.trim(), &mixture, body.tokens.0 / batch).await?;
+    let steps = body.tokens.0 / batch;
+    let new = db::branches::insert_fork(&app.db, &branch, checkpoint, body.name.trim(), &mixture, steps).await?;
     Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
 }

@@ -74,17 +74,12 @@ async fn of_branch(
 
 #[utoipa::path(get, path = "/checkpoints/{id}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "the checkpoint", body = CheckpointView), (status = 404, description = "no such checkpoint")))]
 async fn show(State(app): State<App>, _: Viewer, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointView>> {
-    Ok(Json(find(&app, id).await?))
-}
-
-async fn find(app: &App, id: CheckpointId) -> ApiResult<CheckpointView> {
-    let found = db::checkpoints::list(&app.db, None, None, Some(id), None, 1).await?.pop();
-    found.ok_or_else(|| ApiError::NotFound(format!("no checkpoint {id}")))
+    Ok(Json(db::checkpoints::get(&app.db, id).await?))
 }
 
 #[utoipa::path(post, path = "/checkpoints/{id}/verify", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "every file was read and compared with the manifest", body = CheckpointVerdict), (status = 404, description = "no such checkpoint")))]
 async fn verify(State(app): State<App>, _: User, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointVerdict>> {
-    Ok(Json(scrub::verify(&app, &find(&app, id).await?).await?))
+    Ok(Json(scrub::verify(&app, &db::checkpoints::get(&app.db, id).await?).await?))
 }
 
 #[utoipa::path(get, path = "/checkpoints/{id}/files/{name}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint"), ("name" = String, Path, description = "`manifest.json` or a file that it names")), responses((status = 200, description = "the file", content_type = "application/octet-stream", body = Vec<u8>), (status = 404, description = "no such checkpoint or file")))]
@@ -93,7 +88,7 @@ async fn file(
     _: Viewer,
     Path((id, name)): Path<(CheckpointId, String)>,
 ) -> ApiResult<axum::response::Response> {
-    let view = find(&app, id).await?;
+    let view = db::checkpoints::get(&app.db, id).await?;
     let missing = || ApiError::NotFound(format!("checkpoint {id} has no file {name} in the store"));
     let key = |name: &str| view.folder.join(name).map_err(|error| ApiError::Internal(error.into()));
     let known = app.storage.get(&key(MANIFEST_FILE)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;

@@ -39,24 +39,35 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
     Ok(())
 }
 
-/// Stores a fork: a new branch whose parent is another one.
+/// Stores a fork: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken.
+/// [`DbError::Conflict`] when the name is taken, or the checkpoint was removed meanwhile.
 pub async fn insert_fork(
     pool: &PgPool,
     from: &BranchView,
+    checkpoint: CheckpointId,
     name: &str,
     mixture: &Mixture,
     steps: u64,
 ) -> Result<BranchId> {
     let id = BranchId::new();
+    let mut tx = pool.begin().await?;
+    // Retention decides over locked rows: it removes this one first, or sees the fork.
+    let kept =
+        sqlx::query_scalar!("SELECT id FROM checkpoints WHERE id = $1 AND state = 'committed' FOR SHARE", checkpoint.0)
+            .fetch_optional(&mut *tx)
+            .await?;
+    if kept.is_none() {
+        return Err(DbError::Conflict(format!("checkpoint_id: {checkpoint} was removed just now")));
+    }
     let done = sqlx::query!(
-        "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, state, mixture, training, steps, batch_tokens)
-         SELECT $1, experiment_id, (SELECT max(ordinal) + 1 FROM branches WHERE experiment_id = b.experiment_id), $3, 'tree', domain, id, 'waiting', $4,
-             training, $5, batch_tokens FROM branches b WHERE id = $2 ON CONFLICT (experiment_id, name) DO NOTHING",
-        id.0, from.id.0, name, Json(mixture) as _, signed(steps)
-    ).execute(pool).await?;
+        "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, start_id, state, mixture, training, steps, batch_tokens)
+         SELECT $1, experiment_id, (SELECT max(ordinal) + 1 FROM branches WHERE experiment_id = b.experiment_id), $4, 'tree', domain, id, $3, 'waiting', $5,
+             training, $6, batch_tokens FROM branches b WHERE id = $2 ON CONFLICT (experiment_id, name) DO NOTHING",
+        id.0, from.id.0, checkpoint.0, name, Json(mixture) as _, signed(steps)
+    ).execute(&mut *tx).await?;
+    tx.commit().await?;
     if done.rows_affected() == 1 {
         Ok(id)
     } else {
@@ -99,7 +110,7 @@ async fn list(
 ) -> Result<Vec<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Json<Mixture>",
-           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss,
+           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id,
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
@@ -149,6 +160,7 @@ async fn list(
                 worker: row.worker,
                 attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
                 checkpoint_id: row.checkpoint_id.map(CheckpointId),
+                start_checkpoint_id: row.start_id.map(CheckpointId),
             })
         })
         .collect()

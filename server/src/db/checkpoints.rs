@@ -47,6 +47,15 @@ pub async fn list(
         .collect()
 }
 
+/// One committed checkpoint.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn get(pool: &PgPool, id: CheckpointId) -> Result<CheckpointView> {
+    let found = list(pool, None, None, Some(id), None, 1).await?.pop();
+    found.ok_or_else(|| DbError::NotFound { noun: "checkpoint", id: id.to_string() })
+}
+
 /// The latest checkpoint of a branch: the highest step of the newest fence.
 ///
 /// # Errors

@@ -93,6 +93,7 @@ async fn references(tx: &mut PgConnection, experiment: ExperimentId) -> Result<B
                WHERE j.experiment_id = $1 AND j.kind IN ('train', 'evaluate') AND r.id IS NOT NULL
            UNION SELECT (m.value->'checkpoint'->>'id')::uuid FROM jobs j CROSS JOIN LATERAL jsonb_array_elements(j.spec->'members') m
                WHERE j.experiment_id = $1 AND j.kind = 'merge'
+           UNION SELECT start_id FROM branches WHERE experiment_id = $1 AND start_id IS NOT NULL
            UNION SELECT checkpoint_id FROM evaluations WHERE experiment_id = $1 AND checkpoint_id IS NOT NULL"#,
         experiment.0
     )

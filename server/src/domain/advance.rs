@@ -23,7 +23,7 @@ pub struct BranchFacts {
     pub name: String,
     /// Role.
     pub role: BranchRole,
-    /// Name of the parent.
+    /// Name of the parent that it waits for; a fork waits for none.
     pub parent: Option<String>,
     /// State.
     pub state: BranchState,

@@ -10,7 +10,8 @@ pub fn why_not_queued(branch: &BranchView, all: &[BranchView]) -> String {
         let over = experts.clone().filter(|expert| expert.state == BranchState::Completed).count();
         return format!("It averages the experts: {over} of {} are done.", experts.count());
     }
-    let Some(parent) = branch.parent_id.and_then(|id| all.iter().find(|other| other.id == id)) else {
+    let waits_for = branch.parent_id.filter(|_| branch.start_checkpoint_id.is_none());
+    let Some(parent) = waits_for.and_then(|id| all.iter().find(|other| other.id == id)) else {
         return "Its job is about to be made.".to_owned();
     };
     let name = &parent.name;

@@ -127,6 +127,7 @@ impl Scene<'_> {
                     role: branch.role,
                     parent: branch
                         .parent_id
+                        .filter(|_| branch.start_checkpoint_id.is_none())
                         .and_then(|id| self.branches.iter().find(|b| b.id == id))
                         .map(|b| b.name.clone()),
                     state: branch.state,
@@ -258,9 +259,10 @@ impl Scene<'_> {
         let spec = &self.row.spec;
         let (tokenizer, tokenizer_key) = self.tokenizer()?;
         let start = match (branch.parent_id, &spec.seed, &spec.model) {
-            (Some(parent), _, _) => TrainStart::Checkpoint(
-                db::checkpoints::latest(&self.app.db, parent).await?.context("the parent has no checkpoint")?,
-            ),
+            (Some(parent), _, _) => TrainStart::Checkpoint(match branch.start_checkpoint_id {
+                Some(id) => db::checkpoints::get(&self.app.db, id).await?.reference(),
+                None => db::checkpoints::latest(&self.app.db, parent).await?.context("the parent has no checkpoint")?,
+            }),
             (None, SeedSpec::Checkpoint(seed), _) => TrainStart::Folder(ModelFolder { path: seed.path.clone() }),
             (None, SeedSpec::Train(_), Some(model)) => {
                 let mut model = model.clone();

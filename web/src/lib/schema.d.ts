@@ -1080,6 +1080,7 @@ export interface components {
             seconds_left?: number | null;
             /** @description At most 32 smoothed losses over the branch so far, for a sparkline. */
             sparkline: number[];
+            start_checkpoint_id?: components["schemas"]["CheckpointId"] | null;
             /** @description State. */
             state: components["schemas"]["BranchState"];
             /**
@@ -2269,8 +2270,9 @@ export interface components {
              */
             loss_delta: number;
         };
-        /** @description `POST /api/v1/branches/{id}/fork`: a new branch from a branch's last checkpoint. */
+        /** @description `POST /api/v1/branches/{id}/fork`: a new branch from a checkpoint of this one, which may still be under way. */
         ForkBranch: {
+            checkpoint_id?: components["schemas"]["CheckpointId"] | null;
             /** @description Weights over domain numbers; the branch's own mixture when absent. */
             mixture?: {
                 [key: string]: number;
@@ -4467,7 +4469,7 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
-            /** @description no checkpoint, or the experiment is over */
+            /** @description no whole checkpoint, or the experiment is over */
             409: {
                 headers: {
                     [name: string]: unknown;
