@@ -26,6 +26,9 @@ const REST_TIMES: u32 = 1;
 const REST_TIMES_UNASKED: u32 = 10;
 const REST_MIN: Duration = Duration::from_millis(10);
 
+/// Longest pass of a loop that only asks the database.
+const PASS_MAX: Duration = Duration::from_secs(30);
+
 /// Starts all loops; they end when `stop` becomes true.
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut set = JoinSet::new();
@@ -34,8 +37,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
-    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, schedule::run);
-    spawn(&mut set, app, stop, "expire", &alone(), 500, schedule::expire);
+    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| in_time(schedule::run(app)));
+    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| in_time(schedule::expire(app)));
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
     spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, pace::run);
@@ -81,6 +84,12 @@ fn spawn<F, R>(
             }
         }
     });
+}
+
+/// A pass of a loop that only asks the database, given up where a wire has swallowed the answer: the next pass looks anew.
+async fn in_time(pass: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let silent = |_| anyhow::bail!("the database has not answered for {} s", PASS_MAX.as_secs());
+    tokio::time::timeout(PASS_MAX, pass).await.unwrap_or_else(silent)
 }
 
 async fn prune(app: App) -> anyhow::Result<()> {
