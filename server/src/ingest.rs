@@ -4,7 +4,7 @@
 //! Never acknowledges before the commit; never keeps a write for later.
 
 use crate::db::{
-    DbError,
+    DbError, in_time,
     ingest::{self, Batch, Beat, Place},
 };
 use senmon_protocol::{ids::BranchId, worker::Heartbeaten};
@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 const GROUP_MAX: usize = 256;
 /// Under load, how long a group waits for company: a commit costs about as much.
 const GATHER: Duration = Duration::from_millis(2);
-/// A database that has not answered for so long is not waited for: the wire may have swallowed the answer, and one such
-/// connection would hold up all that report.
+/// Longest wait for the database: one connection whose answer was lost would hold up all that report. Whether it had
+/// committed or not, the write is done again, and it is the same write.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Writes that wait; beyond, requests wait before they are read.
 const QUEUE_MAX: usize = 4096;
@@ -102,12 +102,6 @@ async fn send<W, A>(queue: &mpsc::Sender<(W, Reply<A>)>, write: W) -> Result<A, 
     answer.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
-/// What the database answers, or that it does not. What was begun is forgotten with its connection; whether it was
-/// committed or not, the sender sends it again and it is the same write.
-async fn in_time<T>(write: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
-    tokio::time::timeout(ANSWER_MAX, write).await.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
-}
-
 /// Drains a queue in groups. `together` writes a group, and leaves out what it could not do; `alone` does one of those.
 fn writer<W, A, T, TF, O, OF>(together: T, alone: O) -> mpsc::Sender<(W, Reply<A>)>
 where
@@ -132,7 +126,7 @@ where
             crowded = taken.len() > 1;
             let (writes, replies): (Vec<W>, Vec<Reply<A>>) = taken.drain(..).unzip();
             let group: Arc<[W]> = writes.into();
-            let answers = match in_time(together(group.clone())).await {
+            let answers = match in_time(ANSWER_MAX, together(group.clone())).await {
                 Ok(answers) => answers,
                 Err(error) => {
                     tracing::warn!(%error, writes = group.len(), "a group could not be written; each is tried alone");
@@ -144,7 +138,7 @@ where
                     Some(answer) => drop(reply.send(Ok(answer))),
                     None => {
                         let done = alone(write.clone());
-                        tokio::spawn(async move { drop(reply.send(in_time(done).await)) });
+                        tokio::spawn(async move { drop(reply.send(in_time(ANSWER_MAX, done).await)) });
                     }
                 }
             }

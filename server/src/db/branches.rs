@@ -102,6 +102,7 @@ pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
         .ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
 }
 
+// A job has a lease exactly while it runs; asking for the state, Postgres would walk all that run for each branch.
 async fn list(
     pool: &PgPool,
     experiment: Option<ExperimentId>,

@@ -76,6 +76,21 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
+/// What is asked of the database, or that it has not answered in time: a wire may lose an answer, and no driver notices.
+///
+/// # Errors
+/// Those of the work, and a time-out.
+pub async fn in_time<T, E: From<sqlx::Error>>(
+    limit: Duration,
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, E> {
+    let silent = |_| {
+        let message = format!("the database has not answered for {} s", limit.as_secs());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)).into())
+    };
+    tokio::time::timeout(limit, work).await.unwrap_or_else(silent)
+}
+
 /// The word of a unit enum, as serde writes it.
 pub(crate) fn word<T: Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {

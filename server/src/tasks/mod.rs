@@ -19,14 +19,15 @@ use std::{
 };
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
 
-/// A loop rests as long as it worked, and at least a moment: a thousand signals at once are one pass, and none takes a
-/// core for itself.
-const REST_TIMES: u32 = 1;
-/// Without a signal it rests so much longer: what is large is looked at less often.
-const REST_TIMES_UNASKED: u32 = 10;
+/// A loop rests as long as it worked, and at least this: a thousand signals at once are one pass, and none takes a core
+/// for itself.
 const REST_MIN: Duration = Duration::from_millis(10);
+/// Without a signal it rests so many times longer: what is large is looked at less often.
+const UNASKED_TIMES: u32 = 10;
+/// But no longer than this for having worked long: a database that was away for a while is looked at soon again.
+const UNASKED_MAX: Duration = Duration::from_secs(5);
 
-/// Longest pass of a loop that only asks the database.
+/// Longest pass of a loop that only asks the database; the next one looks anew.
 const PASS_MAX: Duration = Duration::from_secs(30);
 
 /// Starts all loops; they end when `stop` becomes true.
@@ -37,8 +38,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
-    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| in_time(schedule::run(app)));
-    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| in_time(schedule::expire(app)));
+    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| db::in_time(PASS_MAX, schedule::run(app)));
+    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| db::in_time(PASS_MAX, schedule::expire(app)));
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
     spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, pace::run);
@@ -73,9 +74,9 @@ fn spawn<F, R>(
             }
             let worked = start.elapsed();
             tracing::debug!(task = name, ms = worked.as_millis(), "looked");
-            let period = Duration::from_millis(period_ms).max(worked * REST_TIMES_UNASKED);
+            let period = Duration::from_millis(period_ms).max((worked * UNASKED_TIMES).min(UNASKED_MAX));
             let next = async {
-                tokio::time::sleep((worked * REST_TIMES).max(REST_MIN)).await;
+                tokio::time::sleep(worked.max(REST_MIN)).await;
                 let _ = tokio::time::timeout(period, wake.notified()).await;
             };
             tokio::select! {
@@ -84,12 +85,6 @@ fn spawn<F, R>(
             }
         }
     });
-}
-
-/// A pass of a loop that only asks the database, given up where a wire has swallowed the answer: the next pass looks anew.
-async fn in_time(pass: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let silent = |_| anyhow::bail!("the database has not answered for {} s", PASS_MAX.as_secs());
-    tokio::time::timeout(PASS_MAX, pass).await.unwrap_or_else(silent)
 }
 
 async fn prune(app: App) -> anyhow::Result<()> {
