@@ -204,6 +204,9 @@ impl Drop for WaitingPoll {
     }
 }
 
+/// Longest wait for the database to write an event down.
+const EVENT_MAX: Duration = Duration::from_secs(10);
+
 impl App {
     /// Since when this server hears its workers, by its last look at the database's clock.
     #[must_use]
@@ -226,7 +229,7 @@ impl App {
 
     /// Writes an event down and shows it.
     pub async fn event(&self, event: crate::db::events::NewEvent) {
-        match crate::db::events::insert(&self.db, &event).await {
+        match crate::db::in_time(EVENT_MAX, crate::db::events::insert(&self.db, &event)).await {
             Ok(view) => self.hint(StreamMessage::Event(view)),
             Err(error) => tracing::error!(event.kind, %error, "could not write an event down"),
         }

@@ -5,6 +5,10 @@ use reqwest::Method;
 use senmon_protocol::problem::Problem;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::time::Duration;
+
+/// Longer than the server takes for any answer: a client that waits for ever does not see its limit pass.
+const ANSWER_MAX: Duration = Duration::from_secs(90);
 
 /// Talks to one server with one token.
 #[derive(Debug, Clone)]
@@ -38,7 +42,8 @@ impl Api {
     /// # Errors
     /// When there is no answer.
     pub async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<(u16, Value)> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token).timeout(ANSWER_MAX);
         if let Some(body) = body {
             request = request.json(body);
         }

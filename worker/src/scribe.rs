@@ -6,7 +6,9 @@
 use crate::spool::{Record, SpoolWriter};
 use senmon_protocol::{
     ids::Fence,
-    worker::{LineEvent, LogBatch, LogLine, MetricBatch},
+    job::Outcome,
+    storable,
+    worker::{CompleteAttempt, LineEvent, LogBatch, LogLine, MetricBatch},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -152,8 +154,11 @@ impl Desk {
                 self.step = point.step;
                 self.points.push(point);
             }
-            Item::Line(line) => self.lines.push(line),
-            Item::Record(record) => {
+            Item::Line(line) => self.lines.push(LogLine { text: storable(&line.text), ..line }),
+            Item::Record(mut record) => {
+                if let Record::Complete(CompleteAttempt { outcome: Outcome::Ended(ended), .. }) = &mut *record {
+                    ended.message = storable(&ended.message);
+                }
                 self.close_batches();
                 self.ready.push_back(*record);
                 return;
@@ -237,7 +242,10 @@ fn batch(fence: Fence, points: &[Point]) -> MetricBatch {
 mod tests {
     use super::*;
     use crate::spool::{Header, SpoolReader, SpoolRoot};
-    use senmon_protocol::ids::{AttemptId, JobId};
+    use senmon_protocol::{
+        ids::{AttemptId, JobId},
+        job::{EndedOutcome, TerminationReason},
+    };
 
     fn point(step: u64, loss: f64) -> Item {
         Item::Point(Point {
@@ -300,6 +308,16 @@ mod tests {
     #[test]
     fn steps_ascend_within_a_batch() {
         assert_eq!(steps(&write(vec![point(5, 1.0), point(6, 1.0), point(6, 1.0)])), [vec![5, 6], vec![6]]);
+    }
+
+    #[test]
+    fn what_no_database_can_store_is_replaced() {
+        let ended = EndedOutcome { reason: TerminationReason::CorruptData, message: "found \0PK".into() };
+        let complete = CompleteAttempt { fence: Fence(1), outcome: Outcome::Ended(ended), time: None };
+        let line = LogLine { at_ms: 0, level: "info".into(), text: "\0 read".into(), event: None };
+        let records = write(vec![Item::Line(line), Item::Record(Box::new(Record::Complete(complete)))]);
+        let written = serde_json::to_string(&records).unwrap();
+        assert!(!written.contains("\\u0000") && written.contains("\u{fffd}PK"), "{written}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use senmon_protocol::{
         ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec, LanguageShare, SampleDocument, SourceShare,
     },
     corpus::DocumentFields,
+    storable,
 };
 use std::{
     collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
@@ -164,7 +165,7 @@ fn describe(sample: &[Document], labels: &[u32], distances: &[f32], centres: &Ar
                     .collect(),
                 sources: shares(rows.iter().filter_map(|&i| sample[i].source.as_deref()), 5)
                     .into_iter()
-                    .map(|(source, share)| SourceShare { source: source.to_owned(), share })
+                    .map(|(source, share)| SourceShare { source: storable(source), share })
                     .collect(),
                 nearest_domains: nearest,
                 nearest: shown(&rows[..rows.len().min(SAMPLES_SHOWN)]),
@@ -180,10 +181,10 @@ fn describe(sample: &[Document], labels: &[u32], distances: &[f32], centres: &Ar
 
 fn shown_document(document: &Document, distance: f32) -> SampleDocument {
     SampleDocument {
-        id: document.id.clone(),
-        source: document.source.clone(),
+        id: storable(&document.id),
+        source: document.source.as_deref().map(storable),
         distance: f64::from(distance),
-        text: document.text.chars().take(TEXT_SHOWN_CHARS).collect(),
+        text: storable(&document.text.chars().take(TEXT_SHOWN_CHARS).collect::<String>()),
     }
 }
 
@@ -277,6 +278,18 @@ mod tests {
         );
         assert_ne!(found.router.assign("kernel memory"), found.router.assign("鍋と料理"));
         assert!(discover(&documents()[..3], &spec(4)).unwrap_err().contains("clustering.domains"));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_text_with_nul_characters_can_be_stored() {
+        let mut documents = documents();
+        for document in &mut documents {
+            document.text = format!("\0{} \0 {}\0\0", document.text, document.text);
+            document.source = document.source.as_ref().map(|source| format!("{source}\0"));
+        }
+        let found = discover(&documents, &spec(2)).unwrap();
+        let stored = serde_json::to_string(&found.domains).unwrap();
+        assert!(stored.contains('\u{fffd}') && !stored.contains("\\u0000"), "{stored}");
     }
 
     #[test]

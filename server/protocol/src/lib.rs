@@ -31,5 +31,12 @@ pub mod training;
 pub mod view;
 pub mod worker;
 
+/// A text as Postgres can store it: NUL characters, which no text there may hold, become U+FFFD. For what quotes bytes of
+/// a corpus or a file.
+#[must_use]
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// Version of the worker protocol. A worker of another version is refused at enrolment with both numbers.
 pub const WORKER_PROTOCOL_VERSION: u32 = 1;

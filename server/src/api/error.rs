@@ -32,6 +32,9 @@ pub enum ApiError {
     /// The fence is old.
     #[error("{0}")]
     StaleFence(String),
+    /// The database is away, or does not answer.
+    #[error("the database does not answer; ask again in a moment")]
+    Unavailable(#[source] anyhow::Error),
     /// The server's own fault.
     #[error("the server could not do it; its log says why")]
     Internal(#[source] anyhow::Error),
@@ -48,12 +51,26 @@ impl ApiError {
     }
 }
 
+const NUL: &str = "found a text with a NUL character (U+0000), which cannot be stored; expected texts without it";
+
+/// Whether Postgres was not there, or its answer was not.
+fn is_away(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
+}
+
+/// Whether a text holds what Postgres can store in no `text` (22021) and no `jsonb` (22P05).
+fn has_nul(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "22021" || code == "22P05")
+}
+
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        match error {
+        match &error {
             DbError::NotFound { .. } => Self::NotFound(error.to_string()),
             DbError::StaleFence(_) => Self::StaleFence(error.to_string()),
             DbError::Conflict(_) => Self::Conflict(error.to_string()),
+            DbError::Sql(sql) if is_away(sql) => Self::Unavailable(error.into()),
+            DbError::Sql(sql) if has_nul(sql) => Self::Malformed(NUL.into()),
             DbError::Impossible(_) | DbError::Sql(_) => Self::Internal(error.into()),
         }
     }
@@ -75,6 +92,10 @@ impl IntoResponse for ApiError {
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "The state does not allow it"),
             Self::StaleFence(_) => (StatusCode::CONFLICT, "stale_fence", "The lease is over"),
+            Self::Unavailable(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the database does not answer");
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment")
+            }
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "request failed");
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed")

@@ -19,8 +19,15 @@ pub mod ui;
 pub mod workers;
 
 use crate::app::App;
-use axum::{Router, extract::DefaultBodyLimit, http::HeaderValue, middleware, response::IntoResponse, routing::get};
-use std::sync::Arc;
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::HeaderValue,
+    middleware,
+    response::IntoResponse,
+    routing::get,
+};
+use std::{sync::Arc, time::Duration};
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
     set_header::SetResponseHeaderLayer, trace::TraceLayer,
@@ -28,6 +35,10 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+/// Longest time to an answer, or to the first byte of a long one, beyond what a poll waits: what a wire has lost holds
+/// no request for ever. Shorter than a worker's patience (30 s), so that it hears why.
+const ANSWER_MAX: Duration = Duration::from_secs(25);
+const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
 /// Largest body of a request.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
@@ -65,7 +76,11 @@ fn api() -> OpenApiRouter<App> {
             .merge(workers::router())
             .merge(attempts::router())
             .merge(events::router())
-            .merge(storage::router()),
+            .merge(storage::router())
+            .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
+            .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
+            // Reads every byte of a checkpoint.
+            .merge(checkpoints::verifying()),
     )
 }
 
@@ -126,6 +141,16 @@ pub fn router(app: App) -> Router {
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
     error::ApiError::Internal(anyhow::anyhow!("a handler panicked")).into_response()
+}
+
+/// Answers 503 where nothing else is answered within `limit`.
+async fn in_time(
+    State(limit): State<Duration>,
+    request: axum::extract::Request,
+    next: middleware::Next,
+) -> axum::response::Response {
+    let late = |_| error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}")).into_response();
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(late)
 }
 
 /// Gives each request an id, and quotes it in problem documents and in the answer's header.

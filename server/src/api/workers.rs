@@ -25,7 +25,7 @@ use std::{collections::HashMap, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest wait of a poll.
-const POLL_MS_MAX: u64 = 30_000;
+pub const POLL_MS_MAX: u64 = 30_000;
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
@@ -37,8 +37,12 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(drain))
         .routes(routes!(enable))
         .routes(routes!(disable))
-        .routes(routes!(poll))
         .routes(routes!(heartbeat))
+}
+
+/// The route that waits for work.
+pub fn polling() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(poll))
 }
 
 fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> WorkerView {

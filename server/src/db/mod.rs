@@ -20,7 +20,10 @@ pub mod workers;
 
 use serde::{Serialize, de::DeserializeOwned};
 pub use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{
+    Connection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use std::time::Duration;
 
 /// Why the database did not do it.
@@ -55,6 +58,10 @@ pub type Result<T> = std::result::Result<T, DbError>;
 /// which every connection may be taken.
 const ACQUIRE_MAX: Duration = Duration::from_secs(15);
 
+/// A connection that was given back and does not answer within this time is closed: one whose answer a wire has lost
+/// would be waited for until all are, and none is left.
+const GIVEN_BACK_MAX: Duration = Duration::from_secs(5);
+
 /// Connects, and brings the schema up to this program's version.
 ///
 /// # Errors
@@ -64,6 +71,9 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     let pool = PgPoolOptions::new()
         .max_connections(24)
         .acquire_timeout(ACQUIRE_MAX)
+        .after_release(|connection, _| {
+            Box::pin(async { in_time(GIVEN_BACK_MAX, connection.ping()).await.map(|()| true) })
+        })
         .connect_with(options)
         .await
         .context("connect to Postgres")?;

@@ -1,5 +1,6 @@
 //! Compacts metric batches into chunks, one transaction a chunk.
 
+use super::ask;
 use crate::{app::App, db, domain::metrics::pyramid::CHUNK_POINTS};
 use anyhow::Result;
 use senmon_protocol::ids::BranchId;
@@ -20,7 +21,7 @@ pub async fn run(app: App) -> Result<()> {
 /// When Postgres refuses.
 pub async fn look(app: App) -> Result<()> {
     let _ = app.ingest.landed().take(0);
-    let found = db::metrics::uncompacted(&app.db, CHUNK_POINTS).await?;
+    let found = ask(db::metrics::uncompacted(&app.db, CHUNK_POINTS)).await?;
     compact(&app, found).await;
     Ok(())
 }
@@ -28,7 +29,7 @@ pub async fn look(app: App) -> Result<()> {
 async fn compact(app: &App, found: impl IntoIterator<Item = (BranchId, i64)>) {
     for (branch, fence) in found {
         while !*app.stopping.borrow() {
-            match db::metrics::compact(&app.db, branch, fence).await {
+            match ask(db::metrics::compact(&app.db, branch, fence)).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {

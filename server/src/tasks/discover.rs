@@ -1,5 +1,6 @@
 //! Fits the clusterings and trains the tokenizers that wait.
 
+use super::ask;
 use crate::{app::App, db};
 use anyhow::{Context, Result};
 use senmon_corpus::{
@@ -23,11 +24,11 @@ const TOKENIZER_SAMPLE_SEED: u64 = 1;
 /// # Errors
 /// When Postgres or the disk refuses.
 pub async fn run(app: App) -> Result<()> {
-    while let Some((id, corpus, spec)) = db::fits::next_tokenizer(&app.db).await? {
+    while let Some((id, corpus, spec)) = ask(db::fits::next_tokenizer(&app.db)).await? {
         tokenizer(&app, id, corpus, spec).await?;
         app.wake.advance.notify_one();
     }
-    while let Some((id, corpus, spec)) = db::fits::next_clustering(&app.db).await? {
+    while let Some((id, corpus, spec)) = ask(db::fits::next_clustering(&app.db)).await? {
         clustering(&app, id, corpus, spec).await?;
         app.wake.advance.notify_one();
     }
@@ -62,10 +63,10 @@ async fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<Sampl
 }
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
-    let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
+    let corpus = ask(db::corpora::get(&app.db, &corpus.to_string())).await?;
     let files = match sample_files(app, &corpus).await? {
         Ok(files) => files,
-        Err(why) => return Ok(db::fits::fail_clustering(&app.db, id, &why).await?),
+        Err(why) => return Ok(ask(db::fits::fail_clustering(&app.db, id, &why)).await?),
     };
     let key = StorageKey::new(format!("clusterings/{id}"))?;
     let local = app.storage.local_new(&key)?;
@@ -86,16 +87,16 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: Cluster
     match fitted {
         Ok(Ok((discovery, sha256))) => {
             app.storage.publish(&key, &local).await?;
-            db::fits::finish_clustering(&app.db, id, &key, &sha256, &discovery.quality, &discovery.domains).await?
+            ask(db::fits::finish_clustering(&app.db, id, &key, &sha256, &discovery.quality, &discovery.domains)).await?
         }
-        Ok(Err(why)) => db::fits::fail_clustering(&app.db, id, &why).await?,
-        Err(error) => db::fits::fail_clustering(&app.db, id, &format!("{error:#}")).await?,
+        Ok(Err(why)) => ask(db::fits::fail_clustering(&app.db, id, &why)).await?,
+        Err(error) => ask(db::fits::fail_clustering(&app.db, id, &format!("{error:#}"))).await?,
     }
     Ok(())
 }
 
 async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -> Result<()> {
-    let corpus = db::corpora::get(&app.db, &corpus.to_string()).await?;
+    let corpus = ask(db::corpora::get(&app.db, &corpus.to_string())).await?;
     let made = match &spec {
         TokenizerSpec::File(file) => std::fs::read(&file.path)
             .with_context(|| format!("read {}", file.path))
@@ -123,9 +124,9 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
             let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;
             app.storage.put(&key, bytes).await?;
             let (vocab_size, separator_id) = (tokenizer.vocab_size(), tokenizer.separator_id());
-            db::fits::finish_tokenizer(&app.db, id, &key, vocab_size, &separator, separator_id).await?
+            ask(db::fits::finish_tokenizer(&app.db, id, &key, vocab_size, &separator, separator_id)).await?
         }
-        Err(error) => db::fits::fail_tokenizer(&app.db, id, &format!("{error:#}")).await?,
+        Err(error) => ask(db::fits::fail_tokenizer(&app.db, id, &format!("{error:#}"))).await?,
     }
     Ok(())
 }

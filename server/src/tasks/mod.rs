@@ -27,8 +27,13 @@ const UNASKED_TIMES: u32 = 10;
 /// But no longer than this for having worked long: a database that was away for a while is looked at soon again.
 const UNASKED_MAX: Duration = Duration::from_secs(5);
 
-/// Longest pass of a loop that only asks the database; the next one looks anew.
-const PASS_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for an answer of the database, or for a pass that only asks it; the next pass looks anew.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// Asks the database: a loop must not wait for ever for an answer that a wire has lost.
+async fn ask<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    db::in_time(ANSWER_MAX, work).await
+}
 
 /// Starts all loops; they end when `stop` becomes true.
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
@@ -38,18 +43,18 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
-    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| db::in_time(PASS_MAX, schedule::run(app)));
-    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| db::in_time(PASS_MAX, schedule::expire(app)));
+    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| ask(schedule::run(app)));
+    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| ask(schedule::expire(app)));
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
-    spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, pace::run);
+    spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, |app| ask(pace::run(app)));
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
     // Twice within the grace, so that what is due waits no longer than half of it more.
     let sweep_ms = (app.config.orphan_grace_ms / 2).clamp(1_000, 600_000);
     spawn(&mut set, app, stop, "retain", &alone(), 5_000, store::retain);
     spawn(&mut set, app, stop, "sweep", &alone(), sweep_ms, store::sweep);
     spawn(&mut set, app, stop, "budget", &alone(), 60_000, store::watch_budget);
-    spawn(&mut set, app, stop, "prune", &alone(), 600_000, prune);
+    spawn(&mut set, app, stop, "prune", &alone(), 600_000, |app| ask(prune(app)));
     set
 }
 

@@ -1,5 +1,6 @@
 //! Takes the snapshot of registered corpora.
 
+use super::ask;
 use crate::{app::App, db, db::corpora::ToScan};
 use anyhow::{Context, Result};
 use senmon_corpus::{
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 /// # Errors
 /// When Postgres or the disk refuses.
 pub async fn run(app: App) -> Result<()> {
-    while let Some(corpus) = db::corpora::next_to_scan(&app.db).await? {
+    while let Some(corpus) = ask(db::corpora::next_to_scan(&app.db)).await? {
         scan_one(&app, corpus).await?;
         app.wake.advance.notify_one();
         app.wake.discover.notify_one();
@@ -37,13 +38,13 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
     let _ = std::fs::remove_dir_all(&work);
     let report = match report {
         Ok(report) => report,
-        Err(error) => return Ok(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string())).await?),
+        Err(error) => return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?),
     };
     let files = store(app, id, &report).await?;
     let mut counts = DocumentCounts::default();
     files.iter().for_each(|file| counts.add(&file.counts));
     let problem = refusal(&counts, corpus.request.tolerated_broken_share, &report);
-    Ok(db::corpora::finish_scan(&app.db, id, &files, &report.broken_first, problem.as_deref()).await?)
+    Ok(ask(db::corpora::finish_scan(&app.db, id, &files, &report.broken_first, problem.as_deref())).await?)
 }
 
 async fn store(app: &App, id: CorpusId, report: &ScanReport) -> Result<Vec<CorpusFile>> {

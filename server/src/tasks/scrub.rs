@@ -1,5 +1,6 @@
 //! Reads committed checkpoints again, one at a time, and sets damaged ones aside: branches resume from whole ones only.
 
+use super::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},
@@ -15,7 +16,7 @@ use senmon_protocol::{
 /// # Errors
 /// When Postgres or the store refuses.
 pub async fn run(app: App) -> Result<()> {
-    while let Some(due) = db::checkpoints::next_to_verify(&app.db, app.config.scrub_days).await? {
+    while let Some(due) = ask(db::checkpoints::next_to_verify(&app.db, app.config.scrub_days)).await? {
         verify(&app, &due).await?;
         if *app.stopping.borrow() {
             break;
@@ -33,7 +34,7 @@ pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdic
         Ok(manifest) => (manifest.files.len() as u64 + 1, manifest.meta.bytes, None),
         Err(problem) => (0, 0, Some(problem)),
     };
-    db::checkpoints::set_verified(&app.db, view.id, problem.as_deref()).await?;
+    ask(db::checkpoints::set_verified(&app.db, view.id, problem.as_deref())).await?;
     if let Some(problem) = &problem
         && view.problem.is_none()
     {

@@ -1,6 +1,7 @@
 //! Keeps the store tidy: retention, what dead attempts left, the budget. A row's state changes before its bytes do, and
 //! every step may be repeated.
 
+use super::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent, retention::Deleting},
@@ -21,19 +22,19 @@ const COUNT_AGE_MAX: Duration = Duration::from_secs(60);
 /// # Errors
 /// When Postgres or the store refuses.
 pub async fn retain(app: App) -> Result<()> {
-    for branch in db::retention::branches(&app.db).await? {
-        db::retention::mark(&app.db, branch).await?;
+    for branch in ask(db::retention::branches(&app.db)).await? {
+        ask(db::retention::mark(&app.db, branch)).await?;
     }
     remove_marked(&app).await
 }
 
 /// Removes the bytes of what is marked, whoever marked it and whenever.
 async fn remove_marked(app: &App) -> Result<()> {
-    let marked = db::retention::deleting(&app.db).await?;
+    let marked = ask(db::retention::deleting(&app.db)).await?;
     for branch in marked.chunk_by(|a, b| a.branch == b.branch) {
         for checkpoint in branch {
             app.storage.delete_folder(&checkpoint.folder).await?;
-            db::retention::deleted(&app.db, checkpoint.id).await?;
+            ask(db::retention::deleted(&app.db, checkpoint.id)).await?;
         }
         let committed: Vec<&Deleting> = branch.iter().filter(|c| c.bytes.is_some()).collect();
         let steps: Vec<String> = committed.iter().map(|c| c.step.to_string()).collect();
@@ -64,13 +65,13 @@ async fn remove_marked(app: &App) -> Result<()> {
 /// When Postgres or the store refuses.
 pub async fn sweep(app: App) -> Result<()> {
     let grace = i64::try_from(app.config.orphan_grace_ms).context("orphan_grace_ms")?;
-    let before = db::workers::now(&app.db).await? - TimeDelta::milliseconds(grace);
-    db::retention::abandon(&app.db, before).await?;
+    let before = ask(db::workers::now(&app.db)).await? - TimeDelta::milliseconds(grace);
+    ask(db::retention::abandon(&app.db, before)).await?;
     remove_marked(&app).await?;
     // Listed first: what is committed meanwhile has a row by the time that the rows are read.
     let objects = app.storage.list(None).await?;
-    let owners = db::retention::owners(&app.db).await?;
-    let spoken_for = db::retention::folders(&app.db).await?;
+    let owners = ask(db::retention::owners(&app.db)).await?;
+    let spoken_for = ask(db::retention::folders(&app.db)).await?;
     for folder in orphans(&objects, &owners, &spoken_for, before) {
         app.storage.delete_folder(&folder).await?;
         let text = format!("{folder} in the store belonged to no checkpoint and no running attempt: removed.");
@@ -89,7 +90,7 @@ pub async fn watch_budget(app: App) -> Result<()> {
     let used = Bytes(usage.total());
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = used.0 as f64 / budget.0.max(1) as f64;
-    let last = db::events::last_of(&app.db, &["storage_nearly_full", "storage_has_room"]).await?;
+    let last = ask(db::events::last_of(&app.db, &["storage_nearly_full", "storage_has_room"])).await?;
     let was_full = last.as_deref() == Some("storage_nearly_full");
     let (kind, level, text) = match (share >= NEARLY_FULL, was_full) {
         (true, false) => (

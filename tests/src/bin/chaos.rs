@@ -7,13 +7,15 @@
 use anyhow::{Context, Result};
 use senmon_tests::{
     chaos::{
-        Chaos, damage, disks, kills, migration,
+        Chaos, damage,
+        disk::Disk,
+        disks::{self, Trouble},
+        kills, migration,
         netns::{Lost, Namespace},
         network,
         outages::{self, Outage},
         partitions, recovery,
         report::{Figures, Report, Scenario, Went},
-        tmpfs::Tmpfs,
         trials, zombies,
     },
     process::repository,
@@ -90,6 +92,7 @@ async fn every_scenario(run: &mut Run) -> Result<()> {
     run.scenario("a frozen worker wakes up", async |chaos| zombies::run(chaos, STEPS).await).await?;
     run.scenario("kills", async |chaos| kills::run(chaos, &kills::SHORT).await).await?;
     run.scenario("wires that lie", async |chaos| network::run(chaos, STEPS, Duration::from_secs(30)).await).await?;
+    run.scenario("dead wires to Postgres", async |chaos| network::dead_wires(chaos, STEPS).await).await?;
     run.scenario("the server is away", async |chaos| outages::of_the_server(chaos, outage).await).await?;
     run.scenario("Postgres is away", async |chaos| outages::of_the_database(chaos, outage).await).await?;
     run.scenario("migrated under its workers", async |chaos| migration::run(chaos, STEPS).await).await?;
@@ -100,12 +103,17 @@ async fn every_scenario(run: &mut Run) -> Result<()> {
             run.scenario("partitions", async |chaos| partitions::run(chaos, 5 * STEPS, &long).await).await?;
         }
     }
-    match Tmpfs::missing() {
-        Some(why) => run.skip("full disks", why),
-        None => {
-            run.scenario("the store's disk is full", async |chaos| disks::of_the_store(chaos, STEPS).await).await?;
-            run.scenario("the spool's disk is full", async |chaos| disks::of_the_spool(chaos, STEPS).await).await?;
+    for trouble in Trouble::ALL {
+        match trouble.missing() {
+            Some(why) => run.skip(trouble.title(), why),
+            None => {
+                run.scenario(trouble.title(), async |chaos| disks::of_the_store(chaos, STEPS, trouble).await).await?;
+            }
         }
+    }
+    match Disk::missing() {
+        Some(why) => run.skip("the spool's disk is full", why),
+        None => run.scenario("the spool's disk is full", async |chaos| disks::of_the_spool(chaos, STEPS).await).await?,
     }
     run.scenario("times at the shipped lease", async |chaos| recovery::run(chaos, STEPS).await).await
 }

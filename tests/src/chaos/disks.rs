@@ -1,10 +1,11 @@
-//! Disks that are full: the store's, and the one on which a worker keeps what it has to say.
+//! Disks that are full, read-only, hang or answer with errors: the store's, and the one on which a worker keeps what it
+//! has to say.
 
 use super::{
     Chaos, LIMIT,
     checks::check,
+    disk::{Disk, Fsync},
     report::{Figure, Figures},
-    tmpfs::Tmpfs,
     training::Training,
 };
 use crate::{World, WorldOptions};
@@ -13,38 +14,132 @@ use senmon_protocol::{
     ids::BranchId,
     view::{EventView, MetricsView},
 };
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-/// Saves are 20 steps apart ([`crate::spec::small`]): so many steps without room hold several of them.
-const STEPS_WITHOUT_ROOM: u64 = 100;
+/// Saves are 20 steps apart ([`crate::spec::small`]): so many steps without a store hold several of them.
+const STEPS_WITHOUT: u64 = 100;
+/// How long a disk hangs: longer than the next save waits for the one before (30 s).
+const HANG: Duration = Duration::from_secs(40);
+/// Longest answer of the server while its store hangs.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// The store has no room for several saves: training goes on, the cause is an event, and saves succeed again once there
-/// is room.
+/// What the store's disk does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It has no room.
+    Full,
+    /// It takes no writes.
+    ReadOnly,
+    /// It keeps writes waiting.
+    Hangs,
+    /// It answers each sync of a file with an error.
+    Errors,
+}
+
+impl Trouble {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Full, Self::ReadOnly, Self::Hangs, Self::Errors];
+
+    /// What is said of it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Full => "the store's disk is full",
+            Self::ReadOnly => "the store's disk is read-only",
+            Self::Hangs => "the store's disk hangs",
+            Self::Errors => "the store's disk answers with errors",
+        }
+    }
+
+    /// Why it cannot be made here, in a sentence for people; None where it can.
+    #[must_use]
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::Full | Self::ReadOnly => Disk::missing(),
+            Self::Hangs => Disk::hanging_missing(),
+            Self::Errors => Fsync::missing(),
+        }
+    }
+}
+
+/// The disk of a world's store, and how to break it.
+enum Breaker {
+    Disk(Disk),
+    Fsync(Fsync),
+}
+
+impl Breaker {
+    fn prepare(trouble: Trouble, world: &mut World) -> Result<Self> {
+        let store = world.path("server/storage");
+        Ok(match trouble {
+            Trouble::Full | Trouble::ReadOnly => Self::Disk(Disk::in_memory(&store, 96)?),
+            Trouble::Hangs => Self::Disk(Disk::in_file(&store, 256)?),
+            Trouble::Errors => {
+                let folder = world.path("fiu");
+                Self::Fsync(Fsync::prepare(&mut world.options, &folder)?)
+            }
+        })
+    }
+
+    async fn begin(&self, trouble: Trouble, world: &World) -> Result<()> {
+        match self {
+            Self::Disk(disk) if trouble == Trouble::Full => disk.fill(),
+            Self::Disk(disk) if trouble == Trouble::ReadOnly => {
+                world.outlast(LIMIT, "no file is open for writing", async || disk.set_read_only(true).map(Some)).await
+            }
+            Self::Disk(disk) => disk.freeze(HANG),
+            Self::Fsync(fsync) => fsync.set_broken(worker(world)?, true),
+        }
+    }
+
+    fn end(&self, trouble: Trouble, world: &World) -> Result<()> {
+        match self {
+            Self::Disk(disk) if trouble == Trouble::Full => disk.free(),
+            Self::Disk(disk) if trouble == Trouble::ReadOnly => disk.set_read_only(false),
+            // It thaws by itself.
+            Self::Disk(_) => Ok(()),
+            Self::Fsync(fsync) => fsync.set_broken(worker(world)?, false),
+        }
+    }
+}
+
+fn worker(world: &World) -> Result<u32> {
+    Ok(world.workers[0].as_ref().context("the worker runs")?.id())
+}
+
+/// The store takes no checkpoint for several saves: training goes on, the server answers, the cause is an event, and
+/// saves succeed again afterwards.
 ///
 /// # Errors
 /// What does not hold.
-pub async fn of_the_store(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+pub async fn of_the_store(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Result<Figures> {
     let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
-    let disk = Tmpfs::mount(&world.path("server/storage"), 96)?;
+    let breaker = Breaker::prepare(trouble, &mut world)?;
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;
     training.reaches(&world, 60).await?;
-    disk.fill()?;
-    let full = training.branch(&world).await?.context("there is a branch")?;
-    let step = full.step + STEPS_WITHOUT_ROOM;
+    breaker.begin(trouble, &world).await?;
+    let asked = Instant::now();
+    let broken = training.branch(&world).await?.context("there is a branch")?;
+    ensure!(asked.elapsed() < ANSWER_MAX, "the server took {:?} for an answer", asked.elapsed());
+    let step = broken.step + STEPS_WITHOUT;
     training.reaches(&world, step).await?;
     ensure!(training.attempts(&world).await?.len() == 1, "the attempt ended: {:?}", training.attempts(&world).await?);
-    disk.free()?;
+    breaker.end(trouble, &world)?;
     let again = training.saves_committed_beyond(&world, step).await?;
     training.done(&world).await?;
-    let events = events(&world, full.id).await?;
-    let told = events.iter().filter(|event| event.kind == "checkpoint_failed").count();
+    let events = events(&world, broken.id).await?;
+    let kinds = ["checkpoint_failed", "checkpoint_skipped"];
+    let told = events.iter().filter(|event| kinds.contains(&event.kind.as_str())).count();
     ensure!(told > 0, "no event names the cause: {events:?}");
     let verdict = check(&world, &training, calm.as_deref()).await?;
     ensure!(verdict.attempts == 1, "{verdict:?}");
     Ok(vec![
-        Figure::count("steps trained without room", usize::try_from(step - full.step)?),
+        Figure::count("steps trained meanwhile", usize::try_from(step - broken.step)?),
         Figure::count("events that name the cause", told),
         Figure::count("step of the first save after it", usize::try_from(again)?),
         Figure::count("attempts", verdict.attempts),
@@ -59,7 +154,7 @@ pub async fn of_the_store(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
 /// What does not hold.
 pub async fn of_the_spool(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
-    let disk = Tmpfs::mount(&world.path("worker-0"), 1)?;
+    let disk = Disk::in_memory(&world.path("worker-0"), 1)?;
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;

@@ -10,11 +10,13 @@ use crate::{World, WorldOptions};
 use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
-/// Takes back what migration 3 did, as in a database that it has not reached: what it added is gone.
-const BEFORE_MIGRATION_3: &str = "ALTER TABLE checkpoints DROP COLUMN verified_at, DROP COLUMN problem;
-    DELETE FROM _sqlx_migrations WHERE version = 3;";
+/// Takes back the newest migrations, as in a database that they have not reached: what they added is gone.
+const BEFORE_MIGRATION_9: &str = "ALTER TABLE branches DROP COLUMN start_id;
+    DROP VIEW queued_kinds;
+    ALTER TABLE jobs DROP COLUMN alike;
+    DELETE FROM _sqlx_migrations WHERE version >= 9;";
 
-/// The server is killed, its database set back by one migration, and a server that knows the migration started.
+/// The server is killed, its database set back by the newest migrations, and a server that knows them started.
 ///
 /// # Errors
 /// What does not hold.
@@ -25,7 +27,7 @@ pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let training = Training::submit(&world, steps).await?;
     let branch = training.reaches(&world, 60).await?;
     world.kill_server();
-    sql(&world, BEFORE_MIGRATION_3)?;
+    sql(&world, BEFORE_MIGRATION_9)?;
     let before: usize = sql(&world, "SELECT count(*) FROM metric_batches")?.trim().parse()?;
     ensure!(before > 0, "nothing was stored before");
     world.start_server().await?;

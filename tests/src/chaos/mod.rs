@@ -5,6 +5,7 @@
 
 pub mod checks;
 pub mod damage;
+pub mod disk;
 pub mod disks;
 pub mod kills;
 pub mod migration;
@@ -15,7 +16,6 @@ pub mod partitions;
 pub mod proxy;
 pub mod recovery;
 pub mod report;
-pub mod tmpfs;
 pub mod training;
 pub mod trials;
 pub mod zombies;

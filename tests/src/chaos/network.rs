@@ -9,10 +9,11 @@ use super::{
     training::Training,
 };
 use crate::{World, WorldOptions};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
 use senmon_server::postgres::Cluster;
-use std::time::Duration;
-use tokio::time::sleep;
+use std::time::{Duration, Instant};
+use tokio::{task::JoinSet, time::sleep};
 
 /// Answers that are swallowed, by what they answer; the first and the last word of an attempt among them.
 const ANSWERS: [&str; 4] = ["/metrics HTTP", "/checkpoints HTTP", "/logs HTTP", "/heartbeat HTTP"];
@@ -21,6 +22,54 @@ const EACH: u64 = 3;
 
 /// What is dropped is noticed by time-outs of half a minute: only where there is as much patience.
 const DROP_FROM: Duration = Duration::from_secs(10);
+
+/// Requests at once: more than the server has connections to Postgres.
+const AT_ONCE: usize = 40;
+
+/// Every connection to Postgres goes dead without a word, more often than the server has connections: each is given up,
+/// every request is answered, and training goes on.
+///
+/// # Errors
+/// What does not hold.
+pub async fn dead_wires(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&world.path("cluster"), None))?;
+    let to_postgres = Proxy::postgres(&world.path("wire"), cluster.socket())?;
+    world.options.database_url = Some(to_postgres.url().to_owned());
+    world.begin().await?;
+    let calm = chaos.calm(&world, steps).await?;
+    let training = Training::submit(&world, steps).await?;
+    training.reaches(&world, 20).await?;
+    to_postgres.set(Fault::Drop(1));
+    let mut asking = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let api = world.api.clone();
+        asking.spawn(async move { api.send::<()>(Method::GET, "/api/v1/experiments", None).await });
+    }
+    sleep(Duration::from_secs(1)).await;
+    to_postgres.set(Fault::None);
+    let began = Instant::now();
+    world.outlast(LIMIT, "the server answers again", async || training.branch(&world).await).await?;
+    let deaf = began.elapsed();
+    let mut refused = 0;
+    while let Some(answer) = asking.join_next().await {
+        let (status, answer) = answer?.context("a request was never answered")?;
+        ensure!(status == 200 || status == 503, "{status} {answer}");
+        refused += usize::from(status == 503);
+    }
+    ensure!(refused > 0, "no connection went dead");
+    training.done(&world).await?;
+    let verdict = check(&world, &training, calm.as_deref()).await?;
+    drop(world);
+    tokio::task::block_in_place(|| drop(cluster));
+    Ok(vec![
+        Figure::count("requests that were told to ask again", refused),
+        Figure::of("until the server answered again", deaf),
+        Figure::count("attempts", verdict.attempts),
+        Figure::count("metric points", verdict.points),
+        Figure::zero("lost or doubled metric points"),
+    ])
+}
 
 /// Trains over both proxies and disturbs them in turn. `stall` is how long everything stands still.
 ///

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 use senmon_tests::chaos::{
-    Chaos, damage, disks, kills, migration,
+    Chaos, damage,
+    disk::Disk,
+    disks::{self, Trouble},
+    kills, migration,
     netns::{Lost, Namespace},
     network,
     outages::{self, Outage},
-    partitions,
-    tmpfs::Tmpfs,
-    trials, zombies,
+    partitions, trials, zombies,
 };
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ async fn of_many_zombies_none_is_heard() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn wires_that_lie_lose_and_double_nothing() -> Result<()> {
     network::run(&mut Chaos::uncompared(SEED), 2 * STEPS, Duration::from_secs(2)).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_connections_to_postgres_are_given_up() -> Result<()> {
+    network::dead_wires(&mut Chaos::uncompared(SEED), 2 * STEPS).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,16 +74,30 @@ async fn a_partitioned_worker_comes_back() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn training_outlives_a_full_store() -> Result<()> {
-    if let Some(why) = Tmpfs::missing() {
+    a_store_in_trouble(Trouble::Full).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_outlives_a_store_that_is_read_only() -> Result<()> {
+    a_store_in_trouble(Trouble::ReadOnly).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_outlives_a_store_that_answers_with_errors() -> Result<()> {
+    a_store_in_trouble(Trouble::Errors).await
+}
+
+async fn a_store_in_trouble(trouble: Trouble) -> Result<()> {
+    if let Some(why) = trouble.missing() {
         println!("skipped: {why}");
         return Ok(());
     }
-    disks::of_the_store(&mut Chaos::uncompared(SEED), STEPS).await.map(drop)
+    disks::of_the_store(&mut Chaos::uncompared(SEED), 2 * STEPS, trouble).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn training_outlives_a_full_spool() -> Result<()> {
-    if let Some(why) = Tmpfs::missing() {
+    if let Some(why) = Disk::missing() {
         println!("skipped: {why}");
         return Ok(());
     }

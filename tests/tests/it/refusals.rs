@@ -84,6 +84,16 @@ async fn a_corpus_outside_the_roots_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_text_that_cannot_be_stored_is_refused() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, ..WorldOptions::default() }).await?;
+    let mut spec = spec::small_json();
+    set(&mut spec, "/description", json!("a\0b"));
+    let problem = world.api.refused("/api/v1/experiments", &spec).await?;
+    assert!(problem.status == 422 && problem.detail.contains("NUL"), "{problem:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn broken_records_are_counted_and_shown() -> Result<()> {
     let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
     let line = |id: &str, text: &str| json!({ "id": id, "text": text }).to_string();
