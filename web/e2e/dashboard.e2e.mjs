@@ -1,5 +1,5 @@
-// The dashboard in real Chromium against a real server: sign-in, a live curve that grows, the report's page, every
-// page of the rail; any console error or failed page is a failure. Needs SENMON_URL, SENMON_TOKEN, SENMON_EXPERIMENT.
+// The dashboard in real Chromium against a real server: sign-in, a live curve that grows and is zoomed into, the report's
+// page, the store, every page of the rail; any console error or failed page is a failure. Needs SENMON_URL, SENMON_TOKEN, SENMON_EXPERIMENT.
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
@@ -40,6 +40,30 @@ await check("the live curve grows", async () => {
   const before = await drawn();
   await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before, { timeout: 60_000 });
   await shot("experiment");
+});
+await check("a drag zooms, new points leave the view where it is, a double click shows the whole curve again", async () => {
+  const plot = await page.locator(".chart .u-over").boundingBox();
+  const [y, at] = [plot.y + plot.height / 2, (share) => plot.x + plot.width * share];
+  await page.mouse.move(at(0.2), y);
+  await page.mouse.down();
+  await page.mouse.move(at(0.4), y, { steps: 4 });
+  await page.mouse.move(at(0.6), y, { steps: 4 });
+  await page.mouse.up();
+  const whole = page.getByRole("button", { name: "Whole curve" });
+  await whole.waitFor();
+  const before = Number(await page.locator(".chart").getAttribute("data-points"));
+  await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before, { timeout: 60_000 });
+  if (!(await whole.isVisible())) throw new Error("new points took the view back");
+  await shot("zoomed");
+  await page.mouse.dblclick(at(0.5), y);
+  await whole.waitFor({ state: "detached" });
+});
+await check("the store says what it holds", async () => {
+  await page.goto(`${url}/checkpoints`);
+  await page.locator(".storage .forecast").waitFor();
+  const text = await page.locator(".storage").innerText();
+  for (const part of ["Shards", "under way"]) if (!text.includes(part)) throw new Error(text);
+  await shot("checkpoints");
 });
 await check("every page of the rail opens", async () => {
   for (const path of ["/experiments", "/workers", "/checkpoints", "/queue", "/events", `/experiments/${experiment}/branches`, `/experiments/${experiment}/domains`]) {

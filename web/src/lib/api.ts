@@ -20,6 +20,7 @@ export type Fleet = S["FleetView"];
 export type Session = S["SessionView"];
 export type Problem = S["Problem"];
 export type NewPoints = S["StreamMetrics"];
+export type Storage = S["StorageView"];
 
 export class ApiError extends Error {
   constructor(public problem: Problem) {
@@ -27,26 +28,26 @@ export class ApiError extends Error {
   }
 }
 
-async function request<T>(method: string, path: string, body?: unknown): Promise<T> {
+async function request<T>(method: string, path: string, body?: unknown, signal: AbortSignal | null = null): Promise<T> {
   const headers: Record<string, string> = { "X-Senmon": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body) });
+  const response = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
   const text = await response.text();
   if (!response.ok) throw new ApiError(JSON.parse(text) as Problem);
   return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
 }
 
-/** Reads again while the server is away or busy: it restarts within seconds, and the page goes on. */
-export async function get<T>(path: string): Promise<T> {
+/** Reads again while the server is away or busy: it restarts within seconds, and the page goes on. A signal ends it. */
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   for (const pause of [500, 1000, 2000, 4000]) {
     try {
-      return await request<T>("GET", path);
+      return await request<T>("GET", path, undefined, signal);
     } catch (error) {
-      if (error instanceof ApiError && error.problem.status < 500) throw error;
+      if (signal?.aborted || (error instanceof ApiError && error.problem.status < 500)) throw error;
       await new Promise((go) => setTimeout(go, pause));
     }
   }
-  return request<T>("GET", path);
+  return request<T>("GET", path, undefined, signal);
 }
 export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
 export const remove = (path: string) => request<void>("DELETE", path);

@@ -23,12 +23,15 @@ export function look(role: string, domain: number | null | undefined): { stroke:
   return { stroke: greys[role] ?? "#909090", dash: role === "seed" ? [8, 4] : [4, 4] };
 }
 
-/** One x axis for several curves: sorted, without repetition, holes where a curve has no point. */
-export function align(curves: { x: number[]; y: (number | null)[] }[]): [number[], ...(number | null)[][]] {
+/** A column of the chart: null is a gap, undefined no point of this curve. */
+export type Column = (number | null | undefined)[];
+
+/** One x axis for several curves: sorted, without repetition, undefined where a curve has no point. */
+export function align(curves: { x: number[]; y: (number | null)[] }[]): [number[], ...Column[]] {
   const xs = [...new Set(curves.flatMap((curve) => curve.x))].sort((a, b) => a - b);
   const place = new Map(xs.map((x, i) => [x, i]));
   const columns = curves.map((curve) => {
-    const column: (number | null)[] = new Array(xs.length).fill(null);
+    const column: Column = new Array(xs.length).fill(undefined);
     curve.x.forEach((x, i) => {
       const at = place.get(x);
       if (at !== undefined) column[at] = curve.y[i] ?? null;

@@ -2,12 +2,23 @@
 
 const thin = "\u2009";
 
-/** 16.4 M, 800 K, 12. */
-export function tokens(count: number): string {
-  for (const [size, unit] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]] as const) {
-    if (count >= size) return `${(count / size).toFixed(1)}${thin}${unit}`;
-  }
-  return String(Math.round(count));
+const sizes = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]] as const;
+const sizeOf = (count: number) => sizes.find(([size]) => count >= size);
+
+/** 16.4 M, 800.0 K, 12. */
+export function tokens(count: number, digits = 1): string {
+  const found = sizeOf(count);
+  return found ? `${(count / found[0]).toFixed(digits)}${thin}${found[1]}` : String(Math.round(count));
+}
+
+/** Counts along an axis, with as many digits as write them exactly: 3.70 M, 3.75 M. */
+export function ticks(counts: number[]): string[] {
+  const isExact = (digits: number) => (count: number) => {
+    const scaled = (count / (sizeOf(count)?.[0] ?? 1)) * 10 ** digits;
+    return count < 1000 || Math.abs(scaled - Math.round(scaled)) < 1e-6;
+  };
+  const digits = [1, 2, 3, 4, 5].find((digits) => counts.every(isExact(digits))) ?? 6;
+  return counts.map((count) => tokens(count, digits));
 }
 
 /** 41 200. */

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { align, heat, look, smooth } from "./curves";
-import { ago, bytes, duration, percent, tokens, whole } from "./format";
+import { ago, bytes, duration, percent, ticks, tokens, whole } from "./format";
 import { gather, marks } from "./marks";
 import { messages } from "./messages";
 
@@ -15,6 +15,12 @@ test("numbers are written for people", () => {
   expect(ago("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:03:10Z"))).toBe("3\u2009min");
 });
 
+test("numbers along an axis differ", () => {
+  expect(ticks([0, 1e6, 2e6])).toEqual(["0", "1.0\u2009M", "2.0\u2009M"]);
+  expect(ticks([3_700_000, 3_750_000])).toEqual(["3.70\u2009M", "3.75\u2009M"]);
+  expect(ticks([3_700_010, 3_700_020])).toEqual(["3.70001\u2009M", "3.70002\u2009M"]);
+});
+
 test("smoothing starts at the first value and keeps holes", () => {
   expect(smooth([2, null, 2], 0.9)).toEqual([2, null, 2]);
   const smoothed = smooth([0, 10], 0.5);
@@ -22,7 +28,7 @@ test("smoothing starts at the first value and keeps holes", () => {
 });
 
 test("curves share one axis", () => {
-  expect(align([{ x: [1, 3], y: [5, 6] }, { x: [2], y: [7] }])).toEqual([[1, 2, 3], [5, null, 6], [null, 7, null]]);
+  expect(align([{ x: [1, 3], y: [5, 6] }, { x: [2], y: [7] }])).toEqual([[1, 2, 3], [5, undefined, 6], [undefined, 7, undefined]]);
 });
 
 test("controls are grey and dashed, experts coloured by domain", () => {

@@ -15,7 +15,9 @@ export const ui = $state({
 setInterval(() => (ui.now = Date.now()), 1000);
 window.addEventListener("popstate", () => (ui.path = location.pathname));
 
-export const t = (key: Key): string => messages[key][ui.japanese ? 1 : 0];
+/** A sentence; `{name}` in it gives way to a value. */
+export const t = (key: Key, values: Record<string, string | number> = {}): string =>
+  messages[key][ui.japanese ? 1 : 0].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
 
 export function go(path: string) {
   history.pushState(null, "", path);
