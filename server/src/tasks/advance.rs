@@ -31,10 +31,6 @@ use senmon_protocol::{
     spec::SeedSpec,
     view::{BranchRole, BranchState, BranchView, ExperimentState, StreamExperiment, StreamMessage},
 };
-use std::time::Duration;
-
-/// Longest work on one experiment: questions to the database, and small files in and out of the store.
-const ONE_MAX: Duration = Duration::from_secs(300);
 
 /// Advances every open experiment.
 ///
@@ -42,7 +38,7 @@ const ONE_MAX: Duration = Duration::from_secs(300);
 /// When the list cannot be read; an experiment that cannot be advanced is logged and does not stop the others.
 pub async fn run(app: App) -> Result<()> {
     for experiment in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await? {
-        if let Err(error) = db::in_time(ONE_MAX, one(&app, &experiment)).await {
+        if let Err(error) = ask(one(&app, &experiment)).await {
             tracing::error!(experiment.id = %experiment.id, error = format!("{error:#}"), "could not advance an experiment; trying again");
         }
     }

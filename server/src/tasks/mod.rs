@@ -27,10 +27,12 @@ const UNASKED_TIMES: u32 = 10;
 /// But no longer than this for having worked long: a database that was away for a while is looked at soon again.
 const UNASKED_MAX: Duration = Duration::from_secs(5);
 
-/// Longest wait for an answer of the database, or for a pass that only asks it; the next pass looks anew.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Longest pass of the loops that workers wait for; the next one looks anew.
+const PASS_MAX: Duration = Duration::from_secs(30);
+/// Longest wait of the others for an answer: more than the largest write takes, the files of a corpus or all domains.
+const ANSWER_MAX: Duration = Duration::from_secs(300);
 
-/// Asks the database: a loop must not wait for ever for an answer that a wire has lost.
+/// Asks the database, but not for ever: a wire may have lost its answer.
 async fn ask<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     db::in_time(ANSWER_MAX, work).await
 }
@@ -43,8 +45,8 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "scan", &wake.scan, 5_000, scan::run);
     spawn(&mut set, app, stop, "discover", &wake.discover, 5_000, discover::run);
     spawn(&mut set, app, stop, "advance", &wake.advance, 1_000, advance::run);
-    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| ask(schedule::run(app)));
-    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| ask(schedule::expire(app)));
+    spawn(&mut set, app, stop, "schedule", &wake.schedule, 1_000, |app| db::in_time(PASS_MAX, schedule::run(app)));
+    spawn(&mut set, app, stop, "expire", &alone(), 500, |app| db::in_time(PASS_MAX, schedule::expire(app)));
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
     spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, |app| ask(pace::run(app)));

@@ -10,22 +10,27 @@ use senmon_tests::{World, WorldOptions, spec};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
-const SEED_TOKENS: u64 = 1_638_400; // 3200 steps of 512 tokens
+const SEED_TOKENS: u64 = 2_048_000; // 4000 steps of 512 tokens
+/// Steps between two checkpoints: several heartbeats.
+const SAVE_STEPS: u64 = 1_200;
 
 #[tokio::test]
 async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
     let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
     let mut experiment = spec::long_seed(SEED_TOKENS);
     // Far apart, so that a kill takes steps back.
-    experiment.training.checkpoint_every_steps = Some(600);
+    experiment.training.checkpoint_every_steps = Some(SAVE_STEPS);
     let id = world.submit(&experiment).await?.summary.id;
 
-    // The kill: steps beyond the last checkpoint were reported and are lost.
-    let branch = until_step(&world, id, 600).await?.id;
+    // The kill: steps beyond the last checkpoint were told, by a heartbeat and as points, and are lost; the next save is far.
+    let branch = until_step(&world, id, SAVE_STEPS).await?.id;
     let saved = world
-        .until(LIMIT, "a checkpoint with reported steps beyond it", async || {
+        .until(LIMIT, "a checkpoint with steps beyond it that were told", async || {
             let saved = last_saved(&world, branch).await?;
-            Ok((seed(&world, id).await?.context("the seed")?.step >= saved.max(600) + 40).then_some(saved))
+            let counted = attempts(&world, branch).await?.last().context("an attempt")?.time.step_last;
+            let reported = points(&world, branch).await?.steps.pop().unwrap_or(0);
+            let is_between = |step: u64| step > saved + 20 && step < saved + SAVE_STEPS * 3 / 4;
+            Ok((saved >= SAVE_STEPS && is_between(counted) && is_between(reported)).then_some(saved))
         })
         .await?;
     world.kill_worker(0);
@@ -86,7 +91,7 @@ async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
 
 /// The steps that the kill took back are kept and marked, and every change of hands has a place on the axis.
 async fn check_curve(world: &World, branch: BranchId) -> Result<()> {
-    let metrics: MetricsView = world.api.get(&format!("/api/v1/branches/{branch}/metrics?points_max=9999")).await?;
+    let metrics = points(world, branch).await?;
     assert!(metrics.superseded.iter().any(|tail| !tail.steps.is_empty()), "no superseded tail is kept");
     assert!(metrics.steps.windows(2).all(|pair| pair[0] < pair[1]), "two current values of one step");
     let on_axis = |kind: &str| metrics.events.iter().filter(|event| event.kind == kind && event.step.is_some()).count();
@@ -102,6 +107,10 @@ async fn last_saved(world: &World, branch: BranchId) -> Result<u64> {
     let path = format!("/api/v1/checkpoints?branch_id={branch}&limit=200");
     let page: Page<CheckpointView> = world.api.get(&path).await?;
     Ok(page.items.iter().map(|checkpoint| checkpoint.meta.step).max().unwrap_or(0))
+}
+
+async fn points(world: &World, branch: BranchId) -> Result<MetricsView> {
+    world.api.get(&format!("/api/v1/branches/{branch}/metrics?points_max=9999")).await
 }
 
 async fn attempts(world: &World, branch: BranchId) -> Result<Vec<AttemptView>> {
