@@ -75,14 +75,21 @@ async fn one_value_per_step(world: &World, training: &Training, branch: BranchId
 
 /// Every committed checkpoint is what was committed.
 async fn checkpoints_verify(world: &World, branch: BranchId) -> Result<Vec<CheckpointView>> {
-    let page: Page<CheckpointView> =
-        world.api.get(&format!("/api/v1/checkpoints?branch_id={branch}&limit=200")).await?;
-    for checkpoint in &page.items {
+    let mut checkpoints = Vec::new();
+    let mut after = String::new();
+    loop {
+        let path = format!("/api/v1/checkpoints?branch_id={branch}&limit=200{after}");
+        let page: Page<CheckpointView> = world.api.get(&path).await?;
+        checkpoints.extend(page.items);
+        let Some(cursor) = page.next_cursor else { break };
+        after = format!("&cursor={cursor}");
+    }
+    for checkpoint in &checkpoints {
         let verdict: CheckpointVerdict =
             world.api.post(&format!("/api/v1/checkpoints/{}/verify", checkpoint.id), &()).await?;
         ensure!(verdict.problem.is_none(), "checkpoint of step {}: {verdict:?}", checkpoint.meta.step);
     }
-    Ok(page.items)
+    Ok(checkpoints)
 }
 
 /// Fences grow by one; attempts follow each other without overlap; each starts at a committed checkpoint and found its
