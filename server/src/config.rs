@@ -112,7 +112,7 @@ impl Default for Config {
             orphan_grace_ms: 86_400_000,
             corpus_roots: Vec::new(),
             lease_ttl_ms: 15_000,
-            worker_lost_ms: 15_000,
+            worker_lost_ms: 14_000,
             preempt_after_ms: 60_000,
             scrub_days: 7,
             log_format: LogFormat::Text,

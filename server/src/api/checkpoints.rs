@@ -63,7 +63,7 @@ async fn list(
     Ok(Json(page(rows, query.limit(), |item| item.id.to_string())))
 }
 
-#[utoipa::path(get, path = "/branches/{id}/checkpoints", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its checkpoints, newest first", body = Vec<CheckpointView>)))]
+#[utoipa::path(get, path = "/branches/{id}/checkpoints", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages", body = Vec<CheckpointView>)))]
 async fn of_branch(
     State(app): State<App>,
     _: Viewer,

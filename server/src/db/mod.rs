@@ -21,7 +21,7 @@ pub mod workers;
 use serde::{Serialize, de::DeserializeOwned};
 pub use sqlx::PgPool;
 use sqlx::{
-    Connection,
+    Connection, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
@@ -58,9 +58,11 @@ pub type Result<T> = std::result::Result<T, DbError>;
 /// which every connection may be taken.
 const ACQUIRE_MAX: Duration = Duration::from_secs(15);
 
-/// A connection that was given back and does not answer within this time is closed: one whose answer a wire has lost
-/// would be waited for until all are, and none is left.
-const GIVEN_BACK_MAX: Duration = Duration::from_secs(5);
+/// A connection that does not answer within this time is closed, when it is given back and when it has idled: one whose
+/// answer a wire has lost would be waited for until all are, and none is left.
+const PING_MAX: Duration = Duration::from_secs(5);
+/// A connection that has idled so long may have died meanwhile.
+const IDLED: Duration = Duration::from_secs(1);
 
 /// Connects, and brings the schema up to this program's version.
 ///
@@ -71,8 +73,10 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     let pool = PgPoolOptions::new()
         .max_connections(24)
         .acquire_timeout(ACQUIRE_MAX)
-        .after_release(|connection, _| {
-            Box::pin(async { in_time(GIVEN_BACK_MAX, connection.ping()).await.map(|()| true) })
+        .after_release(|connection, _| Box::pin(answers(connection)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move { if meta.idle_for < IDLED { Ok(true) } else { answers(connection).await } })
         })
         .connect_with(options)
         .await
@@ -84,6 +88,10 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
         other => anyhow::Error::new(other).context("migrate the database"),
     })?;
     Ok(pool)
+}
+
+async fn answers(connection: &mut PgConnection) -> std::result::Result<bool, sqlx::Error> {
+    in_time(PING_MAX, connection.ping()).await.map(|()| true)
 }
 
 /// What is asked of the database, or that it has not answered in time: a wire may lose an answer, and no driver notices.

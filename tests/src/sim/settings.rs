@@ -88,7 +88,7 @@ impl Settings {
             write_ms: 5_000,
             save_every_ms,
             ttl_ms: 15_000,
-            lost_ms: 15_000,
+            lost_ms: 14_000,
             strike_mean_ms: (apart_ms / workers).max(1),
             check_all_every: 1 << 20,
             crashes_only: Some(60_000),

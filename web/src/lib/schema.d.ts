@@ -4403,7 +4403,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description its checkpoints, newest first */
+            /** @description its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages */
             200: {
                 headers: {
                     [name: string]: unknown;
