@@ -8,14 +8,17 @@ use crate::db::{
     ingest::{self, Batch, Beat, Place},
 };
 use senmon_protocol::{ids::BranchId, worker::Heartbeaten};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use std::{
     collections::{HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 /// Writes of one transaction, at most: so many rows keep its locks for a few milliseconds.
 const GROUP_MAX: usize = 256;
@@ -27,6 +30,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Writes that wait; beyond, requests wait before they are read.
 const QUEUE_MAX: usize = 4096;
 
+/// How long a writer without work keeps its connection.
+const KEPT_MAX: Duration = Duration::from_secs(1);
+
+/// A connection that a writer keeps from group to group: one that is given back is tried each time.
+type Kept = PoolConnection<Postgres>;
 type Reply<A> = oneshot::Sender<Result<A, DbError>>;
 
 /// The way of metric batches and heartbeats into the database.
@@ -42,25 +50,27 @@ impl Ingest {
     #[must_use]
     pub fn start(pool: &PgPool, lease_ttl_ms: u64) -> Self {
         let ttl = i64::try_from(lease_ttl_ms).unwrap_or(i64::MAX);
-        let (db, db_alone) = (pool.clone(), pool.clone());
+        let db = pool.clone();
         let batches = writer(
-            move |group: Arc<[Batch]>| {
-                let db = db.clone();
-                async move { ingest::batches(&db, &group).await }
+            pool,
+            |mut kept: Kept, group: Arc<[Batch]>| async move {
+                let answers = ingest::batches(&mut kept, &group).await?;
+                Ok((kept, answers))
             },
             move |batch: Batch| {
-                let db = db_alone.clone();
+                let db = db.clone();
                 async move { ingest::batch(&db, &batch).await }
             },
         );
-        let (db, db_alone) = (pool.clone(), pool.clone());
+        let db = pool.clone();
         let beats = writer(
-            move |group: Arc<[Beat]>| {
-                let db = db.clone();
-                async move { ingest::beats(&db, &group, ttl).await }
+            pool,
+            move |mut kept: Kept, group: Arc<[Beat]>| async move {
+                let answers = ingest::beats(&mut kept, &group, ttl).await?;
+                Ok((kept, answers))
             },
             move |beat: Beat| {
-                let db = db_alone.clone();
+                let db = db.clone();
                 async move { ingest::beat(&db, &beat, ttl).await }
             },
         );
@@ -103,31 +113,50 @@ async fn send<W, A>(queue: &mpsc::Sender<(W, Reply<A>)>, write: W) -> Result<A, 
 }
 
 /// Drains a queue in groups. `together` writes a group, and leaves out what it could not do; `alone` does one of those.
-fn writer<W, A, T, TF, O, OF>(together: T, alone: O) -> mpsc::Sender<(W, Reply<A>)>
+fn writer<W, A, T, TF, O, OF>(pool: &PgPool, together: T, alone: O) -> mpsc::Sender<(W, Reply<A>)>
 where
     W: Clone + Send + Sync + 'static,
     A: Send + 'static,
-    T: Fn(Arc<[W]>) -> TF + Send + 'static,
-    TF: Future<Output = Result<Vec<Option<A>>, DbError>> + Send,
+    T: Fn(Kept, Arc<[W]>) -> TF + Send + Sync + 'static,
+    TF: Future<Output = Result<(Kept, Vec<Option<A>>), DbError>> + Send,
     O: Fn(W) -> OF + Send + 'static,
     OF: Future<Output = Result<A, DbError>> + Send + 'static,
 {
     let (sender, mut queue) = mpsc::channel::<(W, Reply<A>)>(QUEUE_MAX);
+    let pool = pool.clone();
     tokio::spawn(async move {
         let mut crowded = false;
         let mut taken = Vec::new();
+        let mut kept: Option<Kept> = None;
         loop {
             if crowded {
                 tokio::time::sleep(GATHER).await;
             }
-            if queue.recv_many(&mut taken, GROUP_MAX).await == 0 {
-                return;
+            let limit = if kept.is_some() { KEPT_MAX } else { Duration::MAX };
+            match timeout(limit, queue.recv_many(&mut taken, GROUP_MAX)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => {
+                    kept = None;
+                    continue;
+                }
             }
             crowded = taken.len() > 1;
             let (writes, replies): (Vec<W>, Vec<Reply<A>>) = taken.drain(..).unzip();
             let group: Arc<[W]> = writes.into();
-            let answers = match in_time(ANSWER_MAX, together(group.clone())).await {
-                Ok(answers) => answers,
+            let before = kept.take();
+            let work = async {
+                let connection = match before {
+                    Some(connection) => connection,
+                    None => pool.acquire().await?,
+                };
+                together(connection, group.clone()).await
+            };
+            let answers = match in_time(ANSWER_MAX, work).await {
+                Ok((connection, answers)) => {
+                    kept = Some(connection);
+                    answers
+                }
                 Err(error) => {
                     tracing::warn!(%error, writes = group.len(), "a group could not be written; each is tried alone");
                     group.iter().map(|_| None).collect()

@@ -8,7 +8,7 @@ use senmon_protocol::{
     view::WorkerMode,
     worker::{AttemptCommand, Command, Heartbeat, Heartbeaten, RunningAttempt},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool};
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -68,8 +68,8 @@ enum Busy {
 ///
 /// # Errors
 /// When Postgres refuses; nothing is stored then.
-pub async fn batches(pool: &PgPool, batches: &[Batch]) -> Result<Vec<Option<Place>>> {
-    let mut tx = pool.begin().await?;
+pub async fn batches(connection: &mut PgConnection, batches: &[Batch]) -> Result<Vec<Option<Place>>> {
+    let mut tx = connection.begin().await?;
     let held = hold(&mut tx, batches.iter().map(|batch| (batch.attempt, batch.fence)), Busy::Skip).await?;
     store(&mut tx, batches, &held).await?;
     tx.commit().await?;
@@ -167,8 +167,8 @@ async fn store(tx: &mut PgConnection, batches: &[Batch], held: &HashMap<(Uuid, i
 ///
 /// # Errors
 /// When Postgres refuses; nothing is noted then.
-pub async fn beats(pool: &PgPool, beats: &[Beat], ttl_ms: i64) -> Result<Vec<Option<Heartbeaten>>> {
-    let mut tx = pool.begin().await?;
+pub async fn beats(connection: &mut PgConnection, beats: &[Beat], ttl_ms: i64) -> Result<Vec<Option<Heartbeaten>>> {
+    let mut tx = connection.begin().await?;
     let listed = || beats.iter().flat_map(|beat| &beat.body.attempts);
     let held = hold(&mut tx, listed().map(|running| (running.attempt_id, running.fence)), Busy::Skip).await?;
     let seen = see(&mut tx, beats).await?;
