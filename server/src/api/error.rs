@@ -32,8 +32,8 @@ pub enum ApiError {
     /// The fence is old.
     #[error("{0}")]
     StaleFence(String),
-    /// The database is away, or does not answer.
-    #[error("the database does not answer; ask again in a moment")]
+    /// The database or the store is away, or does not answer in time.
+    #[error("the database or the store does not answer; ask again in a moment")]
     Unavailable(#[source] anyhow::Error),
     /// The server's own fault.
     #[error("the server could not do it; its log says why")]
@@ -93,7 +93,7 @@ impl IntoResponse for ApiError {
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "The state does not allow it"),
             Self::StaleFence(_) => (StatusCode::CONFLICT, "stale_fence", "The lease is over"),
             Self::Unavailable(error) => {
-                tracing::warn!(error = format!("{error:#}"), "the database does not answer");
+                tracing::warn!(error = format!("{error:#}"), "no answer in time");
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment")
             }
             Self::Internal(error) => {

@@ -76,10 +76,10 @@ fn api() -> OpenApiRouter<App> {
             .merge(workers::router())
             .merge(attempts::router())
             .merge(events::router())
-            .merge(storage::router())
             .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
             .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
-            // Reads every byte of a checkpoint.
+            // These list the whole store, and read every byte of a checkpoint.
+            .merge(storage::router())
             .merge(checkpoints::verifying()),
     )
 }
