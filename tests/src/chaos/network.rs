@@ -12,6 +12,7 @@ use crate::{World, WorldOptions};
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use senmon_server::postgres::Cluster;
+use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -40,12 +41,10 @@ pub async fn dead_wires(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;
     training.reaches(&world, 20).await?;
+    // All connections are open and were just used: each goes dead in the middle of a question.
+    ask(&world).join_all().await;
     to_postgres.set(Fault::Drop(1));
-    let mut asking = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let api = world.api.clone();
-        asking.spawn(async move { api.send::<()>(Method::GET, "/api/v1/experiments", None).await });
-    }
+    let mut asking = ask(&world);
     sleep(Duration::from_secs(1)).await;
     to_postgres.set(Fault::None);
     let began = Instant::now();
@@ -69,6 +68,14 @@ pub async fn dead_wires(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
         Figure::count("metric points", verdict.points),
         Figure::zero("lost or doubled metric points"),
     ])
+}
+
+fn ask(world: &World) -> JoinSet<Result<(u16, Value)>> {
+    let one = |_| {
+        let api = world.api.clone();
+        async move { api.send::<()>(Method::GET, "/api/v1/experiments", None).await }
+    };
+    (0..AT_ONCE).map(one).collect()
 }
 
 /// Trains over both proxies and disturbs them in turn. `stall` is how long everything stands still.
