@@ -101,7 +101,8 @@ impl Disk {
     /// # Errors
     /// When the system does not allow it.
     pub fn freeze(&self, time: Duration) -> Result<()> {
-        let script = r#"fsfreeze -f "$1" && { (sleep "$2"; fsfreeze -u "$1") & }"#;
+        // Its output goes nowhere: whoever waits for the end of this command's output would wait for the thaw.
+        let script = r#"fsfreeze -f "$1" && { (sleep "$2"; fsfreeze -u "$1") >/dev/null 2>&1 & }"#;
         let mut freeze = Command::new("setsid");
         run(freeze.args(["sh", "-c", script, "sh"]).arg(&self.folder).arg(time.as_secs_f64().to_string()))
     }

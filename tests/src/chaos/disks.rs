@@ -19,8 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Saves are 20 steps apart ([`crate::spec::small`]): so many steps without a store hold several of them.
-const STEPS_WITHOUT: u64 = 100;
+/// Events that name the cause, when a save fails and when one is left out.
+const CAUSES: [&str; 2] = ["checkpoint_failed", "checkpoint_skipped"];
 /// How long a disk hangs: longer than the next save waits for the one before (30 s).
 const HANG: Duration = Duration::from_secs(40);
 /// Longest answer of the server while its store hangs.
@@ -54,6 +54,15 @@ impl Trouble {
         }
     }
 
+    /// Steps that are trained without it once a save was given up. Saves are 20 steps apart ([`crate::spec::small`]): so
+    /// many hold several of them; where each waits for the disk, fewer than lie between two.
+    const fn steps_without(self) -> u64 {
+        match self {
+            Self::Hangs => 10,
+            Self::Full | Self::ReadOnly | Self::Errors => 100,
+        }
+    }
+
     /// Why it cannot be made here, in a sentence for people; None where it can.
     #[must_use]
     pub fn missing(self) -> Option<&'static str> {
@@ -67,41 +76,41 @@ impl Trouble {
 
 /// The disk of a world's store, and how to break it.
 enum Breaker {
-    Disk(Disk),
-    Fsync(Fsync),
+    Full(Disk),
+    ReadOnly(Disk),
+    Hangs(Disk),
+    Errors(Fsync),
 }
 
 impl Breaker {
     fn prepare(trouble: Trouble, world: &mut World) -> Result<Self> {
-        let store = world.path("server/storage");
+        let (store, fifos) = (world.path("server/storage"), world.path("fiu"));
         Ok(match trouble {
-            Trouble::Full | Trouble::ReadOnly => Self::Disk(Disk::in_memory(&store, 96)?),
-            Trouble::Hangs => Self::Disk(Disk::in_file(&store, 256)?),
-            Trouble::Errors => {
-                let folder = world.path("fiu");
-                Self::Fsync(Fsync::prepare(&mut world.options, &folder)?)
-            }
+            Trouble::Full => Self::Full(Disk::in_memory(&store, 96)?),
+            Trouble::ReadOnly => Self::ReadOnly(Disk::in_memory(&store, 96)?),
+            Trouble::Hangs => Self::Hangs(Disk::in_file(&store, 256)?),
+            Trouble::Errors => Self::Errors(Fsync::prepare(&mut world.options, &fifos)?),
         })
     }
 
-    async fn begin(&self, trouble: Trouble, world: &World) -> Result<()> {
+    async fn begin(&self, world: &World) -> Result<()> {
         match self {
-            Self::Disk(disk) if trouble == Trouble::Full => disk.fill(),
-            Self::Disk(disk) if trouble == Trouble::ReadOnly => {
+            Self::Full(disk) => disk.fill(),
+            Self::ReadOnly(disk) => {
                 world.outlast(LIMIT, "no file is open for writing", async || disk.set_read_only(true).map(Some)).await
             }
-            Self::Disk(disk) => disk.freeze(HANG),
-            Self::Fsync(fsync) => fsync.set_broken(worker(world)?, true),
+            Self::Hangs(disk) => disk.freeze(HANG),
+            Self::Errors(fsync) => fsync.set_broken(worker(world)?, true),
         }
     }
 
-    fn end(&self, trouble: Trouble, world: &World) -> Result<()> {
+    fn end(&self, world: &World) -> Result<()> {
         match self {
-            Self::Disk(disk) if trouble == Trouble::Full => disk.free(),
-            Self::Disk(disk) if trouble == Trouble::ReadOnly => disk.set_read_only(false),
+            Self::Full(disk) => disk.free(),
+            Self::ReadOnly(disk) => disk.set_read_only(false),
             // It thaws by itself.
-            Self::Disk(_) => Ok(()),
-            Self::Fsync(fsync) => fsync.set_broken(worker(world)?, false),
+            Self::Hangs(_) => Ok(()),
+            Self::Errors(fsync) => fsync.set_broken(worker(world)?, false),
         }
     }
 }
@@ -121,26 +130,30 @@ pub async fn of_the_store(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Re
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;
-    training.reaches(&world, 60).await?;
-    breaker.begin(trouble, &world).await?;
-    let asked = Instant::now();
-    let broken = training.branch(&world).await?.context("there is a branch")?;
-    ensure!(asked.elapsed() < ANSWER_MAX, "the server took {:?} for an answer", asked.elapsed());
-    let step = broken.step + STEPS_WITHOUT;
+    let branch = training.reaches(&world, 60).await?.id;
+    breaker.begin(&world).await?;
+    let began = Instant::now();
+    training.branch(&world).await?;
+    ensure!(began.elapsed() < ANSWER_MAX, "the server took {:?} for an answer", began.elapsed());
+    let told = world
+        .outlast(LIMIT, "an event names the cause", async || {
+            let is_cause = |event: &EventView| CAUSES.contains(&event.kind.as_str());
+            Ok(events(&world, branch).await?.into_iter().find(is_cause))
+        })
+        .await?;
+    let (after, without) = (began.elapsed(), trouble.steps_without());
+    let step = told.step.context("the event has its step")? + without;
     training.reaches(&world, step).await?;
+    ensure!(trouble != Trouble::Hangs || began.elapsed() < HANG, "the disk hung no longer: {:?}", began.elapsed());
     ensure!(training.attempts(&world).await?.len() == 1, "the attempt ended: {:?}", training.attempts(&world).await?);
-    breaker.end(trouble, &world)?;
+    breaker.end(&world)?;
     let again = training.saves_committed_beyond(&world, step).await?;
     training.done(&world).await?;
-    let events = events(&world, broken.id).await?;
-    let kinds = ["checkpoint_failed", "checkpoint_skipped"];
-    let told = events.iter().filter(|event| kinds.contains(&event.kind.as_str())).count();
-    ensure!(told > 0, "no event names the cause: {events:?}");
     let verdict = check(&world, &training, calm.as_deref()).await?;
     ensure!(verdict.attempts == 1, "{verdict:?}");
     Ok(vec![
-        Figure::count("steps trained meanwhile", usize::try_from(step - broken.step)?),
-        Figure::count("events that name the cause", told),
+        Figure::of("until an event named the cause", after),
+        Figure::count("steps trained after it without a store", usize::try_from(without)?),
         Figure::count("step of the first save after it", usize::try_from(again)?),
         Figure::count("attempts", verdict.attempts),
         Figure::count("metric points", verdict.points),

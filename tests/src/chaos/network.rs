@@ -27,16 +27,22 @@ const DROP_FROM: Duration = Duration::from_secs(10);
 /// Requests at once: more than the server has connections to Postgres.
 const AT_ONCE: usize = 40;
 
+/// A world whose server reaches its Postgres over a proxy; nothing but that Postgres runs in it yet.
+fn wired() -> Result<(World, Cluster, Proxy)> {
+    let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&world.path("cluster"), None))?;
+    let to_postgres = Proxy::postgres(&world.path("wire"), cluster.socket())?;
+    world.options.database_url = Some(to_postgres.url().to_owned());
+    Ok((world, cluster, to_postgres))
+}
+
 /// Every connection to Postgres goes dead without a word, more often than the server has connections: each is given up,
 /// every request is answered, and training goes on.
 ///
 /// # Errors
 /// What does not hold.
 pub async fn dead_wires(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
-    let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
-    let cluster = tokio::task::block_in_place(|| Cluster::start(&world.path("cluster"), None))?;
-    let to_postgres = Proxy::postgres(&world.path("wire"), cluster.socket())?;
-    world.options.database_url = Some(to_postgres.url().to_owned());
+    let (mut world, cluster, to_postgres) = wired()?;
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;
@@ -83,11 +89,8 @@ fn ask(world: &World) -> JoinSet<Result<(u16, Value)>> {
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figures> {
-    let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
-    let cluster = tokio::task::block_in_place(|| Cluster::start(&world.path("cluster"), None))?;
-    let to_postgres = Proxy::postgres(&world.path("wire"), cluster.socket())?;
+    let (mut world, cluster, to_postgres) = wired()?;
     let to_server = Proxy::tcp("127.0.0.1", world.port()).await?;
-    world.options.database_url = Some(to_postgres.url().to_owned());
     world.options.server_url = Some(to_server.url().to_owned());
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;

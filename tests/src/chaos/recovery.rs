@@ -9,11 +9,9 @@ use super::{
 };
 use crate::{World, WorldOptions};
 use anyhow::{Context, Result, ensure};
+use senmon_server::config::Config;
 use std::time::{Duration, Instant};
 
-/// The shipped settings (configs/server.toml).
-const LEASE_MS: u64 = 15_000;
-const LOST_MS: u64 = 14_000;
 /// The goals; the second one is beside loading the model.
 const LOST_MAX: Duration = Duration::from_secs(30);
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -23,11 +21,12 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    let Config { lease_ttl_ms, worker_lost_ms, .. } = Config::default();
     let options = WorldOptions {
         workers: 2,
         slots: 1,
-        lease_ttl_ms: LEASE_MS,
-        worker_lost_ms: Some(LOST_MS),
+        lease_ttl_ms,
+        worker_lost_ms: Some(worker_lost_ms),
         ..WorldOptions::default()
     };
     let mut world = World::start(options).await?;
@@ -55,7 +54,7 @@ pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let verdict = check(&world, &training, calm.as_deref()).await?;
     ensure!(verdict.attempts == 2, "{verdict:?}");
     Ok(vec![
-        Figure::of("kill to declared lost (lease 15 s + 14 s)", lost),
+        Figure::of("kill to declared lost", lost),
         Figure::of("kill to the first new step", step),
         Figure::of("server's restart to ready", ready),
         Figure::count("metric points", verdict.points),

@@ -8,8 +8,8 @@ use senmon_protocol::{
     view::{AttemptView, BranchState, BranchView, CheckpointVerdict, CheckpointView, EventView, Page},
 };
 use senmon_store::{Bucket, is_missing};
-use senmon_tests::{World, WorldOptions, s3, spec};
-use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+use senmon_tests::{World, WorldOptions, chaos::disk::Disk, s3, spec};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -188,11 +188,13 @@ async fn half_uploaded(bucket: &Bucket) -> Result<Option<String>> {
 #[tokio::test]
 async fn a_full_disk_ends_no_training() -> Result<()> {
     let home = tempfile::tempdir()?;
-    let Some(disk) = Disk::mount(home.path())? else {
-        eprintln!("skipped: only root can mount a small tmpfs");
+    if let Some(why) = Disk::missing() {
+        println!("skipped: {why}");
         return Ok(());
-    };
-    let settings = format!("storage_dir = {:?}\n", disk.0);
+    }
+    let folder = home.path().join("disk");
+    let disk = Disk::in_memory(&folder, 64)?;
+    let settings = format!("storage_dir = {folder:?}\n");
     let world = World::start(WorldOptions { slots: 1, server_settings: settings, ..WorldOptions::default() }).await?;
     let mut experiment = spec::long_seed(409_600);
     experiment.retention.keep_latest = 1000; // what retention removes would make room
@@ -202,8 +204,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
             Ok(seed(&world, id).await?.filter(|branch| branch.checkpoint_id.is_some()))
         })
         .await?;
-    let ballast = disk.0.join("ballast");
-    let _full = fs::write(&ballast, vec![7; 128 << 20]);
+    disk.fill()?;
     let failed = world
         .until(LIMIT, "a checkpoint fails", async || {
             let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
@@ -219,7 +220,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
             Ok(seed(&world, id).await?.filter(|branch| branch.step > at).map(drop))
         })
         .await?;
-    fs::remove_file(&ballast)?;
+    disk.free()?;
     world
         .until(LIMIT, "the seed is done", async || {
             Ok(seed(&world, id).await?.filter(|branch| branch.state == BranchState::Completed).map(drop))
@@ -228,23 +229,4 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
     let attempts = attempts(&world, &branch).await?;
     assert_eq!(attempts.len(), 1, "the full disk ended an attempt: {attempts:?}");
     Ok(())
-}
-
-/// A small disk of its own.
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    fn mount(home: &std::path::Path) -> Result<Option<Self>> {
-        let path = home.join("disk");
-        fs::create_dir_all(&path)?;
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(&path).status()?;
-        Ok(mounted.success().then_some(Self(path)))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process that is still being stopped may have files open there.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
