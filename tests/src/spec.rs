@@ -39,12 +39,18 @@ pub fn small() -> ExperimentSpec {
     serde_json::from_value(small_json()).expect("the small experiment is one")
 }
 
-/// Only a seed, long enough to be killed in the middle; all its checkpoints stay, so that a test can count them.
+/// Tokens of one step of these experiments.
+pub const STEP_TOKENS: u64 = 512;
+
+/// Only a seed of so many steps, long enough to be killed in the middle; all its checkpoints stay, so that a test can
+/// count them.
+///
+/// A step takes some milliseconds: what is to happen in the middle of a training needs a thousand steps to spare.
 #[must_use]
-pub fn long_seed(tokens: u64) -> ExperimentSpec {
+pub fn long_seed(steps: u64) -> ExperimentSpec {
     let mut spec = small();
     spec.name = "long seed".into();
-    spec.seed = serde_json::from_value(json!({ "kind": "train", "tokens": tokens })).expect("a seed");
+    spec.seed = serde_json::from_value(json!({ "kind": "train", "tokens": steps * STEP_TOKENS })).expect("a seed");
     spec.data.epochs_max = 1000.0;
     spec.plan.truncate(1);
     spec.controls = serde_json::from_value(json!({ "dense": false, "random_split": false })).expect("controls");

@@ -1,10 +1,7 @@
 //! What must hold after every scenario, whatever happened in it.
 
-use super::{
-    LIMIT,
-    training::{STEP_TOKENS, Training},
-};
-use crate::World;
+use super::{LIMIT, training::Training};
+use crate::{World, spec::STEP_TOKENS};
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::{
     ids::BranchId,

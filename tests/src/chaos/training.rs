@@ -15,9 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tokens of one step of [`spec::small`].
-pub const STEP_TOKENS: u64 = 512;
-
 /// A training under way.
 #[derive(Debug, Clone, Copy)]
 pub struct Training {
@@ -33,7 +30,7 @@ impl Training {
     /// # Errors
     /// When it is refused.
     pub async fn submit(world: &World, steps: u64) -> Result<Self> {
-        let id = world.submit(&spec::long_seed(steps * STEP_TOKENS)).await?.summary.id;
+        let id = world.submit(&spec::long_seed(steps)).await?.summary.id;
         Ok(Self { id, steps })
     }
 

@@ -15,15 +15,15 @@ use senmon_tests::{
 use std::{fs, net::TcpListener, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(240);
-const SEED_TOKENS: u64 = 409_600; // 800 steps of 512 tokens: long enough to be killed in the middle
+const SEED_STEPS: u64 = 1_600;
 
 #[tokio::test]
 async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
     let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
-    let calm = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let calm = world.submit(&spec::long_seed(SEED_STEPS)).await?.summary.id;
     let calm_digest = seed_digest(&world, calm).await?;
 
-    let stormy = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let stormy = world.submit(&spec::long_seed(SEED_STEPS)).await?.summary.id;
     for kill in 1..=2 {
         let step = kill * 200;
         world
@@ -105,7 +105,7 @@ async fn another_server_takes_over_when_the_leader_is_killed() -> Result<()> {
 #[tokio::test]
 async fn a_killed_server_loses_nothing() -> Result<()> {
     let mut world = World::start(WorldOptions { slots: 1, lease_ttl_ms: 10_000, ..WorldOptions::default() }).await?;
-    let id = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let id = world.submit(&spec::long_seed(SEED_STEPS)).await?.summary.id;
     world.until(LIMIT, "the seed trains", async || Ok((seed(&world, id).await?.step >= 100).then_some(()))).await?;
     world.kill_server();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -119,7 +119,7 @@ async fn a_killed_server_loses_nothing() -> Result<()> {
 #[tokio::test]
 async fn a_branch_is_paused_and_goes_on() -> Result<()> {
     let world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
-    let id = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let id = world.submit(&spec::long_seed(SEED_STEPS)).await?.summary.id;
     world.until(LIMIT, "the seed trains", async || Ok((seed(&world, id).await?.step >= 50).then_some(()))).await?;
     let branch = seed(&world, id).await?;
     let _: serde_json::Value = world.api.post(&format!("/api/v1/branches/{}/pause", branch.id), &()).await?;
@@ -169,8 +169,8 @@ async fn seed_digest(world: &World, id: ExperimentId) -> Result<String> {
 
 async fn check_one_value_per_step(world: &World, branch: BranchId) -> Result<()> {
     let metrics: MetricsView = world.api.get(&format!("/api/v1/branches/{branch}/metrics?points_max=5000")).await?;
-    let expected: Vec<u64> = (1..=800).filter(|step| step % 5 == 0).collect();
+    let expected: Vec<u64> = (5..=SEED_STEPS).step_by(5).collect();
     assert_eq!(metrics.steps, expected, "one current value per reported step");
-    assert!(metrics.tokens.iter().zip(&metrics.steps).all(|(tokens, step)| *tokens == step * 512));
+    assert!(metrics.tokens.iter().zip(&metrics.steps).all(|(tokens, step)| *tokens == step * spec::STEP_TOKENS));
     Ok(())
 }

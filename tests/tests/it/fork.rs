@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
-const SEED_TOKENS: u64 = 1_638_400; // 3200 steps of 512 tokens
+const SEED_STEPS: u64 = 3_200;
 
 #[tokio::test]
 async fn a_fork_starts_from_the_checkpoint_that_was_chosen() -> Result<()> {
     let world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
-    let id = world.submit(&spec::long_seed(SEED_TOKENS)).await?.summary.id;
+    let id = world.submit(&spec::long_seed(SEED_STEPS)).await?.summary.id;
     let saved = async || {
         let Some(seed) = branch(&world, id, "seed").await? else { return Ok(None) };
         let all = checkpoints(&world, seed.id).await?;
@@ -32,7 +32,8 @@ async fn a_fork_starts_from_the_checkpoint_that_was_chosen() -> Result<()> {
     assert_eq!(fault.path, "checkpoint_id");
     assert!(fault.message.contains(&unknown.to_string()), "{fault:?}");
 
-    let body = json!({ "name": "again", "tokens": 40 * 512, "mixture": { "1": 1.0 }, "checkpoint_id": chosen.id });
+    let tokens = 40 * spec::STEP_TOKENS;
+    let body = json!({ "name": "again", "tokens": tokens, "mixture": { "1": 1.0 }, "checkpoint_id": chosen.id });
     let fork: BranchView = world.api.post(&path, &body).await?;
     assert_eq!((fork.parent_id, fork.start_checkpoint_id), (Some(seed.id), Some(chosen.id)));
     let done = async || {

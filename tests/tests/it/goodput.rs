@@ -10,14 +10,14 @@ use senmon_tests::{World, WorldOptions, spec};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
-const SEED_TOKENS: u64 = 2_048_000; // 4000 steps of 512 tokens
+const SEED_STEPS: u64 = 4_000;
 /// Steps between two checkpoints: several heartbeats.
 const SAVE_STEPS: u64 = 1_200;
 
 #[tokio::test]
 async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
     let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
-    let mut experiment = spec::long_seed(SEED_TOKENS);
+    let mut experiment = spec::long_seed(SEED_STEPS);
     // Far apart, so that a kill takes steps back.
     experiment.training.checkpoint_every_steps = Some(SAVE_STEPS);
     let id = world.submit(&experiment).await?.summary.id;
@@ -76,7 +76,8 @@ async fn goodput_and_badput_add_up_to_wall_time() -> Result<()> {
     assert!(goodput.faults >= 1 && goodput.attempts >= 3, "{goodput:?}");
     let tokens = goodput.tokens.context("an account of tokens")?;
     assert!(tokens.steps_superseded > 0, "{tokens:?}");
-    assert_eq!((tokens.trained, tokens.drawn - tokens.skipped), (SEED_TOKENS, SEED_TOKENS));
+    let seed_tokens = SEED_STEPS * spec::STEP_TOKENS;
+    assert_eq!((tokens.trained, tokens.drawn - tokens.skipped), (seed_tokens, seed_tokens));
     check_curve(&world, branch).await?;
 
     let whole: GoodputView = world.api.get(&format!("/api/v1/experiments/{id}/goodput")).await?;

@@ -204,18 +204,19 @@ async fn what_a_worker_no_longer_reports_is_granted_again_before_its_lease_ends(
 async fn a_training_gives_its_slot_to_a_higher_priority_and_goes_on_afterwards() -> Result<()> {
     let options = WorldOptions { slots: 1, server_settings: "preempt_after_ms = 0".into(), ..WorldOptions::default() };
     let world = World::start(options).await?;
-    let low = world.submit(&spec::long_seed(409_600)).await?.summary.id;
+    let low = world.submit(&spec::long_seed(1_600)).await?.summary.id;
     let seed = async |id| -> Result<Option<BranchView>> {
         Ok(world.experiment(id).await?.branches.into_iter().find(|branch| branch.name == "seed"))
     };
     let limit = Duration::from_secs(240);
     let is = async |id, state, step| Ok(seed(id).await?.filter(|branch| branch.state == state && branch.step >= step));
     world.until(limit, "the first one trains", async || is(low, BranchState::Running, 50).await).await?;
-    let mut urgent = spec::long_seed(51_200);
+    let mut urgent = spec::long_seed(100);
     urgent.priority = 90;
     let high = world.submit(&urgent).await?.summary.id;
     world.until(limit, "the urgent one is done", async || is(high, BranchState::Completed, 100).await).await?;
-    let done = world.until(limit, "the first one is done", async || is(low, BranchState::Completed, 800).await).await?;
+    let done =
+        world.until(limit, "the first one is done", async || is(low, BranchState::Completed, 1600).await).await?;
     let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", done.id)).await?;
     let reasons: Vec<_> = attempts.iter().filter_map(|attempt| attempt.reason).collect();
     assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == TerminationReason::Preempted), "{reasons:?}");

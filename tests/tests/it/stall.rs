@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 async fn a_training_that_hangs_is_given_up_and_goes_on_in_a_new_process() -> Result<()> {
     let options = WorldOptions { slots: 1, worker_settings: "stall_seconds = 3", ..WorldOptions::default() };
     let world = World::start(options).await?;
-    let id = world.submit(&spec::long_seed(409_600)).await?.summary.id;
+    let id = world.submit(&spec::long_seed(1_600)).await?.summary.id;
     let seed = async || -> Result<Option<BranchView>> {
         Ok(world.experiment(id).await?.branches.into_iter().find(|branch| branch.name == "seed"))
     };
@@ -26,7 +26,7 @@ async fn a_training_that_hangs_is_given_up_and_goes_on_in_a_new_process() -> Res
     freeze(trainer(pid)?)?;
     let done = world
         .until(LIMIT, "the seed is done", async || {
-            Ok(at(800).await?.filter(|branch| branch.state == BranchState::Completed))
+            Ok(at(1600).await?.filter(|branch| branch.state == BranchState::Completed))
         })
         .await?;
     let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", done.id)).await?;

@@ -69,16 +69,24 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
         ..WorldOptions::default()
     };
     let mut world = World::start(options).await?;
-    let mut experiment = spec::long_seed(204_800);
+    let mut experiment = spec::long_seed(1_600);
     experiment.evaluation.documents_per_domain = 4;
     experiment.retention = RetentionSpec::default();
     let id = world.submit(&experiment).await?.summary.id;
 
     // Killed in the middle of an upload: files of a checkpoint lie in the bucket, its manifest does not.
+    let worker = world.workers[0].as_ref().context("the worker runs")?;
     let torn = world.until(LIMIT, "an upload is under way", async || {
-        let branch = seed(&world, id).await?;
-        let ready = branch.as_ref().is_some_and(|branch| branch.step >= 100);
-        Ok(if ready { half_uploaded(&bucket).await? } else { None })
+        let branch = seed(&world, id).await?.filter(|branch| branch.step >= 100);
+        let Some(branch) = branch else { return Ok(None) };
+        anyhow::ensure!(branch.state != BranchState::Completed, "no upload was caught in time: {branch:?}");
+        // Stopped, so that what is seen now is what the kill leaves behind.
+        worker.signal(libc::SIGSTOP);
+        let torn = half_uploaded(&bucket).await?;
+        if torn.is_none() {
+            worker.signal(libc::SIGCONT);
+        }
+        Ok(torn)
     });
     let torn = torn.await?;
     world.kill_worker(0);
@@ -196,7 +204,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
     let disk = Disk::in_memory(&folder, 64)?;
     let settings = format!("storage_dir = {folder:?}\n");
     let world = World::start(WorldOptions { slots: 1, server_settings: settings, ..WorldOptions::default() }).await?;
-    let mut experiment = spec::long_seed(409_600);
+    let mut experiment = spec::long_seed(1_600);
     experiment.retention.keep_latest = 1000; // what retention removes would make room
     let id = world.submit(&experiment).await?.summary.id;
     let branch = world
