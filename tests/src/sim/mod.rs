@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod network;
 pub mod plants;
 pub mod report;
+pub mod scheduler;
 pub mod server;
 pub mod settings;
 pub mod spool;
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub checks: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Branches that were asked to give their slots up for a higher priority.
+    pub preemptions: u64,
     /// Hash of all that happened.
     pub trace: u64,
     /// The promise that was broken, if one was.
@@ -69,6 +72,7 @@ pub fn run(seed: u64, settings: Settings, tells: bool) -> Outcome {
         events: world.events,
         checks: world.oracle.checks,
         faults: world.faults,
+        preemptions: world.preemptions,
         trace: world.trace,
         violation: world.oracle.broken,
         accounts: world.ledger.accounts,

@@ -26,6 +26,8 @@ pub struct Report {
     pub faults: u64,
     /// Faults by kind.
     pub faults_by_kind: BTreeMap<&'static str, u64>,
+    /// Branches that were asked to give their slots up for a higher priority.
+    pub preemptions: u64,
     /// Fewest faults of a seed.
     pub faults_min: u64,
     /// Seeds that broke a promise.
@@ -99,6 +101,7 @@ impl Report {
         self.checks += outcome.checks;
         let faults = outcome.faults.values().sum();
         self.faults += faults;
+        self.preemptions += outcome.preemptions;
         self.faults_min = self.faults_min.min(faults);
         outcome.faults.iter().for_each(|(kind, n)| *self.faults_by_kind.entry(kind).or_default() += n);
         self.violations.extend(Found::of(outcome));

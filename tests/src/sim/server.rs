@@ -1,29 +1,25 @@
-//! The server: the worker protocol's handlers and the loops, over the store. Placement is `domain::schedule::plan`,
-//! patience `domain::lease`, retention `domain::retention`, waiting polls `app::Polls`: the production code.
+//! The server: the worker protocol's handlers and the loops, over the store. Patience is `domain::lease`, retention
+//! `domain::retention`, waiting polls `app::Polls`: the production code.
 
 use super::{
     network::{Ask, Failure, Reply, Request},
     plants,
-    store::{at, attempt_id, job_id, row, worker_id},
+    store::{at, row, worker_id},
     world::{Event, World},
 };
 use chrono::TimeDelta;
 use senmon_protocol::{
     checkpoint::CheckpointKind,
-    ids::{AttemptId, CheckpointId, ExperimentId, WorkerId},
-    job::{EndedOutcome, JobKind, Outcome, TerminationReason},
-    resources::{self, DeviceKind},
+    ids::{AttemptId, CheckpointId, WorkerId},
+    job::{EndedOutcome, Outcome, TerminationReason},
     storage::RetentionSpec,
-    view::{BranchState, JobState, WorkerMode},
+    view::{BranchState, JobState},
 };
 use senmon_server::{
     app::{Polls, WaitingPoll},
     domain::{
         lease::{Listening, may_declare_lost},
         retention::{CheckpointFacts, Needs, removable},
-        schedule::{
-            FleetSlot, FleetWorker, Placement, Release, RunningJob, SlotState, Snapshot, Standing, WaitingJob, plan,
-        },
     },
 };
 use senmon_worker::spool::Record;
@@ -41,17 +37,19 @@ pub struct Server {
     /// Number of its process.
     pub epoch: u32,
     listening: Listening,
-    polls: Polls,
-    held: Vec<Held>,
+    pub(super) polls: Polls,
+    pub(super) held: Vec<Held>,
+    pub(super) plans: bool,
+    /// When an attempt of a worker last ended; `Polls` asks the machine for the time.
+    pub(super) freed_at: BTreeMap<WorkerId, u64>,
     number: u64,
-    plans: bool,
 }
 
 /// A poll that waits.
-struct Held {
-    number: u64,
-    request: Request,
-    worker: WorkerId,
+pub(super) struct Held {
+    pub(super) number: u64,
+    pub(super) request: Request,
+    pub(super) worker: WorkerId,
     _waiting: WaitingPoll,
 }
 
@@ -60,7 +58,8 @@ impl Server {
     #[must_use]
     pub fn new(now_ms: i64) -> Self {
         let (polls, listening) = (Polls::default(), Listening::begun(at(now_ms)));
-        Self { up: false, epoch: 0, listening, polls, held: Vec::new(), number: 0, plans: false }
+        let freed_at = BTreeMap::new();
+        Self { up: false, epoch: 0, listening, polls, held: Vec::new(), plans: false, freed_at, number: 0 }
     }
 }
 
@@ -95,14 +94,6 @@ impl World {
         self.server.held.retain(|held| (held.request.w, held.request.epoch) != (w, epoch));
     }
 
-    /// The scheduler looks soon.
-    pub fn plan_soon(&mut self) {
-        if !std::mem::replace(&mut self.server.plans, true) {
-            let (ms, epoch) = (self.chance.between(1, 30), self.server.epoch);
-            self.after(ms, Event::Plan { epoch });
-        }
-    }
-
     /// A request has arrived.
     pub fn arrive(&mut self, request: Request) {
         if !self.server.up || !self.database_up {
@@ -116,7 +107,7 @@ impl World {
                 self.plan_soon();
                 Ok(Reply::Enrolled(id, session))
             }
-            Ask::Beat { session, attempts } => self.store.seen(id, session).map_err(|_| Failure::Session).map(|()| {
+            Ask::Beat { session, attempts } => self.store.beat(id, session).map_err(|_| Failure::Session).map(|()| {
                 let told =
                     attempts.iter().map(|(attempt, fence)| (*attempt, self.store.renew(id, *attempt, *fence, ttl)));
                 Reply::Told(told.collect())
@@ -199,8 +190,9 @@ impl World {
         let Some(next) = self.store.complete(attempt, fence, outcome)? else { return Ok(()) };
         let found = self.store.attempts[row(attempt.0)].clone();
         self.oracle.accepted(current, "complete", attempt);
-        self.oracle.ended(found.job, outcome, next, &self.store);
+        self.oracle.ended(found.job, outcome, next, &self.store, self.now);
         self.server.polls.freed(found.worker, &found.slots);
+        self.server.freed_at.insert(found.worker, self.now);
         self.plan_soon();
         let state = self.store.branches[found.job].state;
         let cause = match state {
@@ -216,122 +208,6 @@ impl World {
         Ok(())
     }
 
-    /// As `tasks::schedule::run`, up to the plan.
-    pub fn plan(&mut self) {
-        self.server.plans = false;
-        if !self.database_up {
-            return;
-        }
-        let jobs = || self.store.jobs.iter().enumerate().filter_map(|(branch, job)| Some((branch, job.as_ref()?)));
-        let experiment = ExperimentId(uuid::Uuid::nil());
-        let ready = |job: &super::store::Job| {
-            job.state == JobState::Queued && job.not_before_ms <= self.store.now_ms && !self.store.paused
-        };
-        let waiting = |(branch, job): (usize, &super::store::Job)| WaitingJob {
-            id: job_id(branch),
-            experiment,
-            kind: JobKind::Train,
-            priority: 50,
-            slots: 1,
-            needs: resources::Needs::default(),
-            remaining: job.remaining,
-            age: branch as u64,
-            slack_s: None,
-        };
-        let queued: Vec<WaitingJob> = jobs().filter(|(_, job)| ready(job)).map(waiting).collect();
-        if queued.is_empty() {
-            return;
-        }
-        let running = |(branch, job): (usize, &super::store::Job)| {
-            let attempt = &self.store.attempts[row(job.attempt?.0)];
-            Some(RunningJob {
-                id: job_id(branch),
-                title: String::new(),
-                experiment,
-                kind: JobKind::Train,
-                priority: 50,
-                worker: job.worker?,
-                slots: attempt.slots.clone(),
-                ran_s: 0,
-                release: Release::No,
-            })
-        };
-        let workers: Vec<FleetWorker> =
-            self.store.workers.iter().enumerate().filter_map(|(w, worker)| self.free(w, worker)).collect();
-        // Of one priority nothing is preempted: without a free slot there is nothing to plan.
-        if !workers.iter().flat_map(|worker| &worker.slots).any(|slot| slot.state == SlotState::Free) {
-            return;
-        }
-        let placements = plan(&Snapshot {
-            waiting: queued,
-            running: jobs().filter_map(running).collect(),
-            workers,
-            preempt_after_s: i64::MAX,
-        })
-        .placements;
-        if !placements.is_empty() {
-            // One round at a time, as the loop of production.
-            self.server.plans = true;
-            let (ms, epoch) = (self.chance.between(0, 20), self.server.epoch);
-            self.after(ms, Event::Grants { epoch, placements });
-        }
-    }
-
-    /// A worker as the planner sees it, where it may be given work.
-    fn free(&self, w: usize, worker: &super::store::Worker) -> Option<FleetWorker> {
-        let ttl = i64::try_from(self.set.ttl_ms).unwrap_or(i64::MAX);
-        if worker.lost || worker.mode != WorkerMode::Enabled || self.store.now_ms - worker.seen_ms > ttl {
-            return None;
-        }
-        let id = worker_id(w);
-        let of = |job: &&super::store::Job| job.worker == Some(id);
-        let held = self.store.jobs.iter().flatten().filter(of).filter_map(|job| job.attempt);
-        let taken: BTreeSet<u16> =
-            held.flat_map(|attempt| self.store.attempts[row(attempt.0)].slots.iter().copied()).collect();
-        let waits = self.server.polls.slots_free(id);
-        let slot = |index| FleetSlot {
-            index,
-            device: DeviceKind::Cpu,
-            memory_bytes: 0,
-            state: if waits.contains(&index) && !taken.contains(&index) { SlotState::Free } else { SlotState::Taken },
-        };
-        Some(FleetWorker {
-            id,
-            name: format!("worker-{w}"),
-            standing: Standing::Open,
-            capabilities: vec![JobKind::Train],
-            labels: BTreeMap::new(),
-            slots: (0..worker.slots).map(slot).collect(),
-        })
-    }
-
-    /// The rest of `tasks::schedule::run`: grants, and the polls that look again.
-    pub fn carry_out(&mut self, placements: &[Placement]) {
-        self.server.plans = false;
-        if !self.database_up {
-            return;
-        }
-        let ttl = i64::try_from(self.set.ttl_ms).unwrap_or(i64::MAX);
-        for placement in placements {
-            let branch = row(placement.job.0);
-            let newest = self.storage.newest(branch);
-            if self.store.grant(branch, placement.worker, &placement.slots, ttl, newest) {
-                let attempt = attempt_id(self.store.attempts.len() - 1);
-                self.oracle.granted(attempt, &self.store);
-                self.ledger.enter(branch, "starting", self.now);
-            }
-        }
-        for number in self.server.held.iter().map(|held| held.number).collect::<Vec<_>>() {
-            let Some(at) = self.server.held.iter().position(|held| held.number == number) else { continue };
-            let grants = self.store.fetch_grants(self.server.held[at].worker);
-            if !grants.is_empty() {
-                let held = self.server.held.swap_remove(at);
-                self.reply(&held.request, Ok(Reply::Grants(grants)));
-            }
-        }
-        self.plan_soon();
-    }
-
     /// As `tasks::schedule::expire`.
     pub fn expire(&mut self) {
         let epoch = self.server.epoch;
@@ -340,6 +216,10 @@ impl World {
             return;
         }
         let (now, ttl, lost) = (at(self.store.now_ms), self.set.ttl_ms, self.set.lost_ms);
+        let ttl_ms = i64::try_from(ttl).unwrap_or(i64::MAX);
+        for attempt in self.store.unreported(ttl_ms, ttl_ms * 2 / 3) {
+            self.give_up_on(attempt, "its worker goes on without it.");
+        }
         let since = self.server.listening.look(now, delta((ttl / 3).max(2_000)));
         if !may_declare_lost(since, now, delta(ttl), delta(lost)) {
             return;
@@ -351,11 +231,16 @@ impl World {
             self.oracle.declared_lost(self.now, ttl + lost);
         }
         for attempt in over {
-            let fence = senmon_protocol::ids::Fence(self.store.attempts[row(attempt.0)].fence);
-            let outcome = super::worker::ended(TerminationReason::WorkerLost, "the lease ran out without a heartbeat.");
-            let current = self.oracle.is_current(&self.store, attempt);
-            let _ = self.complete(attempt, &outcome, fence, current);
+            self.give_up_on(attempt, "the lease ran out without a heartbeat.");
         }
+    }
+
+    /// Ends an attempt that nobody runs any more.
+    fn give_up_on(&mut self, attempt: AttemptId, why: &str) {
+        let fence = senmon_protocol::ids::Fence(self.store.attempts[row(attempt.0)].fence);
+        let outcome = super::worker::ended(TerminationReason::WorkerLost, why);
+        let current = self.oracle.is_current(&self.store, attempt);
+        let _ = self.complete(attempt, &outcome, fence, current);
     }
 
     /// The slow loops: jobs of branches whose parent is done, scrub, retention, and a plan for what waited.
@@ -382,9 +267,7 @@ impl World {
                 self.oracle.scrubbed(found, &self.storage);
             }
         }
-        if !self.has_free_slot() {
-            self.oracle.slots_taken_at = self.now;
-        }
+        self.look_at_queue();
         if self.chance.one_in(30) {
             self.retain();
         }

@@ -1,6 +1,45 @@
 //! What a world is like: its fleet, its work, its costs, its weather.
 
 use super::chance::Chance;
+use senmon_protocol::resources::Needs;
+use std::collections::BTreeMap;
+
+/// A worker's machine; all its slots are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Slots.
+    pub slots: u16,
+    /// Memory of each.
+    pub memory_bytes: u64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a branch asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// 0 to 100, higher first.
+    pub priority: i16,
+    /// Slots of one worker.
+    pub slots: u16,
+    /// What each of them must offer.
+    pub needs: Needs,
+}
+
+impl Default for Want {
+    fn default() -> Self {
+        Self { priority: 50, slots: 1, needs: Needs::default() }
+    }
+}
+
+impl Machine {
+    /// Whether it has what is asked for, be it free or not; the judge's own word, not the scheduler's.
+    #[must_use]
+    pub fn has(&self, want: &Want) -> bool {
+        let labels = want.needs.labels.iter().all(|(key, value)| self.labels.get(key) == Some(value));
+        labels && self.memory_bytes >= want.needs.memory_bytes && self.slots >= want.slots
+    }
+}
 
 /// Settings of one seed.
 #[derive(Debug, Clone)]
@@ -9,10 +48,14 @@ pub struct Settings {
     pub storm_ms: u64,
     /// Time after it in which everything must be done.
     pub calm_ms: u64,
-    /// Slots of each worker.
-    pub slots: Vec<u16>,
+    /// The workers' machines.
+    pub machines: Vec<Machine>,
     /// Steps of each branch; the first is the parent of the others.
     pub steps: Vec<u64>,
+    /// What each branch asks for.
+    pub wants: Vec<Want>,
+    /// A branch gives its slots up to one of higher priority only after it ran for so long.
+    pub preempt_after_s: i64,
     /// Whether the last is a child of the second instead.
     pub chain: bool,
     /// One step.
@@ -44,19 +87,25 @@ impl Settings {
         let mut chance = Chance::new(seed ^ 0x0057_0124);
         let ttl_ms = [15_000, 30_000, 60_000, 60_000][chance.index(4)];
         let fleet: &[&[u16]] = &[&[1, 1], &[2, 1], &[1, 1, 1], &[2, 2], &[3]];
-        let slots = fleet[chance.index(fleet.len())].to_vec();
+        let machines: Vec<Machine> =
+            fleet[chance.index(fleet.len())].iter().map(|&slots| machine(slots, &mut chance)).collect();
         let step_ms = chance.between(10_000, 40_000);
-        let all: u64 = slots.iter().map(|n| u64::from(*n)).sum();
+        let all: u64 = machines.iter().map(|machine| u64::from(machine.slots)).sum();
         let branches = chance.between(all + 1, all + 3);
         let work = 20 * 3_600_000 / step_ms;
-        let steps = (0..branches)
-            .map(|b| if b == 0 { work / 6 } else { work * chance.between(50, 90) * all / (100 * branches) });
+        let wants: Vec<Want> = (0..branches).map(|_| want(&machines, &mut chance)).collect();
+        let steps = wants.iter().enumerate().map(|(b, want)| {
+            let share = work * chance.between(50, 90) * all / (100 * branches);
+            if b == 0 { work / 6 } else { share / u64::from(want.slots) }
+        });
         Self {
             steps: steps.map(|n| n.max(20)).collect(),
+            wants,
+            preempt_after_s: [0, 300, 1_800][chance.index(3)],
             chain: true,
             storm_ms: 24 * 3_600_000,
-            calm_ms: 72 * 3_600_000,
-            slots,
+            calm_ms: 120 * 3_600_000,
+            machines,
             step_ms,
             load_ms: chance.between(5_000, 40_000),
             stall_ms: 100,
@@ -75,13 +124,16 @@ impl Settings {
     #[must_use]
     pub fn goodput(apart_ms: u64, save_every_ms: u64) -> Self {
         let (workers, step_ms) = (4, 2_000);
+        let machine = Machine { slots: 1, memory_bytes: 0, labels: BTreeMap::new() };
         Self {
             // Faults come until the last step.
             storm_ms: 0,
             calm_ms: 480 * 3_600_000,
             chain: false,
-            slots: vec![1; 4],
+            machines: vec![machine; 4],
             steps: vec![20, 216_000, 216_000, 216_000, 216_000],
+            wants: vec![Want::default(); 5],
+            preempt_after_s: i64::MAX,
             step_ms,
             load_ms: 10_000,
             stall_ms: 100,
@@ -94,4 +146,20 @@ impl Settings {
             crashes_only: Some(60_000),
         }
     }
+}
+
+fn machine(slots: u16, chance: &mut Chance) -> Machine {
+    let gib = [24, 40, 80][chance.index(3)];
+    let zone = ["east", "west"][chance.index(2)];
+    Machine { slots, memory_bytes: gib << 30, labels: [("zone".to_owned(), zone.to_owned())].into() }
+}
+
+/// What one of the machines can give.
+fn want(machines: &[Machine], chance: &mut Chance) -> Want {
+    let machine = &machines[chance.index(machines.len())];
+    let priority = [20, 50, 50, 50, 80][chance.index(5)];
+    let slots = if chance.one_in(3) { machine.slots } else { 1 };
+    let memory_bytes = if chance.one_in(3) { machine.memory_bytes } else { 0 };
+    let labels = if chance.one_in(4) { machine.labels.clone() } else { BTreeMap::new() };
+    Want { priority, slots, needs: Needs { memory_bytes, device: None, labels } }
 }

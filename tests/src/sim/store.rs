@@ -4,8 +4,9 @@
 //! Each function is one transaction. Never looks at a clock: `now_ms` is the database's.
 
 mod ends;
+mod leases;
 
-use super::plants;
+use super::{plants, settings::Want};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, CheckpointId, Fence, JobId, WorkerId},
@@ -46,6 +47,8 @@ pub struct Branch {
     pub step: u64,
     /// Steps in all.
     pub steps: u64,
+    /// What its job asks for.
+    pub want: Want,
     /// Stored batches by (fence, first step); more than one only where a bug is planted.
     pub batches: BTreeMap<(i64, u64), Vec<Points>>,
 }
@@ -65,6 +68,8 @@ pub struct Job {
     pub lease_expires_ms: i64,
     /// What the next renewal says.
     pub command: Command,
+    /// The branch of higher priority for which it shall give its slots up.
+    pub preempted_for: Option<usize>,
     /// Budgets spent.
     pub retries: (i32, i32),
     /// Not granted before then.
@@ -94,8 +99,8 @@ pub struct Attempt {
     pub finished_ms: Option<i64>,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// Handed to the worker.
-    pub delivered: bool,
+    /// When it was handed to the worker, and in which of its sessions.
+    pub delivered: Option<(i64, i64)>,
 }
 
 /// A committed checkpoint's row.
@@ -126,6 +131,8 @@ pub struct Worker {
     pub lost: bool,
     /// Last heard of.
     pub seen_ms: i64,
+    /// Its last heartbeat.
+    pub beat_ms: i64,
 }
 
 /// All tables.
@@ -197,6 +204,7 @@ impl Store {
             worker: None,
             lease_expires_ms: 0,
             command: Command::Continue,
+            preempted_for: None,
             retries: (0, 0),
             not_before_ms: 0,
             remaining,
@@ -205,88 +213,6 @@ impl Store {
         if self.branches[branch].state == BranchState::Waiting {
             self.branches[branch].state = BranchState::Queued;
         }
-    }
-
-    /// As `db::leases::grant`. `uncommitted` is the newest folder of the branch in the object store, for a planted bug.
-    pub fn grant(
-        &mut self,
-        branch: usize,
-        worker: WorkerId,
-        slots: &[u16],
-        ttl_ms: i64,
-        uncommitted: Option<CheckpointId>,
-    ) -> bool {
-        let resume = self.checkpoints.iter().rev().find(|c| c.branch == branch && !c.damaged).map(|c| c.id);
-        let able = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Enabled && !w.lost);
-        let attempt = attempt_id(self.attempts.len());
-        let (now_ms, paused) = (self.now_ms, self.paused);
-        let Some(job) = self.jobs[branch].as_mut() else { return false };
-        if job.state != JobState::Queued || job.not_before_ms > now_ms || paused || !able {
-            return false;
-        }
-        job.state = JobState::Running;
-        job.fence += 1;
-        (job.attempt, job.worker, job.command) = (Some(attempt), Some(worker), Command::Continue);
-        job.lease_expires_ms = now_ms + ttl_ms;
-        job.resume = if plants::RESUME_UNCOMMITTED { uncommitted.or(resume) } else { resume };
-        self.attempts.push(Attempt {
-            job: branch,
-            fence: job.fence,
-            worker,
-            slots: slots.to_vec(),
-            step_start: None,
-            started_ms: now_ms,
-            finished_ms: None,
-            outcome: None,
-            delivered: false,
-        });
-        if matches!(self.branches[branch].state, BranchState::Waiting | BranchState::Queued) {
-            self.branches[branch].state = BranchState::Running;
-        }
-        true
-    }
-
-    /// As `db::leases::fetch_grants`: the attempts.
-    pub fn fetch_grants(&mut self, worker: WorkerId) -> Vec<AttemptId> {
-        let mut found = Vec::new();
-        for branch in 0..self.jobs.len() {
-            let Some(attempt) = self.jobs[branch].as_ref().filter(|j| j.worker == Some(worker)).and_then(|j| j.attempt)
-            else {
-                continue;
-            };
-            let attempt_row = &mut self.attempts[row(attempt.0)];
-            if !attempt_row.delivered {
-                attempt_row.delivered = true;
-                found.push(attempt);
-            }
-        }
-        found
-    }
-
-    /// As `db::ingest::renew`.
-    pub fn renew(&mut self, worker: WorkerId, attempt: AttemptId, fence: Fence, ttl_ms: i64) -> Command {
-        let drains = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Draining);
-        let now_ms = self.now_ms;
-        let experiment = if self.paused { ExperimentState::Paused } else { ExperimentState::Running };
-        let Some(job) = self.attempts.get(row(attempt.0)).and_then(|a| self.jobs[a.job].as_mut()) else {
-            return Command::Fenced;
-        };
-        if job.attempt != Some(attempt)
-            || job.worker != Some(worker)
-            || job.fence != fence.0
-            || job.state != JobState::Running
-        {
-            return Command::Fenced;
-        }
-        job.lease_expires_ms = now_ms + ttl_ms;
-        Wishes { asked: job.command, experiment, drains, gives_way: false }.command()
-    }
-
-    /// As `db::leases::expired`.
-    #[must_use]
-    pub fn expired(&self, grace_ms: i64) -> Vec<AttemptId> {
-        let over = |job: &&Job| job.state == JobState::Running && job.lease_expires_ms < self.now_ms - grace_ms;
-        self.jobs.iter().flatten().filter(over).filter_map(|job| job.attempt).collect()
     }
 
     /// As `db::attempts::started`: whether it was not said before.
@@ -356,7 +282,14 @@ impl Store {
     pub fn enrol(&mut self, worker: usize, slots: u16) -> i64 {
         let now_ms = self.now_ms;
         while self.workers.len() <= worker {
-            self.workers.push(Worker { session: 0, slots, mode: WorkerMode::Enabled, lost: false, seen_ms: now_ms });
+            self.workers.push(Worker {
+                session: 0,
+                slots,
+                mode: WorkerMode::Enabled,
+                lost: false,
+                seen_ms: now_ms,
+                beat_ms: now_ms,
+            });
         }
         let row = &mut self.workers[worker];
         row.session += 1;
@@ -364,7 +297,7 @@ impl Store {
         row.session
     }
 
-    /// As `db::workers::seen` and `heartbeat`.
+    /// As `db::workers::seen`.
     ///
     /// # Errors
     /// [`Refusal::Conflict`] for an old session.
@@ -377,6 +310,16 @@ impl Store {
             }
             None => Err(Refusal::Conflict("this session is over")),
         }
+    }
+
+    /// As `db::ingest::beat`, without its renewals.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] for an old session.
+    pub fn beat(&mut self, worker: WorkerId, session: i64) -> Result<()> {
+        self.seen(worker, session)?;
+        self.workers[row(worker.0)].beat_ms = self.now_ms;
+        Ok(())
     }
 
     /// As `db::workers::mark_lost`: those newly lost.

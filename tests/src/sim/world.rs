@@ -18,7 +18,7 @@ use senmon_protocol::{
     ids::{AttemptId, CheckpointId},
     view::BranchState,
 };
-use senmon_server::domain::schedule::Placement;
+use senmon_server::domain::schedule;
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
@@ -49,7 +49,7 @@ pub enum Event {
     /// The server plans.
     Plan { epoch: u32 },
     /// The server carries its plan out.
-    Grants { epoch: u32, placements: Vec<Placement> },
+    CarryOut { epoch: u32, plan: schedule::Plan },
     /// The server looks for leases that are over.
     Expire { epoch: u32 },
     /// A poll has waited long enough.
@@ -89,8 +89,10 @@ impl Ord for Due {
 
 /// Everything.
 pub struct World {
-    /// True time, in milliseconds; the database's too.
+    /// True time, in milliseconds.
     pub now: u64,
+    /// How far the database's clock is off.
+    pub database_ms: i64,
     /// Settings.
     pub set: Settings,
     /// Chance.
@@ -115,6 +117,8 @@ pub struct World {
     pub ledger: Ledger,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Branches that were asked to give their slots up.
+    pub preemptions: u64,
     /// Whether faults still come.
     pub stormy: bool,
     /// Events so far.
@@ -138,6 +142,7 @@ impl World {
             state: BranchState::Waiting,
             step: 0,
             steps: *steps,
+            want: set.wants[index].clone(),
             batches: BTreeMap::new(),
         };
         let branches: Vec<Branch> = set.steps.iter().enumerate().map(branch).collect();
@@ -150,9 +155,10 @@ impl World {
             ..Store::default()
         };
         let oracle = Oracle::new(seed, &store);
-        let workers = set.slots.iter().map(|&slots| Worker::new(slots)).collect::<Vec<_>>();
+        let workers = set.machines.iter().map(|machine| Worker::new(machine.slots)).collect::<Vec<_>>();
         let mut world = Self {
             now: 0,
+            database_ms: 0,
             ledger: Ledger::new(store.branches.len()),
             server: Server::new(0),
             links: workers.iter().map(|_| Link::default()).collect(),
@@ -161,6 +167,7 @@ impl World {
             database_down_at: 0,
             stormy: true,
             faults: BTreeMap::new(),
+            preemptions: 0,
             events: 0,
             trace: seed,
             agenda: BinaryHeap::new(),
@@ -193,7 +200,7 @@ impl World {
             return self.oracle.fail("liveness", "nothing happens any more".into());
         };
         self.now = due.at;
-        self.store.now_ms = i64::try_from(self.now).unwrap_or(i64::MAX);
+        self.store.now_ms = i64::try_from(self.now).unwrap_or(i64::MAX) + self.database_ms;
         self.events += 1;
         if self.events > EVENTS_MAX {
             return self
@@ -239,7 +246,7 @@ impl World {
             Event::Strike => self.strike(),
             Event::Fault(fault) => self.fault(fault),
             Event::Plan { epoch } if self.serves(epoch) => self.plan(),
-            Event::Grants { epoch, placements } if self.serves(epoch) => self.carry_out(&placements),
+            Event::CarryOut { epoch, plan } if self.serves(epoch) => self.carry_out(&plan),
             Event::Expire { epoch } if self.serves(epoch) => self.expire(),
             Event::PollOver { epoch, number } if self.serves(epoch) => self.poll_over(number),
             Event::Loops { epoch } if self.serves(epoch) => self.loops(),

@@ -16,6 +16,7 @@ use senmon_server::{
 use senmon_tests::{
     sim::{
         chance::Chance,
+        settings::Want,
         store::{self, Branch, Refusal, Store, branch_id, row, worker_id},
         worker::ended,
     },
@@ -88,6 +89,7 @@ impl Both {
             state: senmon_protocol::view::BranchState::Waiting,
             step: 0,
             steps: STEPS,
+            want: Want::default(),
             batches: BTreeMap::new(),
         };
         let store =
@@ -144,7 +146,7 @@ impl Both {
     async fn operation(&mut self) -> Result<()> {
         let (branch, w) = (self.chance.index(BRANCHES), self.chance.index(WORKERS));
         self.store.now_ms = db::workers::now(&self.pool).await?.timestamp_millis();
-        let kind = self.chance.below(18);
+        let kind = self.chance.below(19);
         self.last = format!("operation {kind} on branch {branch}, worker {w}");
         match kind {
             0 | 1 => self.ensure_job(branch).await?,
@@ -172,6 +174,7 @@ impl Both {
                 let there = db::jobs::wish(&self.pool, self.branches[branch], wish).await;
                 agree(&there, &self.store.wish(branch, wish))?;
             }
+            17 => self.preempt(branch).await?,
             _ if self.chance.one_in(2) => {
                 let there = db::branches::go_on(&self.pool, self.branches[branch]).await;
                 agree(&there, &self.store.go_on(branch))?;
@@ -233,6 +236,16 @@ impl Both {
         Ok(())
     }
 
+    /// Some other branch shall give its slots up.
+    async fn preempt(&mut self, branch: usize) -> Result<()> {
+        let victim = (branch + 1) % BRANCHES;
+        let (Some(from), Some(to)) = (self.job(victim).await?, self.job(branch).await?) else { return Ok(()) };
+        let there = db::leases::preempt(&self.pool, from, to).await?.is_some();
+        let here = self.store.preempt(victim, branch);
+        ensure!(there == here, "asked {there} there, {here} here");
+        Ok(())
+    }
+
     async fn renew(&mut self, w: usize) -> Result<()> {
         let Some((at, fence)) = self.attempt() else { return Ok(()) };
         let session = self.store.workers[w].session - i64::from(self.chance.one_in(5));
@@ -250,7 +263,7 @@ impl Both {
         let there = ingest::beat(&self.pool, &beat, ttl).await.map(|told| told.attempts[0].command);
         let id = worker_id(w);
         let here: store::Result<Command> =
-            self.store.seen(id, session).map(|()| self.store.renew(id, store::attempt_id(at), fence, ttl));
+            self.store.beat(id, session).map(|()| self.store.renew(id, store::attempt_id(at), fence, ttl));
         agree(&there, &here)?;
         ensure!(there.as_ref().ok() == here.as_ref().ok(), "{there:?} there, {here:?} here");
         Ok(())
@@ -328,8 +341,8 @@ impl Both {
         let Some((at, fence)) = self.attempt() else { return Ok(()) };
         let before = self.store.attempts[at].outcome.clone().filter(|_| self.chance.one_in(2));
         use TerminationReason::{
-            Cancelled, InternalError, InvalidInput, LossSpike, OutOfMemory, Released, RolledBack, StorageFailure,
-            WorkerLost,
+            Cancelled, InternalError, InvalidInput, LossSpike, OutOfMemory, Preempted, Released, RolledBack,
+            StorageFailure, WorkerLost,
         };
         let reasons = [
             Cancelled,
@@ -337,6 +350,7 @@ impl Both {
             InvalidInput,
             LossSpike,
             OutOfMemory,
+            Preempted,
             Released,
             RolledBack,
             StorageFailure,
@@ -366,13 +380,15 @@ impl Both {
             let branch = &self.store.branches[n];
             same("branch", &(found.state, found.step), &(branch.state, branch.step))?;
             let job = open.iter().find(|job| job.branch_id == Some(found.id));
-            let there = job.map(|job| (job.state, job.attempts, job.worker_id, job.remaining));
+            let there = job.map(|job| {
+                let preempted_for = job.preempted_for.is_some();
+                (job.state, job.attempts, job.worker_id, job.remaining, preempted_for)
+            });
             let is_open = |state| matches!(state, JobState::Queued | JobState::Running | JobState::Paused);
-            let here = self
-                .store
-                .job(n)
-                .filter(|job| is_open(job.state))
-                .map(|job| (job.state, job.fence, job.worker.map(|id| self.workers[row(id.0)]), job.remaining));
+            let here = self.store.job(n).filter(|job| is_open(job.state)).map(|job| {
+                let worker = job.worker.map(|id| self.workers[row(id.0)]);
+                (job.state, job.fence, worker, job.remaining, job.preempted_for.is_some())
+            });
             same("job", &there, &here)?;
             let attempts = db::attempts::of_branch(&self.pool, found.id).await?;
             let there: Vec<_> =

@@ -27,6 +27,11 @@ enum SlotUse {
     Taken,
 }
 
+/// Whether a running job gives its slots up for one of this priority.
+fn yields(running: &RunningJob, priority: i16) -> bool {
+    running.priority < priority || (cfg!(feature = "plant-preempts-equals") && running.priority == priority)
+}
+
 /// What preempting on this worker would cost; the least is chosen.
 pub(super) type Cost = (i16, usize, i64);
 
@@ -132,7 +137,7 @@ impl<'a> Room<'a> {
     /// Whether nothing can be had here, by any job of this priority.
     pub fn is_full(&self, priority: i16) -> bool {
         let taken = |state: &SlotUse| *state == SlotUse::Taken;
-        self.slots.iter().all(taken) && self.running.first().is_none_or(|cheapest| cheapest.priority >= priority)
+        self.slots.iter().all(taken) && !self.running.first().is_some_and(|cheapest| yields(cheapest, priority))
     }
 
     /// Whether enough slots are free or coming free.
@@ -162,7 +167,7 @@ impl<'a> Room<'a> {
     /// The running jobs that would have to give their slots up, and what that costs. None where the job would not
     /// fit even then.
     pub fn victims(&self, job: &WaitingJob) -> Option<(Cost, Vec<&'a RunningJob>)> {
-        if self.held || self.running.first().is_none_or(|cheapest| cheapest.priority >= job.priority) {
+        if self.held || !self.running.first().is_some_and(|cheapest| yields(cheapest, job.priority)) {
             return None;
         }
         if !worker_fits(self.worker, job.kind, &job.needs) {
@@ -175,7 +180,7 @@ impl<'a> Room<'a> {
         let open = self.open_count(job);
         let mut missing = usize::from(job.slots).saturating_sub(open);
         let mut chosen: Vec<&RunningJob> = Vec::new();
-        for victim in self.running.iter().filter(|victim| victim.priority < job.priority) {
+        for victim in self.running.iter().filter(|victim| yields(victim, job.priority)) {
             if missing == 0 {
                 break;
             }

@@ -61,7 +61,7 @@ impl Store {
 
     fn release(&mut self, branch: usize, state: JobState, wait_ms: i64) {
         let Some(job) = self.jobs[branch].as_mut() else { return };
-        (job.state, job.attempt, job.worker) = (state, None, None);
+        (job.state, job.attempt, job.worker, job.preempted_for) = (state, None, None, None);
         if state == JobState::Completed {
             job.remaining = 0;
         } else {

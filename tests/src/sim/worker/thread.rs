@@ -39,7 +39,8 @@ impl World {
                 Command::Continue => None,
             };
             let due = now - thread.saved_at >= every
-                || matches!(command, Command::Release | Command::Preempt)
+                || command == Command::Release
+                || (command == Command::Preempt && !plants::PREEMPTED_UNSAVED)
                 || step == steps;
             let keeps = !matches!(command, Command::Fenced | Command::Cancel);
             thread.wants_save = keeps && due && thread.saved_step != Some(step);

@@ -1,0 +1,230 @@
+//! The scheduler's round over the store: placement and preemption are `domain::schedule::plan`, the production code.
+
+use super::{
+    network::Reply,
+    store::{Job, Worker, attempt_id, job_id, row, worker_id},
+    world::{Event, World},
+};
+use senmon_protocol::{
+    ids::{ExperimentId, WorkerId},
+    job::JobKind,
+    resources::DeviceKind,
+    view::{JobState, WorkerMode},
+    worker::Command,
+};
+use senmon_server::{
+    app::ASKS_WITHIN,
+    domain::schedule::{
+        FleetSlot, FleetWorker, Plan, Release, RunningJob, SlotState, Snapshot, Standing, WaitingJob, plan,
+    },
+};
+use std::collections::BTreeSet;
+
+const EXPERIMENT: ExperimentId = ExperimentId(uuid::Uuid::nil());
+
+impl World {
+    /// The scheduler looks soon.
+    pub fn plan_soon(&mut self) {
+        if !std::mem::replace(&mut self.server.plans, true) {
+            let (ms, epoch) = (self.chance.between(1, 30), self.server.epoch);
+            self.after(ms, Event::Plan { epoch });
+        }
+    }
+
+    /// As `tasks::schedule::run`, up to the plan.
+    pub fn plan(&mut self) {
+        self.server.plans = false;
+        if !self.database_up {
+            return;
+        }
+        let Some(snapshot) = self.look() else { return };
+        let found = plan(&snapshot);
+        self.oracle.planned(&found, &self.store, &self.set);
+        if found != Plan::default() {
+            // One round at a time, as the loop of production.
+            self.server.plans = true;
+            let (ms, epoch) = (self.chance.between(0, 20), self.server.epoch);
+            self.after(ms, Event::CarryOut { epoch, plan: found });
+        }
+    }
+
+    /// The rest of `tasks::schedule::run`: grants, the polls that look again, and who shall give its slots up.
+    pub fn carry_out(&mut self, plan: &Plan) {
+        self.server.plans = false;
+        if !self.database_up {
+            return;
+        }
+        let ttl = i64::try_from(self.set.ttl_ms).unwrap_or(i64::MAX);
+        for placement in &plan.placements {
+            let branch = row(placement.job.0);
+            let newest = self.storage.newest(branch);
+            if self.store.grant(branch, placement.worker, &placement.slots, ttl, newest) {
+                let attempt = attempt_id(self.store.attempts.len() - 1);
+                self.oracle.granted(attempt, &self.store, &self.set, self.now);
+                self.ledger.enter(branch, "starting", self.now);
+            }
+        }
+        for number in self.server.held.iter().map(|held| held.number).collect::<Vec<_>>() {
+            let Some(at) = self.server.held.iter().position(|held| held.number == number) else { continue };
+            let grants = self.store.fetch_grants(self.server.held[at].worker);
+            if !grants.is_empty() {
+                let held = self.server.held.swap_remove(at);
+                self.reply(&held.request, Ok(Reply::Grants(grants)));
+            }
+        }
+        for preemption in &plan.preemptions {
+            self.preemptions += u64::from(self.store.preempt(row(preemption.victim.0), row(preemption.job.0)));
+        }
+        self.plan_soon();
+    }
+
+    /// As `tasks::schedule::look`: what a plan depends on. None where nothing can be granted.
+    fn look(&self) -> Option<Snapshot> {
+        let jobs = || self.store.jobs.iter().enumerate().filter_map(|(branch, job)| Some((branch, job.as_ref()?)));
+        let waiting: Vec<WaitingJob> =
+            jobs().filter(|(_, job)| self.store.is_ready(job)).map(|(branch, job)| self.waiting(branch, job)).collect();
+        let priority = waiting.iter().map(|job| job.priority).max()?;
+        let running: Vec<RunningJob> = jobs().filter_map(|(branch, job)| self.running(branch, job)).collect();
+        let gives_way = |job: &&RunningJob| job.priority < priority || job.release != Release::No;
+        let mut some: BTreeSet<WorkerId> = self.server.polls.workers_free().into_iter().collect();
+        some.extend(running.iter().filter(gives_way).map(|job| job.worker));
+        if some.is_empty() {
+            return None;
+        }
+        let workers = self.store.workers.iter().enumerate().filter(|(w, _)| some.contains(&worker_id(*w)));
+        let workers = workers.map(|(w, worker)| self.fleet_worker(w, worker)).collect();
+        Some(Snapshot { waiting, running, workers, preempt_after_s: self.set.preempt_after_s })
+    }
+
+    fn waiting(&self, branch: usize, job: &Job) -> WaitingJob {
+        let want = &self.store.branches[branch].want;
+        WaitingJob {
+            id: job_id(branch),
+            experiment: EXPERIMENT,
+            kind: JobKind::Train,
+            priority: want.priority,
+            slots: want.slots,
+            needs: want.needs.clone(),
+            remaining: job.remaining,
+            age: branch as u64,
+            slack_s: None,
+        }
+    }
+
+    fn running(&self, branch: usize, job: &Job) -> Option<RunningJob> {
+        let attempt = &self.store.attempts[row(job.attempt?.0)];
+        let release = match job.preempted_for {
+            _ if job.command != Command::Continue || self.store.paused => Release::Asked,
+            Some(other) => Release::For(job_id(other)),
+            None => Release::No,
+        };
+        Some(RunningJob {
+            id: job_id(branch),
+            title: String::new(),
+            experiment: EXPERIMENT,
+            kind: JobKind::Train,
+            priority: self.store.branches[branch].want.priority,
+            worker: job.worker?,
+            slots: attempt.slots.clone(),
+            ran_s: self.store.ran_s(attempt),
+            release,
+        })
+    }
+
+    /// A worker as the planner sees it.
+    fn fleet_worker(&self, w: usize, worker: &Worker) -> FleetWorker {
+        let (id, machine) = (worker_id(w), &self.set.machines[w]);
+        let ttl = i64::try_from(self.set.ttl_ms).unwrap_or(i64::MAX);
+        let standing = match worker.mode {
+            _ if worker.lost => Standing::Lost,
+            _ if self.store.now_ms - worker.seen_ms > ttl => Standing::Silent,
+            WorkerMode::Draining => Standing::Draining,
+            WorkerMode::Disabled => Standing::Disabled,
+            WorkerMode::Enabled => Standing::Open,
+        };
+        let held = self.store.jobs.iter().flatten().filter(|job| job.worker == Some(id)).filter_map(|job| job.attempt);
+        let taken: BTreeSet<u16> =
+            held.flat_map(|attempt| self.store.attempts[row(attempt.0)].slots.iter().copied()).collect();
+        let asks = self.server.polls.slots_free(id);
+        let freed = self.server.freed_at.get(&id).is_some_and(|at| self.now - at < super::worker::ms(ASKS_WITHIN));
+        let state = |index| match (asks.contains(&index), freed) {
+            _ if taken.contains(&index) => SlotState::Taken,
+            (true, _) => SlotState::Free,
+            (false, true) => SlotState::Coming,
+            (false, false) => SlotState::Taken,
+        };
+        let slot = |index| FleetSlot {
+            index,
+            device: DeviceKind::Cpu,
+            memory_bytes: machine.memory_bytes,
+            state: state(index),
+        };
+        FleetWorker {
+            id,
+            name: format!("worker-{w}"),
+            standing,
+            capabilities: vec![JobKind::Train],
+            labels: machine.labels.clone(),
+            slots: (0..worker.slots).map(slot).collect(),
+        }
+    }
+
+    /// A look at the queue, for the promise that it moves.
+    pub fn look_at_queue(&mut self) {
+        if !self.is_somebody_due() {
+            self.oracle.nobody_due_at = self.now;
+        }
+    }
+
+    /// Whether a branch waits that a healthy worker has room for, or makes room for, and no gang before it keeps that
+    /// room for itself.
+    fn is_somebody_due(&self) -> bool {
+        let ready = |branch: &usize| self.store.job(*branch).is_some_and(|job| self.store.is_ready(job));
+        let (due, blocked): (Vec<usize>, Vec<usize>) =
+            (0..self.store.branches.len()).filter(ready).partition(|branch| self.has_room(*branch));
+        let want = |branch: usize| &self.store.branches[branch].want;
+        let gang = blocked.into_iter().filter(|b| want(*b).slots > 1).map(|b| want(b).priority).max();
+        due.into_iter().any(|branch| gang.is_none_or(|gang| gang < want(branch).priority))
+    }
+
+    /// Whether one of the healthy workers has the slots that a branch asks for, or runs what gives them up for it.
+    fn has_room(&self, branch: usize) -> bool {
+        let want = &self.store.branches[branch].want;
+        (0..self.workers.len()).any(|w| {
+            let worker = &self.workers[w];
+            let enabled = self.store.workers.get(w).is_some_and(|row| row.mode == WorkerMode::Enabled);
+            if !enabled || !worker.up || worker.stopped || !self.set.machines[w].has(want) {
+                return false;
+            }
+            let yields = |job: &&Job| {
+                let Some(attempt) = job.attempt.map(|id| &self.store.attempts[row(id.0)]) else { return false };
+                let lower = self.store.branches[attempt.job].want.priority < want.priority;
+                attempt.worker == worker_id(w) && lower && self.store.ran_s(attempt) >= self.set.preempt_after_s
+            };
+            let yielded: usize = self
+                .store
+                .jobs
+                .iter()
+                .flatten()
+                .filter(yields)
+                .filter_map(|job| job.attempt)
+                .map(|id| self.store.attempts[row(id.0)].slots.len())
+                .sum();
+            worker.slots_free().len() + yielded >= usize::from(want.slots)
+        })
+    }
+}
+
+impl super::store::Store {
+    /// Whether a job waits for slots and nothing else.
+    #[must_use]
+    pub fn is_ready(&self, job: &Job) -> bool {
+        job.state == JobState::Queued && job.not_before_ms <= self.now_ms && !self.paused
+    }
+
+    /// Seconds since an attempt was granted.
+    #[must_use]
+    pub fn ran_s(&self, attempt: &super::store::Attempt) -> i64 {
+        (self.now_ms - attempt.started_ms) / 1000
+    }
+}
