@@ -13,7 +13,7 @@ use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, WorkerId},
     job::TerminationReason,
     view::{ExperimentState, JobState},
-    worker::{AttemptTime, RunningAttempt},
+    worker::AttemptTime,
 };
 use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeMap, HashMap};
@@ -54,30 +54,6 @@ pub struct JobRecord {
     pub segments: Vec<Segment>,
     /// Lines of the skip ledger.
     pub skips: Vec<Skip>,
-}
-
-/// Notes what a worker counted for the attempts of a heartbeat, whose jobs are locked. Counters only grow, so a late or
-/// repeated heartbeat does no harm; one of another worker changes nothing.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn note_times(tx: &mut PgConnection, running: &[(WorkerId, &RunningAttempt)]) -> Result<()> {
-    let column =
-        |value: fn(&AttemptTime) -> u64| running.iter().map(|(_, a)| signed(value(&a.time))).collect::<Vec<i64>>();
-    let workers: Vec<Uuid> = running.iter().map(|(worker, _)| worker.0).collect();
-    let ids: Vec<Uuid> = running.iter().map(|(_, attempt)| attempt.attempt_id.0).collect();
-    let fences: Vec<i64> = running.iter().map(|(_, attempt)| attempt.fence.0).collect();
-    sqlx::query!(
-        "UPDATE attempts a SET starting_ms = GREATEST(a.starting_ms, n.starting), training_ms = GREATEST(a.training_ms, n.training),
-             checkpoint_stall_ms = GREATEST(a.checkpoint_stall_ms, n.stall), data_wait_ms = GREATEST(a.data_wait_ms, n.wait),
-             step_last = GREATEST(a.step_last, n.step)
-         FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-             AS n (worker_id, id, fence, starting, training, stall, wait, step)
-         WHERE a.id = n.id AND a.fence = n.fence AND a.worker_id = n.worker_id",
-        &workers, &ids, &fences, &column(|time| time.starting_ms), &column(|time| time.training_ms), &column(|time| time.checkpoint_stall_ms),
-        &column(|time| time.data_wait_ms), &column(|time| time.step_last)
-    ).execute(tx).await?;
-    Ok(())
 }
 
 /// Notes what a worker counted until the end of an attempt.

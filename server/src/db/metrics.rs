@@ -155,7 +155,16 @@ pub async fn compact(pool: &PgPool, branch: BranchId, fence: i64) -> Result<bool
     if taken.rows_affected() != firsts.len() as u64 {
         return Ok(false); // somebody else was faster
     }
+    let last = points.steps.iter().max().copied();
     insert_chunk(&mut tx, branch, fence, points).await?;
+    sqlx::query!(
+        "UPDATE jobs SET compacted_to = GREATEST(compacted_to, $3) WHERE branch_id = $1 AND fence = $2",
+        branch.0,
+        fence,
+        last
+    )
+    .execute(&mut *tx)
+    .await?;
     tx.commit().await?;
     while rise(pool, branch, fence).await? {}
     Ok(true)
