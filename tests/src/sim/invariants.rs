@@ -52,10 +52,12 @@ pub struct Oracle {
     fences: Vec<i64>,
     acknowledged: BTreeSet<CheckpointId>,
     faults: Vec<(i32, i32)>,
-    progress_at: Vec<u64>,
+    /// When each branch last got on.
+    pub(super) progress_at: Vec<u64>,
     /// When nobody waited last for whom there was room.
     pub nobody_due_at: u64,
-    granted_at: u64,
+    /// When a slot was last granted.
+    pub(super) granted_at: u64,
     /// Nothing was disturbed since.
     pub quiet_since: u64,
 }
@@ -348,25 +350,9 @@ impl World {
         }
         for branch in 0..self.store.branches.len() {
             self.oracle.check_curve(&self.store, branch);
-            self.check_liveness(branch);
+            self.check_progress(branch);
         }
-    }
-
-    /// With a healthy worker, the database and the network there for long enough, every runnable branch goes on.
-    fn check_liveness(&mut self, branch: usize) {
-        let set = &self.set;
-        let limit = 4 * (set.ttl_ms + set.lost_ms) + 2 * (set.load_ms + set.write_ms) + 10 * set.step_ms + 300_000;
-        let since = self.oracle.progress_at[branch].max(self.oracle.quiet_since);
-        let running = self.store.branches[branch].state == BranchState::Running && !self.store.paused;
-        let waited = self.now.saturating_sub(since);
-        self.oracle.ensure(!running || waited <= limit, "every runnable branch goes on", || {
-            format!("branch {branch} stands still for {} s: {:?}", waited / 1000, self.store.jobs[branch])
-        });
-        let since = self.oracle.nobody_due_at.max(self.oracle.granted_at).max(self.oracle.quiet_since);
-        let waited = self.now.saturating_sub(since);
-        self.oracle.ensure(waited <= limit, "a queue with room for somebody moves", || {
-            format!("nobody was granted a slot for {} s: {:?}", waited / 1000, self.store.jobs)
-        });
+        self.check_queue();
     }
 
     /// At the end: everything is done, and what is stored is what a training without faults would have.

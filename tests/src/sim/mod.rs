@@ -7,6 +7,7 @@ pub mod chance;
 pub mod faults;
 pub mod invariants;
 pub mod ledger;
+pub mod liveness;
 pub mod network;
 pub mod plants;
 pub mod report;

@@ -9,7 +9,7 @@ use senmon_protocol::{
     ids::{ExperimentId, WorkerId},
     job::JobKind,
     resources::DeviceKind,
-    view::{JobState, WorkerMode},
+    view::WorkerMode,
     worker::Command,
 };
 use senmon_server::{
@@ -167,64 +167,5 @@ impl World {
             labels: machine.labels.clone(),
             slots: (0..worker.slots).map(slot).collect(),
         }
-    }
-
-    /// A look at the queue, for the promise that it moves.
-    pub fn look_at_queue(&mut self) {
-        if !self.is_somebody_due() {
-            self.oracle.nobody_due_at = self.now;
-        }
-    }
-
-    /// Whether a branch waits that a healthy worker has room for, or makes room for, and no gang before it keeps that
-    /// room for itself.
-    fn is_somebody_due(&self) -> bool {
-        let ready = |branch: &usize| self.store.job(*branch).is_some_and(|job| self.store.is_ready(job));
-        let (due, blocked): (Vec<usize>, Vec<usize>) =
-            (0..self.store.branches.len()).filter(ready).partition(|branch| self.has_room(*branch));
-        let want = |branch: usize| &self.store.branches[branch].want;
-        let gang = blocked.into_iter().filter(|b| want(*b).slots > 1).map(|b| want(b).priority).max();
-        due.into_iter().any(|branch| gang.is_none_or(|gang| gang < want(branch).priority))
-    }
-
-    /// Whether one of the healthy workers has the slots that a branch asks for, or runs what gives them up for it.
-    fn has_room(&self, branch: usize) -> bool {
-        let want = &self.store.branches[branch].want;
-        (0..self.workers.len()).any(|w| {
-            let worker = &self.workers[w];
-            let enabled = self.store.workers.get(w).is_some_and(|row| row.mode == WorkerMode::Enabled);
-            if !enabled || !worker.up || worker.stopped || !self.set.machines[w].has(want) {
-                return false;
-            }
-            let yields = |job: &&Job| {
-                let Some(attempt) = job.attempt.map(|id| &self.store.attempts[row(id.0)]) else { return false };
-                let lower = self.store.branches[attempt.job].want.priority < want.priority;
-                attempt.worker == worker_id(w) && lower && self.store.ran_s(attempt) >= self.set.preempt_after_s
-            };
-            let yielded: usize = self
-                .store
-                .jobs
-                .iter()
-                .flatten()
-                .filter(yields)
-                .filter_map(|job| job.attempt)
-                .map(|id| self.store.attempts[row(id.0)].slots.len())
-                .sum();
-            worker.slots_free().len() + yielded >= usize::from(want.slots)
-        })
-    }
-}
-
-impl super::store::Store {
-    /// Whether a job waits for slots and nothing else.
-    #[must_use]
-    pub fn is_ready(&self, job: &Job) -> bool {
-        job.state == JobState::Queued && job.not_before_ms <= self.now_ms && !self.paused
-    }
-
-    /// Seconds since an attempt was granted.
-    #[must_use]
-    pub fn ran_s(&self, attempt: &super::store::Attempt) -> i64 {
-        (self.now_ms - attempt.started_ms) / 1000
     }
 }

@@ -187,6 +187,18 @@ impl Store {
         self.jobs[branch].as_ref()
     }
 
+    /// Whether a job waits for slots and nothing else.
+    #[must_use]
+    pub fn is_ready(&self, job: &Job) -> bool {
+        job.state == JobState::Queued && job.not_before_ms <= self.now_ms && !self.paused
+    }
+
+    /// Seconds since an attempt was granted.
+    #[must_use]
+    pub fn ran_s(&self, attempt: &Attempt) -> i64 {
+        (self.now_ms - attempt.started_ms) / 1000
+    }
+
     fn hold(&self, attempt: AttemptId, fence: Fence) -> Result<usize> {
         let found = self.attempts.get(row(attempt.0)).ok_or(Refusal::StaleFence)?;
         let job = self.jobs[found.job].as_ref().ok_or(Refusal::StaleFence)?;
