@@ -30,7 +30,7 @@ async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanReq
     let (known, _) = known(&app, &mut request.experiment).await?;
     let workers = db::workers::list(&app.db, None).await?;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
-    let jobs = db::leases::running(&app.db).await?;
+    let jobs = db::leases::running(&app.db, None).await?;
     let running = jobs.iter().filter(|row| row.tokens_per_second > 0.0 && !row.job.slots.is_empty());
     #[expect(clippy::cast_precision_loss, reason = "a number of slots")]
     let rates: Vec<f64> = running.map(|row| row.tokens_per_second / row.job.slots.len() as f64).collect();

@@ -81,7 +81,7 @@ fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> 
 
 async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
     let now = db::workers::now(&app.db).await?;
-    let jobs = db::leases::running(&app.db).await?;
+    let jobs = db::leases::running(&app.db, None).await?;
     let mut by_worker: HashMap<WorkerId, Vec<&RunningRow>> = HashMap::new();
     jobs.iter().for_each(|row| by_worker.entry(row.job.worker).or_default().push(row));
     let rows = db::workers::list(&app.db, None).await?;

@@ -8,7 +8,8 @@ use senmon_protocol::{
     resources::Needs,
 };
 use sqlx::{PgPool, types::Json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
 
 /// A job that runs.
 #[derive(Debug, Clone)]
@@ -23,17 +24,18 @@ pub struct RunningRow {
     pub progress: Option<f64>,
 }
 
-/// What runs, without what waits.
+/// What runs, on some workers or on all.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn running(pool: &PgPool) -> Result<Vec<RunningRow>> {
+pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<RunningRow>> {
     let rows = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>",
            j.tokens_per_second, j.done, j.total, j.preempted_for,
            j.command <> 'continue' OR (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) <> 'running' AS "asked_back!",
            EXTRACT(EPOCH FROM now() - a.started_at)::bigint AS "ran_s!"
-           FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running'"#
+           FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running' AND ($1::uuid[] IS NULL OR j.worker_id = ANY($1))"#,
+        workers
     ).fetch_all(pool).await?;
     rows.into_iter()
         .map(|row| {
@@ -61,6 +63,39 @@ pub async fn running(pool: &PgPool) -> Result<Vec<RunningRow>> {
             })
         })
         .collect()
+}
+
+/// Workers that run a training which may have to give way to a job of this priority, or which was asked to give its
+/// slots back: it holds them for whom it was asked.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn giving_way(pool: &PgPool, priority: i16) -> Result<Vec<WorkerId>> {
+    let rows = sqlx::query_scalar!(
+        r#"SELECT DISTINCT j.worker_id AS "id!" FROM jobs j JOIN experiments e ON e.id = j.experiment_id WHERE j.state = 'running' AND j.kind = 'train'
+           AND (j.priority < $1 OR j.preempted_for IS NOT NULL OR j.command <> 'continue' OR e.state <> 'running')"#,
+        priority
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(WorkerId).collect())
+}
+
+/// Slots that experiments have on other workers than these.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn shares_elsewhere(pool: &PgPool, workers: &[Uuid]) -> Result<BTreeMap<ExperimentId, u32>> {
+    let rows = sqlx::query!(
+        r#"SELECT experiment_id, sum(slots) AS "slots!" FROM jobs WHERE state = 'running' AND worker_id <> ALL($1) GROUP BY experiment_id"#,
+        workers
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (ExperimentId(row.experiment_id), u32::try_from(row.slots).unwrap_or(u32::MAX)))
+        .collect())
 }
 
 /// An experiment with a deadline, and what its open jobs have before them.
@@ -153,9 +188,9 @@ pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>>
 /// # Errors
 /// When Postgres refuses; nothing is granted then.
 pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Result<Vec<(WorkerId, Grant)>> {
-    let jobs: Vec<uuid::Uuid> = placements.iter().map(|placement| placement.job.0).collect();
-    let workers: Vec<uuid::Uuid> = placements.iter().map(|placement| placement.worker.0).collect();
-    let attempts: Vec<uuid::Uuid> = placements.iter().map(|_| AttemptId::new().0).collect();
+    let jobs: Vec<Uuid> = placements.iter().map(|placement| placement.job.0).collect();
+    let workers: Vec<Uuid> = placements.iter().map(|placement| placement.worker.0).collect();
+    let attempts: Vec<Uuid> = placements.iter().map(|_| AttemptId::new().0).collect();
     let mut tx = pool.begin().await?;
     let rows = sqlx::query!(
         r#"UPDATE jobs SET state = 'running', fence = fence + 1, compacted_to = -1, attempt_id = u.attempt_id, worker_id = u.worker_id, command = 'continue', done = 0, tokens_per_second = 0,
@@ -173,7 +208,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
     ).fetch_all(&mut *tx).await?;
     let slots: HashMap<JobId, &Vec<u16>> =
         placements.iter().map(|placement| (placement.job, &placement.slots)).collect();
-    let grants: Vec<(WorkerId, Option<uuid::Uuid>, Grant)> = rows
+    let grants: Vec<(WorkerId, Option<Uuid>, Grant)> = rows
         .into_iter()
         .map(|row| {
             let grant = Grant {
@@ -195,7 +230,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) AS u(id, job_id, slots) JOIN jobs j ON j.id = u.job_id JOIN workers w ON w.id = j.worker_id",
         &ids, &jobs, &slots
     ).execute(&mut *tx).await?;
-    let branches: Vec<uuid::Uuid> = grants.iter().filter_map(|(_, branch, _)| *branch).collect();
+    let branches: Vec<Uuid> = grants.iter().filter_map(|(_, branch, _)| *branch).collect();
     sqlx::query!(
         "UPDATE branches SET state = 'running' WHERE id = ANY($1) AND state IN ('waiting', 'queued')",
         &branches

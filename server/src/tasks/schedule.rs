@@ -7,8 +7,7 @@ use crate::{
         deadline::slack_s,
         lease::{may_declare_lost, worker_state},
         schedule::{
-            FleetSlot, FleetWorker, Placement, Preemption, Release, SlotState, Snapshot, Standing, WaitingJob, plan,
-            why_waiting,
+            FleetSlot, FleetWorker, Placement, Preemption, SlotState, Snapshot, Standing, WaitingJob, plan, why_waiting,
         },
     },
 };
@@ -16,7 +15,7 @@ use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
     ids::{AttemptId, ExperimentId, WorkerId},
-    job::{EndedOutcome, JobKind, Outcome, TerminationReason},
+    job::{EndedOutcome, Outcome, TerminationReason},
     resources::DeviceKind,
     view::{StreamMessage, WorkerMode, WorkerState},
     worker::CompleteAttempt,
@@ -66,7 +65,7 @@ impl Scene {
 /// When Postgres refuses.
 pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
     let jobs = db::jobs::open(&app.db).await?;
-    let running = db::leases::running(&app.db).await?;
+    let running = db::leases::running(&app.db, None).await?;
     let workers = fleet(app, db::workers::list(&app.db, None).await?, &running).await?;
     Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
@@ -74,7 +73,7 @@ pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
 fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {
     let preempt_after_s = i64::try_from(app.config.preempt_after_ms / 1000).unwrap_or(i64::MAX);
     let running = running.into_iter().map(|row| row.job).collect();
-    Snapshot { waiting: Vec::new(), running, workers, preempt_after_s }
+    Snapshot { running, workers, preempt_after_s, ..Snapshot::default() }
 }
 
 /// State of a worker now.
@@ -173,23 +172,20 @@ pub async fn run(app: App) -> Result<()> {
 /// and no more jobs of a kind than these slots can take. None where nothing can be granted.
 async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
     let Some(priority) = db::leases::priority_waiting_max(&app.db).await? else { return Ok(None) };
-    let running = db::leases::running(&app.db).await?;
-    // One that was asked to give way already holds its slots for whom it was asked.
-    let gives_way = |row: &&RunningRow| {
-        row.job.kind == JobKind::Train && (row.job.priority < priority || row.job.release != Release::No)
-    };
     let mut workers: BTreeSet<WorkerId> = app.polls.workers_free().into_iter().collect();
-    workers.extend(running.iter().filter(gives_way).map(|row| row.job.worker));
+    workers.extend(db::leases::giving_way(&app.db, priority).await?);
     if workers.is_empty() {
         return Ok(None);
     }
     let ids: Vec<_> = workers.iter().map(|id| id.0).collect();
+    let running = db::leases::running(&app.db, Some(&ids)).await?;
+    let elsewhere = db::leases::shares_elsewhere(&app.db, &ids).await?;
     let workers = fleet(app, db::workers::list(&app.db, Some(&ids)).await?, &running).await?;
     let slots_max = workers.iter().map(|worker| worker.slots.len()).sum();
     let mut waiting = db::leases::waiting(&app.db, slots_max).await?;
     let slack = slacks(app).await?;
     waiting.iter_mut().for_each(|job| job.slack_s = slack.get(&job.experiment).copied());
-    Ok(Some(Snapshot { waiting, ..snapshot(app, running, workers) }))
+    Ok(Some(Snapshot { waiting, elsewhere, ..snapshot(app, running, workers) }))
 }
 
 /// Grants what was placed, and hands each grant to the poll that waits for it.

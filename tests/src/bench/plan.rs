@@ -85,5 +85,5 @@ fn fleet(jobs: u64, slots: u64, free_every: u64, experiments: u64, needs: u64) -
             slots,
         });
     }
-    Snapshot { waiting: waiting.collect(), running, workers, preempt_after_s: 60 }
+    Snapshot { waiting: waiting.collect(), running, workers, preempt_after_s: 60, ..Snapshot::default() }
 }

@@ -93,7 +93,8 @@ impl World {
         }
         let workers = self.store.workers.iter().enumerate().filter(|(w, _)| some.contains(&worker_id(*w)));
         let workers = workers.map(|(w, worker)| self.fleet_worker(w, worker)).collect();
-        Some(Snapshot { waiting, running, workers, preempt_after_s: self.set.preempt_after_s })
+        let preempt_after_s = self.set.preempt_after_s;
+        Some(Snapshot { waiting, running, workers, preempt_after_s, ..Snapshot::default() })
     }
 
     fn waiting(&self, branch: usize, job: &Job) -> WaitingJob {

@@ -23,10 +23,12 @@ use std::collections::BTreeMap;
 pub struct Snapshot {
     /// Jobs that wait.
     pub waiting: Vec<WaitingJob>,
-    /// Jobs that run.
+    /// Jobs that run on its workers.
     pub running: Vec<RunningJob>,
-    /// All workers, also those that are given nothing: they are part of the answer why a job waits.
+    /// Workers, also those that are given nothing: they are part of the answer why a job waits.
     pub workers: Vec<FleetWorker>,
+    /// Slots that experiments have on workers which the snapshot leaves out: they count for a fair share.
+    pub elsewhere: BTreeMap<ExperimentId, u32>,
     /// A job gives its slots up only after it ran for so long, so that it got further than its start cost.
     pub preempt_after_s: i64,
 }

@@ -57,7 +57,7 @@ impl<'a> Solve<'a> {
             let class = *known.entry((job.kind, job.slots, &job.needs)).or_insert(next);
             queues.entry(job.experiment).or_default().push((job, class));
         }
-        let mut share: HashMap<ExperimentId, u32> = HashMap::new();
+        let mut share: HashMap<ExperimentId, u32> = snapshot.elsewhere.clone().into_iter().collect();
         for job in &snapshot.running {
             *share.entry(job.experiment).or_default() += u32::try_from(job.slots.len()).unwrap_or(u32::MAX);
         }

@@ -54,7 +54,7 @@ fn worker(name: &str, memory_gib: &[u64]) -> FleetWorker {
 }
 
 fn fleet(waiting: Vec<WaitingJob>, workers: Vec<FleetWorker>) -> Snapshot {
-    Snapshot { waiting, workers, running: Vec::new(), preempt_after_s: 60 }
+    Snapshot { waiting, workers, preempt_after_s: 60, ..Snapshot::default() }
 }
 
 /// Puts a job on slots of a worker.
@@ -112,6 +112,8 @@ fn a_small_experiment_is_not_kept_waiting_by_a_large_one() {
     check(&fleet, &["0 → a[0]", "4 → a[1]"]);
     run(&mut fleet, job(9, 50, 1), 0, &[0], 1);
     check(&fleet, &["4 → a[1]"]);
+    fleet.elsewhere = [(experiment(2), 5)].into();
+    check(&fleet, &["0 → a[1]"]);
 }
 
 #[test]
