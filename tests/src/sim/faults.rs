@@ -219,9 +219,9 @@ impl World {
 
     /// A person sets another priority.
     fn prioritise(&mut self) {
-        let (branch, priority) = (self.chance.index(self.store.branches.len()), self.chance.index(11));
+        let (branch, tens) = (self.chance.index(self.store.branches.len()), self.chance.below(11));
         self.count("person set another priority");
-        self.store.branches[branch].want.priority = i16::try_from(10 * priority).unwrap_or(50);
+        self.store.branches[branch].want.priority = i16::try_from(10 * tens).unwrap_or(50);
         self.plan_soon();
     }
 

@@ -324,7 +324,7 @@ impl Store {
         }
     }
 
-    /// As `db::ingest::beat`, without its renewals.
+    /// As `db::ingest::beats`, without the renewals.
     ///
     /// # Errors
     /// [`Refusal::Conflict`] for an old session.

@@ -10,7 +10,11 @@ use senmon_protocol::{
 };
 use senmon_server::{
     db::{self, DbError, PgPool, ingest, jobs::Wish},
-    domain::{expand::PlannedBranch, schedule::Placement},
+    domain::{
+        expand::PlannedBranch,
+        metrics::{Points, pyramid::CHUNK_POINTS},
+        schedule::Placement,
+    },
     postgres::Cluster,
 };
 use senmon_tests::{
@@ -46,6 +50,47 @@ async fn the_simulators_store_does_as_the_database() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_of_what_was_compacted_is_not_stored_again_and_a_new_fence_begins_anew() -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("senmon-model-").tempdir()?;
+    let cluster = tokio::task::block_in_place(|| Cluster::start(folder.path(), None))?;
+    let pool = db::connect(cluster.options()).await?;
+    let mut both = Both::new(&pool, 0).await?;
+    both.ensure_job(0).await?;
+    for fence in [Fence(1), Fence(2)] {
+        // As far from the end of the back-off as `grant` wants it.
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        both.store.now_ms = db::workers::now(&pool).await?.timestamp_millis();
+        both.grant(0, 0).await?;
+        let attempt = *both.attempts.last().context("it was granted")?;
+        let batch = [whole_chunk(attempt, fence)];
+        let mut connection = pool.acquire().await?;
+        for is_new in [true, false] {
+            let place = ingest::batches(&mut connection, &batch).await?[0].context("its fence is the current one")?;
+            ensure!(place.branch == Some(both.branches[0]), "{place:?}");
+            // A whole chunk is made out of it, where it was stored.
+            let made = db::metrics::compact(&pool, both.branches[0], fence.0).await?;
+            ensure!(made == is_new, "fence {fence:?}: new {is_new}, stored {made}");
+        }
+        let outcome = ended(TerminationReason::Released, "a test");
+        db::attempts::complete(&pool, attempt, &CompleteAttempt { fence, outcome: outcome.clone(), time: None })
+            .await?;
+        let here = both.store.complete(store::attempt_id(both.attempts.len() - 1), fence, &outcome);
+        ensure!(here.is_ok(), "{here:?}");
+    }
+    Ok(())
+}
+
+/// A batch that is a chunk by itself.
+fn whole_chunk(attempt: AttemptId, fence: Fence) -> ingest::Batch {
+    let steps: Vec<i64> = (1..=CHUNK_POINTS).collect();
+    let zeros = vec![0; steps.len()];
+    let points = Points { tokens: zeros.clone(), at_ms: zeros, series: BTreeMap::new(), steps };
+    let body = points.encode(false);
+    let points = i32::try_from(CHUNK_POINTS).expect("a few thousand");
+    ingest::Batch { attempt, fence, step_first: 1, step_last: CHUNK_POINTS, points, loss: None, body }
 }
 
 /// A database's experiment and its model.

@@ -1,4 +1,4 @@
-//! How leases are granted, renewed and taken back: as `db::leases` and `db::ingest::renew`.
+//! How leases are granted, renewed and taken back: as `db::leases` and `db::ingest::beats`.
 
 use super::*;
 
@@ -15,11 +15,8 @@ impl Store {
         let resume = self.checkpoints.iter().rev().find(|c| c.branch == branch && !c.damaged).map(|c| c.id);
         let able = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Enabled && !w.lost);
         let attempt = attempt_id(self.attempts.len());
-        let (now_ms, paused) = (self.now_ms, self.paused);
-        let Some(job) = self.jobs[branch].as_mut() else { return false };
-        if job.state != JobState::Queued || job.not_before_ms > now_ms || paused || !able {
-            return false;
-        }
+        let (now_ms, ready) = (self.now_ms, self.job(branch).is_some_and(|job| self.is_ready(job)));
+        let Some(job) = self.jobs[branch].as_mut().filter(|_| ready && able) else { return false };
         job.state = JobState::Running;
         job.fence += 1;
         (job.attempt, job.worker, job.command) = (Some(attempt), Some(worker), Command::Continue);
@@ -60,7 +57,7 @@ impl Store {
         found
     }
 
-    /// As `db::ingest::renew`.
+    /// As `db::ingest::beats`, for one attempt.
     pub fn renew(&mut self, worker: WorkerId, attempt: AttemptId, fence: Fence, ttl_ms: i64) -> Command {
         let drains = self.workers.get(row(worker.0)).is_some_and(|w| w.mode == WorkerMode::Draining);
         let now_ms = self.now_ms;
