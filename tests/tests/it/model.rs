@@ -65,10 +65,9 @@ async fn a_repeat_of_what_was_compacted_is_not_stored_again_and_a_new_fence_begi
         both.store.now_ms = db::workers::now(&pool).await?.timestamp_millis();
         both.grant(0, 0).await?;
         let attempt = *both.attempts.last().context("it was granted")?;
-        let batch = [whole_chunk(attempt, fence)];
-        let mut connection = pool.acquire().await?;
+        let batch = whole_chunk(attempt, fence);
         for is_new in [true, false] {
-            let place = ingest::batches(&mut connection, &batch).await?[0].context("its fence is the current one")?;
+            let place = ingest::batch(&pool, &batch).await?;
             ensure!(place.branch == Some(both.branches[0]), "{place:?}");
             // A whole chunk is made out of it, where it was stored.
             let made = db::metrics::compact(&pool, both.branches[0], fence.0).await?;
