@@ -1,11 +1,13 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
-//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`start`], [`auction`],
+//! [`kmeans`], [`router`], [`quality`], [`describe`], [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod auction;
+pub mod describe;
 pub mod discover;
 pub mod features;
 pub mod kmeans;
@@ -19,6 +21,7 @@ pub mod shard;
 pub mod shard_set;
 pub mod similarity;
 pub mod snapshot;
+pub mod start;
 pub mod terms;
 pub mod tokenizer;
 pub mod windows;
