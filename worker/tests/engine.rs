@@ -55,6 +55,7 @@ fn write(folder: &Path) -> String {
         fence: Fence(1),
         step: 2,
         tokens: 32,
+        lineage: Default::default(),
         parent_id: None,
         bytes: 0,
         loss: Some(2.0),

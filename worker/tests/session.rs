@@ -3,9 +3,11 @@
 
 mod support;
 
+use senmon_corpus::{shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
     ids::{CheckpointId, StorageKey},
-    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint},
+    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainStart, WrittenCheckpoint},
+    lineage::Lineage,
 };
 use senmon_worker::{store::Store, train::session};
 use serde_json::json;
@@ -32,6 +34,11 @@ fn run(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), EndedOutco
     let notes = Notes::default();
     let ended = session::run(job, &place(root, fence), &notes).map(drop);
     (notes, ended)
+}
+
+/// Windows drawn of all domains.
+fn drawn(lineage: &Lineage) -> u64 {
+    lineage.drawn.iter().map(|draws| draws.windows).sum()
 }
 
 /// Digest of weights, moments and step at the end.
@@ -90,6 +97,9 @@ fn a_rollback_goes_on_without_the_batch() {
         let Err(end) = ended else {
             assert!(!left_out.is_empty(), "the test needs a spike: lower its threshold");
             assert_eq!(notes.losses().last().unwrap().0, 60);
+            // What is left out was drawn.
+            let end = notes.commits.lock().unwrap().last().unwrap().meta.lineage.clone();
+            assert_eq!(drawn(&end), (60 + left_out.len() as u64) * 4);
             return;
         };
         if end.reason == TerminationReason::RolledBack {
@@ -103,6 +113,38 @@ fn a_rollback_goes_on_without_the_batch() {
         }
         assert!(ends < 39, "it never ends");
     }
+}
+
+#[test]
+fn a_child_reads_on_where_its_parent_stood() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let parent = job(6, &serde_json::json!({}));
+    let (notes, ended) = run(home.path(), 1, &parent);
+    ended.unwrap();
+    let last = notes.commits.lock().unwrap().last().cloned().unwrap();
+    let mut child = parent.clone();
+    child.start = TrainStart::Checkpoint(reference(&last));
+    child.lineage = last.meta.lineage.clone();
+    let (notes, ended) = run(home.path(), 2, &child);
+    ended.unwrap();
+    let end = notes.commits.lock().unwrap().last().cloned().unwrap().meta.lineage;
+    assert_eq!((drawn(&last.meta.lineage), drawn(&end)), (6 * 4, 12 * 4));
+
+    // The windows themselves: none of the first epoch comes twice.
+    let index = serde_json::from_slice(&fs::read(home.path().join("index.json")).unwrap()).unwrap();
+    let windows = windows_by_domain(&index, parent.sequence_length);
+    let draws = |job: &TrainJob| {
+        let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).unwrap();
+        order.from(0).take(24).collect::<Vec<_>>()
+    };
+    let all = [draws(&parent), draws(&child)].concat();
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    child.epochs_max = 1.0;
+    child.steps = 1000;
+    let (_, refused) = run(home.path(), 3, &child);
+    let message = refused.unwrap_err().message;
+    assert!(message.contains("along its lineage"), "{message}");
 }
 
 #[test]

@@ -275,6 +275,7 @@ mod tests {
                 role: BranchRole::Expert,
                 tokens: 800_000,
                 wall_seconds: 61.0,
+                fresh_share: Some(1.0),
                 tokens_per_second: 13_100.0,
                 checkpoint_bytes: 12 << 20,
                 checkpoint_id: None,

@@ -11,6 +11,7 @@ pub mod features;
 pub mod kmeans;
 pub mod manifest;
 pub mod megatron;
+mod permutation;
 pub mod quality;
 pub mod read;
 pub mod router;

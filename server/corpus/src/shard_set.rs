@@ -1,4 +1,7 @@
 //! All shards of an experiment as one mapped corpus: windows to train on, documents to score.
+//!
+//! The training tokens of a domain are one sequence, through all documents and shards in the index's order; windows cut
+//! it without a gap, so what is left over is less than one window a domain.
 
 use crate::{megatron::IndexedDataset, sha256_file};
 use anyhow::{Context, Result, ensure};
@@ -10,10 +13,20 @@ use std::path::Path;
 pub struct ShardSet {
     index: ShardIndex,
     data: Vec<IndexedDataset>,
-    /// Training ranges by domain: (shard, range), in shard order.
-    train: Vec<Vec<(usize, ShardRange)>>,
+    /// Training ranges by domain, in shard order.
+    train: Vec<Vec<Stretch>>,
     /// Held-out ranges by domain, likewise.
     held_out: Vec<Vec<(usize, ShardRange)>>,
+}
+
+/// A range in its domain's sequence.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    /// Place of its first token in the sequence.
+    first: u64,
+    /// Its shard.
+    shard: usize,
+    range: ShardRange,
 }
 
 impl ShardSet {
@@ -33,11 +46,15 @@ impl ShardSet {
                     && range.document_first + range.documents <= data.documents()
                     && (range.domain as usize) < domains;
                 ensure!(inside, "{}: range {range:?} reaches beyond {} tokens", name(), data.tokens());
-                let side = match range.split {
-                    Split::Train => &mut set.train,
-                    Split::HeldOut => &mut set.held_out,
-                };
-                side[range.domain as usize].push((number, *range));
+                let domain = range.domain as usize;
+                match range.split {
+                    Split::HeldOut => set.held_out[domain].push((number, *range)),
+                    Split::Train if range.tokens == 0 => {}
+                    Split::Train => {
+                        let first = set.train[domain].last().map_or(0, |last| last.first + last.range.tokens);
+                        set.train[domain].push(Stretch { first, shard: number, range: *range });
+                    }
+                }
             }
             set.data.push(data);
         }
@@ -76,17 +93,21 @@ impl ShardSet {
     /// # Errors
     /// When the domain has no such window, or a token is beyond the vocabulary.
     pub fn window(&self, domain: u32, window: u64, out: &mut [u32]) -> Result<()> {
-        let length = out.len() as u64 - 1;
-        let mut left = window;
-        for (shard, range) in self.train.get(domain as usize).map_or(&[][..], Vec::as_slice) {
-            let held = windows_of(range.tokens, length);
-            if left < held {
-                self.data[*shard].read(range.token_first + left * length, out)?;
-                return self.check_tokens(*shard, out);
-            }
-            left -= held;
+        let stretches = self.train.get(domain as usize).map_or(&[][..], Vec::as_slice);
+        let mut place = window.saturating_mul(out.len() as u64 - 1);
+        let mut next = stretches.partition_point(|stretch| stretch.first <= place).saturating_sub(1);
+        let mut out = out;
+        while !out.is_empty() {
+            let stretch = stretches.get(next).filter(|stretch| place < stretch.first + stretch.range.tokens);
+            let Some(stretch) = stretch else { anyhow::bail!("domain {domain} has no window {window}") };
+            let within = place - stretch.first;
+            let left = usize::try_from(stretch.range.tokens - within).unwrap_or(usize::MAX);
+            let (here, rest) = out.split_at_mut(left.min(out.len()));
+            self.data[stretch.shard].read(stretch.range.token_first + within, here)?;
+            self.check_tokens(stretch.shard, here)?;
+            (place, next, out) = (place + here.len() as u64, next + 1, rest);
         }
-        anyhow::bail!("domain {domain} has no window {window}")
+        Ok(())
     }
 
     /// The first `limit` held-out documents of a domain, each closed by the separator.
@@ -125,15 +146,12 @@ impl ShardSet {
 /// Training windows by domain, from the index alone.
 #[must_use]
 pub fn windows_by_domain(index: &ShardIndex, sequence_length: u32) -> Vec<u64> {
-    let mut windows = vec![0; index.domains as usize];
+    let mut tokens = vec![0_u64; index.domains as usize];
     for range in index.shards.iter().flat_map(|shard| &shard.ranges).filter(|range| range.split == Split::Train) {
-        windows[range.domain as usize] += windows_of(range.tokens, sequence_length.into());
+        tokens[range.domain as usize] += range.tokens;
     }
-    windows
-}
-
-fn windows_of(tokens: u64, length: u64) -> u64 {
-    tokens.saturating_sub(1) / length.max(1)
+    // The last window's last target is a token too.
+    tokens.into_iter().map(|tokens| tokens.saturating_sub(1) / u64::from(sequence_length.max(1))).collect()
 }
 
 #[cfg(test)]
@@ -141,11 +159,17 @@ mod tests {
     use super::*;
     use crate::{
         discover::discover,
+        megatron::{TokenType, push_token, write_index},
         read::Document,
         shard::{ShardInput, write_shard},
         tokenizer::{SEPARATOR, Tokenizer, train},
     };
-    use senmon_protocol::{corpus::DocumentFields, ids::StorageKey, job::ShardResult};
+    use proptest::prelude::*;
+    use senmon_protocol::{
+        corpus::{DocumentCounts, DocumentFields},
+        ids::StorageKey,
+        job::ShardResult,
+    };
     use std::fs;
 
     fn build(root: &Path) -> ShardIndex {
@@ -215,6 +239,52 @@ mod tests {
         for (domain, count) in windows.iter().zip(0..).map(|(count, domain)| (domain, *count)) {
             (0..count).for_each(|w| set.window(domain, w, &mut window).unwrap());
             assert!(set.window(domain, count, &mut window).is_err());
+        }
+    }
+
+    /// Writes one shard for each inner list: the lengths of its training documents, of one domain; tokens count up.
+    fn write_counting(root: &Path, shards: &[Vec<u64>]) -> ShardIndex {
+        let (mut next, mut results) = (0_u32, Vec::new());
+        for (number, lengths) in shards.iter().enumerate() {
+            let folder = StorageKey::new(format!("shards/{number}/f1")).unwrap();
+            let path = root.join(folder.as_str());
+            fs::create_dir_all(&path).unwrap();
+            let tokens: u64 = lengths.iter().sum();
+            let mut bytes = Vec::new();
+            for token in next..next + u32::try_from(tokens).unwrap() {
+                push_token(&mut bytes, token, TokenType::for_vocab(100_000));
+            }
+            next += u32::try_from(tokens).unwrap();
+            fs::write(path.join("shard.bin"), bytes).unwrap();
+            write_index(&path.join("shard.idx"), lengths, TokenType::for_vocab(100_000)).unwrap();
+            let documents = lengths.len() as u64;
+            let range =
+                ShardRange { domain: 0, split: Split::Train, document_first: 0, documents, token_first: 0, tokens };
+            let counts = DocumentCounts::default();
+            let (bin_sha256, idx_sha256) = (String::new(), String::new());
+            results.push(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges: vec![range] });
+        }
+        ShardIndex { domains: 1, vocab_size: 100_000, separator_id: 0, shards: results }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn windows_cross_documents_and_files_and_leave_less_than_one(
+            shards in prop::collection::vec(prop::collection::vec(1_u64..30, 0..6), 1..12), length in 1_u32..40,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let set = ShardSet::open(write_counting(folder.path(), &shards), folder.path()).unwrap();
+            let held: u64 = shards.iter().flatten().sum();
+            let windows = set.windows(length)[0];
+            prop_assert!(held.saturating_sub(1) - windows * u64::from(length) < u64::from(length), "{windows} of {held}");
+            let mut window = vec![0; length as usize + 1];
+            for number in 0..windows {
+                set.window(0, number, &mut window).unwrap();
+                let first = u32::try_from(number).unwrap() * length;
+                prop_assert_eq!(&window, &(first..=first + length).collect::<Vec<_>>());
+            }
+            prop_assert!(set.window(0, windows, &mut window).is_err());
         }
     }
 

@@ -5,6 +5,7 @@ pub use crate::outcome::*;
 use crate::{
     corpus::{CorpusFile, DocumentCounts, DocumentFields},
     ids::{AttemptId, BranchId, CheckpointId, EvaluationId, ExperimentId, Fence, JobId, StorageKey},
+    lineage::Lineage,
     model::ModelSpec,
     spec::TrainingSpec,
 };
@@ -167,9 +168,12 @@ pub struct Mixture {
     pub version: u32,
     /// Domain numbers and weights (positive, need not sum to 1), by domain.
     pub weights: Vec<DomainWeight>,
-    /// For the random-split control: only the windows of one part of a random partition.
+    /// For the random-split control: one part of the draws, dealt out at random.
     #[serde(default)]
     pub part: Option<MixturePart>,
+    /// For a repeat with another seed: the key by which the windows that the lineage has not drawn are shuffled anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reshuffle: Option<u64>,
 }
 
 /// One weight of a mixture.
@@ -181,14 +185,18 @@ pub struct DomainWeight {
     pub weight: f64,
 }
 
-/// Part `index` of a random partition of all windows into `of` parts.
+/// One of `of` parts that share out the draws of the mixture: its order is cut into blocks of `block` draws, and of each
+/// round of `of` blocks every part takes one, dealt out by a hash of seed and round. Parts that draw as much in all as a
+/// branch without parts draw together exactly its windows, each once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MixturePart {
     /// 0 to `of` − 1.
     pub index: u32,
     /// Number of parts.
     pub of: u32,
-    /// Seed of the partition, the same for all parts.
+    /// Draws dealt out together: the windows of one step.
+    pub block: u32,
+    /// Seed of the deal, the same for all parts.
     pub seed: u64,
 }
 
@@ -213,7 +221,10 @@ pub struct TrainJob {
     pub sequence_length: u32,
     /// What to draw from.
     pub mixture: Mixture,
-    /// How often one domain may be read.
+    /// What the parent's lineage has drawn already; the branch goes on behind it.
+    #[serde(default)]
+    pub lineage: Lineage,
+    /// How often a lineage may read one domain.
     pub epochs_max: f64,
     /// Whether a token sees the documents before its own in a window.
     #[serde(default = "yes")]

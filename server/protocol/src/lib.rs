@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod goodput;
 pub mod ids;
 pub mod job;
+pub mod lineage;
 pub mod model;
 pub mod outcome;
 pub mod plan;

@@ -75,6 +75,9 @@ pub struct PlannedBranch {
     pub tokens: u64,
     /// Steps.
     pub steps: u64,
+    /// Share of its tokens that its lineage reads for the first time, 0 to 1; equal domains are assumed before they are
+    /// known. None where it draws nothing.
+    pub fresh_share: Option<f64>,
     /// Seconds on its slots.
     pub seconds: Option<f64>,
     /// Bytes of its checkpoints.

@@ -131,6 +131,9 @@ pub struct BranchCost {
     pub wall_seconds: f64,
     /// Tokens over seconds.
     pub tokens_per_second: f64,
+    /// Share of its tokens that its lineage read for the first time, 0 to 1; None where it drew nothing.
+    #[serde(default)]
+    pub fresh_share: Option<f64>,
     /// Bytes of its checkpoints.
     pub checkpoint_bytes: u64,
     /// Its last checkpoint.

@@ -132,7 +132,7 @@ pub struct DataSpec {
     /// Share of documents kept out of training, chosen by a hash of the document id: 0 to 0.5.
     #[serde(default = "default_held_out")]
     pub held_out_fraction: f64,
-    /// How often a branch may read one domain in all.
+    /// How often a lineage may read one domain in all, from the seed's first token to a branch's last.
     #[serde(default = "default_epochs")]
     pub epochs_max: f64,
     /// Whether a token sees the documents before its own in a window.

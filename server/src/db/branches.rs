@@ -28,10 +28,10 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
         let id = BranchId::new();
         let parent = branch.parent.as_deref().and_then(|name| ids.get(name)).map(|id| id.0);
         sqlx::query!(
-            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, state, mixture, training, steps, batch_tokens)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10, $11)",
+            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, mixture, training, steps, batch_tokens, state, problem)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $12::text IS NULL THEN 'waiting' ELSE 'cancelled' END, $12)",
             id.0, experiment.0, ordinal, branch.name, word(&branch.role), branch.domain.and_then(|d| i32::try_from(d).ok()), parent,
-            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens)
+            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens), branch.left_out
         ).execute(&mut *tx).await?;
         ids.insert(&branch.name, id);
     }

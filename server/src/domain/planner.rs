@@ -19,6 +19,8 @@ const BYTES_PER_TOKEN: f64 = 3.0;
 /// fp32 weights, and two fp32 moments for a resumable checkpoint.
 const WEIGHT_BYTES: u64 = 4;
 const MOMENT_BYTES: u64 = 8;
+/// Windows of a domain that no budget exhausts.
+const PLENTY: u64 = u64::MAX >> 24;
 
 /// A registered corpus.
 #[derive(Debug, Clone, Copy)]
@@ -60,20 +62,18 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
     let order: Vec<u32> = (0..k).collect();
-    let held = corpus_tokens.map_or(u64::MAX >> 20, |tokens| {
+    // Where the corpus is not known, budgets are measured against one that is never short.
+    let held = corpus_tokens.map_or(PLENTY, |tokens| {
         share_of(tokens, 1.0 - spec.data.held_out_fraction.clamp(0.0, 0.5)) / u64::from(k) / length
     });
     let (mut branches, mut warnings) = (Vec::new(), Vec::new());
     if spec.training.batch_windows > 0 {
-        let plenty = vec![u64::MAX >> 24; k as usize];
-        branches = expand(spec, &Domains { windows: &plenty, order: &order }).unwrap_or_default();
-        if let Err(faults) = expand(spec, &Domains { windows: &vec![held; k as usize], order: &order }) {
-            let first = |fault: &Fault| {
-                format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message)
-            };
-            warnings = faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
-            warnings.dedup_by(|a, b| a.path == b.path);
-        }
+        let found = expand(spec, &Domains { windows: &vec![held.max(1); k as usize], order: &order });
+        branches = found.branches;
+        let first =
+            |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
+        warnings = found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
+        warnings.dedup_by(|a, b| a.path == b.path);
     }
     let shape = model(spec, known);
     let (parameters, flops) =
@@ -126,8 +126,8 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
     };
     let resumable = each.unwrap_or(parameters * (WEIGHT_BYTES + MOMENT_BYTES));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
-    let (plenty, order) = (vec![u64::MAX >> 24; k as usize], (0..k).collect::<Vec<_>>());
-    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).ok()?;
+    let (plenty, order) = (vec![PLENTY; k as usize], (0..k).collect::<Vec<_>>());
+    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).sound().ok()?;
     Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
 }
 
@@ -198,6 +198,7 @@ fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> Pla
         domain: branch.domain,
         tokens: branch.tokens(),
         steps: branch.steps,
+        fresh_share: branch.fresh_share,
         seconds: rate.map(|rate| seconds(branch, rate)),
         checkpoint_bytes,
     }

@@ -333,21 +333,14 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
     let most = (corpus.text_bytes / u64::from(spec.data.sequence_length)).max(1);
     let windows = vec![most; spec.clustering.domains as usize];
     let order: Vec<u32> = (0..spec.clustering.domains).collect();
-    match expand(spec, &Domains { windows: &windows, order: &order }) {
-        Ok(branches) => faults.check(
-            branches.len() <= BRANCHES_MAX,
-            "plan",
-            format!("{} branches", branches.len()),
-            &format!("at most {BRANCHES_MAX}"),
-        ),
-        Err(found) => {
-            for fault in found {
-                if faults.0.iter().all(|other| other.path != fault.path) {
-                    let message =
-                        format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
-                    faults.0.push(Fault { path: fault.path, message });
-                }
-            }
+    let found = expand(spec, &Domains { windows: &windows, order: &order });
+    let count = found.branches.len();
+    faults.check(count <= BRANCHES_MAX, "plan", format!("{count} branches"), &format!("at most {BRANCHES_MAX}"));
+    for fault in found.faults {
+        if faults.0.iter().all(|other| other.path != fault.path) {
+            let message =
+                format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
+            faults.0.push(Fault { path: fault.path, message });
         }
     }
 }

@@ -18,18 +18,19 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order};
+use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order, windows::fresh_share};
 use senmon_protocol::{
     clustering::{ClusteringState, ClusteringView},
     corpus::CorpusView,
-    ids::StorageKey,
+    ids::{BranchId, StorageKey},
     job::{
         EnsembleJob, EnsembleMember, EvaluateJob, InitModel, JobKind, JobResult, JobSpec, MergeJob, MergeMember,
         ModelFolder, Routing, ShardIndex, ShardJob, TrainJob, TrainStart,
     },
+    lineage::Lineage,
     report::{BranchCost, MatrixRow},
     spec::SeedSpec,
-    view::{BranchRole, BranchState, BranchView, ExperimentState, StreamExperiment, StreamMessage},
+    view::{BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, StreamExperiment, StreamMessage},
 };
 
 /// Advances every open experiment.
@@ -246,7 +247,20 @@ impl Scene<'_> {
         let artefact = self.app.storage.local(&self.router()?).await?;
         let (router, _) = Router::load(&artefact.path)?;
         let order = similarity_order(router.centres(), &windows, windows.len());
-        match expand(&self.row.spec, &Domains { windows: &windows, order: &order }) {
+        let found = expand(&self.row.spec, &Domains { windows: &windows, order: &order });
+        for note in &found.notes {
+            let text = format!("{}: {}.", note.path, note.message);
+            self.app
+                .event(NewEvent {
+                    kind: "domain_left_out",
+                    level: "warn",
+                    text,
+                    experiment_id: Some(self.row.id),
+                    ..NewEvent::default()
+                })
+                .await;
+        }
+        match found.sound() {
             Ok(branches) => Ok(db::branches::insert_all(&self.app.db, self.row.id, &branches).await?),
             Err(faults) => {
                 let faults: Vec<String> =
@@ -259,16 +273,21 @@ impl Scene<'_> {
     async fn train(&self, branch: &BranchView) -> Result<()> {
         let spec = &self.row.spec;
         let (tokenizer, tokenizer_key) = self.tokenizer()?;
-        let start = match (branch.parent_id, &spec.seed, &spec.model) {
-            (Some(parent), _, _) => TrainStart::Checkpoint(match branch.start_checkpoint_id {
-                Some(id) => db::checkpoints::get(&self.app.db, id).await?.reference(),
-                None => db::checkpoints::latest(&self.app.db, parent).await?.context("the parent has no checkpoint")?,
-            }),
-            (None, SeedSpec::Checkpoint(seed), _) => TrainStart::Folder(ModelFolder { path: seed.path.clone() }),
+        // What is not of this house has read nothing of this corpus, as far as anybody knows.
+        let nothing = Lineage::default();
+        let (start, lineage) = match (branch.parent_id, &spec.seed, &spec.model) {
+            (Some(parent), _, _) => {
+                let start = self.start(branch, parent).await?;
+                let lineage = start.meta.lineage.clone();
+                (TrainStart::Checkpoint(start.reference()), lineage)
+            }
+            (None, SeedSpec::Checkpoint(seed), _) => {
+                (TrainStart::Folder(ModelFolder { path: seed.path.clone() }), nothing)
+            }
             (None, SeedSpec::Train(_), Some(model)) => {
                 let mut model = model.clone();
                 model.vocab_size = Some(model.vocab_size.unwrap_or(tokenizer.vocab_size));
-                TrainStart::Init(InitModel { model })
+                (TrainStart::Init(InitModel { model }), nothing)
             }
             (None, SeedSpec::Train(_), None) => bail!("the experiment has no model"),
         };
@@ -277,6 +296,7 @@ impl Scene<'_> {
             version: 1,
             weights: Vec::new(),
             part: None,
+            reshuffle: None,
         });
         let slots = training.slots;
         let job = JobSpec::Train(Box::new(TrainJob {
@@ -289,6 +309,7 @@ impl Scene<'_> {
             shards: self.shards_key()?,
             sequence_length: spec.data.sequence_length,
             mixture,
+            lineage,
             epochs_max: spec.data.epochs_max,
             attend_across_documents: spec.data.attend_across_documents,
             steps: branch.steps,
@@ -298,6 +319,16 @@ impl Scene<'_> {
         self.ensure(format!("train/{}", branch.name), format!("train {}", branch.name), job, Some(branch), None, slots)
             .await?;
         Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
+    }
+
+    /// The checkpoint that a branch starts from: the one that somebody chose, else its parent's last.
+    async fn start(&self, branch: &BranchView, parent: BranchId) -> Result<CheckpointView> {
+        let db = &self.app.db;
+        let id = match branch.start_checkpoint_id {
+            Some(id) => id,
+            None => db::checkpoints::latest(db, parent).await?.context("the parent has no checkpoint")?.id,
+        };
+        Ok(db::checkpoints::get(db, id).await?)
     }
 
     async fn merge(&self, branch: &BranchView) -> Result<()> {
@@ -389,6 +420,8 @@ impl Scene<'_> {
 
     async fn report(&self, facts: &Facts) -> Result<()> {
         let clustering = self.clustering.as_ref().context("the experiment has no clustering")?;
+        let index = self.row.shard_index.as_ref().context("the shards have no index")?;
+        let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
         let (mut matrix, mut costs) = (Vec::new(), Vec::new());
         for branch in &self.branches {
             let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
@@ -415,6 +448,7 @@ impl Scene<'_> {
                 tokens: branch.tokens,
                 wall_seconds: branch.wall_seconds,
                 tokens_per_second,
+                fresh_share: self.fresh_share(branch, &windows).await?,
                 checkpoint_bytes: db::checkpoints::bytes(&self.app.db, branch.id).await?,
                 checkpoint_id: branch.checkpoint_id,
             });
@@ -439,7 +473,7 @@ impl Scene<'_> {
             now: db::workers::now(&self.app.db).await?,
             quality: clustering.quality.clone().unwrap_or_default(),
             domains: &clustering.domains,
-            index: self.row.shard_index.as_ref().context("the shards have no index")?,
+            index,
             matrix,
             ensembles: ensembles.collect(),
             costs,
@@ -460,6 +494,17 @@ impl Scene<'_> {
             .await;
         self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
         Ok(())
+    }
+
+    /// Share of what a branch drew that its lineage read for the first time.
+    async fn fresh_share(&self, branch: &BranchView, windows: &[u64]) -> Result<Option<f64>> {
+        let (Some(end), true) = (branch.checkpoint_id, branch.steps > 0) else { return Ok(None) };
+        let before = match branch.parent_id {
+            Some(parent) => self.start(branch, parent).await?.meta.lineage,
+            None => Lineage::default(),
+        };
+        let after = db::checkpoints::get(&self.app.db, end).await?.meta.lineage;
+        Ok(fresh_share(windows, &before, &after))
     }
 
     async fn fail(&self, why: &str, facts: &Facts) -> Result<()> {

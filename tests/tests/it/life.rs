@@ -23,6 +23,7 @@ async fn an_experiment_passes_through_every_stage() -> Result<()> {
     check_branches(&done);
     check_curves(&world, &done).await?;
     check_checkpoints(&world, &done).await?;
+    check_lineages(&world, &done).await?;
     let report: Report = world.api.get(&format!("/api/v1/experiments/{}/report", done.summary.id)).await?;
     check_report(&done, &report);
     check_scoring(&world, &done, &report).await?;
@@ -145,6 +146,30 @@ async fn check_checkpoints(world: &World, done: &ExperimentView) -> Result<()> {
     Ok(())
 }
 
+/// A branch reads on where its parent's last checkpoint stood; the random parts stand at most where dense does.
+async fn check_lineages(world: &World, done: &ExperimentView) -> Result<()> {
+    let mut ends = BTreeMap::new();
+    for branch in &done.branches {
+        let id = branch.checkpoint_id.expect("checked above");
+        let end: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
+        ends.insert(branch.name.as_str(), end.meta.lineage);
+    }
+    let sum = |name: &str| ends[name].drawn.iter().map(|draws| draws.windows).sum::<u64>();
+    for branch in &done.branches {
+        let parent = done.branches.iter().find(|b| Some(b.id) == branch.parent_id);
+        let before = parent.map_or(0, |parent| sum(&parent.name));
+        match branch.role {
+            BranchRole::Average => assert_eq!(sum(&branch.name), sum("dense"), "the experts together"),
+            BranchRole::Random => assert!((before..=sum("dense")).contains(&sum(&branch.name)), "{}", branch.name),
+            _ => assert_eq!(sum(&branch.name), before + branch.steps * 8, "{}", branch.name),
+        }
+    }
+    for (draws, seed) in ends["expert-1"].drawn.iter().zip(&ends["seed"].drawn) {
+        assert_eq!(draws.windows > seed.windows, draws.domain == 1, "expert-1 reads its own domain alone");
+    }
+    Ok(())
+}
+
 fn check_report(done: &ExperimentView, report: &Report) {
     let keys: Vec<_> = report.contestants.iter().map(|c| c.key.as_str()).collect();
     for key in ["seed", "dense", "random_ensemble", "best_expert", "average", "ensemble_top_1", "ensemble_top_2"] {
@@ -167,6 +192,10 @@ fn check_report(done: &ExperimentView, report: &Report) {
     assert!(report.clustering.source_nmi.is_some());
     assert_eq!(report.chains.len(), 1);
     assert_eq!(report.chains[0].links.len(), 2);
+    for cost in report.costs.iter().filter(|c| c.role != BranchRole::Average) {
+        let fresh = cost.fresh_share.expect("every trained branch drew");
+        assert!((0.0..=1.0).contains(&fresh) && (cost.role != BranchRole::Seed || fresh > 0.0), "{cost:?}");
+    }
     assert!(
         report.costs.iter().filter(|c| c.role != BranchRole::Average).all(|c| c.tokens > 0 && c.wall_seconds > 0.0)
     );

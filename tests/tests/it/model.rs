@@ -359,6 +359,7 @@ impl Both {
             fence,
             step,
             tokens: step,
+            lineage: Default::default(),
             parent_id: None,
             bytes: 1,
             loss: None,

@@ -12,6 +12,7 @@ use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
     job::{EndedOutcome, MergeJob, MergeResult, TerminationReason, WrittenCheckpoint},
+    lineage::Lineage,
 };
 
 /// Runs a merge.
@@ -26,12 +27,13 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     }
     context.started(0, None);
     let mut sum: Option<(senmon_protocol::model::ModelSpec, HostTensors)> = None;
+    let mut lineages = Vec::new();
     for (member, done) in job.members.iter().zip(0_u64..) {
         if let Some(end) = asked_to_end(context.command()) {
             return Err(end);
         }
         let folder = place.path(&member.checkpoint.folder);
-        verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
+        lineages.push(verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?.meta.lineage);
         let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {
@@ -53,6 +55,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         fence: place.fence,
         step: 0,
         tokens: 0,
+        lineage: Lineage::joined(&lineages),
         parent_id: None,
         bytes: 0,
         loss: None,

@@ -22,6 +22,7 @@ use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart},
+    lineage::Lineage,
     spec::{OptimizerStart, Precision, SpikeAction},
 };
 use sha2::{Digest, Sha256};
@@ -42,6 +43,8 @@ struct Session<'a> {
     place: &'a Place,
     context: &'a dyn JobContext,
     device: Device,
+    /// None for a start that is not trained.
+    order: Option<&'a WindowOrder>,
     trainer: Trainer,
     health: HealthState,
     /// Checkpoints of this attempt that a rollback may go back to.
@@ -80,16 +83,17 @@ pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<Tr
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let shards = ShardSet::open(index, &place.storage).map_err(corrupt)?;
     shards.verify(&place.storage).map_err(corrupt)?;
-    let mut session = Session::open(job, place, context, device, &shards)?;
     if job.steps == 0 {
+        let session = Session::open(job, place, context, device, &shards, None)?;
         context.started(0, None);
         session.save_start()?;
         return Ok(TrainResult { steps: 0, tokens: 0, loss_last: None });
     }
     let windows = shards.windows(job.sequence_length);
     let invalid = |error| ended(TerminationReason::InvalidInput, error);
-    let order = WindowOrder::new(&windows, &job.mixture, job.training.random_seed).map_err(invalid)?;
+    let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).map_err(invalid)?;
     order.ensure_budget(job.steps * u64::from(job.training.batch_windows), job.epochs_max).map_err(invalid)?;
+    let mut session = Session::open(job, place, context, device, &shards, Some(&order))?;
     session.resume_or_begin(&shards, &order)?;
     std::thread::scope(|scope| session.train(scope, &shards, &order))?;
     Ok(TrainResult { steps: job.steps, tokens: job.steps * session.step_tokens(), loss_last: session.loss })
@@ -102,6 +106,7 @@ impl<'a> Session<'a> {
         context: &'a dyn JobContext,
         device: Device,
         shards: &ShardSet,
+        order: Option<&'a WindowOrder>,
     ) -> Result<Self, EndedOutcome> {
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
         let (spec, weights, parent, carried) = match (&job.resume, &job.start) {
@@ -159,6 +164,7 @@ impl<'a> Session<'a> {
             place,
             context,
             device,
+            order,
             trainer,
             health: HealthState::default(),
             written: Vec::new(),
@@ -396,11 +402,17 @@ impl<'a> Session<'a> {
         *interval = Interval::new();
     }
 
+    /// What the lineage has drawn up to the next batch, the batches left out included.
+    fn lineage(&self) -> Lineage {
+        let drawn = self.health.batch_of(self.step) * u64::from(self.job.training.batch_windows);
+        self.order.map_or_else(|| self.job.lineage.clone(), |order| order.after(drawn))
+    }
+
     /// Everything of a checkpoint but the tensors.
     fn state(&self, next_batch_hash: Option<u64>) -> (TrainerState, CheckpointMeta) {
         let (job, tokens) = (self.job, self.step * self.step_tokens());
-        let config =
-            serde_json::to_vec(&(&job.training, &job.mixture, job.sequence_length, job.steps)).unwrap_or_default();
+        let config = serde_json::to_vec(&(&job.training, &job.mixture, &job.lineage, job.sequence_length, job.steps))
+            .unwrap_or_default();
         let meta = CheckpointMeta {
             kind: CheckpointKind::Resumable,
             experiment_id: job.experiment_id,
@@ -408,6 +420,7 @@ impl<'a> Session<'a> {
             fence: self.place.fence,
             step: self.step,
             tokens,
+            lineage: self.lineage(),
             parent_id: self.parent,
             bytes: 0,
             loss: self.loss,
