@@ -33,7 +33,7 @@ fn ensemble(root: &Path) -> Ensemble {
             manifest_sha256: written.manifest_sha256,
             step: written.meta.step,
         };
-        Expert { branch: format!("expert-{domain}"), domain, checkpoint }
+        Expert { branch: format!("expert-{domain}"), domain, prior: 0.5, checkpoint }
     };
     Ensemble {
         experiment_id: ExperimentId::new(),
@@ -44,6 +44,7 @@ fn ensemble(root: &Path) -> Ensemble {
         sequence_length: 16,
         route_every_tokens: 8,
         temperatures: vec![CalibratedTemperature { top_k: 2, temperature: 0.1 }],
+        chosen: None,
         experts: vec![expert(0), expert(1)],
     }
 }

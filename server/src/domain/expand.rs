@@ -19,6 +19,8 @@ pub struct PlannedBranch {
     pub parent: Option<String>,
     /// Its domain.
     pub domain: Option<u32>,
+    /// Which training with another seed, from 0.
+    pub repeat: u32,
     /// What it draws from; None for a seed that exists and for the average.
     pub mixture: Option<Mixture>,
     /// Its settings, likewise.
@@ -91,6 +93,7 @@ impl Expander<'_> {
             role: branch.role,
             parent: branch.parent,
             domain: branch.domain,
+            repeat: 0,
             mixture: Some(branch.mixture),
             training: Some(training),
             steps,
@@ -142,6 +145,7 @@ impl Expander<'_> {
                 role: BranchRole::Seed,
                 parent: None,
                 domain: None,
+                repeat: 0,
                 mixture: None,
                 training: Some(self.spec.training.clone()),
                 steps: 0,
@@ -203,6 +207,7 @@ impl Expander<'_> {
                 role: BranchRole::Average,
                 parent: None,
                 domain: None,
+                repeat: 0,
                 mixture: None,
                 training: None,
                 steps: 0,

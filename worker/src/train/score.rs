@@ -4,10 +4,11 @@ use super::{
     checkpoint::from_host,
     context::JobContext,
     device,
-    ensemble::{Stretch, mix, route},
     evaluate::{Window, run_windows, windows},
     hub,
+    mix::{Mixing, mix},
     model::Model,
+    route::{Sight, Stretch, route},
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use senmon_corpus::{
@@ -66,7 +67,7 @@ pub struct ScoredText {
 ///
 /// A token needs what its window holds before it, so an expert reads a window up to the last token that it has a
 /// weight for, and a window without such a token not at all. Where the router knows nothing of the text yet (its
-/// beginning), all experts weigh the same and all read.
+/// beginning), the experts with the largest prior have the weight.
 ///
 /// # Errors
 /// When an artefact is missing or altered, or the ensemble has no such number of experts.
@@ -92,13 +93,15 @@ pub fn score(
     if let Some(unknown) = centres.iter().find(|centre| **centre >= router.domains()) {
         bail!("domain {unknown}: the router has {} domains", router.domains());
     }
-    let stretches = route(&router, &tokenizer, &centres, &documents, ensemble.route_every_tokens)?;
+    let sight =
+        Sight { router: &router, tokenizer: &tokenizer, centres: &centres, every: ensemble.route_every_tokens };
+    let stretches = route(&sight, &documents, &mut || Ok(())).map_err(|end| anyhow!(end.message))?;
+    let prior: Vec<f64> = experts.iter().map(|expert| expert.prior).collect();
     let total: usize = documents.iter().map(Vec::len).sum();
     let mut logprobs = Vec::with_capacity(experts.len());
     let mut tokens_run = Vec::with_capacity(experts.len());
     for (number, expert) in experts.iter().enumerate() {
-        let needed =
-            needed(&stretches, total, |distances| weights(distances, experts.len(), top_k, temperature)[number] > 0.0);
+        let needed = needed(&stretches, total, |distances| weights(distances, &prior, top_k, temperature)[number] > 0.0);
         let all = windows(&documents, tokenizer.separator_id(), ensemble.sequence_length);
         let read: Vec<Window> = all.into_iter().filter_map(|window| up_to_last(window, &needed)).collect();
         tokens_run.push((expert.branch.clone(), read.iter().map(|window| window.inputs.len() as u64).sum()));
@@ -113,7 +116,9 @@ pub fn score(
         logprobs.push(run_windows(&model, device, read, total, context).map_err(|end| anyhow!(end.message))?);
     }
     let members: Vec<&[f32]> = logprobs.iter().map(Vec::as_slice).collect();
-    Ok(sum_up(&mix(&members, total, &stretches, top_k, temperature), &documents, tokens_run, manner, temperature))
+    let mut mixed = Vec::with_capacity(total);
+    mix(&members, &stretches, Mixing { prior: &prior, top_k, temperature }, |_, logprob| mixed.push(logprob));
+    Ok(sum_up(&mixed, &documents, tokens_run, manner, temperature))
 }
 
 fn temperature(ensemble: &Ensemble, manner: Manner) -> Result<f64> {
