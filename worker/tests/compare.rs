@@ -18,11 +18,7 @@ use senmon_worker::train::{
     session,
 };
 use serde_json::json;
-use std::{
-    fs,
-    path::Path,
-    sync::Mutex,
-};
+use std::{fs, path::Path, sync::Mutex};
 use support::{Notes, job, place, store};
 
 /// Listens to progress and commands a stop once so much was done.
@@ -131,9 +127,8 @@ fn a_comparison_chooses_on_one_half_judges_on_the_other_and_can_be_stopped() {
         Scores::load(&root.join(member.scores.as_str()), &member.sha256).unwrap()
     };
     let (dense, seed) = (load("dense"), load("seed"));
-    let alike = |scores: &Scores| {
-        mean_loss(&scores.documents.losses(&scores.nats(), Half::Reported, 2), &[1.0, 1.0]).unwrap()
-    };
+    let alike =
+        |scores: &Scores| mean_loss(&scores.documents.losses(&scores.nats(), Half::Reported, 2), &[1.0, 1.0]).unwrap();
     let found = whole.alone[0].vs_dense.alike.expect("documents of both domains");
     assert!((found.nats - (alike(&seed) - alike(&dense))).abs() < 1e-9, "{found:?}");
     let all = whole.lines.iter().map(|line| &line.vs_dense).chain(whole.random.iter().map(|line| &line.vs_dense));

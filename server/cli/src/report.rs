@@ -93,7 +93,8 @@ fn render(report: &Report) -> String {
 }
 
 fn domains(report: &Report) -> String {
-    let mut table = Table::new(&[">#", "label", ">documents", ">held out", ">weight", ">tokens", ">share", "top terms"]);
+    let mut table =
+        Table::new(&[">#", "label", ">documents", ">held out", ">weight", ">tokens", ">share", "top terms"]);
     for domain in &report.domains {
         table.row(vec![
             domain.index.to_string(),
@@ -111,7 +112,9 @@ fn domains(report: &Report) -> String {
 
 fn clustering(report: &Report) -> String {
     let quality = &report.clustering;
-    let mut parts = vec![format!("largest over mean {:.2}", quality.balance_max_over_mean)];
+    let sample = words::count(quality.sample_documents);
+    let mut parts =
+        vec![format!("On a sample of {sample} documents: largest over mean {:.2}", quality.balance_max_over_mean)];
     parts.extend(quality.silhouette.map(|value| format!("silhouette {value:.3}")));
     parts.extend(quality.stability_nmi.map(|value| format!("agreement of two seeds (NMI) {value:.2}")));
     parts.extend(quality.source_nmi.map(|value| format!("agreement with the source labels (NMI) {value:.2}")));
@@ -142,7 +145,8 @@ fn matrix(report: &Report) -> String {
 fn wide_matrix(rows: &[MatrixRow]) -> String {
     let mut table = Table::new(&["", ">own domain", ">loss there", ">best domain", ">loss there", ">mean"]);
     for row in rows {
-        let scored: Vec<(u32, f64)> = row.domains.iter().filter_map(|found| Some((found.domain, found.loss?))).collect();
+        let scored: Vec<(u32, f64)> =
+            row.domains.iter().filter_map(|found| Some((found.domain, found.loss?))).collect();
         let best = scored.iter().min_by(|a, b| a.1.total_cmp(&b.1));
         #[expect(clippy::cast_precision_loss, reason = "a mean over domains")]
         let mean = scored.iter().map(|(_, loss)| loss).sum::<f64>() / scored.len() as f64;
@@ -223,7 +227,11 @@ mod tests {
     };
 
     fn losses(values: &[f64]) -> Vec<DomainLoss> {
-        values.iter().zip(0..).map(|(&loss, domain)| DomainLoss { domain, documents: 5, tokens: 100, loss: Some(loss) }).collect()
+        values
+            .iter()
+            .zip(0..)
+            .map(|(&loss, domain)| DomainLoss { domain, documents: 5, tokens: 100, loss: Some(loss) })
+            .collect()
     }
 
     fn difference(percent: f64, half: f64) -> Difference {

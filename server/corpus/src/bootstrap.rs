@@ -223,14 +223,17 @@ mod tests {
 
         fn judge(&self, weightings: &[Vec<f64>], resamples: u32, seed: u64) -> Vec<Vec<Judged>> {
             let Self { domain, tokens, base, contestants } = self;
-            differences(&Sums { domain, tokens, base, contestants }, weightings, resamples, seed, &mut |_| true).unwrap()
+            differences(&Sums { domain, tokens, base, contestants }, weightings, resamples, seed, &mut |_| true)
+                .unwrap()
         }
     }
 
     /// With documents of one length a domain's difference is a plain mean: `Σ w_d² s_d² / n_d` is its variance.
     #[test]
     fn the_interval_is_as_wide_as_the_closed_form_says() {
-        for (sizes, weights) in [(vec![200], vec![1.0]), (vec![60, 30, 9], vec![0.2, 0.5, 0.3]), (vec![3, 4, 5, 6, 7, 8], vec![1.0; 6])] {
+        for (sizes, weights) in
+            [(vec![200], vec![1.0]), (vec![60, 30, 9], vec![0.2, 0.5, 0.3]), (vec![3, 4, 5, 6, 7, 8], vec![1.0; 6])]
+        {
             let world = World::new(&sizes, 5, |_| 10);
             let total: f64 = weights.iter().sum();
             let (mut mean, mut variance) = (0.0, 0.0);
@@ -255,7 +258,8 @@ mod tests {
     /// In 19 of 20 worlds the interval holds the truth, which is no difference, within what 400 worlds can show.
     #[test]
     fn the_interval_holds_the_truth_as_often_as_it_promises() {
-        let worlds: Vec<World> = (0..400).map(|seed| World::new(&[12, 25], seed, |i| 5 + (i as u32 * 7) % 11)).collect();
+        let worlds: Vec<World> =
+            (0..400).map(|seed| World::new(&[12, 25], seed, |i| 5 + (i as u32 * 7) % 11)).collect();
         let holds = |world: &World| {
             let found = world.judge(&[vec![0.4, 0.6]], 400, 9)[0][0].clone().unwrap();
             found.nats_low <= 0.0 && found.nats_high >= 0.0

@@ -118,7 +118,10 @@ impl Documents {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use senmon_protocol::{ids::StorageKey, job::{ShardRange, ShardResult}};
+    use senmon_protocol::{
+        ids::StorageKey,
+        job::{ShardRange, ShardResult},
+    };
 
     fn losses(values: &[(u64, Option<f64>)]) -> Vec<DomainLoss> {
         let loss = |(&(tokens, loss), domain)| DomainLoss { domain, documents: tokens.min(1), tokens, loss };
@@ -146,8 +149,7 @@ mod tests {
 
     #[test]
     fn domains_weigh_what_the_corpus_holds_of_them() {
-        let index =
-            index(&[(Split::HeldOut, 30), (Split::HeldOut, 10), (Split::Train, 100), (Split::Train, 300)], 2);
+        let index = index(&[(Split::HeldOut, 30), (Split::HeldOut, 10), (Split::Train, 100), (Split::Train, 300)], 2);
         assert_eq!(held_out_shares(&index), [0.75, 0.25]);
         assert_eq!(train_shares(&index), [0.25, 0.75]);
         let nothing = self::index(&[(Split::Train, 3)], 2);

@@ -317,11 +317,9 @@ mod tests {
                 (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
             }
             Command::Evaluate(title) => facts.evaluations.push(EvaluationFacts { title, done: true, failed: false }),
-            Command::Ensemble(repeat) => facts.evaluations.push(EvaluationFacts {
-                title: ensemble_title(repeat),
-                done: true,
-                failed: false,
-            }),
+            Command::Ensemble(repeat) => {
+                facts.evaluations.push(EvaluationFacts { title: ensemble_title(repeat), done: true, failed: false })
+            }
             Command::Report | Command::Fail(_) => {}
         }
     }

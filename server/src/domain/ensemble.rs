@@ -36,10 +36,8 @@ pub fn assemble(places: Places, spec: &ExperimentSpec, report: &Report, checkpoi
         let prior = report.domains.iter().find(|found| found.index == domain).map_or(0.0, |found| found.share);
         Some(Expert { branch: row.branch.clone(), domain, prior, checkpoint })
     });
-    let calibrated = |row: &SurfaceRow| CalibratedTemperature {
-        top_k: row.point.top_k,
-        temperature: row.point.temperature,
-    };
+    let calibrated =
+        |row: &SurfaceRow| CalibratedTemperature { top_k: row.point.top_k, temperature: row.point.temperature };
     Ensemble {
         experiment_id: report.experiment_id,
         name: report.name.clone(),

@@ -76,8 +76,7 @@ struct Weights {
 /// Assembles the report.
 #[must_use]
 pub fn assemble(input: Input) -> Report {
-    let weights =
-        Weights { by_share: held_out_shares(input.index), alike: alike(input.index.domains as usize) };
+    let weights = Weights { by_share: held_out_shares(input.index), alike: alike(input.index.domains as usize) };
     let contestants = contestants::contestants(&input, &weights);
     let basis = basis(&input);
     Report {

@@ -73,7 +73,8 @@ async fn check_scoring(world: &World, done: &ExperimentView, report: &Report) ->
     let scored: serde_json::Value = serde_json::from_str(&text)?;
     let share = scored["share_run"].as_f64().expect("a share");
     assert!(share > 0.6 && share < 0.95, "{share}");
-    let best = report.contestants.iter().find(|c| c.key == "ensemble_top_2").and_then(|c| c.loss).expect("checked above");
+    let best =
+        report.contestants.iter().find(|c| c.key == "ensemble_top_2").and_then(|c| c.loss).expect("checked above");
     let ratio = scored["loss"].as_f64().expect("a loss") / best;
     assert!((0.7..1.3).contains(&ratio), "loss {} by text, {best} in the report", scored["loss"]);
     Ok(())

@@ -85,8 +85,7 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
     let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
-    let documents =
-        held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
+    let documents = held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
     verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
     let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;

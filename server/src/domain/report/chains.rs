@@ -89,16 +89,14 @@ mod tests {
             link.calibration.iter_mut().zip(calibration).for_each(|(found, loss)| found.loss = Some(loss));
             link
         };
-        let rows =
-            [link("chain-0", 0, [2.0, 3.0], [2.1, 3.0]), link("chain-1", 1, [2.5, 2.0], [2.6, 2.0])];
+        let rows = [link("chain-0", 0, [2.0, 3.0], [2.1, 3.0]), link("chain-1", 1, [2.5, 2.0], [2.6, 2.0])];
         let found = chains(&spec, &rows, &[], &[0.75, 0.25]);
         assert_eq!(found[0].links[0].forgetting, []);
         assert_eq!(found[0].links[0].loss, Some(2.25));
         assert_eq!(found[0].links[1].forgetting, [Forgetting { domain: 0, loss_delta: 0.5 }]);
         assert!(found[0].headline.contains("0.500 nats"), "{}", found[0].headline);
         // The reported half likes the second link better, the calibration half the first: nothing is picked afterwards.
-        let rows =
-            [link("chain-0", 0, [2.0, 3.0], [2.0, 3.0]), link("chain-1", 1, [1.9, 2.0], [2.1, 2.0])];
+        let rows = [link("chain-0", 0, [2.0, 3.0], [2.0, 3.0]), link("chain-1", 1, [1.9, 2.0], [2.1, 2.0])];
         let delta = chains(&spec, &rows, &[], &[0.5, 0.5])[0].links[1].forgetting[0].loss_delta;
         assert!((delta + 0.1).abs() < 1e-12, "{delta}");
         let rows = [link("chain-0", 0, [f64::NAN, 3.0], [2.0, 3.0]), link("chain-1", 1, [f64::NAN, 2.0], [2.1, 2.0])];

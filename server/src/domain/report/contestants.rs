@@ -230,9 +230,9 @@ impl Table<'_> {
     }
 
     fn cost(&self, trained: &[&Scored], forward_passes: u32) -> ContestantCost {
-        let costs = trained.iter().filter_map(|scored| {
-            self.input.costs.iter().find(|cost| cost.branch_id == scored.row.branch_id)
-        });
+        let costs = trained
+            .iter()
+            .filter_map(|scored| self.input.costs.iter().find(|cost| cost.branch_id == scored.row.branch_id));
         let mut sum = ContestantCost {
             parameters_active: trained
                 .iter()

@@ -99,7 +99,9 @@ pub fn method(input: &Input, basis: &Basis, weights: &[f64]) -> Vec<String> {
     }
     let seeds = match basis.repeats {
         0 | 1 => "each was trained once, so how another seed would have come out is not known".to_owned(),
-        n => format!("each was trained {n} times with other seeds; the table is of the first, with mean and range beside"),
+        n => format!(
+            "each was trained {n} times with other seeds; the table is of the first, with mean and range beside"
+        ),
     };
     method.push(format!("Dense and the random-split experts have the experts' total tokens and settings; {seeds}."));
     method.push(

@@ -10,11 +10,8 @@ use senmon_protocol::{
 };
 
 pub(super) fn scored(branch: &str, role: BranchRole, domain: Option<u32>, losses: &[Option<f64>]) -> Scored {
-    let losses: Vec<DomainLoss> = losses
-        .iter()
-        .zip(0..)
-        .map(|(&loss, domain)| DomainLoss { domain, documents: 2, tokens: 10, loss })
-        .collect();
+    let losses: Vec<DomainLoss> =
+        losses.iter().zip(0..).map(|(&loss, domain)| DomainLoss { domain, documents: 2, tokens: 10, loss }).collect();
     Scored {
         row: MatrixRow {
             branch: branch.into(),
@@ -33,7 +30,8 @@ pub(super) fn scored(branch: &str, role: BranchRole, domain: Option<u32>, losses
 
 fn index(held_out: &[u64]) -> ShardIndex {
     let ranges = held_out.iter().zip(0..).flat_map(|(&tokens, domain)| {
-        let range = |split, tokens| ShardRange { domain, split, document_first: 0, documents: 4, token_first: 0, tokens };
+        let range =
+            |split, tokens| ShardRange { domain, split, document_first: 0, documents: 4, token_first: 0, tokens };
         [range(Split::Train, 100), range(Split::HeldOut, tokens)]
     });
     let shard = ShardResult {
@@ -181,7 +179,11 @@ fn the_sentence_is_honest_both_ways_and_where_nothing_is_shown() {
     };
     check(2.8, 0.1, "18.1 % better (95 % interval: 25.9 % better to 9.5 % better)");
     check(3.2, 0.1, "22.1 % worse (95 % interval: 10.5 % worse to 35.0 % worse)");
-    check(2.98, 0.1, "no difference that these documents can show (2.0 % better; 95 % interval: 11.3 % better to 8.3 % worse)");
+    check(
+        2.98,
+        0.1,
+        "no difference that these documents can show (2.0 % better; 95 % interval: 11.3 % better to 8.3 % worse)",
+    );
     check(2.8, 0.1, "With every domain alike: 18.1 % better");
 }
 
@@ -267,10 +269,22 @@ fn a_report_says_what_is_missing_and_why() {
     let (mut rows, mut ensembles) = whole();
     rows.iter_mut().filter(|scored| scored.row.role == BranchRole::Dense).for_each(|s| s.row.domains[0].loss = None);
     let why = "the loss on domain 0 is not finite";
-    check(rows.clone(), ensembles.clone(), &[30, 10], &format!("the dense model has no figure: loss: {why}"), ("dense", why));
+    check(
+        rows.clone(),
+        ensembles.clone(),
+        &[30, 10],
+        &format!("the dense model has no figure: loss: {why}"),
+        ("dense", why),
+    );
     ensembles[0].result.chosen = None;
     ensembles[0].result.lines.iter_mut().for_each(|line| line.domains[1].loss = None);
-    check(rows, ensembles, &[30, 10], "no ensemble of them has a finite loss", ("ensemble_top_1", "domain 1 is not finite"));
+    check(
+        rows,
+        ensembles,
+        &[30, 10],
+        "no ensemble of them has a finite loss",
+        ("ensemble_top_1", "domain 1 is not finite"),
+    );
     // Nothing at all.
     check(vec![], vec![], &[], "No experts were compared", ("", ""));
 }
