@@ -87,7 +87,7 @@ impl Table<'_> {
             Some(&alone.vs_dense)
         };
         let mut single = |key: &str, title: String, scored, trained, compared| {
-            lines.push(self.single((key, title), scored, trained, compared));
+            lines.push(self.single((key.to_owned(), title), scored, trained, compared));
         };
         for scored in self.of(BranchRole::Seed) {
             single("seed", "Seed, untouched".into(), scored, vec![scored], compared(scored));
@@ -109,7 +109,7 @@ impl Table<'_> {
             && let Some(line) = &mixed.result.random
         {
             let at = lines.iter().position(|line| line.key == "best_expert" || line.key == "average");
-            let titled = ("random_ensemble", "Random-split experts, mixed alike".to_owned());
+            let titled = ("random_ensemble".to_owned(), "Random-split experts, mixed alike".to_owned());
             let random = self.ensemble(titled, line, mixed, self.of(BranchRole::Random));
             lines.insert(at.unwrap_or(lines.len()), random);
         }
@@ -124,7 +124,7 @@ impl Table<'_> {
         let chosen = result.chosen.and_then(|chosen| result.lines.iter().find(|line| line.top_k == chosen.top_k));
         let mut lines: Vec<Contestant> = chosen
             .into_iter()
-            .map(|chosen| line(("ensemble", format!("Routed ensemble as chosen (top {})", chosen.top_k)), chosen))
+            .map(|chosen| line(("ensemble".to_owned(), format!("Routed ensemble as chosen (top {})", chosen.top_k)), chosen))
             .collect();
         for found in &result.lines {
             let (key, title) = if found.top_k as usize == experts.len() {
@@ -132,20 +132,20 @@ impl Table<'_> {
             } else {
                 (format!("ensemble_top_{}", found.top_k), format!("Routed ensemble, top {}", found.top_k))
             };
-            lines.push(line((&key, title), found));
+            lines.push(line((key, title), found));
         }
         lines
     }
 
     fn single(
         &self,
-        (key, title): (&str, String),
+        (key, title): (String, String),
         scored: &Scored,
         trained: Vec<&Scored>,
         compared: Option<&Compared>,
     ) -> Contestant {
         self.line(Line {
-            key: key.to_owned(),
+            key,
             title,
             domains: &scored.row.domains,
             compared,
@@ -159,13 +159,13 @@ impl Table<'_> {
 
     fn ensemble(
         &self,
-        (key, title): (&str, String),
+        (key, title): (String, String),
         line: &EnsembleLine,
         mixed: &Mixed,
         trained: Vec<&Scored>,
     ) -> Contestant {
         self.line(Line {
-            key: key.to_owned(),
+            key,
             title,
             domains: &line.domains,
             compared: Some(&line.vs_dense),
