@@ -116,6 +116,7 @@ mod tests {
             role: BranchRole::Seed,
             parent: None,
             domain: None,
+            repeat: 0,
             tokens: 42_000_000_000,
             steps: 10_000,
             fresh_share: Some(0.25),

@@ -2,10 +2,12 @@
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
 //! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
-//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
+//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod bootstrap;
+pub mod compare;
 pub mod discover;
 pub mod features;
 pub mod kmeans;

@@ -26,6 +26,9 @@ pub struct Ensemble {
     pub route_every_tokens: u32,
     /// The temperature for each number of experts, calibrated on held-out documents.
     pub temperatures: Vec<CalibratedTemperature>,
+    /// Of these, the one with the lowest loss on the calibration half.
+    #[serde(default)]
+    pub chosen: Option<CalibratedTemperature>,
     /// The experts.
     pub experts: Vec<Expert>,
 }
@@ -46,6 +49,13 @@ pub struct Expert {
     pub branch: String,
     /// Its domain.
     pub domain: u32,
+    /// The router's belief in it before there is text: its domain's share of the training tokens.
+    #[serde(default = "one")]
+    pub prior: f64,
     /// Its last checkpoint.
     pub checkpoint: CheckpointRef,
+}
+
+fn one() -> f64 {
+    1.0
 }

@@ -71,6 +71,9 @@ pub struct PlannedBranch {
     pub parent: Option<String>,
     /// Its domain.
     pub domain: Option<u32>,
+    /// Which training with another seed it belongs to, from 0 (`evaluation.repeats`).
+    #[serde(default)]
+    pub repeat: u32,
     /// Tokens.
     pub tokens: u64,
     /// Steps.

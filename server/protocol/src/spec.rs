@@ -329,9 +329,14 @@ impl Default for ControlsSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSpec {
-    /// Held-out documents of each domain that are scored (all, when there are fewer). Every second one
-    /// calibrates the router's temperature, the others are reported.
+    /// Held-out documents of each domain that are scored (all, when there are fewer). Every second one is reported;
+    /// on the others everything is chosen that is chosen: temperature, number of experts, the best single expert.
     pub documents_per_domain: u32,
+    /// Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
+    pub tokens_per_document_max: u32,
+    /// How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
+    /// report gives mean and range.
+    pub repeats: u32,
     /// Tokens between two looks of the router at the text so far.
     pub route_every_tokens: u32,
     /// Numbers of experts that the ensemble is measured with; `k` and larger mean all.
@@ -344,6 +349,8 @@ impl Default for EvaluationSpec {
     fn default() -> Self {
         Self {
             documents_per_domain: 100,
+            tokens_per_document_max: 8192,
+            repeats: 1,
             route_every_tokens: 32,
             top_k: vec![1, 2, 4, 4096],
             temperatures: vec![0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],

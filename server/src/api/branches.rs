@@ -9,9 +9,11 @@ use crate::{
     app::App,
     db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
     domain::{
+        advance::ensemble_title,
         ancestry::why_not_queued,
         expand::beyond,
         metrics::draw::{self, draw},
+        validate::{BRANCH_NAME, is_branch_name},
     },
 };
 use axum::{
@@ -215,6 +217,12 @@ async fn fork(
 ) -> ApiResult<impl IntoResponse> {
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
+    let name = body.name.trim();
+    // An evaluation is found by the name of its branch, and the comparison of all is called "ensemble".
+    if !is_branch_name(name) || name == ensemble_title(0) {
+        let expected = format!("expected {BRANCH_NAME}, and not {:?}", ensemble_title(0));
+        return Err(ApiError::invalid("name", format!("found {name:?}, {expected}")));
+    }
     let open = matches!(
         experiment.state,
         senmon_protocol::view::ExperimentState::Running | senmon_protocol::view::ExperimentState::Paused
@@ -271,7 +279,7 @@ async fn fork(
     if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
         return Err(ApiError::invalid("tokens", message));
     }
-    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, body.name.trim(), &mixture, steps).await?;
+    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps).await?;
     Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
 }
 

@@ -2,6 +2,7 @@
 //! changes nothing.
 
 use senmon_protocol::view::{BranchRole, BranchState, Stage, StageState};
+use std::collections::BTreeSet;
 
 /// Where a fitted artefact stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct BranchFacts {
     pub name: String,
     /// Role.
     pub role: BranchRole,
+    /// Which training with another seed, from 0.
+    pub repeat: u32,
     /// Name of the parent that it waits for; a fork waits for none.
     pub parent: Option<String>,
     /// State.
@@ -42,7 +45,7 @@ impl BranchFacts {
 /// An evaluation as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationFacts {
-    /// Branch name, or one of [`ENSEMBLE`] and [`RANDOM_ENSEMBLE`].
+    /// Branch name, or [`ensemble_title`].
     pub title: String,
     /// Whether it has a result.
     pub done: bool,
@@ -50,10 +53,22 @@ pub struct EvaluationFacts {
     pub failed: bool,
 }
 
-/// Title of the routed ensemble's evaluation.
-pub const ENSEMBLE: &str = "ensemble";
-/// Title of the random-split ensemble's evaluation.
-pub const RANDOM_ENSEMBLE: &str = "random_ensemble";
+/// Title of the evaluation that mixes and compares the models of one repeat.
+#[must_use]
+pub fn ensemble_title(repeat: u32) -> String {
+    if repeat == 0 { "ensemble".to_owned() } else { format!("ensemble~{}", repeat + 1) }
+}
+
+/// Whether a branch is a contestant of its repeat's comparison by its own training; the seed belongs to every repeat.
+#[must_use]
+pub fn is_compared(role: BranchRole) -> bool {
+    matches!(role, BranchRole::Expert | BranchRole::Dense | BranchRole::Random | BranchRole::Average)
+}
+
+/// The repeats that have something to compare, ascending.
+fn repeats(branches: &[BranchFacts]) -> BTreeSet<u32> {
+    branches.iter().filter(|branch| is_compared(branch.role)).map(|branch| branch.repeat).collect()
+}
 
 /// Everything known of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +112,8 @@ pub enum Command {
     GiveUp(String, String),
     /// Create the evaluation of a branch.
     Evaluate(String),
-    /// Create the evaluation of an ensemble.
-    Ensemble(&'static str),
+    /// Create the evaluation that mixes and compares the models of a repeat.
+    Ensemble(u32),
     /// Write the report and complete the experiment.
     Report,
     /// End the experiment.
@@ -151,10 +166,11 @@ fn branches(facts: &Facts) -> Vec<Command> {
     if !facts.branches.iter().all(BranchFacts::is_over) || !scored {
         return commands;
     }
-    for (title, role) in [(ENSEMBLE, BranchRole::Expert), (RANDOM_ENSEMBLE, BranchRole::Random)] {
-        let has_members = completed().any(|b| b.role == role && evaluation(&b.name).is_some_and(|e| e.done));
-        if has_members && evaluation(title).is_none() {
-            commands.push(Command::Ensemble(title));
+    for repeat in repeats(&facts.branches) {
+        let mut own = completed().filter(|b| is_compared(b.role) && b.repeat == repeat);
+        let has_members = own.any(|b| evaluation(&b.name).is_some_and(|e| e.done));
+        if has_members && evaluation(&ensemble_title(repeat)).is_none() {
+            commands.push(Command::Ensemble(repeat));
         }
     }
     if commands.is_empty() && facts.evaluations.iter().all(|e| e.done || e.failed) {
@@ -165,7 +181,8 @@ fn branches(facts: &Facts) -> Vec<Command> {
 
 fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
     if branch.role == BranchRole::Average {
-        let experts: Vec<_> = facts.branches.iter().filter(|b| b.role == BranchRole::Expert).collect();
+        let is_member = |b: &&BranchFacts| b.role == BranchRole::Expert && b.repeat == branch.repeat;
+        let experts: Vec<_> = facts.branches.iter().filter(is_member).collect();
         return match (experts.iter().all(|b| b.is_over()), experts.iter().any(|b| b.state == BranchState::Completed)) {
             (true, true) => Some(Command::Merge(branch.name.clone())),
             (true, false) => Some(Command::GiveUp(branch.name.clone(), "no expert finished".into())),
@@ -213,11 +230,7 @@ pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
     let over = |branches: &[&BranchFacts]| !facts.branches.is_empty() && branches.iter().all(|b| b.is_over());
     let seeded = over(&seed) && seed.iter().all(|b| b.state == BranchState::Completed);
     let scored = facts.evaluations.iter().filter(|e| e.done || e.failed).count() as u64;
-    let ensembles = [BranchRole::Expert, BranchRole::Random]
-        .iter()
-        .filter(|role| facts.branches.iter().any(|b| b.role == **role))
-        .count();
-    let evaluations = (facts.branches.len() + ensembles) as u64;
+    let evaluations = (facts.branches.len() + repeats(&facts.branches).len()) as u64;
     let (seed_tokens, trained_tokens) = (tokens(&seed), tokens(&trained));
     let merges = merged.iter().filter(|b| b.is_over()).count() as u64;
     let evaluated = !facts.branches.is_empty()
@@ -255,6 +268,7 @@ mod tests {
         BranchFacts {
             name: name.into(),
             role,
+            repeat: 0,
             parent: parent.map(Into::into),
             state: BranchState::Waiting,
             problem: None,
@@ -303,8 +317,8 @@ mod tests {
                 (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
             }
             Command::Evaluate(title) => facts.evaluations.push(EvaluationFacts { title, done: true, failed: false }),
-            Command::Ensemble(title) => {
-                facts.evaluations.push(EvaluationFacts { title: title.into(), done: true, failed: false })
+            Command::Ensemble(repeat) => {
+                facts.evaluations.push(EvaluationFacts { title: ensemble_title(repeat), done: true, failed: false })
             }
             Command::Report | Command::Fail(_) => {}
         }

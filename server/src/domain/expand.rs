@@ -22,6 +22,8 @@ pub struct PlannedBranch {
     pub parent: Option<String>,
     /// Its domain.
     pub domain: Option<u32>,
+    /// Which training with another seed, from 0.
+    pub repeat: u32,
     /// What it draws from; None for a seed that exists and for the average.
     pub mixture: Option<Mixture>,
     /// Its settings, likewise.
@@ -170,6 +172,7 @@ impl Expander<'_> {
             role: draft.role,
             parent: draft.parent,
             domain: draft.domain,
+            repeat: draft.repeat,
             mixture: Some(draft.mixture),
             training: Some(draft.training),
             steps,
@@ -180,12 +183,13 @@ impl Expander<'_> {
     }
 
     /// Adds a branch that draws nothing.
-    fn add_still(&mut self, name: &str, role: BranchRole, training: Option<TrainingSpec>, path: &str) {
+    fn add_still(&mut self, name: String, role: BranchRole, repeat: u32, training: Option<TrainingSpec>, path: &str) {
         self.out.branches.push(PlannedBranch {
-            name: name.to_owned(),
+            name,
             role,
             parent: None,
             domain: None,
+            repeat,
             mixture: None,
             training,
             steps: 0,
@@ -204,13 +208,14 @@ impl Expander<'_> {
                     role: BranchRole::Seed,
                     parent: None,
                     domain: None,
+                    repeat: 0,
                     mixture: self.whole_mixture(),
                     training: self.spec.training.with(&seed.training),
                 };
                 self.push(draft, seed.tokens, "seed.tokens".into());
             }
             SeedSpec::Checkpoint(_) => {
-                self.add_still("seed", BranchRole::Seed, Some(self.spec.training.clone()), "seed");
+                self.add_still("seed".into(), BranchRole::Seed, 0, Some(self.spec.training.clone()), "seed");
             }
         }
     }
@@ -218,6 +223,24 @@ impl Expander<'_> {
     fn fan_out(&mut self, fan_out: &FanOut, path: &str) {
         let training = self.spec.training.with(&fan_out.training);
         let path = format!("{path}.tokens");
+        let faults = self.out.faults.len();
+        for repeat in 0..self.spec.evaluation.repeats.max(1) {
+            self.experts(fan_out, &training, repeat, &path);
+            self.controls(&training, repeat, &path);
+            if self.spec.weight_average {
+                self.add_still(of_repeat("average", repeat), BranchRole::Average, repeat, None, &path);
+            }
+        }
+        // A repeat has the budgets of the first.
+        let known = self.out.faults.split_off(faults);
+        for fault in known {
+            if self.out.faults[faults..].iter().all(|other| *other != fault) {
+                self.out.faults.push(fault);
+            }
+        }
+    }
+
+    fn experts(&mut self, fan_out: &FanOut, training: &TrainingSpec, repeat: u32, path: &str) {
         let held = self.domains.windows;
         let total: u64 = held.iter().sum();
         let filled = held.iter().filter(|windows| **windows > 0).count() as u64;
@@ -230,52 +253,57 @@ impl Expander<'_> {
                 }
             };
             let draft = Draft {
-                name: format!("expert-{domain}"),
+                name: of_repeat(&format!("expert-{domain}"), repeat),
                 role: BranchRole::Expert,
                 parent: Some("seed".into()),
                 domain: Some(domain),
-                mixture: only(domain),
+                repeat,
+                mixture: Mixture { reshuffle: self.reshuffle(repeat), ..only(domain) },
                 training: training.clone(),
             };
-            self.push(draft, Tokens(share), path.clone());
-        }
-        self.controls(&training, path.clone());
-        if self.spec.weight_average {
-            self.add_still("average", BranchRole::Average, None, &path);
+            self.push(draft, Tokens(share), path.to_owned());
         }
     }
 
+    /// Key of a repeat's own order; the first goes on in its lineage's.
+    fn reshuffle(&self, repeat: u32) -> Option<u64> {
+        (repeat > 0).then(|| self.spec.training.random_seed.wrapping_add(repeat.into()))
+    }
+
     /// The controls get what the experts got, to the step. The parts of the random split share out what dense draws.
-    fn controls(&mut self, training: &TrainingSpec, path: String) {
-        let trained = |b: &&PlannedBranch| b.role == BranchRole::Expert && b.left_out.is_none();
+    fn controls(&mut self, training: &TrainingSpec, repeat: u32, path: &str) {
+        let trained = |b: &&PlannedBranch| b.role == BranchRole::Expert && b.repeat == repeat && b.left_out.is_none();
         let experts: Vec<u64> = self.out.branches.iter().filter(trained).map(|b| b.steps).collect();
         let steps = experts.iter().fold(0_u64, |sum, steps| sum.saturating_add(*steps));
         if steps == 0 || !(self.spec.controls.dense || self.spec.controls.random_split) {
             return;
         }
         let dense = Draft {
-            name: "dense".into(),
+            name: of_repeat("dense", repeat),
             role: BranchRole::Dense,
             parent: Some("seed".into()),
             domain: None,
-            mixture: self.whole_mixture(),
+            repeat,
+            mixture: Mixture { reshuffle: self.reshuffle(repeat), ..self.whole_mixture() },
             training: training.clone(),
         };
         let lineage = self.lineages.get("seed").cloned().unwrap_or_default();
-        let (_, fresh) = self.draw(&dense, &lineage, steps, &path);
+        let (_, fresh) = self.draw(&dense, &lineage, steps, path);
         let of = u32::try_from(experts.len()).unwrap_or(u32::MAX);
-        let parts = (0..of).filter(|_| self.spec.controls.random_split).map(|index| {
-            let part = MixturePart { index, of, block: training.batch_windows, seed: self.spec.training.random_seed };
+        let part =
+            |index| MixturePart { index, of, block: training.batch_windows, seed: self.spec.training.random_seed };
+        let parts = (0..of).filter(|_| self.spec.controls.random_split).map(part);
+        let parts = parts.map(|part| {
             let mixture = Mixture { part: Some(part), ..dense.mixture.clone() };
-            let name = format!("random-{index}");
+            let name = of_repeat(&format!("random-{}", part.index), repeat);
             (Draft { name, role: BranchRole::Random, mixture, ..dense.clone() }, blocks_of_part(part, steps))
         });
         let parts: Vec<_> = parts.collect();
         if self.spec.controls.dense {
-            self.add(dense, steps, fresh, path.clone(), None);
+            self.add(dense, steps, fresh, path.to_owned(), None);
         }
         for (draft, steps) in parts {
-            self.add(draft, steps, fresh, path.clone(), None);
+            self.add(draft, steps, fresh, path.to_owned(), None);
         }
     }
 
@@ -296,6 +324,7 @@ impl Expander<'_> {
                 role: BranchRole::Chain,
                 parent: Some(parent.clone()),
                 domain: Some(domain),
+                repeat: 0,
                 mixture: with_replay(domain, &order[..link], chain.replay),
                 training: training.clone(),
             };
@@ -315,6 +344,7 @@ impl Expander<'_> {
                 role: BranchRole::Tree,
                 parent: Some(branch.parent.clone()),
                 domain: None,
+                repeat: 0,
                 mixture: Mixture { version: 1, weights, part: None, reshuffle: None },
                 training: self.spec.training.with(&branch.training),
             };
@@ -329,8 +359,14 @@ struct Draft {
     role: BranchRole,
     parent: Option<String>,
     domain: Option<u32>,
+    repeat: u32,
     mixture: Mixture,
     training: TrainingSpec,
+}
+
+/// Name of a branch in a repeat: the first has the plain one.
+fn of_repeat(name: &str, repeat: u32) -> String {
+    if repeat == 0 { name.to_owned() } else { format!("{name}~{}", repeat + 1) }
 }
 
 fn only(domain: u32) -> Mixture {
@@ -452,6 +488,21 @@ pub(crate) mod tests {
         assert_eq!(fresh("seed"), 1.0);
         for name in ["expert-0", "dense", "random-1", "chain-0", "chain-1"] {
             assert!((0.3..0.55).contains(&fresh(name)), "{name}: {}", fresh(name));
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_the_same_plan_in_another_order() {
+        let mut spec = spec();
+        spec.evaluation.repeats = 2;
+        let branches = expand(&spec, &Domains { windows: &[500, 400, 300], order: &[0, 1, 2] }).sound().unwrap();
+        let of = |repeat| branches.iter().filter(move |b| b.repeat == repeat && b.path == "plan[0].tokens");
+        assert_eq!((of(0).count(), of(1).count()), (8, 8));
+        for (first, second) in of(0).zip(of(1)) {
+            assert_eq!(second.name, format!("{}~2", first.name));
+            assert_eq!((first.steps, first.fresh_share), (second.steps, second.fresh_share));
+            let reshuffles = |b: &PlannedBranch| b.mixture.as_ref().map(|mixture| mixture.reshuffle);
+            assert!(first.mixture.is_none() || reshuffles(first) != reshuffles(second));
         }
     }
 

@@ -196,6 +196,7 @@ fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> Pla
         role: branch.role,
         parent: branch.parent.clone(),
         domain: branch.domain,
+        repeat: branch.repeat,
         tokens: branch.tokens(),
         steps: branch.steps,
         fresh_share: branch.fresh_share,

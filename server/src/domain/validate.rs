@@ -207,7 +207,7 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
 }
 
 fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
-    let mut names: HashSet<String> = ["seed", "dense", "average"].map(String::from).into();
+    let mut names: HashSet<String> = ["seed", "dense", "average", "ensemble"].map(String::from).into();
     let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
     faults.check(fan_outs <= 1, "plan", format!("{fan_outs} groups of kind fan_out"), "at most one");
     for (i, group) in spec.plan.iter().enumerate() {
@@ -273,8 +273,7 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
     let mut parents: HashSet<&str> = HashSet::from(["seed"]);
     for (i, branch) in tree.branches.iter().enumerate() {
         let at = |key: &str| format!("{path}.branches[{i}].{key}");
-        let plain = branch.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) && !branch.name.is_empty();
-        faults.check(plain, &at("name"), format!("{:?}", branch.name), "letters, digits, -, _ and .");
+        faults.check(is_branch_name(&branch.name), &at("name"), format!("{:?}", branch.name), BRANCH_NAME);
         faults.check(
             names.insert(branch.name.clone()),
             &at("name"),
@@ -308,6 +307,15 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
     }
 }
 
+/// What [`is_branch_name`] accepts, in words.
+pub const BRANCH_NAME: &str = "letters, digits, -, _ and .";
+
+/// Whether a person may name a branch so: no mark of a repeat (`~`) in it.
+#[must_use]
+pub fn is_branch_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
+
 fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     let evaluation = &spec.evaluation;
     faults.check(
@@ -316,6 +324,13 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
         evaluation.documents_per_domain,
         "at least 2: one calibrates, one is reported",
     );
+    faults.check(
+        (1..=1 << 20).contains(&evaluation.tokens_per_document_max),
+        "evaluation.tokens_per_document_max",
+        evaluation.tokens_per_document_max,
+        "1 to 1048576",
+    );
+    faults.check((1..=16).contains(&evaluation.repeats), "evaluation.repeats", evaluation.repeats, "1 to 16");
     faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, "at least 1");
     faults.check(
         !evaluation.top_k.is_empty() && !evaluation.top_k.contains(&0),

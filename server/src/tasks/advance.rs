@@ -1,5 +1,7 @@
 //! Carries out what `domain::advance` asks for, for each experiment that is not over.
 
+mod judge;
+
 use super::ask;
 use crate::{
     app::App,
@@ -11,24 +13,20 @@ use crate::{
         jobs::NewJob,
     },
     domain::{
-        advance::{BranchFacts, Command, ENSEMBLE, EvaluationFacts, Facts, Fit, advance, stages},
+        advance::{BranchFacts, Command, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
-        goodput::sentence,
-        report,
     },
 };
 use anyhow::{Context, Result, bail};
-use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order, windows::fresh_share};
+use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order};
 use senmon_protocol::{
     clustering::{ClusteringState, ClusteringView},
     corpus::CorpusView,
     ids::{BranchId, StorageKey},
     job::{
-        EnsembleJob, EnsembleMember, EvaluateJob, InitModel, JobKind, JobResult, JobSpec, MergeJob, MergeMember,
-        ModelFolder, Routing, ShardIndex, ShardJob, TrainJob, TrainStart,
+        InitModel, JobKind, JobSpec, MergeJob, MergeMember, ModelFolder, ShardIndex, ShardJob, TrainJob, TrainStart,
     },
     lineage::Lineage,
-    report::{BranchCost, MatrixRow},
     spec::SeedSpec,
     view::{BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, StreamExperiment, StreamMessage},
 };
@@ -127,6 +125,7 @@ impl Scene<'_> {
                 .map(|branch| BranchFacts {
                     name: branch.name.clone(),
                     role: branch.role,
+                    repeat: branch.repeat,
                     parent: branch
                         .parent_id
                         .filter(|_| branch.start_checkpoint_id.is_none())
@@ -161,7 +160,7 @@ impl Scene<'_> {
             Command::Merge(name) => self.merge(self.branch(name)?).await?,
             Command::GiveUp(name, why) => db::branches::give_up(&app.db, self.branch(name)?.id, why).await?,
             Command::Evaluate(name) => self.evaluate(self.branch(name)?).await?,
-            Command::Ensemble(title) => self.ensemble(title).await?,
+            Command::Ensemble(repeat) => self.ensemble(*repeat).await?,
             Command::Report => self.report(facts).await?,
             Command::Fail(why) => self.fail(why, facts).await?,
         }
@@ -333,8 +332,10 @@ impl Scene<'_> {
 
     async fn merge(&self, branch: &BranchView) -> Result<()> {
         let mut members = Vec::new();
-        for expert in self.branches.iter().filter(|b| b.role == BranchRole::Expert && b.state == BranchState::Completed)
-        {
+        let is_member = |b: &&BranchView| {
+            b.role == BranchRole::Expert && b.repeat == branch.repeat && b.state == BranchState::Completed
+        };
+        for expert in self.branches.iter().filter(is_member) {
             let checkpoint =
                 db::checkpoints::latest(&self.app.db, expert.id).await?.context("an expert has no checkpoint")?;
             members.push(MergeMember { checkpoint, weight: 1.0 });
@@ -349,162 +350,6 @@ impl Scene<'_> {
         self.ensure(format!("merge/{}", branch.name), format!("merge {}", branch.name), job, Some(branch), None, 1)
             .await?;
         Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
-    }
-
-    async fn evaluate(&self, branch: &BranchView) -> Result<()> {
-        let checkpoint =
-            db::checkpoints::latest(&self.app.db, branch.id).await?.context("the branch has no checkpoint")?;
-        let spec = &self.row.spec;
-        let id = db::checkpoints::ensure_evaluation(
-            &self.app.db,
-            self.row.id,
-            &branch.name,
-            Some((branch.id, checkpoint.id)),
-        )
-        .await?;
-        let job = JobSpec::Evaluate(EvaluateJob {
-            experiment_id: self.row.id,
-            evaluation_id: id,
-            checkpoint,
-            shards: self.shards_key()?,
-            sequence_length: spec.data.sequence_length,
-            documents_per_domain: spec.evaluation.documents_per_domain,
-            precision: spec.training.precision,
-            output: StorageKey::new(format!("evaluations/{id}"))?,
-        });
-        self.ensure(format!("evaluate/{}", branch.name), format!("evaluate {}", branch.name), job, None, Some(id), 1)
-            .await
-    }
-
-    async fn ensemble(&self, title: &str) -> Result<()> {
-        let role = if title == ENSEMBLE { BranchRole::Expert } else { BranchRole::Random };
-        let mut members = Vec::new();
-        for branch in self.branches.iter().filter(|b| b.role == role && b.state == BranchState::Completed) {
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(JobResult::Evaluate(result)) = evaluation.and_then(|e| e.result.as_ref()) {
-                members.push(EnsembleMember {
-                    branch: branch.name.clone(),
-                    domain: branch.domain,
-                    scores: result.folder.clone(),
-                    sha256: result.sha256.clone(),
-                });
-            }
-        }
-        let n = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let (routing, mut top_k) = match role {
-            BranchRole::Expert => {
-                (Routing::Router, self.row.spec.evaluation.top_k.iter().map(|k| (*k).min(n)).collect::<Vec<_>>())
-            }
-            _ => (Routing::Uniform, vec![n]),
-        };
-        top_k.sort_unstable();
-        top_k.dedup();
-        let spec = &self.row.spec;
-        let id = db::checkpoints::ensure_evaluation(&self.app.db, self.row.id, title, None).await?;
-        let job = JobSpec::Ensemble(EnsembleJob {
-            experiment_id: self.row.id,
-            evaluation_id: id,
-            members,
-            routing,
-            shards: self.shards_key()?,
-            tokenizer: self.tokenizer()?.1,
-            router: self.router()?,
-            documents_per_domain: spec.evaluation.documents_per_domain,
-            route_every_tokens: spec.evaluation.route_every_tokens,
-            top_k,
-            temperatures: spec.evaluation.temperatures.clone(),
-        });
-        self.ensure(format!("ensemble/{title}"), format!("mix {}", title.replace('_', " ")), job, None, Some(id), 1)
-            .await
-    }
-
-    async fn report(&self, facts: &Facts) -> Result<()> {
-        let clustering = self.clustering.as_ref().context("the experiment has no clustering")?;
-        let index = self.row.shard_index.as_ref().context("the shards have no index")?;
-        let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
-        let (mut matrix, mut costs) = (Vec::new(), Vec::new());
-        for branch in &self.branches {
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(evaluation) = evaluation
-                && let (Some(JobResult::Evaluate(result)), Some(checkpoint_id)) =
-                    (&evaluation.result, evaluation.checkpoint_id)
-            {
-                matrix.push(MatrixRow {
-                    branch: branch.name.clone(),
-                    branch_id: branch.id,
-                    role: branch.role,
-                    domain: branch.domain,
-                    checkpoint_id,
-                    evaluation_id: evaluation.id,
-                    domains: result.domains.clone(),
-                });
-            }
-            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-            let tokens_per_second = branch.tokens as f64 / branch.wall_seconds.max(1e-9);
-            costs.push(BranchCost {
-                branch: branch.name.clone(),
-                branch_id: branch.id,
-                role: branch.role,
-                tokens: branch.tokens,
-                wall_seconds: branch.wall_seconds,
-                tokens_per_second,
-                fresh_share: self.fresh_share(branch, &windows).await?,
-                checkpoint_bytes: db::checkpoints::bytes(&self.app.db, branch.id).await?,
-                checkpoint_id: branch.checkpoint_id,
-            });
-        }
-        let ensembles = self.evaluations.iter().filter_map(|e| match &e.result {
-            Some(JobResult::Ensemble(result)) => Some((e.id, e.title.clone(), result.clone())),
-            _ => None,
-        });
-        let scored = |b: &BranchView| matrix.iter().any(|row: &MatrixRow| row.branch_id == b.id);
-        let missing: Vec<_> = self
-            .branches
-            .iter()
-            .filter(|b| !scored(b))
-            .map(|b| {
-                let why = b.why.as_deref().filter(|_| b.state != BranchState::Completed);
-                (b.name.clone(), why.unwrap_or("its evaluation failed").trim_end_matches('.').to_owned())
-            })
-            .collect();
-        let report = report::assemble(report::Input {
-            experiment_id: self.row.id,
-            spec: &self.row.spec,
-            now: db::workers::now(&self.app.db).await?,
-            quality: clustering.quality.clone().unwrap_or_default(),
-            domains: &clustering.domains,
-            index,
-            matrix,
-            ensembles: ensembles.collect(),
-            costs,
-            missing,
-            goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
-        });
-        db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
-        db::experiments::complete(&self.app.db, self.row.id, &report).await?;
-        let text = format!("The experiment is complete. {}", report.headline);
-        self.app
-            .event(NewEvent {
-                kind: "experiment_completed",
-                level: "info",
-                text,
-                experiment_id: Some(self.row.id),
-                ..NewEvent::default()
-            })
-            .await;
-        self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
-        Ok(())
-    }
-
-    /// Share of what a branch drew that its lineage read for the first time.
-    async fn fresh_share(&self, branch: &BranchView, windows: &[u64]) -> Result<Option<f64>> {
-        let (Some(end), true) = (branch.checkpoint_id, branch.steps > 0) else { return Ok(None) };
-        let before = match branch.parent_id {
-            Some(parent) => self.start(branch, parent).await?.meta.lineage,
-            None => Lineage::default(),
-        };
-        let after = db::checkpoints::get(&self.app.db, end).await?.meta.lineage;
-        Ok(fresh_share(windows, &before, &after))
     }
 
     async fn fail(&self, why: &str, facts: &Facts) -> Result<()> {

@@ -119,6 +119,7 @@ impl Both {
                 role: BranchRole::Expert,
                 parent: None,
                 domain: None,
+                repeat: 0,
                 mixture: None,
                 training: Some(small.training.clone()),
                 steps: STEPS,

@@ -28,6 +28,8 @@ pub mod memory;
 #[cfg(feature = "torch")]
 pub mod merge;
 #[cfg(feature = "torch")]
+pub mod mix;
+#[cfg(feature = "torch")]
 pub mod model;
 #[cfg(feature = "torch")]
 pub mod optimizer;
@@ -35,6 +37,8 @@ pub mod optimizer;
 pub mod parameters;
 #[cfg(feature = "torch")]
 mod rotary;
+#[cfg(feature = "torch")]
+pub mod route;
 #[cfg(feature = "torch")]
 pub mod saver;
 #[cfg(feature = "torch")]
