@@ -8,8 +8,8 @@ use super::{
 use anyhow::{Context, Result, ensure};
 use senmon_corpus::{
     router::{Router, weights},
-    shard_set::ShardSet,
     tokenizer::Tokenizer,
+    wanted::Wanted,
 };
 use senmon_protocol::job::{
     DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, Routing, TemperaturePoint,
@@ -35,7 +35,7 @@ pub struct Stretch {
 /// How it ended without a result.
 pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
+    let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
     let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
     let members = load_members(job, place).map_err(corrupt)?;
     let stretches = match job.routing {
