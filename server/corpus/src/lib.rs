@@ -2,7 +2,7 @@
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
 //! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
-//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
+//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`wanted`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
@@ -24,6 +24,7 @@ pub mod similarity;
 pub mod snapshot;
 pub mod terms;
 pub mod tokenizer;
+pub mod wanted;
 pub mod windows;
 
 use sha2::{Digest, Sha256};

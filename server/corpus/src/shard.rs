@@ -30,6 +30,9 @@ const BATCH_DOCUMENTS: usize = 256;
 /// Bytes of tokens held back before they are spilled.
 const BUFFER_BYTES: usize = 32 << 20;
 
+/// The files of a shard.
+pub const SHARD_FILES: [&str; 3] = ["shard.bin", "shard.idx", "shard.json"];
+
 /// What to shard.
 #[derive(Debug)]
 pub struct ShardInput<'a> {

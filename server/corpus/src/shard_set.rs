@@ -3,7 +3,10 @@
 //! The training tokens of a domain are one sequence, through all documents and shards in the index's order; windows cut
 //! it without a gap, so what is left over is less than one window a domain.
 
-use crate::{megatron::IndexedDataset, sha256_file};
+use crate::{
+    megatron::IndexedDataset,
+    wanted::{self, Wanted},
+};
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::job::{ShardIndex, ShardRange, Split};
 use std::path::Path;
@@ -35,13 +38,26 @@ impl ShardSet {
     /// # Errors
     /// When a shard is missing, damaged, or its ranges reach beyond it; the message names the folder.
     pub fn open(index: ShardIndex, root: &Path) -> Result<Self> {
+        Self::open_for(index, root, &Wanted::All)
+    }
+
+    /// The same for what is wanted alone: shards of which nothing is wanted need not be there, and of the others no
+    /// other bytes. What is not wanted cannot be read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_for(index: ShardIndex, root: &Path, wanted: &Wanted) -> Result<Self> {
         let domains = index.domains as usize;
         let mut set =
             Self { data: Vec::new(), train: vec![Vec::new(); domains], held_out: vec![Vec::new(); domains], index };
         for (number, shard) in set.index.shards.iter().enumerate() {
+            if !wanted.takes_of(shard) {
+                set.data.push(IndexedDataset::unread()?);
+                continue;
+            }
             let name = || format!("shard {}", shard.folder);
             let data = IndexedDataset::open(&root.join(shard.folder.as_str()).join("shard")).with_context(name)?;
-            for range in &shard.ranges {
+            for range in shard.ranges.iter().filter(|range| wanted.takes(range)) {
                 let inside = range.token_first + range.tokens <= data.tokens()
                     && range.document_first + range.documents <= data.documents()
                     && (range.domain as usize) < domains;
@@ -61,19 +77,12 @@ impl ShardSet {
         Ok(set)
     }
 
-    /// Compares each shard's files with the hashes of the index.
+    /// Compares everything with the hashes of the index.
     ///
     /// # Errors
-    /// The first file that differs, with both hashes.
+    /// The first file or range that differs, with both hashes.
     pub fn verify(&self, root: &Path) -> Result<()> {
-        for shard in &self.index.shards {
-            for (name, expected) in [("shard.bin", &shard.bin_sha256), ("shard.idx", &shard.idx_sha256)] {
-                let path = root.join(shard.folder.as_str()).join(name);
-                let found = sha256_file(&path).with_context(|| path.display().to_string())?;
-                ensure!(found == *expected, "{}/{name}: SHA-256 is {found}, the index says {expected}", shard.folder);
-            }
-        }
-        Ok(())
+        wanted::verify(&self.index, root, &Wanted::All, &|_| true).map(drop)
     }
 
     /// The index.
@@ -219,6 +228,7 @@ mod tests {
             idx_sha256: sidecar.idx_sha256,
             counts: sidecar.counts,
             ranges: sidecar.ranges,
+            range_sha256: sidecar.range_sha256,
         };
         ShardIndex { domains: 2, vocab_size: tokenizer.vocab_size(), separator_id: 0, shards: vec![shard] }
     }
@@ -302,5 +312,76 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let set = ShardSet::open(index, folder.path()).unwrap();
         assert!(set.verify(folder.path()).unwrap_err().to_string().contains("shard.bin: SHA-256"));
+    }
+
+    /// Zeros over everything that `wanted` does not take: a copy to which nothing else was fetched.
+    fn blank_the_rest(path: &Path, index: &ShardIndex, wanted: &Wanted) {
+        let kind = TokenType::for_vocab(index.vocab_size);
+        let mut bytes = fs::read(path).unwrap();
+        for range in index.shards[0].ranges.iter().filter(|range| !wanted.takes(range)) {
+            let place = wanted::bytes_of(range, kind);
+            bytes[place.start as usize..place.end as usize].fill(0);
+        }
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_job_reads_and_checks_its_own_ranges_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let mut index = build(root);
+        // A second shard of which nothing is here: it holds nothing of domain 1.
+        let mut other = index.shards[0].clone();
+        other.folder = StorageKey::new("shards/1/f1").unwrap();
+        other.range_sha256.truncate(1);
+        other.ranges.truncate(1);
+        assert_eq!((other.ranges[0].domain, other.ranges[0].split), (0, Split::Train));
+        index.shards.push(other);
+        let bin = root.join("shards/0/f1/shard.bin");
+        let whole = fs::read(&bin).unwrap();
+        let check = |index: &ShardIndex, wanted: &Wanted| wanted::verify(index, root, wanted, &|_| true);
+        for wanted in [Wanted::Train([1].into()), Wanted::HeldOut] {
+            fs::write(&bin, &whole).unwrap();
+            let (all, length) = (ShardSet::open_for(index.clone(), root, &wanted).unwrap(), 8);
+            let read = |set: &ShardSet| {
+                let mut window = vec![0; length + 1];
+                let windows =
+                    (0..set.windows(8)[1]).map(|w| set.window(1, w, &mut window).map(|()| window.clone()).ok());
+                (windows.collect::<Vec<_>>(), set.held_out(1, 1000).unwrap())
+            };
+            let expected = read(&all);
+            blank_the_rest(&bin, &index, &wanted);
+            let set = ShardSet::open_for(index.clone(), root, &wanted).unwrap();
+            assert_eq!(read(&set), expected, "{wanted:?}");
+            assert!(check(&index, &wanted).unwrap(), "{wanted:?}");
+            assert!(check(&index, &Wanted::Train([0].into())).is_err(), "what is not there was checked and found good");
+            assert!(set.window(0, 0, &mut [0; 9]).is_err(), "domain 0 is not wanted");
+        }
+        let asked = std::cell::Cell::new(0);
+        let stops = |_| {
+            asked.set(asked.get() + 1);
+            false
+        };
+        assert!(!wanted::verify(&index, root, &Wanted::HeldOut, &stops).unwrap());
+        assert_eq!(asked.get(), 1, "a check that is told to stop went on");
+        // One flipped bit in a wanted range is named with its domain.
+        let kind = TokenType::for_vocab(index.vocab_size);
+        let range = index.shards[0].ranges.iter().find(|range| Wanted::HeldOut.takes(range)).unwrap();
+        let mut bytes = whole.clone();
+        bytes[wanted::bytes_of(range, kind).start as usize] ^= 1;
+        fs::write(&bin, bytes).unwrap();
+        let error = check(&index, &Wanted::HeldOut).unwrap_err().to_string();
+        assert!(error.contains("held-out text of domain"), "{error}");
+    }
+
+    #[test]
+    fn a_shard_without_hashes_of_its_ranges_is_checked_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = build(folder.path());
+        index.shards[0].range_sha256.clear();
+        let check = || wanted::verify(&index, folder.path(), &Wanted::HeldOut, &|_| true);
+        assert!(check().unwrap());
+        blank_the_rest(&folder.path().join("shards/0/f1/shard.bin"), &index, &Wanted::HeldOut);
+        assert!(check().unwrap_err().to_string().contains("shard.bin: SHA-256 is"));
     }
 }

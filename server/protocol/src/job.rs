@@ -119,6 +119,18 @@ pub struct ShardResult {
     pub counts: DocumentCounts,
     /// The domains' ranges, by (domain, split).
     pub ranges: Vec<ShardRange>,
+    /// SHA-256 of each range's bytes in `shard.bin`, in the same order: a job that reads some of them fetches and checks
+    /// no others. Empty where it was not kept.
+    #[serde(default)]
+    pub range_sha256: Vec<String>,
+}
+
+impl ShardResult {
+    /// The ranges with their hashes; None where those were not kept.
+    #[must_use]
+    pub fn hashed_ranges(&self) -> Option<impl Iterator<Item = (&ShardRange, &String)>> {
+        (self.range_sha256.len() == self.ranges.len()).then(|| self.ranges.iter().zip(&self.range_sha256))
+    }
 }
 
 /// Which side of the split a document is on.

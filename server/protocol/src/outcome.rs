@@ -60,7 +60,7 @@ pub enum TerminationReason {
     LossSpike,
     /// The loss jumped: training went back to an earlier checkpoint and leaves the batch out.
     RolledBack,
-    /// It made no step for far longer than a step takes.
+    /// Nothing happened for far longer than what it did takes: no step, no piece of a file.
     Stalled,
     /// Anything else the worker's code reported.
     InternalError,

@@ -77,6 +77,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
         },
         room: super::storage::room(app).await?,
         now: Some(db::workers::now(&app.db).await?),
+        fleet: crate::tasks::schedule::workers(app).await?,
     };
     Ok((known, corpus))
 }

@@ -3,7 +3,7 @@
 use crate::domain::{
     expand::{Domains, PlannedBranch, expand},
     retention::kept_at_most,
-    validate::{Known, validate},
+    validate::{Known, not_now, unused_slots, validate},
 };
 use senmon_protocol::{
     model::ModelSpec,
@@ -57,7 +57,10 @@ pub struct Fleet {
 #[must_use]
 pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let spec = &request.experiment;
-    let refused = validate(spec, known);
+    // Slots that are given are a fleet that is not there yet: the one that is says nothing of it.
+    let imagined = Known { fleet: Vec::new(), ..known.clone() };
+    let known = if request.slots.is_some() { &imagined } else { known };
+    let mut refused = validate(spec, known);
     let length = u64::from(spec.data.sequence_length.max(1));
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
@@ -74,6 +77,14 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
             |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
         warnings = found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
         warnings.dedup_by(|a, b| a.path == b.path);
+    }
+    if request.slots.is_some() {
+        // Nor does today's engine.
+        let unused = unused_slots(spec, &known.fleet);
+        refused.retain(|fault| !unused.contains(fault));
+        warnings.extend(unused);
+    } else {
+        warnings.extend(not_now(spec, &known.fleet));
     }
     let shape = model(spec, known);
     let (parameters, flops) =
@@ -185,7 +196,7 @@ fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, re
     let saves = by_steps.map_or(0, |every| branch.steps.div_ceil(every.max(1)))
         + by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1)));
     // Saves by the clock have no number before the run: as many as may stay.
-    let by_clock = branch.training.as_ref().is_some_and(|training| training.checkpoint_every_minutes.is_some());
+    let by_clock = branch.training.as_ref().is_some_and(|training| training.minutes_between_checkpoints().is_some());
     let saves = if by_clock { u64::MAX } else { saves.max(1) };
     kept_at_most(&spec.retention, saves, branch.tokens()).saturating_mul(resumable)
 }
@@ -245,6 +256,7 @@ fn share_of(count: u64, share: f64) -> u64 {
 mod tests {
     use super::*;
     use crate::domain::{expand::tests::spec, validate::KnownCorpus};
+    use senmon_protocol::resources::DeviceKind;
 
     #[test]
     fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {
@@ -287,6 +299,28 @@ mod tests {
         // Seed 100 s, then experts, dense and random parts of 30 s each set, a chain of 2 x 10 s.
         check(1, 100.0 + 30.0 * 3.0 + 20.0);
         check(100, 100.0 + 30.0);
+    }
+
+    #[test]
+    fn a_plan_for_accelerators_to_come_warns_of_what_a_submission_refuses() {
+        let mut experiment = spec();
+        experiment.training.slots = 4;
+        experiment.resources.device = Some(DeviceKind::Cuda);
+        let plan = |slots| {
+            let request = PlanRequest {
+                experiment: experiment.clone(),
+                slots,
+                peak_flops: None,
+                utilisation: None,
+                tokens_per_second: None,
+                days: None,
+            };
+            plan(&request, &Known::default(), Fleet::default())
+        };
+        let says = |faults: &[Fault]| faults.iter().any(|fault| fault.message.contains("no engine here trains"));
+        let (asked, imagined) = (plan(None), plan(Some(20)));
+        assert!(says(&asked.refused) && !says(&asked.warnings), "{asked:?}");
+        assert!(says(&imagined.warnings) && !says(&imagined.refused), "{imagined:?}");
     }
 
     #[test]

@@ -4,12 +4,13 @@ mod fleet;
 mod training;
 
 pub use crate::domain::planner::KnownCorpus;
-pub use fleet::budget;
+pub use fleet::{budget, not_now, unused_slots};
 
 use crate::domain::{
     expand::{Domains, expand},
     planner::{self, Room},
     retention,
+    schedule::FleetWorker,
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
@@ -39,6 +40,8 @@ pub struct Known {
     pub room: Option<Room>,
     /// The time; a deadline lies after it.
     pub now: Option<DateTime<Utc>>,
+    /// Every worker that ever enrolled, as it is now.
+    pub fleet: Vec<FleetWorker>,
 }
 
 struct Faults(Vec<Fault>);
@@ -375,6 +378,7 @@ mod tests {
             tokenizer: None,
             room: None,
             now: None,
+            fleet: vec![],
         }
     }
 

@@ -15,8 +15,8 @@ use senmon_corpus::{
     bootstrap::{Judged, Sums, differences},
     compare::{Documents, Half, alike, held_out_shares, lowest, mean_loss, train_shares},
     router::Router,
-    shard_set::ShardSet,
     tokenizer::Tokenizer,
+    wanted::Wanted,
 };
 use senmon_protocol::job::{
     AloneResult, Choice, Compared, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, MemberPart,
@@ -29,7 +29,7 @@ use std::path::Path;
 /// # Errors
 /// How it ended without a result.
 pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
-    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
+    let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
     let held_out = held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
     let index = shards.index();
     let bench = Bench {

@@ -5,7 +5,7 @@
 
 use super::{
     checkpoint::from_host,
-    context::{JobContext, Place, asked_to_end, ended, make_folder},
+    context::{JobContext, Phase, Place, asked_to_end, ended, make_folder},
     device, hub,
     model::Model,
 };
@@ -16,6 +16,7 @@ use senmon_corpus::{
     hex,
     manifest::verify,
     shard_set::ShardSet,
+    wanted::Wanted,
 };
 use senmon_protocol::{
     job::{EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
@@ -84,7 +85,7 @@ pub fn sheet(documents: &[HeldOut]) -> Documents {
 pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result<EvaluateResult, EndedOutcome> {
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
-    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
+    let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
     let documents = held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
     verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
@@ -93,11 +94,12 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let kind = if job.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
     let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
     let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
+    context.pulse(Phase::Long);
     let (key, path) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&key);
     make_folder(&path)?;
     let sha256 = scores.save(&path).map_err(|error| ended(TerminationReason::StorageFailure, format!("{error:#}")))?;
-    place.publish(&key, context)?;
+    place.publish(&key, &[SCORES_FILE], context)?;
     let nats = scores.nats();
     let losses = |half| scores.documents.losses(&nats, half, shards.index().domains);
     let (domains, calibration) = (losses(Half::Reported), losses(Half::Calibration));
@@ -194,6 +196,7 @@ pub fn run_windows(
             logprobs[window.first..window.first + read].copy_from_slice(&row[..read]);
             done += read as u64;
         }
+        context.pulse(Phase::Step);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         context.progress(done, all, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
     }

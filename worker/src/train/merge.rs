@@ -1,7 +1,8 @@
 //! The average of several checkpoints' weights, written as a checkpoint of weights alone.
 
 use super::{
-    checkpoint::{self, Snapshot, TrainerState, from_host},
+    checkpoint::{Snapshot, TrainerState, from_host},
+    commit::{Draft, commit},
     context::{JobContext, Place, asked_to_end, ended},
     hub::{self, HostTensors},
     model::place_weights,
@@ -10,8 +11,7 @@ use super::{
 use senmon_corpus::manifest::verify;
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
-    ids::CheckpointId,
-    job::{EndedOutcome, MergeJob, MergeResult, TerminationReason, WrittenCheckpoint},
+    job::{EndedOutcome, MergeJob, MergeResult, TerminationReason},
     lineage::Lineage,
 };
 
@@ -48,7 +48,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     }
     let Some((spec, weights)) = sum else { return Err(ended(TerminationReason::InvalidInput, "no members.")) };
     let weights = place_weights(&Layout::new(&spec), &from_host(&weights), tch::Device::Cpu);
-    let mut meta = CheckpointMeta {
+    let meta = CheckpointMeta {
         kind: CheckpointKind::Weights,
         experiment_id: job.experiment_id,
         branch_id: job.branch_id,
@@ -71,15 +71,9 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         health: super::health::HealthState::default(),
     };
     let snapshot = Snapshot { spec, weights, moments: None, state };
-    let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
-    let (id, folder) =
-        (CheckpointId::new(), job.output.join(format!("{:08}-f{}", 0, place.fence)).map_err(|error| failure(&error))?);
-    context.announce(id, &folder, 0);
-    let _held = place.store.hold(&folder);
-    let manifest_sha256 = checkpoint::save(&place.path(&folder), &snapshot, &place.path(&job.tokenizer), id, &mut meta)
-        .map_err(|error| failure(&error))?;
-    place.publish(&folder, context)?;
-    context.commit(WrittenCheckpoint { id, folder, manifest_sha256, meta });
+    let name = format!("{:08}-f{}", 0, place.fence);
+    let draft = Draft { snapshot: &snapshot, meta, tokenizer: &job.tokenizer, output: &job.output, name };
+    commit(draft, place, context, place.store.patience)?;
     Ok(MergeResult { members: job.members.len() as u64 })
 }
 

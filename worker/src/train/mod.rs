@@ -9,6 +9,8 @@ mod buffer;
 pub mod checkpoint;
 #[cfg(feature = "torch")]
 pub mod clock;
+#[cfg(feature = "torch")]
+pub mod commit;
 pub mod context;
 #[cfg(feature = "torch")]
 pub mod data;

@@ -17,7 +17,7 @@ use super::{
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
-use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, windows::WindowOrder};
+use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
@@ -79,10 +79,7 @@ impl Interval {
 /// How it ended without a result; every reason of the closed list that can happen here.
 pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<TrainResult, EndedOutcome> {
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
-    let index = place.shard_index(&job.shards)?;
-    let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-    let shards = ShardSet::open(index, &place.storage).map_err(corrupt)?;
-    shards.verify(&place.storage).map_err(corrupt)?;
+    let shards = place.shards(&job.shards, &Wanted::of(&job.mixture), context)?;
     if job.steps == 0 {
         let session = Session::open(job, place, context, device, &shards, None)?;
         context.started(0, None);

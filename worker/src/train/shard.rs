@@ -6,7 +6,7 @@ use senmon_corpus::{
     router::Router,
     scan::decode_dropped,
     sha256_file,
-    shard::{ShardInput, write_shard},
+    shard::{SHARD_FILES, ShardInput, Sidecar, write_shard},
     tokenizer::Tokenizer,
 };
 use senmon_protocol::job::{EndedOutcome, ShardJob, ShardResult, TerminationReason};
@@ -32,16 +32,14 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
     let written = write(job, place, context, path, &output)
         .map_err(|error| ended(TerminationReason::StorageFailure, format!("{}: {error:#}", job.file.path)))?;
     match written {
-        Some((bin_sha256, idx_sha256, counts, ranges)) => {
-            place.publish(&folder, context)?;
-            Ok(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges })
+        Some(Sidecar { bin_sha256, idx_sha256, counts, ranges, range_sha256, .. }) => {
+            place.publish(&folder, &SHARD_FILES, context)?;
+            Ok(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges, range_sha256 })
         }
         None => Err(asked_to_end(context.command())
             .unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))),
     }
 }
-
-type Written = (String, String, senmon_protocol::corpus::DocumentCounts, Vec<senmon_protocol::job::ShardRange>);
 
 fn write(
     job: &ShardJob,
@@ -49,7 +47,7 @@ fn write(
     context: &dyn JobContext,
     path: &Path,
     output: &Path,
-) -> Result<Option<Written>> {
+) -> Result<Option<Sidecar>> {
     let (router, router_sha256) = Router::load(&place.path(&job.router))?;
     let tokenizer_path = place.path(&job.tokenizer);
     let tokenizer = Tokenizer::load(&tokenizer_path, &job.separator)?;
@@ -67,9 +65,8 @@ fn write(
         held_out_fraction: job.held_out_fraction,
     };
     let total = job.file.counts.documents;
-    let sidecar = write_shard(&input, output, |done| {
+    write_shard(&input, output, |done| {
         context.progress(done, total, 0.0);
         asked_to_end(context.command()).is_none()
-    })?;
-    Ok(sidecar.map(|sidecar| (sidecar.bin_sha256, sidecar.idx_sha256, sidecar.counts, sidecar.ranges)))
+    })
 }

@@ -62,6 +62,7 @@ pub fn store(root: &Path) {
         idx_sha256: sidecar.idx_sha256,
         counts: sidecar.counts,
         ranges: sidecar.ranges,
+        range_sha256: sidecar.range_sha256,
     };
     let index = ShardIndex { domains: 2, vocab_size: tokenizer.vocab_size(), separator_id: 0, shards: vec![shard] };
     fs::write(root.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
