@@ -143,6 +143,7 @@ mod tests {
             idx_sha256: String::new(),
             counts: Default::default(),
             ranges: ranges.collect(),
+            range_sha256: Vec::new(),
         };
         ShardIndex { domains, vocab_size: 1, separator_id: 0, shards: vec![shard] }
     }

@@ -272,7 +272,7 @@ mod tests {
                 ShardRange { domain: 0, split: Split::Train, document_first: 0, documents, token_first: 0, tokens };
             let counts = DocumentCounts::default();
             let (bin_sha256, idx_sha256) = (String::new(), String::new());
-            results.push(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges: vec![range] });
+            results.push(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges: vec![range], range_sha256: Vec::new() });
         }
         ShardIndex { domains: 1, vocab_size: 100_000, separator_id: 0, shards: results }
     }

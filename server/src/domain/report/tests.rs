@@ -40,6 +40,7 @@ fn index(held_out: &[u64]) -> ShardIndex {
         idx_sha256: String::new(),
         counts: Default::default(),
         ranges: ranges.collect(),
+        range_sha256: Vec::new(),
     };
     ShardIndex { domains: u32::try_from(held_out.len()).unwrap(), vocab_size: 1, separator_id: 0, shards: vec![shard] }
 }
