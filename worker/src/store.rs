@@ -78,7 +78,11 @@ fn inputs(job: &JobSpec) -> Vec<Input> {
             let rest = [Input::File(job.tokenizer.clone()), Input::Shards(job.shards.clone())];
             rest.into_iter().chain(from).collect()
         }
-        JobSpec::Evaluate(job) => vec![Input::Checkpoint(job.checkpoint.clone()), Input::Shards(job.shards.clone())],
+        JobSpec::Evaluate(job) => vec![
+            Input::Checkpoint(job.checkpoint.clone()),
+            Input::Shards(job.shards.clone()),
+            Input::File(job.held_out.clone()),
+        ],
         JobSpec::Merge(job) => {
             let members = job.members.iter().map(|member| Input::Checkpoint(member.checkpoint.clone()));
             members.chain([Input::File(job.tokenizer.clone())]).collect()
@@ -87,10 +91,14 @@ fn inputs(job: &JobSpec) -> Vec<Input> {
             let scores = job.members.iter().map(|member| Input::Scores(member.scores.clone(), member.sha256.clone()));
             let rest = [
                 Input::Shards(job.shards.clone()),
+                Input::File(job.held_out.clone()),
                 Input::File(job.tokenizer.clone()),
                 Input::Folder(job.router.clone()),
             ];
             scores.chain(rest).collect()
+        }
+        JobSpec::Decontaminate(job) => {
+            job.file.dropped.iter().chain([&job.candidates]).cloned().map(Input::File).collect()
         }
     }
 }

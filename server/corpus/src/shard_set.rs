@@ -1,6 +1,6 @@
 //! All shards of an experiment as one mapped corpus: windows to train on, documents to score.
 
-use crate::{megatron::IndexedDataset, sha256_file};
+use crate::{held_out::Listed, megatron::IndexedDataset, sha256_file};
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::job::{ShardIndex, ShardRange, Split};
 use std::path::Path;
@@ -89,25 +89,26 @@ impl ShardSet {
         anyhow::bail!("domain {domain} has no window {window}")
     }
 
-    /// The first `limit` held-out documents of a domain, each closed by the separator.
+    /// Tokens of a held-out document, without the one that opens it, closed by the separator.
     ///
     /// # Errors
-    /// When a token is beyond the vocabulary.
-    pub fn held_out(&self, domain: u32, limit: u32) -> Result<Vec<Vec<u32>>> {
-        let mut documents = Vec::new();
-        for (shard, range) in self.held_out.get(domain as usize).map_or(&[][..], Vec::as_slice) {
-            for document in range.document_first..range.document_first + range.documents {
-                if documents.len() == limit as usize {
-                    return Ok(documents);
-                }
-                let (first, length) = self.data[*shard].document(document).context("a document of the index")?;
-                let mut tokens = vec![0; usize::try_from(length)?];
-                self.data[*shard].read(first, &mut tokens)?;
-                self.check_tokens(*shard, &tokens)?;
-                documents.push(tokens);
-            }
+    /// When it is none of the held-out documents of its domain, or a token is beyond the vocabulary.
+    pub fn held_out(&self, listed: &Listed) -> Result<Vec<u32>> {
+        let (number, document) = (listed.shard as usize, listed.document);
+        let ranges = self.held_out.get(listed.domain as usize).map_or(&[][..], Vec::as_slice);
+        let is_in = |(shard, range): &&(usize, ShardRange)| {
+            *shard == number && (range.document_first..range.document_first + range.documents).contains(&document)
+        };
+        let known = ranges.iter().any(|entry| is_in(&entry));
+        ensure!(known, "document {}: not held out in domain {} of shard {number}", listed.id, listed.domain);
+        let (first, length) = self.data[number].document(document).context("a document of the index")?;
+        let mut tokens = vec![0; usize::try_from(length)?];
+        self.data[number].read(first, &mut tokens)?;
+        self.check_tokens(number, &tokens)?;
+        if self.index.bos_id.is_some() && tokens.first() == self.index.bos_id.as_ref() {
+            tokens.remove(0);
         }
-        Ok(documents)
+        Ok(tokens)
     }
 
     fn check_tokens(&self, shard: usize, tokens: &[u32]) -> Result<()> {
@@ -141,6 +142,7 @@ mod tests {
     use super::*;
     use crate::{
         discover::discover,
+        held_out::{Candidate, HELD_OUT_FILE, HeldOutList},
         read::Document,
         shard::{ShardInput, write_shard},
         tokenizer::{SEPARATOR, Tokenizer, train},
@@ -168,12 +170,12 @@ mod tests {
         let sample: Vec<Document> = texts
             .iter()
             .zip(0..)
-            .map(|(text, i)| Document { record: i, id: i.to_string(), source: None, text: text.clone() })
+            .map(|(text, i)| Document { record: i, id: i.to_string(), group: None, source: None, text: text.clone() })
             .collect();
         let spec = serde_json::from_value(serde_json::json!({ "domains": 2 })).unwrap();
         let router = discover(&sample, &spec).unwrap().router;
         let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tokenizer = Tokenizer::from_bytes(&train(&borrowed, 280).unwrap(), SEPARATOR).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&train(&borrowed, 280).unwrap(), SEPARATOR, None).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
         let input = ShardInput {
             path: &path,
@@ -184,6 +186,7 @@ mod tests {
             tokenizer: &tokenizer,
             tokenizer_sha256: "t",
             held_out_fraction: 0.2,
+            documents_per_domain: 1000,
         };
         let key = StorageKey::new("shards/0/f1").unwrap();
         let sidecar = write_shard(&input, &root.join(key.as_str()), |_| true).unwrap().unwrap();
@@ -193,10 +196,23 @@ mod tests {
             folder: key,
             bin_sha256: sidecar.bin_sha256,
             idx_sha256: sidecar.idx_sha256,
+            held_out_sha256: Some(sidecar.held_out_sha256),
             counts: sidecar.counts,
             ranges: sidecar.ranges,
         };
-        ShardIndex { domains: 2, vocab_size: tokenizer.vocab_size(), separator_id: 0, shards: vec![shard] }
+        ShardIndex {
+            domains: 2,
+            vocab_size: tokenizer.vocab_size(),
+            separator_id: 0,
+            bos_id: None,
+            shards: vec![shard],
+        }
+    }
+
+    fn listed(root: &Path) -> Vec<Listed> {
+        let bytes = fs::read(root.join("shards/0/f1").join(HELD_OUT_FILE)).unwrap();
+        let candidates: Vec<Candidate> = serde_json::from_slice(&bytes).unwrap();
+        HeldOutList::new(candidates.iter()).documents
     }
 
     #[test]
@@ -207,9 +223,12 @@ mod tests {
         set.verify(folder.path()).unwrap();
         let documents: u64 = index.shards[0].ranges.iter().map(|range| range.documents).sum();
         assert_eq!(documents, 89);
-        let held: Vec<_> = (0..2).map(|domain| set.held_out(domain, 1000).unwrap()).collect();
-        assert!(held.iter().flatten().all(|document| document.last() == Some(&0)));
-        assert!((5..40).contains(&held.iter().flatten().count()));
+        let list = listed(folder.path());
+        let held: u64 = index.shards[0].ranges.iter().filter(|r| r.split == Split::HeldOut).map(|r| r.documents).sum();
+        assert!(list.len() as u64 == held && (5..40).contains(&held), "{held}");
+        assert!(list.iter().all(|listed| set.held_out(listed).unwrap().last() == Some(&0)));
+        let trained = Listed { document: index.shards[0].ranges[0].document_first, ..list[0].clone() };
+        assert!(set.held_out(&trained).unwrap_err().to_string().contains("not held out"));
         let windows = set.windows(8);
         let mut window = vec![0; 9];
         for (domain, count) in windows.iter().zip(0..).map(|(count, domain)| (domain, *count)) {
@@ -225,7 +244,8 @@ mod tests {
         let mut small = index.clone();
         small.vocab_size = 5;
         let set = ShardSet::open(small, folder.path()).unwrap();
-        assert!(set.held_out(0, 10).or(set.held_out(1, 10)).unwrap_err().to_string().contains("vocabulary has 5"));
+        let wild = set.held_out(&listed(folder.path())[0]).unwrap_err();
+        assert!(wild.to_string().contains("vocabulary has 5"), "{wild}");
         let path = folder.path().join("shards/0/f1/shard.bin");
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;

@@ -35,7 +35,7 @@ impl PlannedBranch {
     /// Tokens in all.
     #[must_use]
     pub fn tokens(&self) -> u64 {
-        self.steps * self.batch_tokens
+        self.steps.saturating_mul(self.batch_tokens)
     }
 }
 
@@ -84,8 +84,8 @@ impl Expander<'_> {
     fn push(&mut self, branch: Draft, tokens: Tokens, path: String) {
         let training = branch.training;
         let batch_tokens = u64::from(training.batch_windows) * u64::from(self.spec.data.sequence_length);
-        let steps = ((tokens.0 + batch_tokens / 2) / batch_tokens.max(1)).max(1);
-        self.check_budget(&branch.mixture, steps * u64::from(training.batch_windows), &path);
+        let steps = (tokens.0.saturating_add(batch_tokens / 2) / batch_tokens.max(1)).max(1);
+        self.check_budget(&branch.mixture, steps.saturating_mul(training.batch_windows.into()), &path);
         self.branches.push(PlannedBranch {
             name: branch.name,
             role: branch.role,
@@ -176,7 +176,8 @@ impl Expander<'_> {
             self.push(draft, Tokens(share), path.clone());
         }
         // The controls get what the experts got, to the token.
-        let spent: u64 = self.branches.iter().filter(|b| b.role == BranchRole::Expert).map(PlannedBranch::tokens).sum();
+        let experts = self.branches.iter().filter(|b| b.role == BranchRole::Expert);
+        let spent = experts.map(PlannedBranch::tokens).fold(0, u64::saturating_add);
         let control = |name: String, role, mixture| Draft {
             name,
             role,

@@ -1,13 +1,17 @@
 //! The report out of rows: who won, by how much, where the chains forgot.
 
-use crate::domain::advance::{ENSEMBLE, RANDOM_ENSEMBLE};
+use crate::domain::{
+    advance::{ENSEMBLE, RANDOM_ENSEMBLE},
+    held_out::sentences,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     clustering::{ClusteringQuality, DomainView},
     ids::{EvaluationId, ExperimentId},
     job::{DomainLoss, EnsembleLine, EnsembleResult, ShardIndex, Split},
     report::{
-        BranchCost, ChainLink, ChainReport, Contestant, Forgetting, MatrixRow, Report, ReportDomain, RoutingCurve,
+        BranchCost, ChainLink, ChainReport, Contestant, Forgetting, HeldOutSummary, MatrixRow, Report, ReportDomain,
+        RoutingCurve,
     },
     spec::{BranchGroup, ExperimentSpec},
     view::BranchRole,
@@ -36,6 +40,8 @@ pub struct Input<'a> {
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
     pub missing: Vec<(String, String)>,
+    /// What became of the held-out documents.
+    pub held_out: HeldOutSummary,
     /// Where the time went, in one sentence.
     pub goodput: Option<String>,
 }
@@ -95,7 +101,8 @@ pub fn assemble(input: Input) -> Report {
         clustering: input.quality,
         routing,
         chains: chains(input.spec, &input.matrix, input.domains),
-        method: method(input.spec, &input.missing).into_iter().chain(input.goodput).collect(),
+        method: method(input.spec, &input.missing, &input.held_out).into_iter().chain(input.goodput).collect(),
+        held_out: Some(input.held_out),
         contestants,
         matrix: input.matrix,
         costs: input.costs,
@@ -281,16 +288,16 @@ fn chain_headline(links: &[ChainLink], views: &[DomainView]) -> String {
     }
 }
 
-fn method(spec: &ExperimentSpec, missing: &[(String, String)]) -> Vec<String> {
+fn method(spec: &ExperimentSpec, missing: &[(String, String)], held_out: &HeldOutSummary) -> Vec<String> {
     let evaluation = &spec.evaluation;
     let mut method = vec![
-        format!("Up to {} held-out documents of each domain were scored; every second one is reported, the others calibrate.", evaluation.documents_per_domain),
-        "Held out by a hash of the document id; no branch, the seed included, trains on them.".to_owned(),
+        format!("Up to {} held-out documents of each domain were scored, those with the smallest hashes of their ids; one half, whole groups, is reported, the other calibrates.", evaluation.documents_per_domain),
         format!("Windows of {} tokens without overlap, each document opened by the separator; perplexity per token, every token weighs the same.", spec.data.sequence_length),
         format!("The router sees only the text before a token, every {} tokens; before the first word all experts weigh the same.", evaluation.route_every_tokens),
         "The temperature has the lowest loss on the calibration half; probabilities are mixed, not logits.".to_owned(),
         "Dense and the random-split experts have the experts' total tokens and settings; one seed, so small differences mean little.".to_owned(),
     ];
+    method.extend(sentences(held_out, spec.data.held_out_fraction));
     method.extend(missing.iter().map(|(branch, why)| format!("{branch} is missing: {why}.")));
     method
 }

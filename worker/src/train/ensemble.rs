@@ -15,8 +15,6 @@ use senmon_protocol::job::{
     DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, Routing, TemperaturePoint,
     TerminationReason,
 };
-use std::path::Path;
-
 /// Characters of context that the router looks at.
 const CONTEXT_CHARS_MAX: usize = 4096;
 
@@ -36,7 +34,7 @@ pub struct Stretch {
 pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
-    let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
+    let documents = held_out(&shards, place, &job.held_out).map_err(corrupt)?;
     let members = load_members(job, place).map_err(corrupt)?;
     let stretches = match job.routing {
         Routing::Uniform => vec![Stretch { tokens: 0..members[0].logprobs.len(), distances: None }],
@@ -71,9 +69,7 @@ fn load_members(job: &EnsembleJob, place: &Place) -> Result<Vec<Scores>> {
 /// Distances of a job's members.
 fn route_job(job: &EnsembleJob, place: &Place, documents: &[HeldOut]) -> Result<Vec<Stretch>> {
     let (router, _) = Router::load(&place.path(&job.router))?;
-    // Only to decode: any separator that the tokenizer knows will do, so the first special token is taken.
-    let path = place.path(&job.tokenizer);
-    let tokenizer = Tokenizer::load(&path, &first_special(&path)?)?;
+    let tokenizer = Tokenizer::parse(&std::fs::read(place.path(&job.tokenizer))?)?;
     let centre = |member: &EnsembleMember| member.domain.map(|d| d as usize).context("a routed member needs a domain");
     let centres: Vec<usize> = job.members.iter().map(centre).collect::<Result<_>>()?;
     route(&router, &tokenizer, &centres, documents, job.route_every_tokens)
@@ -106,12 +102,6 @@ pub fn route(
         first += tokens.len();
     }
     Ok(stretches)
-}
-
-fn first_special(tokenizer: &Path) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(tokenizer)?)?;
-    let token = value["added_tokens"].as_array().into_iter().flatten().find_map(|token| token["content"].as_str());
-    Ok(token.unwrap_or(senmon_corpus::tokenizer::SEPARATOR).to_owned())
 }
 
 fn line(members: &[Scores], stretches: &[Stretch], job: &EnsembleJob, top_k: u32, domains: u32) -> EnsembleLine {

@@ -1,7 +1,7 @@
 //! Scores of one checkpoint on every domain's held-out documents; the log-probability of every token is cached.
 //!
-//! A document is opened by the separator and cut into windows without overlap, so every token is predicted once.
-//! Even documents of a domain calibrate, odd ones are reported.
+//! A document is opened as in training, by its opening token or the separator, and cut into windows without overlap, so
+//! every token is predicted once. Which documents, and which half calibrates, says the experiment's list.
 
 use super::{
     checkpoint::from_host,
@@ -11,8 +11,9 @@ use super::{
 };
 use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet};
+use senmon_corpus::{held_out::HeldOutList, hex, manifest::verify, shard_set::ShardSet};
 use senmon_protocol::{
+    ids::StorageKey,
     job::{DomainLoss, EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
     spec::Precision,
 };
@@ -49,22 +50,17 @@ pub struct Scores {
     pub reported: Vec<u8>,
 }
 
-/// The documents to score: the same for every model of an experiment.
+/// The documents to score, by their list: the same for every model of an experiment.
 ///
 /// # Errors
-/// When a shard is damaged.
-pub fn held_out(shards: &ShardSet, per_domain: u32) -> Result<Vec<HeldOut>> {
-    let mut all = Vec::new();
-    for domain in 0..shards.index().domains {
-        let documents = shards.held_out(domain, per_domain)?;
-        let lonely = documents.len() == 1;
-        all.extend(documents.into_iter().enumerate().map(|(i, tokens)| HeldOut {
-            domain,
-            reported: i % 2 == 1 || lonely,
-            tokens,
-        }));
-    }
-    Ok(all)
+/// When the list is missing, or a shard is damaged.
+pub fn held_out(shards: &ShardSet, place: &Place, list: &StorageKey) -> Result<Vec<HeldOut>> {
+    let bytes = std::fs::read(place.path(list)).with_context(|| list.to_string())?;
+    let list: HeldOutList = serde_json::from_slice(&bytes).with_context(|| list.to_string())?;
+    let read = |listed: &senmon_corpus::held_out::Listed| -> Result<HeldOut> {
+        Ok(HeldOut { domain: listed.domain, reported: listed.reported, tokens: shards.held_out(listed)? })
+    };
+    list.documents.iter().map(read).collect()
 }
 
 /// Runs an evaluation.
@@ -75,13 +71,13 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
     let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
-    let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
+    let documents = held_out(&shards, place, &job.held_out).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
     verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
     let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
     let kind = if job.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
     let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
-    let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
+    let scores = score(&model, device, &documents, shards.index().opener_id(), job.sequence_length, context)?;
     let (key, path) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&key);
     make_folder(&path)?;
@@ -102,14 +98,14 @@ pub struct Window {
     pub targets: Vec<i64>,
 }
 
-/// Documents, each opened by the separator, in windows of at most `length` tokens without overlap.
+/// Documents, each opened by a token, in windows of at most `length` tokens without overlap.
 #[must_use]
-pub fn windows(documents: &[impl AsRef<[u32]>], separator: u32, length: u32) -> Vec<Window> {
+pub fn windows(documents: &[impl AsRef<[u32]>], opener: u32, length: u32) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut first = 0;
     for document in documents {
         let tokens = document.as_ref();
-        let sequence: Vec<i64> = std::iter::once(separator).chain(tokens.iter().copied()).map(i64::from).collect();
+        let sequence: Vec<i64> = std::iter::once(opener).chain(tokens.iter().copied()).map(i64::from).collect();
         for start in (0..tokens.len()).step_by(length.max(1) as usize) {
             let end = (start + length as usize).min(tokens.len());
             let (inputs, targets) = (sequence[start..end].to_vec(), sequence[start + 1..=end].to_vec());
@@ -134,12 +130,12 @@ pub fn score(
     model: &Model,
     device: tch::Device,
     documents: &[HeldOut],
-    separator: u32,
+    opener: u32,
     length: u32,
     context: &dyn JobContext,
 ) -> Result<Scores, EndedOutcome> {
     let total = documents.iter().map(|document| document.tokens.len()).sum();
-    let logprobs = run_windows(model, device, windows(documents, separator, length), total, context)?;
+    let logprobs = run_windows(model, device, windows(documents, opener, length), total, context)?;
     Ok(Scores {
         logprobs,
         domain: documents.iter().map(|document| document.domain).collect(),

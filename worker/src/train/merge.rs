@@ -3,6 +3,7 @@
 use super::{
     checkpoint::{self, Snapshot, TrainerState, from_host},
     context::{JobContext, Place, asked_to_end, ended},
+    export::Export,
     hub::{self, HostTensors},
     model::place_weights,
     parameters::Layout,
@@ -26,6 +27,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     }
     context.started(0, None);
     let mut sum: Option<(senmon_protocol::model::ModelSpec, HostTensors)> = None;
+    let mut export = Export::default();
     for (member, done) in job.members.iter().zip(0_u64..) {
         if let Some(end) = asked_to_end(context.command()) {
             return Err(end);
@@ -33,6 +35,9 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         let folder = place.path(&member.checkpoint.folder);
         verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
         let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
+        if done == 0 {
+            export = Export::load(&folder).map_err(corrupt)?;
+        }
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {
             return Err(ended(
@@ -67,7 +72,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         state_sha256: String::new(),
         health: super::health::HealthState::default(),
     };
-    let snapshot = Snapshot { spec, weights, moments: None, state };
+    let snapshot = Snapshot { spec, weights, moments: None, state, export: export.into() };
     let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
     let (id, folder) =
         (CheckpointId::new(), job.output.join(format!("{:08}-f{}", 0, place.fence)).map_err(|error| failure(&error))?);
