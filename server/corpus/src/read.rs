@@ -285,6 +285,26 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_the_field_or_the_id_up_to_its_first_hash_sign() {
+        let check = |line: &str, group: Option<&str>, expect: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a#b.jsonl");
+            std::fs::write(&path, line).unwrap();
+            let fields =
+                DocumentFields { id: Some("id".into()), group: group.map(Into::into), ..DocumentFields::default() };
+            let document = documents(&path, &fields).unwrap().next().unwrap().unwrap();
+            assert_eq!(document.split_key(), expect, "{line}");
+            let without = documents(&path, &DocumentFields::default()).unwrap().next().unwrap().unwrap();
+            assert_eq!(without.split_key(), "a#b.jsonl:1");
+        };
+        check(r#"{"id": "page#1", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page#1#2", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page#1", "site": "s#1", "text": "x"}"#, Some("site"), "s#1");
+        check(r#"{"id": "page#1", "text": "x"}"#, Some("site"), "page");
+    }
+
+    #[test]
     fn compressed_files_are_read_and_a_truncated_one_says_so() {
         let lines = "{\"text\": \"one\"}\n{\"text\": \"二\"}\n".repeat(200);
         let whole = gzip(lines.as_bytes());

@@ -150,7 +150,20 @@ mod tests {
     use senmon_protocol::{corpus::DocumentFields, ids::StorageKey, job::ShardResult};
     use std::fs;
 
+    /// A trained tokenizer with one more special token.
+    fn with_opener(bytes: &[u8]) -> Vec<u8> {
+        let mut file: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        let mut token = file["added_tokens"][0].clone();
+        (token["id"], token["content"]) = (file["model"]["vocab"].as_object().unwrap().len().into(), "<s>".into());
+        file["added_tokens"].as_array_mut().unwrap().push(token);
+        serde_json::to_vec(&file).unwrap()
+    }
+
     fn build(root: &Path) -> ShardIndex {
+        build_with(root, None)
+    }
+
+    fn build_with(root: &Path, bos: Option<&str>) -> ShardIndex {
         let texts: Vec<String> = (0..90)
             .map(|i| {
                 if i % 3 == 0 {
@@ -175,7 +188,7 @@ mod tests {
         let spec = serde_json::from_value(serde_json::json!({ "domains": 2 })).unwrap();
         let router = discover(&sample, &spec).unwrap().router;
         let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tokenizer = Tokenizer::from_bytes(&train(&borrowed, 280).unwrap(), SEPARATOR, None).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&with_opener(&train(&borrowed, 280).unwrap()), SEPARATOR, bos).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
         let input = ShardInput {
             path: &path,
@@ -204,7 +217,7 @@ mod tests {
             domains: 2,
             vocab_size: tokenizer.vocab_size(),
             separator_id: 0,
-            bos_id: None,
+            bos_id: tokenizer.bos_id(),
             shards: vec![shard],
         }
     }
@@ -235,6 +248,24 @@ mod tests {
             (0..count).for_each(|w| set.window(domain, w, &mut window).unwrap());
             assert!(set.window(domain, count, &mut window).is_err());
         }
+    }
+
+    #[test]
+    fn an_opening_token_is_trained_on_and_not_scored() {
+        let (plain, opened) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (first, second) = (build(plain.path()), build_with(opened.path(), Some("<s>")));
+        let bos = second.bos_id.unwrap();
+        assert_eq!((first.opener_id(), second.opener_id()), (first.separator_id, bos));
+        let tokens = |index: &ShardIndex| index.shards[0].ranges.iter().map(|range| range.tokens).sum::<u64>();
+        assert_eq!(tokens(&second), tokens(&first) + 89);
+        let (plain_set, opened_set) = (ShardSet::open(first, plain.path()), ShardSet::open(second, opened.path()));
+        let (plain_set, opened_set) = (plain_set.unwrap(), opened_set.unwrap());
+        for (a, b) in listed(plain.path()).iter().zip(listed(opened.path())) {
+            assert_eq!(plain_set.held_out(a).unwrap(), opened_set.held_out(&b).unwrap());
+        }
+        let mut window = vec![0; 9];
+        opened_set.window(0, 0, &mut window).unwrap();
+        assert_eq!(window[0], bos);
     }
 
     #[test]
