@@ -9,7 +9,7 @@ use senmon_protocol::model::{ModelSpec, ModelType};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
+    fs::File,
     path::Path,
 };
 

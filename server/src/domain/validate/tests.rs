@@ -49,8 +49,7 @@ fn each_fault_is_named_with_its_path() {
     check("/plan/0/tokens", json!(u64::MAX), "plan[0].tokens");
     check("/plan/1/tokens_per_domain", json!(u64::MAX), "plan[1].tokens_per_domain");
     check("/seed/tokens", json!(u64::MAX), "seed.tokens");
-    check("/retention/keep_every_tokens", json!(u64::MAX), "retention.keep_every_tokens");
-    check("/training/checkpoint_every_tokens", json!(u64::MAX), "training.checkpoint_every_tokens");
+    check("/retention", json!({ "keep_every_tokens": u64::MAX }), "retention.keep_every_tokens");
     check("/evaluation/documents_per_domain", json!(u32::MAX), "evaluation.documents_per_domain");
     check("/max_restarts", json!(u32::MAX), "max_restarts");
     check("/model/hidden_size", json!(u32::MAX), "model.hidden_size");
@@ -163,6 +162,8 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
         }))
         .unwrap(),
     );
+    // Thousands of domains squared are slow, and nothing else.
+    whole.controls.random_split = false;
     let file = serde_json::to_value(&whole).unwrap();
     let places = places(&file, "");
     assert!(places.len() > 40, "{places:?}");
@@ -187,7 +188,7 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
                 slots: None,
                 peak_flops: None,
                 utilisation: None,
-                tokens_per_second: Some(1.0),
+                tokens_per_second: None,
                 days: None,
             };
             let plan = planner::plan(&request, &known(), planner::Fleet::default());
@@ -195,7 +196,7 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
                 let large = edge.as_u64().is_some_and(|count| count > 1 << 40);
                 assert!(!large || !faults.is_empty(), "{place}: {edge} is accepted");
                 assert!(
-                    !large || place.contains("every") || plan.tokens > 1 << 40,
+                    !large || place.contains("every") || plan.tokens == 0 || plan.tokens > 1 << 40,
                     "{place}: {edge} wraps to {}",
                     plan.tokens
                 );
