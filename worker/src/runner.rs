@@ -72,9 +72,16 @@ impl Site {
 #[must_use]
 pub fn capabilities() -> Vec<JobKind> {
     if cfg!(feature = "torch") {
-        vec![JobKind::Shard, JobKind::Train, JobKind::Evaluate, JobKind::Merge, JobKind::Ensemble]
+        vec![
+            JobKind::Shard,
+            JobKind::Train,
+            JobKind::Evaluate,
+            JobKind::Merge,
+            JobKind::Ensemble,
+            JobKind::Decontaminate,
+        ]
     } else {
-        vec![JobKind::Shard]
+        vec![JobKind::Shard, JobKind::Decontaminate]
     }
 }
 

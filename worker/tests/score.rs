@@ -41,6 +41,7 @@ fn ensemble(root: &Path) -> Ensemble {
         storage_url: String::new(),
         router: StorageKey::new("router").unwrap(),
         separator: senmon_corpus::tokenizer::SEPARATOR.into(),
+        bos: None,
         sequence_length: 16,
         route_every_tokens: 8,
         temperatures: vec![CalibratedTemperature { top_k: 2, temperature: 0.1 }],

@@ -346,6 +346,7 @@ mod tests {
                 headline: "Domain 0 was forgotten most.".into(),
             }],
             method: vec!["Perplexity per token.".into()],
+            held_out: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! it without a gap, so what is left over is less than one window a domain.
 
 use crate::{
+    held_out::Listed,
     megatron::IndexedDataset,
     wanted::{self, Wanted},
 };
@@ -119,25 +120,26 @@ impl ShardSet {
         Ok(())
     }
 
-    /// The first `limit` held-out documents of a domain, each closed by the separator.
+    /// Tokens of a held-out document, without the one that opens it, closed by the separator.
     ///
     /// # Errors
-    /// When a token is beyond the vocabulary.
-    pub fn held_out(&self, domain: u32, limit: u32) -> Result<Vec<Vec<u32>>> {
-        let mut documents = Vec::new();
-        for (shard, range) in self.held_out.get(domain as usize).map_or(&[][..], Vec::as_slice) {
-            for document in range.document_first..range.document_first + range.documents {
-                if documents.len() == limit as usize {
-                    return Ok(documents);
-                }
-                let (first, length) = self.data[*shard].document(document).context("a document of the index")?;
-                let mut tokens = vec![0; usize::try_from(length)?];
-                self.data[*shard].read(first, &mut tokens)?;
-                self.check_tokens(*shard, &tokens)?;
-                documents.push(tokens);
-            }
+    /// When it is none of the held-out documents of its domain, or a token is beyond the vocabulary.
+    pub fn held_out(&self, listed: &Listed) -> Result<Vec<u32>> {
+        let (number, document) = (listed.shard as usize, listed.document);
+        let ranges = self.held_out.get(listed.domain as usize).map_or(&[][..], Vec::as_slice);
+        let is_in = |(shard, range): &&(usize, ShardRange)| {
+            *shard == number && (range.document_first..range.document_first + range.documents).contains(&document)
+        };
+        let known = ranges.iter().any(|entry| is_in(&entry));
+        ensure!(known, "document {}: not held out in domain {} of shard {number}", listed.id, listed.domain);
+        let (first, length) = self.data[number].document(document).context("a document of the index")?;
+        let mut tokens = vec![0; usize::try_from(length)?];
+        self.data[number].read(first, &mut tokens)?;
+        self.check_tokens(number, &tokens)?;
+        if self.index.bos_id.is_some() && tokens.first() == self.index.bos_id.as_ref() {
+            tokens.remove(0);
         }
-        Ok(documents)
+        Ok(tokens)
     }
 
     fn check_tokens(&self, shard: usize, tokens: &[u32]) -> Result<()> {
@@ -168,6 +170,7 @@ mod tests {
     use super::*;
     use crate::{
         discover::discover,
+        held_out::{Candidate, HELD_OUT_FILE, HeldOutList},
         megatron::{TokenType, push_token, write_index},
         read::Document,
         shard::{ShardInput, write_shard},
@@ -181,7 +184,20 @@ mod tests {
     };
     use std::fs;
 
+    /// A trained tokenizer with one more special token.
+    fn with_opener(bytes: &[u8]) -> Vec<u8> {
+        let mut file: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        let mut token = file["added_tokens"][0].clone();
+        (token["id"], token["content"]) = (file["model"]["vocab"].as_object().unwrap().len().into(), "<s>".into());
+        file["added_tokens"].as_array_mut().unwrap().push(token);
+        serde_json::to_vec(&file).unwrap()
+    }
+
     fn build(root: &Path) -> ShardIndex {
+        build_with(root, None)
+    }
+
+    fn build_with(root: &Path, bos: Option<&str>) -> ShardIndex {
         let texts: Vec<String> = (0..90)
             .map(|i| {
                 if i % 3 == 0 {
@@ -201,12 +217,12 @@ mod tests {
         let sample: Vec<Document> = texts
             .iter()
             .zip(0..)
-            .map(|(text, i)| Document { record: i, id: i.to_string(), source: None, text: text.clone() })
+            .map(|(text, i)| Document { record: i, id: i.to_string(), group: None, source: None, text: text.clone() })
             .collect();
         let spec = serde_json::from_value(serde_json::json!({ "domains": 2 })).unwrap();
         let router = discover(&sample, &spec).unwrap().router;
         let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let tokenizer = Tokenizer::from_bytes(&train(&borrowed, 280).unwrap(), SEPARATOR).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&with_opener(&train(&borrowed, 280).unwrap()), SEPARATOR, bos).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
         let input = ShardInput {
             path: &path,
@@ -217,6 +233,7 @@ mod tests {
             tokenizer: &tokenizer,
             tokenizer_sha256: "t",
             held_out_fraction: 0.2,
+            documents_per_domain: 1000,
         };
         let key = StorageKey::new("shards/0/f1").unwrap();
         let sidecar = write_shard(&input, &root.join(key.as_str()), |_| true).unwrap().unwrap();
@@ -226,11 +243,24 @@ mod tests {
             folder: key,
             bin_sha256: sidecar.bin_sha256,
             idx_sha256: sidecar.idx_sha256,
+            held_out_sha256: Some(sidecar.held_out_sha256),
             counts: sidecar.counts,
             ranges: sidecar.ranges,
             range_sha256: sidecar.range_sha256,
         };
-        ShardIndex { domains: 2, vocab_size: tokenizer.vocab_size(), separator_id: 0, shards: vec![shard] }
+        ShardIndex {
+            domains: 2,
+            vocab_size: tokenizer.vocab_size(),
+            separator_id: 0,
+            bos_id: tokenizer.bos_id(),
+            shards: vec![shard],
+        }
+    }
+
+    fn listed(root: &Path) -> Vec<Listed> {
+        let bytes = fs::read(root.join("shards/0/f1").join(HELD_OUT_FILE)).unwrap();
+        let candidates: Vec<Candidate> = serde_json::from_slice(&bytes).unwrap();
+        HeldOutList::new(candidates.iter()).documents
     }
 
     #[test]
@@ -241,9 +271,12 @@ mod tests {
         set.verify(folder.path()).unwrap();
         let documents: u64 = index.shards[0].ranges.iter().map(|range| range.documents).sum();
         assert_eq!(documents, 89);
-        let held: Vec<_> = (0..2).map(|domain| set.held_out(domain, 1000).unwrap()).collect();
-        assert!(held.iter().flatten().all(|document| document.last() == Some(&0)));
-        assert!((5..40).contains(&held.iter().flatten().count()));
+        let list = listed(folder.path());
+        let held: u64 = index.shards[0].ranges.iter().filter(|r| r.split == Split::HeldOut).map(|r| r.documents).sum();
+        assert!(list.len() as u64 == held && (5..40).contains(&held), "{held}");
+        assert!(list.iter().all(|listed| set.held_out(listed).unwrap().last() == Some(&0)));
+        let trained = Listed { document: index.shards[0].ranges[0].document_first, ..list[0].clone() };
+        assert!(set.held_out(&trained).unwrap_err().to_string().contains("not held out"));
         let windows = set.windows(8);
         let mut window = vec![0; 9];
         for (domain, count) in windows.iter().zip(0..).map(|(count, domain)| (domain, *count)) {
@@ -272,9 +305,16 @@ mod tests {
                 ShardRange { domain: 0, split: Split::Train, document_first: 0, documents, token_first: 0, tokens };
             let counts = DocumentCounts::default();
             let (bin_sha256, idx_sha256) = (String::new(), String::new());
-            results.push(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges: vec![range], range_sha256: Vec::new() });
+            results.push(ShardResult {
+                folder,
+                bin_sha256,
+                idx_sha256,
+                counts,
+                ranges: vec![range],
+                range_sha256: Vec::new(),
+            });
         }
-        ShardIndex { domains: 1, vocab_size: 100_000, separator_id: 0, shards: results }
+        ShardIndex { domains: 1, vocab_size: 100_000, separator_id: 0, bos_id: None, shards: results }
     }
 
     proptest! {
@@ -299,13 +339,32 @@ mod tests {
     }
 
     #[test]
+    fn an_opening_token_is_trained_on_and_not_scored() {
+        let (plain, opened) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (first, second) = (build(plain.path()), build_with(opened.path(), Some("<s>")));
+        let bos = second.bos_id.unwrap();
+        assert_eq!((first.opener_id(), second.opener_id()), (first.separator_id, bos));
+        let tokens = |index: &ShardIndex| index.shards[0].ranges.iter().map(|range| range.tokens).sum::<u64>();
+        assert_eq!(tokens(&second), tokens(&first) + 89);
+        let (plain_set, opened_set) = (ShardSet::open(first, plain.path()), ShardSet::open(second, opened.path()));
+        let (plain_set, opened_set) = (plain_set.unwrap(), opened_set.unwrap());
+        for (a, b) in listed(plain.path()).iter().zip(listed(opened.path())) {
+            assert_eq!(plain_set.held_out(a).unwrap(), opened_set.held_out(&b).unwrap());
+        }
+        let mut window = vec![0; 9];
+        opened_set.window(0, 0, &mut window).unwrap();
+        assert_eq!(window[0], bos);
+    }
+
+    #[test]
     fn an_altered_shard_and_a_wild_token_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let index = build(folder.path());
         let mut small = index.clone();
         small.vocab_size = 5;
         let set = ShardSet::open(small, folder.path()).unwrap();
-        assert!(set.held_out(0, 10).or(set.held_out(1, 10)).unwrap_err().to_string().contains("vocabulary has 5"));
+        let wild = set.held_out(&listed(folder.path())[0]).unwrap_err();
+        assert!(wild.to_string().contains("vocabulary has 5"), "{wild}");
         let path = folder.path().join("shards/0/f1/shard.bin");
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;

@@ -20,6 +20,9 @@ pub struct Ensemble {
     pub router: StorageKey,
     /// Token between documents.
     pub separator: String,
+    /// Token before each document; None for what the tokenizer does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
     /// Tokens of one window.
     pub sequence_length: u32,
     /// Tokens between two looks of the router.

@@ -43,6 +43,8 @@ pub enum JobSpec {
     Merge(MergeJob),
     /// Mix the cached scores of several evaluations: the routed ensemble.
     Ensemble(EnsembleJob),
+    /// Find the held-out documents whose text stands in the training text of one input file.
+    Decontaminate(DecontaminateJob),
 }
 
 /// Kind of a job, for queues and capabilities.
@@ -55,6 +57,7 @@ pub enum JobKind {
     Evaluate,
     Merge,
     Ensemble,
+    Decontaminate,
 }
 
 impl JobKind {
@@ -67,6 +70,7 @@ impl JobKind {
             Self::Evaluate => "evaluate",
             Self::Merge => "merge",
             Self::Ensemble => "ensemble",
+            Self::Decontaminate => "decontaminate",
         }
     }
 }
@@ -81,6 +85,7 @@ impl JobSpec {
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Merge(_) => JobKind::Merge,
             Self::Ensemble(_) => JobKind::Ensemble,
+            Self::Decontaminate(_) => JobKind::Decontaminate,
         }
     }
 }
@@ -100,8 +105,14 @@ pub struct ShardJob {
     pub tokenizer: StorageKey,
     /// Token put after each document.
     pub separator: String,
-    /// Share of documents held out, by a hash of the document id.
+    /// Token put before each document; None for what the tokenizer does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
+    /// Share of documents held out, by a hash of the document's group.
     pub held_out_fraction: f64,
+    /// Held-out documents of each domain that the evaluation may ask for.
+    #[serde(default)]
+    pub documents_per_domain: u32,
     /// Folder for `shard.bin`, `shard.idx`, `shard.json`; belongs to this job. The worker appends `/f<fence>`.
     pub output: StorageKey,
 }
@@ -115,6 +126,9 @@ pub struct ShardResult {
     pub bin_sha256: String,
     /// SHA-256 of `shard.idx`.
     pub idx_sha256: String,
+    /// SHA-256 of `held_out.json`; None in shards of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_sha256: Option<String>,
     /// What was read.
     pub counts: DocumentCounts,
     /// The domains' ranges, by (domain, split).
@@ -169,8 +183,19 @@ pub struct ShardIndex {
     pub vocab_size: u32,
     /// Id of the separator token.
     pub separator_id: u32,
+    /// Id of the token before each document, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos_id: Option<u32>,
     /// The shards, by input file.
     pub shards: Vec<ShardResult>,
+}
+
+impl ShardIndex {
+    /// The token from which a document's first one is predicted: its own opening token, or the separator before it.
+    #[must_use]
+    pub fn opener_id(&self) -> u32 {
+        self.bos_id.unwrap_or(self.separator_id)
+    }
 }
 
 /// Weights over domains from which a branch draws; versioned, never changed.
@@ -314,10 +339,11 @@ pub struct EvaluateJob {
     pub checkpoint: CheckpointRef,
     /// The shard index.
     pub shards: StorageKey,
+    /// The list of the held-out documents to score.
+    #[serde(default = "unlisted")]
+    pub held_out: StorageKey,
     /// Tokens of one window.
     pub sequence_length: u32,
-    /// Documents of each domain, at most.
-    pub documents_per_domain: u32,
     /// Tokens of each document that are scored, at most.
     #[serde(default = "tokens_per_document_max")]
     pub tokens_per_document_max: u32,
@@ -325,6 +351,12 @@ pub struct EvaluateJob {
     pub precision: crate::spec::Precision,
     /// Folder for `logprobs.safetensors`; the worker appends `/f<fence>`.
     pub output: StorageKey,
+}
+
+/// Jobs of older versions name no list; they can be read, and end where they look for it.
+#[expect(clippy::expect_used, reason = "a constant")]
+fn unlisted() -> StorageKey {
+    StorageKey::new("unlisted").expect("a key")
 }
 
 /// What an evaluation found.
@@ -402,8 +434,8 @@ pub struct EnsembleJob {
     pub tokenizer: StorageKey,
     /// Folder of the router artefact.
     pub router: StorageKey,
-    /// As in the members' evaluations.
-    pub documents_per_domain: u32,
+    #[serde(default = "unlisted")]
+    pub held_out: StorageKey,
     /// As in the members' evaluations.
     #[serde(default = "tokens_per_document_max")]
     pub tokens_per_document_max: u32,
@@ -548,6 +580,41 @@ pub struct SurfacePoint {
     pub reported: Option<f64>,
     /// Reported half, every domain alike.
     pub reported_macro: Option<f64>,
+}
+
+/// Compares the training documents of one input file with the held-out documents of all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecontaminateJob {
+    /// The experiment.
+    pub experiment_id: ExperimentId,
+    /// The input.
+    pub file: CorpusFile,
+    /// Fields of its records.
+    pub fields: DocumentFields,
+    /// The held-out documents that the evaluation may score, with the hashes of their 13-grams.
+    pub candidates: StorageKey,
+    /// Share of documents held out, by a hash of the document's group.
+    pub held_out_fraction: f64,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DecontaminateResult {
+    /// Training documents compared.
+    pub documents: u64,
+    /// Held-out documents that share most of their 13-grams with one of them.
+    pub overlaps: Vec<Overlap>,
+}
+
+/// A held-out document and the training document that holds most of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Overlap {
+    /// Place in the list of candidates.
+    pub candidate: u32,
+    /// Share of its 13-grams: more than a half.
+    pub share: f64,
+    /// Id of the training document.
+    pub document: String,
 }
 
 /// A finished merge; its checkpoint was committed before.

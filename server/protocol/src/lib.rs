@@ -40,4 +40,4 @@ pub fn storable(text: &str) -> String {
 }
 
 /// Version of the worker protocol. A worker of another version is refused at enrolment with both numbers.
-pub const WORKER_PROTOCOL_VERSION: u32 = 1;
+pub const WORKER_PROTOCOL_VERSION: u32 = 2;

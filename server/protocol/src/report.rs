@@ -45,6 +45,37 @@ pub struct Report {
     pub chains: Vec<ChainReport>,
     /// How it was measured, in sentences.
     pub method: Vec<String>,
+    /// The held-out documents; None in reports of older versions.
+    #[serde(default)]
+    pub held_out: Option<HeldOutSummary>,
+}
+
+/// What became of the held-out documents that the evaluation asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HeldOutSummary {
+    /// Documents scored, both halves, all domains.
+    pub documents: u64,
+    /// Training documents that they were compared with; None where the experiment asked for no comparison.
+    pub compared: Option<u64>,
+    /// Documents left out because most of their 13-grams stand in a training document.
+    pub left_out: u64,
+    /// The first of them, by domain.
+    pub left_out_first: Vec<LeftOut>,
+    /// Input files that could not be compared, and why.
+    pub problems: Vec<String>,
+}
+
+/// A held-out document that is not scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LeftOut {
+    /// Its id.
+    pub id: String,
+    /// Its domain.
+    pub domain: u32,
+    /// Share of its 13-grams that stand in the training document.
+    pub share: f64,
+    /// Id of the training document.
+    pub document: String,
 }
 
 /// What the figures of a report stand on.

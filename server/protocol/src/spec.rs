@@ -114,9 +114,24 @@ fn default_tokenizer_sample() -> u32 {
 pub struct TokenizerFile {
     /// Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`.
     pub path: String,
-    /// Token put between documents.
+    /// Token put between documents: one of the tokenizer's special tokens.
     #[serde(default = "default_separator")]
     pub separator: String,
+    /// Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+    /// `""` for none. A document without one is opened by the separator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
+}
+
+impl TokenizerSpec {
+    /// What the file says of the token before each document.
+    #[must_use]
+    pub fn bos(&self) -> Option<&str> {
+        match self {
+            Self::Train(_) => None,
+            Self::File(file) => file.bos.as_deref(),
+        }
+    }
 }
 
 fn default_separator() -> String {
@@ -129,7 +144,7 @@ fn default_separator() -> String {
 pub struct DataSpec {
     /// Tokens of one window: 2 to the model's `max_position_embeddings`.
     pub sequence_length: u32,
-    /// Share of documents kept out of training, chosen by a hash of the document id: 0 to 0.5.
+    /// Share of documents kept out of training, chosen by a hash of the document's group: 0 to 0.5.
     #[serde(default = "default_held_out")]
     pub held_out_fraction: f64,
     /// How often a lineage may read one domain in all, from the seed's first token to a branch's last.
@@ -138,6 +153,10 @@ pub struct DataSpec {
     /// Whether a token sees the documents before its own in a window.
     #[serde(default = "yes")]
     pub attend_across_documents: bool,
+    /// Whether held-out documents that share most of their 13-grams with a training document are left out of the
+    /// evaluation. It reads the corpus once more.
+    #[serde(default = "yes")]
+    pub decontaminate: bool,
 }
 
 fn default_held_out() -> f64 {
@@ -329,8 +348,9 @@ impl Default for ControlsSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSpec {
-    /// Held-out documents of each domain that are scored (all, when there are fewer). Every second one is reported;
-    /// on the others everything is chosen that is chosen: temperature, number of experts, the best single expert.
+    /// Held-out documents of each domain that are scored: those with the smallest hashes of their ids (all, when there
+    /// are fewer). One half is reported; on the other everything is chosen that is chosen: temperature, number of
+    /// experts, the best single expert.
     pub documents_per_domain: u32,
     /// Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
     pub tokens_per_document_max: u32,

@@ -70,6 +70,19 @@ fn repeats(branches: &[BranchFacts]) -> BTreeSet<u32> {
     branches.iter().filter(|branch| is_compared(branch.role)).map(|branch| branch.repeat).collect()
 }
 
+/// Where the comparison of the held-out documents with the training text stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ComparisonFacts {
+    /// Whether the experiment asks for one.
+    pub wanted: bool,
+    /// Jobs asked for, one a file.
+    pub asked: usize,
+    /// Jobs that are over, given up or not.
+    pub over: usize,
+    /// Whether the list of what is scored is written.
+    pub listed: bool,
+}
+
 /// Everything known of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -87,6 +100,8 @@ pub struct Facts {
     pub shard_problem: Option<String>,
     /// Whether the index is written.
     pub indexed: bool,
+    /// The comparison of the held-out documents; it goes on beside the training.
+    pub comparison: ComparisonFacts,
     /// The branches, parents before children.
     pub branches: Vec<BranchFacts>,
     /// The evaluations.
@@ -104,6 +119,10 @@ pub enum Command {
     WriteShardIndex,
     /// Lay the plan out as branches.
     CreateBranches,
+    /// Create the jobs that compare held-out documents with training text.
+    CompareHeldOut,
+    /// Write the list of the held-out documents to score.
+    ListHeldOut,
     /// Create the training job of a branch.
     Train(String),
     /// Create the merge job of a branch.
@@ -159,9 +178,13 @@ fn branches(facts: &Facts) -> Vec<Command> {
     }
     let mut commands: Vec<Command> =
         facts.branches.iter().filter(|b| b.state == BranchState::Waiting).filter_map(|b| start(b, facts)).collect();
+    commands.extend(held_out(facts));
     let evaluation = |title: &str| facts.evaluations.iter().find(|e| e.title == title);
     let completed = || facts.branches.iter().filter(|b| b.state == BranchState::Completed);
-    commands.extend(completed().filter(|b| evaluation(&b.name).is_none()).map(|b| Command::Evaluate(b.name.clone())));
+    if facts.comparison.listed {
+        let missing = completed().filter(|b| evaluation(&b.name).is_none());
+        commands.extend(missing.map(|b| Command::Evaluate(b.name.clone())));
+    }
     let scored = completed().all(|b| evaluation(&b.name).is_some_and(|e| e.done || e.failed));
     if !facts.branches.iter().all(BranchFacts::is_over) || !scored {
         return commands;
@@ -177,6 +200,18 @@ fn branches(facts: &Facts) -> Vec<Command> {
         commands.push(Command::Report);
     }
     commands
+}
+
+/// What the list of held-out documents needs. A comparison that was given up does not hold the rest up: the report says
+/// so.
+fn held_out(facts: &Facts) -> Option<Command> {
+    let ComparisonFacts { wanted, asked, over, listed } = facts.comparison;
+    match (listed, wanted) {
+        (true, _) => None,
+        (false, true) if asked < facts.files => Some(Command::CompareHeldOut),
+        (false, true) if over < asked => None,
+        (false, _) => Some(Command::ListHeldOut),
+    }
 }
 
 fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
@@ -285,6 +320,7 @@ mod tests {
             shards_done: 0,
             shard_problem: None,
             indexed: false,
+            comparison: ComparisonFacts { wanted: true, ..ComparisonFacts::default() },
             branches: Vec::new(),
             evaluations: Vec::new(),
         }
@@ -310,6 +346,11 @@ mod tests {
                     branch("chain-0", BranchRole::Chain, Some("seed")),
                     branch("chain-1", BranchRole::Chain, Some("chain-0")),
                 ]
+            }
+            Command::CompareHeldOut => (facts.comparison.asked, facts.comparison.over) = (2, 2),
+            Command::ListHeldOut => {
+                assert!(!facts.comparison.listed, "listed twice");
+                facts.comparison.listed = true;
             }
             Command::Train(name) | Command::Merge(name) => complete(facts, &name),
             Command::GiveUp(name, why) => {
@@ -342,6 +383,22 @@ mod tests {
         assert_eq!(facts.evaluations.len(), 7);
         let stages = stages(&facts, true, false);
         assert!(stages.iter().all(|stage| stage.state == StageState::Done), "{stages:?}");
+    }
+
+    #[test]
+    fn nothing_is_scored_before_the_held_out_documents_are_listed_and_training_does_not_wait() {
+        let (mut facts, _) = run(fresh());
+        facts.evaluations.clear();
+        let evaluates = |facts: &Facts| advance(facts).iter().any(|command| matches!(command, Command::Evaluate(_)));
+        assert!(evaluates(&facts));
+        facts.comparison = ComparisonFacts { wanted: true, asked: 2, over: 1, listed: false };
+        assert_eq!(advance(&facts), []);
+        facts.branches[4].state = BranchState::Waiting;
+        assert_eq!(advance(&facts), [Command::Train("chain-0".into())]);
+        facts.comparison.over = 2;
+        assert!(advance(&facts).contains(&Command::ListHeldOut));
+        facts.comparison = ComparisonFacts::default();
+        assert!(advance(&facts).contains(&Command::ListHeldOut) && !evaluates(&facts));
     }
 
     #[test]

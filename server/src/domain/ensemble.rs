@@ -44,6 +44,7 @@ pub fn assemble(places: Places, spec: &ExperimentSpec, report: &Report, checkpoi
         storage_url: places.storage_url,
         router: places.router,
         separator: places.separator,
+        bos: spec.tokenizer.bos().map(str::to_owned),
         sequence_length: spec.data.sequence_length,
         route_every_tokens: spec.evaluation.route_every_tokens,
         temperatures: report.surface.iter().filter(|row| row.best_of_top_k).map(calibrated).collect(),

@@ -93,12 +93,12 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let flops_per_token = flops as f64;
     let (tokens_per_second, throughput_source) = throughput(request, fleet, flops_per_token);
     let slots = request.slots.unwrap_or(fleet.slots).max(1);
-    let resumable = parameters * (WEIGHT_BYTES + MOMENT_BYTES);
+    let resumable = parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES);
     let lines: Vec<PlanLine> = branches
         .iter()
         .map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable)))
         .collect();
-    let bytes = lines.iter().map(|line| line.checkpoint_bytes).sum();
+    let bytes = lines.iter().map(|line| line.checkpoint_bytes).fold(0, u64::saturating_add);
     if let Some(room) = known.room {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
         if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
@@ -110,7 +110,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let tokens_in_days =
         request.days.zip(tokens_per_second).map(|(days, rate)| (days * 86_400.0 * rate * f64::from(slots)) as u64);
     PlanView {
-        tokens: lines.iter().map(|line| line.tokens).sum(),
+        tokens: lines.iter().map(|line| line.tokens).fold(0, u64::saturating_add),
         parameters,
         flops_per_token,
         tokens_per_second,
@@ -135,11 +135,12 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
         Some(each) => each / (WEIGHT_BYTES + MOMENT_BYTES),
         None => model(spec, known).map(|(model, vocab)| model.parameters(vocab))?,
     };
-    let resumable = each.unwrap_or(parameters * (WEIGHT_BYTES + MOMENT_BYTES));
+    let resumable = each.unwrap_or(parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
     let (plenty, order) = (vec![PLENTY; k as usize], (0..k).collect::<Vec<_>>());
     let branches = expand(spec, &Domains { windows: &plenty, order: &order }).sound().ok()?;
-    Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
+    let kept = branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable));
+    Some(kept.fold(0, u64::saturating_add))
 }
 
 /// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
@@ -189,12 +190,13 @@ fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Opt
 /// Bytes of a branch's checkpoints that stay, at most.
 fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, resumable: u64) -> u64 {
     if branch.role == BranchRole::Average {
-        return parameters * WEIGHT_BYTES;
+        return parameters.saturating_mul(WEIGHT_BYTES);
     }
     let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
     let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
-    let saves = by_steps.map_or(0, |every| branch.steps.div_ceil(every.max(1)))
-        + by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1)));
+    let saves = by_steps
+        .map_or(0, |every| branch.steps.div_ceil(every.max(1)))
+        .saturating_add(by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1))));
     // Saves by the clock have no number before the run: as many as may stay.
     let by_clock = branch.training.as_ref().is_some_and(|training| training.minutes_between_checkpoints().is_some());
     let saves = if by_clock { u64::MAX } else { saves.max(1) };

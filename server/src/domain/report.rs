@@ -12,7 +12,7 @@ use senmon_protocol::{
     clustering::{ClusteringQuality, DomainView},
     ids::{EvaluationId, ExperimentId},
     job::{DomainLoss, EnsembleResult, ShardIndex, Split},
-    report::{Basis, BranchCost, MatrixRow, Report, ReportDomain, SurfaceRow},
+    report::{Basis, BranchCost, HeldOutSummary, MatrixRow, Report, ReportDomain, SurfaceRow},
     spec::ExperimentSpec,
 };
 
@@ -39,6 +39,8 @@ pub struct Input<'a> {
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
     pub missing: Vec<(String, String)>,
+    /// What became of the held-out documents.
+    pub held_out: HeldOutSummary,
     /// Where the time went, in one sentence.
     pub goodput: Option<String>,
 }
@@ -90,6 +92,7 @@ pub fn assemble(input: Input) -> Report {
         chains: chains::chains(input.spec, &input.matrix, input.domains, &weights.by_share),
         method: sentences::method(&input, &basis, &weights.by_share),
         basis,
+        held_out: Some(input.held_out),
         contestants,
         matrix: input.matrix.into_iter().map(|scored| scored.row).collect(),
         costs: input.costs,

@@ -1,12 +1,14 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
 mod fleet;
+mod numbers;
 mod training;
 
 pub use crate::domain::planner::KnownCorpus;
 pub use fleet::{budget, not_now, unused_slots};
 
 use crate::domain::{
+    advance::{ENSEMBLE, RANDOM_ENSEMBLE},
     expand::{Domains, expand},
     planner::{self, Room},
     retention,
@@ -35,7 +37,9 @@ pub struct Known {
     /// For a seed that exists: its shape, or why it cannot be used.
     pub seed: Option<Result<ModelSpec, String>>,
     /// For a tokenizer that exists: its entries, or why it cannot be used.
-    pub tokenizer: Option<Result<u32, String>>,
+    pub tokenizer: Option<Result<u32, Fault>>,
+    /// Why the seed's folder and the tokenizer do not belong together.
+    pub mismatch: Option<String>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
     /// The time; a deadline lies after it.
@@ -93,6 +97,10 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     evaluation(spec, &mut faults);
     faults.0.extend(retention::faults(&spec.retention));
     fleet::fleet(spec, known, &mut faults);
+    numbers::numbers(spec, &mut faults);
+    if faults.0.is_empty() {
+        faults.0.extend(numbers::unstorable(spec));
+    }
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
         faults.0.extend(planner::beyond_budget(spec, known));
@@ -159,13 +167,25 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
         }
         TokenizerSpec::File(_) => match &known.tokenizer {
             Some(Ok(entries)) => Some(*entries),
-            Some(Err(why)) => {
-                faults.add("tokenizer.path", why);
+            Some(Err(fault)) => {
+                faults.0.push(fault.clone());
                 None
             }
             None => None,
         },
     };
+    match (&spec.seed, &spec.tokenizer, &known.mismatch) {
+        (SeedSpec::Checkpoint(seed), TokenizerSpec::Train(_), _) => faults.add(
+            "tokenizer.kind",
+            format!(
+                "found train, but the seed is a checkpoint: its weights know one tokenizer only; expected kind: file with \
+                 the seed's own ({}/tokenizer.json)",
+                seed.path
+            ),
+        ),
+        (SeedSpec::Checkpoint(_), TokenizerSpec::File(_), Some(why)) => faults.add("tokenizer.path", why),
+        _ => {}
+    }
     let model = match (&spec.seed, &spec.model) {
         (SeedSpec::Train(_), None) => {
             faults.add("model", "is missing: a seed that is trained here needs a shape");
@@ -227,11 +247,17 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
                 training::over(&fan_out.training, &format!("{path}.training"), faults);
             }
             BranchGroup::Chain(chain) => {
+                let links = match &chain.order {
+                    ChainOrder::Given(given) => given.domains.len(),
+                    ChainOrder::Similarity(order) => order.length.unwrap_or(spec.clustering.domains) as usize,
+                };
+                let links = (0..links.min(DOMAINS_MAX as usize)).map(|link| format!("{}-{link}", chain.name));
+                let taken = links.filter(|link| !names.insert(link.clone())).min();
                 faults.check(
-                    names.insert(chain.name.clone()),
+                    taken.is_none(),
                     &format!("{path}.name"),
-                    format!("{:?}", chain.name),
-                    "a name that no other group has",
+                    format!("{:?}, whose branch {}", chain.name, taken.unwrap_or_default()),
+                    "a name whose branches have names of their own",
                 );
                 self::chain(chain, &path, spec.clustering.domains, faults);
             }
@@ -364,75 +390,4 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::expand::tests::spec;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    fn known() -> Known {
-        Known {
-            corpus: Some(KnownCorpus { ready: true, documents: 500, text_bytes: 4_000_000 }),
-            corpora: vec!["c".into()],
-            seed: None,
-            tokenizer: None,
-            room: None,
-            now: None,
-            fleet: vec![],
-        }
-    }
-
-    fn check(pointer: &str, value: Value, path: &str) {
-        let mut file = serde_json::to_value(spec()).unwrap();
-        *file.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
-        let faults = validate(&serde_json::from_value(file).unwrap(), &known());
-        assert!(faults.iter().any(|fault| fault.path == path), "{pointer}: {faults:?}");
-    }
-
-    #[test]
-    fn a_good_file_has_no_fault() {
-        assert_eq!(validate(&spec(), &known()), []);
-    }
-
-    #[test]
-    fn each_fault_is_named_with_its_path() {
-        check("/clustering/domains", json!(501), "clustering.domains");
-        check("/clustering/domains", json!(0), "clustering.domains");
-        check("/plan/1/order/domains", json!([0, 3]), "plan[1].order.domains");
-        check("/plan/1/order/domains", json!([0, 0]), "plan[1].order.domains");
-        check("/plan/1/replay", json!(0.95), "plan[1].replay");
-        check("/plan/0/tokens", json!("900B"), "plan[0].tokens");
-        check("/seed/tokens", json!("900B"), "seed.tokens");
-        check("/model/vocab_size", json!(299), "model.vocab_size");
-        check("/model/num_attention_heads", json!(3), "model.num_attention_heads");
-        check("/data/sequence_length", json!(17), "data.sequence_length");
-        check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
-        check("/evaluation/top_k", json!([0]), "evaluation.top_k");
-        check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
-        check("/resources", json!({ "memory_gib": -1 }), "resources.memory_gib");
-        check("/budget", json!({ "slot_hours": 0 }), "budget.slot_hours");
-        let nobody = Known { corpus: None, ..known() };
-        let now = DateTime::from_timestamp(1_000, 0);
-        let late = ExperimentSpec { deadline: DateTime::from_timestamp(999, 0), ..spec() };
-        assert_eq!(validate(&late, &Known { now, ..known() })[0].path, "deadline");
-        assert!(validate(&spec(), &nobody)[0].message.contains("registered corpus (c)"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_number_makes_it_panic(domains: u32, length: u32, batch: u32, tokens: u64, rate: f64, heads in 0_u32..9) {
-            let mut spec = spec();
-            spec.clustering.domains = domains % 5000;
-            spec.data.sequence_length = length;
-            spec.training.batch_windows = batch;
-            spec.training.learning_rate = rate;
-            if let Some(model) = &mut spec.model {
-                model.num_attention_heads = heads;
-            }
-            if let BranchGroup::FanOut(fan_out) = &mut spec.plan[0] {
-                fan_out.tokens.0 = tokens;
-            }
-            let _ = validate(&spec, &known());
-        }
-    }
-}
+mod tests;

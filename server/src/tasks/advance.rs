@@ -1,5 +1,6 @@
 //! Carries out what `domain::advance` asks for, for each experiment that is not over.
 
+mod held_out;
 mod judge;
 
 use super::ask;
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 use anyhow::{Context, Result, bail};
-use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order};
+use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order, tokenizer::Tokenizer};
 use senmon_protocol::{
     clustering::{ClusteringState, ClusteringView},
     corpus::CorpusView,
@@ -119,6 +120,7 @@ impl Scene<'_> {
             shards_done: shards.len(),
             shard_problem,
             indexed: self.row.shard_index.is_some(),
+            comparison: self.comparison().await?,
             branches: self
                 .branches
                 .iter()
@@ -156,6 +158,8 @@ impl Scene<'_> {
             Command::CreateShardJobs => self.create_shard_jobs().await?,
             Command::WriteShardIndex => self.write_shard_index().await?,
             Command::CreateBranches => self.create_branches(facts).await?,
+            Command::CompareHeldOut => self.compare_held_out(facts).await?,
+            Command::ListHeldOut => self.list_held_out(facts).await?,
             Command::Train(name) => self.train(self.branch(name)?).await?,
             Command::Merge(name) => self.merge(self.branch(name)?).await?,
             Command::GiveUp(name, why) => db::branches::give_up(&app.db, self.branch(name)?.id, why).await?,
@@ -219,7 +223,9 @@ impl Scene<'_> {
                 router: self.router()?,
                 tokenizer: key.clone(),
                 separator: tokenizer.separator.clone(),
+                bos: self.row.spec.tokenizer.bos().map(str::to_owned),
                 held_out_fraction: self.row.spec.data.held_out_fraction,
+                documents_per_domain: self.row.spec.evaluation.documents_per_domain,
                 output: StorageKey::new(format!("shards/{}/{:05}", self.row.id, file.index))?,
             });
             self.ensure(format!("shard/{:05}", file.index), format!("shard {name}"), spec, None, None, 1).await?;
@@ -229,13 +235,16 @@ impl Scene<'_> {
 
     async fn write_shard_index(&self) -> Result<()> {
         let (_, shards, _) = db::experiments::shards(&self.app.db, self.row.id).await?;
-        let (tokenizer, _) = self.tokenizer()?;
+        let (tokenizer, key) = self.tokenizer()?;
+        let bytes = self.app.storage.get(&key).await?.with_context(|| format!("{key} is missing in the store"))?;
         let index = ShardIndex {
             domains: self.row.spec.clustering.domains,
             vocab_size: tokenizer.vocab_size,
             separator_id: tokenizer.separator_id,
+            bos_id: Tokenizer::from_bytes(&bytes, &tokenizer.separator, self.row.spec.tokenizer.bos())?.bos_id(),
             shards,
         };
+        self.gather_candidates(&index).await?;
         self.app.storage.put(&self.shards_key()?, serde_json::to_vec(&index)?).await?;
         Ok(db::experiments::set_shard_index(&self.app.db, self.row.id, &index).await?)
     }

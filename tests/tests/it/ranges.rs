@@ -70,10 +70,11 @@ async fn fill(bucket: &Bucket, home: &Path) -> Result<ShardIndex> {
             idx_sha256: sha256_file(&idx)?,
             counts: DocumentCounts::default(),
             ranges,
+            held_out_sha256: None,
             range_sha256,
         });
     }
-    let index = ShardIndex { domains: DOMAINS, vocab_size: VOCAB, separator_id: 0, shards };
+    let index = ShardIndex { domains: DOMAINS, vocab_size: VOCAB, separator_id: 0, bos_id: None, shards };
     bucket.put(&key("index.json"), serde_json::to_vec(&index)?).await?;
     bucket.put(&key("tokenizer.json"), b"{}".to_vec()).await?;
     Ok(index)

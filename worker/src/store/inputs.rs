@@ -33,7 +33,8 @@ pub(super) fn inputs(job: &JobSpec) -> Vec<Input> {
             [Input::File(job.tokenizer.clone()), shards].into_iter().chain(from).collect()
         }
         JobSpec::Evaluate(job) => {
-            vec![Input::Checkpoint(job.checkpoint.clone()), Input::Shards(job.shards.clone(), Wanted::HeldOut)]
+            let shards = Input::Shards(job.shards.clone(), Wanted::HeldOut);
+            vec![Input::Checkpoint(job.checkpoint.clone()), shards, Input::File(job.held_out.clone())]
         }
         JobSpec::Merge(job) => {
             let members = job.members.iter().map(|member| Input::Checkpoint(member.checkpoint.clone()));
@@ -43,10 +44,14 @@ pub(super) fn inputs(job: &JobSpec) -> Vec<Input> {
             let scores = job.members.iter().map(|member| Input::Scores(member.scores.clone(), member.sha256.clone()));
             let rest = [
                 Input::Shards(job.shards.clone(), Wanted::HeldOut),
+                Input::File(job.held_out.clone()),
                 Input::File(job.tokenizer.clone()),
                 Input::Folder(job.router.clone()),
             ];
             scores.chain(rest).collect()
+        }
+        JobSpec::Decontaminate(job) => {
+            job.file.dropped.iter().chain([&job.candidates]).cloned().map(Input::File).collect()
         }
     }
 }

@@ -5,7 +5,8 @@
 //! by name. The manifest lists what this save wrote, never what happens to lie in the folder.
 
 use super::{
-    hub::{HostTensor, HostTensors, MODEL_FILE, bytes_of, config_json, read_tensors, separator_of, write_tensors},
+    export::Export,
+    hub::{HostTensor, HostTensors, MODEL_FILE, bytes_of, config_json, read_tensors, write_tensors},
     parameters::{Arenas, Layout},
 };
 use anyhow::{Context, Result, ensure};
@@ -16,13 +17,13 @@ use senmon_protocol::{
     model::ModelSpec,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Write},
     path::Path,
+    sync::Arc,
 };
 use tch::{Device, Tensor};
 
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub moments: Option<(Arenas, Arenas)>,
     /// The rest; the digest is filled in by [`save`].
     pub state: TrainerState,
+    /// What stands beside the weights.
+    pub export: Arc<Export>,
 }
 
 /// Puts host tensors into tensors.
@@ -154,14 +157,13 @@ pub fn save(
     }
     let mut out = Folder { path: folder, names: Vec::new() };
     let tokenizer = fs::read(tokenizer).with_context(|| format!("read {}", tokenizer.display()))?;
-    let separator = separator_of(&tokenizer);
-    out.write("config.json", &serde_json::to_vec_pretty(&config_json(&snapshot.spec, separator.1))?)?;
+    let mut config = config_json(&snapshot.spec);
+    snapshot.export.complete(&mut config);
+    out.write("config.json", &serde_json::to_vec_pretty(&config)?)?;
     out.write("tokenizer.json", &tokenizer)?;
-    let tokenizer_config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": separator.0, "bos_token": separator.0,
-        "model_max_length": snapshot.spec.max_position_embeddings, "clean_up_tokenization_spaces": false
-    });
-    out.write("tokenizer_config.json", &serde_json::to_vec_pretty(&tokenizer_config)?)?;
+    for (name, bytes) in snapshot.export.files() {
+        out.write(name, bytes)?;
+    }
     out.tensors(MODEL_FILE, &layout, &[("", &snapshot.weights)])?;
     if let Some((first, second)) = &snapshot.moments {
         out.tensors(TRAINER_FILE, &layout, &[("first.", first), ("second.", second)])?;

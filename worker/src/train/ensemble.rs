@@ -22,7 +22,6 @@ use senmon_protocol::job::{
     AloneResult, Choice, Compared, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, MemberPart,
     SurfacePoint, TerminationReason,
 };
-use std::path::Path;
 
 /// Runs a comparison.
 ///
@@ -30,7 +29,7 @@ use std::path::Path;
 /// How it ended without a result.
 pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
     let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
-    let held_out = held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
+    let held_out = held_out(&shards, place, &job.held_out, job.tokens_per_document_max).map_err(corrupt)?;
     let index = shards.index();
     let bench = Bench {
         job,
@@ -206,9 +205,9 @@ impl Bench<'_> {
             let (found, expected) = (router.domains(), self.domains);
             return Err(corrupt(anyhow::anyhow!("the router has {found} domains, the shards {expected}")));
         }
-        // Only to decode: any separator that the tokenizer knows will do, so the first special token is taken.
         let path = self.place.path(&self.job.tokenizer);
-        let tokenizer = first_special(&path).and_then(|token| Tokenizer::load(&path, &token)).map_err(corrupt)?;
+        let tokenizer = std::fs::read(path).context("tokenizer").and_then(|bytes| Tokenizer::parse(&bytes));
+        let tokenizer = tokenizer.map_err(corrupt)?;
         let sight = Sight { router: &router, tokenizer: &tokenizer, centres, every: self.job.route_every_tokens };
         route(&sight, held_out, &mut || work.step(1))
     }
@@ -314,10 +313,4 @@ fn of_both(judged: Vec<Judged>) -> Compared {
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn first_special(tokenizer: &Path) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(tokenizer)?)?;
-    let token = value["added_tokens"].as_array().into_iter().flatten().find_map(|token| token["content"].as_str());
-    Ok(token.unwrap_or(senmon_corpus::tokenizer::SEPARATOR).to_owned())
 }

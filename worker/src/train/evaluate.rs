@@ -1,7 +1,7 @@
 //! Scores of one checkpoint on every domain's held-out documents; the log-probability of every token is cached.
 //!
-//! A document is opened by the separator and cut into windows without overlap, so every token is predicted once.
-//! Some documents of a domain calibrate, the others are reported ([`is_reported`]).
+//! A document is opened as in training, by its opening token or the separator, and cut into windows without overlap, so
+//! every token is predicted once. Which documents, and which half calibrates, says the experiment's list.
 
 use super::{
     checkpoint::from_host,
@@ -12,13 +12,15 @@ use super::{
 use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use senmon_corpus::{
-    compare::{Documents, Half, is_reported},
+    compare::{Documents, Half},
+    held_out::HeldOutList,
     hex,
     manifest::verify,
     shard_set::ShardSet,
     wanted::Wanted,
 };
 use senmon_protocol::{
+    ids::StorageKey,
     job::{EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
     spec::Precision,
 };
@@ -51,21 +53,19 @@ pub struct Scores {
     pub documents: Documents,
 }
 
-/// The documents to score, each from its beginning to `tokens_max`: the same for every model of an experiment.
+/// The documents to score, by their list, each from its beginning to `tokens_max`: the same for every model of an experiment.
 ///
 /// # Errors
-/// When a shard is damaged.
-pub fn held_out(shards: &ShardSet, per_domain: u32, tokens_max: u32) -> Result<Vec<HeldOut>> {
-    let mut all = Vec::new();
-    for domain in 0..shards.index().domains {
-        let documents = shards.held_out(domain, per_domain)?;
-        let of = documents.len();
-        all.extend(documents.into_iter().enumerate().map(|(place, mut tokens)| {
-            tokens.truncate(tokens_max.max(1) as usize);
-            HeldOut { domain, reported: is_reported(place, of), tokens }
-        }));
-    }
-    Ok(all)
+/// When the list is missing, or a shard is damaged.
+pub fn held_out(shards: &ShardSet, place: &Place, list: &StorageKey, tokens_max: u32) -> Result<Vec<HeldOut>> {
+    let bytes = std::fs::read(place.path(list)).with_context(|| list.to_string())?;
+    let list: HeldOutList = serde_json::from_slice(&bytes).with_context(|| list.to_string())?;
+    let read = |listed: &senmon_corpus::held_out::Listed| -> Result<HeldOut> {
+        let mut tokens = shards.held_out(listed)?;
+        tokens.truncate(tokens_max.max(1) as usize);
+        Ok(HeldOut { domain: listed.domain, reported: listed.reported, tokens })
+    };
+    list.documents.iter().map(read).collect()
 }
 
 /// What comparing needs to know of documents.
@@ -86,14 +86,14 @@ pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
     let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
-    let documents = held_out(&shards, job.documents_per_domain, job.tokens_per_document_max).map_err(corrupt)?;
+    let documents = held_out(&shards, place, &job.held_out, job.tokens_per_document_max).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
     verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
     let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
     let parameters = spec.parameters(spec.vocab_size.unwrap_or_default().into());
     let kind = if job.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
     let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
-    let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
+    let scores = score(&model, device, &documents, shards.index().opener_id(), job.sequence_length, context)?;
     context.pulse(Phase::Long);
     let (key, path) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&key);
@@ -117,14 +117,14 @@ pub struct Window {
     pub targets: Vec<i64>,
 }
 
-/// Documents, each opened by the separator, in windows of at most `length` tokens without overlap.
+/// Documents, each opened by a token, in windows of at most `length` tokens without overlap.
 #[must_use]
-pub fn windows(documents: &[impl AsRef<[u32]>], separator: u32, length: u32) -> Vec<Window> {
+pub fn windows(documents: &[impl AsRef<[u32]>], opener: u32, length: u32) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut first = 0;
     for document in documents {
         let tokens = document.as_ref();
-        let sequence: Vec<i64> = std::iter::once(separator).chain(tokens.iter().copied()).map(i64::from).collect();
+        let sequence: Vec<i64> = std::iter::once(opener).chain(tokens.iter().copied()).map(i64::from).collect();
         for start in (0..tokens.len()).step_by(length.max(1) as usize) {
             let end = (start + length as usize).min(tokens.len());
             let (inputs, targets) = (sequence[start..end].to_vec(), sequence[start + 1..=end].to_vec());
@@ -149,12 +149,12 @@ pub fn score(
     model: &Model,
     device: tch::Device,
     documents: &[HeldOut],
-    separator: u32,
+    opener: u32,
     length: u32,
     context: &dyn JobContext,
 ) -> Result<Scores, EndedOutcome> {
     let total = documents.iter().map(|document| document.tokens.len()).sum();
-    let logprobs = run_windows(model, device, windows(documents, separator, length), total, context)?;
+    let logprobs = run_windows(model, device, windows(documents, opener, length), total, context)?;
     Ok(Scores { logprobs, documents: sheet(documents) })
 }
 

@@ -4,6 +4,7 @@ use super::{
     checkpoint::{Snapshot, TrainerState, from_host},
     commit::{Draft, commit},
     context::{JobContext, Place, asked_to_end, ended},
+    export::Export,
     hub::{self, HostTensors},
     model::place_weights,
     parameters::Layout,
@@ -28,6 +29,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     context.started(0, None);
     let mut sum: Option<(senmon_protocol::model::ModelSpec, HostTensors)> = None;
     let mut lineages = Vec::new();
+    let mut export = Export::default();
     for (member, done) in job.members.iter().zip(0_u64..) {
         if let Some(end) = asked_to_end(context.command()) {
             return Err(end);
@@ -35,6 +37,9 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         let folder = place.path(&member.checkpoint.folder);
         lineages.push(verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?.meta.lineage);
         let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
+        if done == 0 {
+            export = Export::load(&folder).map_err(corrupt)?;
+        }
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {
             return Err(ended(
@@ -70,7 +75,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         state_sha256: String::new(),
         health: super::health::HealthState::default(),
     };
-    let snapshot = Snapshot { spec, weights, moments: None, state };
+    let snapshot = Snapshot { spec, weights, moments: None, state, export: export.into() };
     let name = format!("{:08}-f{}", 0, place.fence);
     let draft = Draft { snapshot: &snapshot, meta, tokenizer: &job.tokenizer, output: &job.output, name };
     commit(draft, place, context, place.store.patience)?;

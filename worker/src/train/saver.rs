@@ -253,7 +253,8 @@ fn copy(trainer: &Trainer, (mut weights, (mut first, mut second)): Room, state: 
     take(&mut weights, &trainer.weights);
     take(&mut first, &trainer.optimizer.first);
     take(&mut second, &trainer.optimizer.second);
-    Snapshot { spec: trainer.spec.clone(), weights, moments: Some((first, second)), state }
+    let (spec, export) = (trainer.spec.clone(), trainer.export.clone());
+    Snapshot { spec, weights, moments: Some((first, second)), state, export }
 }
 
 /// Writes a snapshot and asks for its commit; what must not be lost is tried until patience ends.

@@ -89,7 +89,7 @@ pub fn score(
     ensure!((1..=experts.len()).contains(&top_k), "top_k: found {top_k}, the ensemble has {} experts", experts.len());
     let temperature = temperature(ensemble, manner)?;
     let folder = |expert: usize| storage.join(experts[expert].checkpoint.folder.as_str());
-    let tokenizer = Tokenizer::load(&folder(0).join("tokenizer.json"), &ensemble.separator)?;
+    let tokenizer = Tokenizer::load(&folder(0).join("tokenizer.json"), &ensemble.separator, ensemble.bos.as_deref())?;
     let (router, _) = Router::load(&storage.join(ensemble.router.as_str()))?;
     let documents = tokenizer.encode(texts)?;
     let centres: Vec<usize> = experts.iter().map(|expert| expert.domain as usize).collect();
@@ -105,7 +105,7 @@ pub fn score(
     for (number, expert) in experts.iter().enumerate() {
         let needed =
             needed(&stretches, total, |distances| weights(distances, &prior, top_k, temperature)[number] > 0.0);
-        let all = windows(&documents, tokenizer.separator_id(), ensemble.sequence_length);
+        let all = windows(&documents, tokenizer.opener_id(), ensemble.sequence_length);
         let read: Vec<Window> = all.into_iter().filter_map(|window| up_to_last(window, &needed)).collect();
         tokens_run.push((expert.branch.clone(), read.iter().map(|window| window.inputs.len() as u64).sum()));
         if read.is_empty() {

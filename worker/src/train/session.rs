@@ -7,6 +7,7 @@ use super::{
     context::{JobContext, MetricPoint, Phase, Place, TrainingTime, asked_to_end, ended},
     data::{self, Batch, Source},
     device,
+    export::{Export, Marks},
     health::{HealthState, sentence},
     hub::{self, HostTensors},
     memory::{resident_bytes, within_memory},
@@ -23,6 +24,7 @@ use senmon_protocol::{
     ids::CheckpointId,
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart},
     lineage::Lineage,
+    model::ModelSpec,
     spec::{OptimizerStart, Precision, SpikeAction},
 };
 use sha2::{Digest, Sha256};
@@ -106,7 +108,11 @@ impl<'a> Session<'a> {
         order: Option<&'a WindowOrder>,
     ) -> Result<Self, EndedOutcome> {
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-        let (spec, weights, parent, carried) = match (&job.resume, &job.start) {
+        let marked = |export: Export, spec: &ModelSpec| {
+            let marks = Marks::of(shards.index(), &place.path(&job.tokenizer))?;
+            export.marked(&marks, spec)
+        };
+        let (spec, weights, parent, carried, export) = match (&job.resume, &job.start) {
             (Some(from), _) | (None, TrainStart::Checkpoint(from)) => {
                 let folder = place.path(&from.folder);
                 let manifest = verify(&folder, &from.manifest_sha256).map_err(corrupt)?;
@@ -117,15 +123,19 @@ impl<'a> Session<'a> {
                     .then(|| checkpoint::load_trainer(&folder, &Layout::new(&spec)))
                     .transpose()
                     .map_err(corrupt)?;
-                (spec, from_host(&weights), Some(from.id), carried)
+                let export = Export::load(&folder).map_err(corrupt)?;
+                (spec, from_host(&weights), Some(from.id), carried, export)
             }
             (None, TrainStart::Folder(folder)) => {
                 let invalid = |error: anyhow::Error| ended(TerminationReason::InvalidInput, format!("seed: {error:#}"));
-                let (spec, weights) = hub::load_model(std::path::Path::new(&folder.path)).map_err(invalid)?;
-                (spec, from_host(&weights), None, None)
+                let folder = std::path::Path::new(&folder.path);
+                let (spec, weights) = hub::load_model(folder).map_err(invalid)?;
+                let export = Export::load(folder).and_then(|own| marked(own, &spec)).map_err(invalid)?;
+                (spec, from_host(&weights), None, None, export)
             }
             (None, TrainStart::Init(init)) => {
-                (init.model.clone(), initial_weights(&init.model, job.training.random_seed), None, None)
+                let export = marked(Export::default(), &init.model).map_err(corrupt)?;
+                (init.model.clone(), initial_weights(&init.model, job.training.random_seed), None, None, export)
             }
         };
         if spec.vocab_size.unwrap_or(0) < shards.index().vocab_size {
@@ -155,6 +165,7 @@ impl<'a> Session<'a> {
         };
         let mut trainer = Trainer::new(spec, &weights, device, kind, shape);
         trainer.deterministic = job.training.deterministic;
+        trainer.export = export.into();
         let peak = device::matmul_peak(device, kind);
         let mut session = Self {
             job,

@@ -1,6 +1,7 @@
 //! The finding in a sentence or two, and how it was measured.
 
 use super::Input;
+use crate::domain::held_out;
 use senmon_corpus::compare::left_out;
 use senmon_protocol::{
     report::{Basis, Contestant, Difference},
@@ -75,7 +76,7 @@ pub fn method(input: &Input, basis: &Basis, weights: &[f64]) -> Vec<String> {
     let (evaluation, data) = (&input.spec.evaluation, &input.spec.data);
     let mut method = vec![
         format!(
-            "Up to {} held-out documents of each domain were scored, each up to {} tokens. {} of them ({} tokens) are reported; on the other {} ({} tokens) everything was chosen that is chosen: temperature, number of experts, the best single expert.",
+            "Up to {} held-out documents of each domain were scored, those with the smallest hashes of their ids, each up to {} tokens. {} of them ({} tokens) are reported; on the other {} ({} tokens) everything was chosen that is chosen: temperature, number of experts, the best single expert.",
             evaluation.documents_per_domain,
             evaluation.tokens_per_document_max,
             basis.documents_reported,
@@ -83,7 +84,6 @@ pub fn method(input: &Input, basis: &Basis, weights: &[f64]) -> Vec<String> {
             basis.documents_calibration,
             basis.tokens_calibration,
         ),
-        "Held out by a hash of the document id; no branch, the seed included, trains on them.".to_owned(),
         format!(
             "Windows of {} tokens without overlap, each document opened by the separator; perplexity per token. Overall figures weigh each domain by its share of the corpus's held-out tokens; the macro figures weigh every domain alike.",
             data.sequence_length
@@ -94,6 +94,7 @@ pub fn method(input: &Input, basis: &Basis, weights: &[f64]) -> Vec<String> {
         ),
         "Probabilities are mixed, not logits.".to_owned(),
     ];
+    method.extend(held_out::sentences(&input.held_out, data.held_out_fraction));
     if basis.resamples > 0 {
         method.push(format!(
             "Intervals hold the middle 95 % of {} resamples of the reported documents, drawn domain by domain, the same draw for every contestant. They speak of other documents, not of other seeds.",

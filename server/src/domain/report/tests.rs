@@ -40,9 +40,16 @@ fn index(held_out: &[u64]) -> ShardIndex {
         idx_sha256: String::new(),
         counts: Default::default(),
         ranges: ranges.collect(),
+        held_out_sha256: None,
         range_sha256: Vec::new(),
     };
-    ShardIndex { domains: u32::try_from(held_out.len()).unwrap(), vocab_size: 1, separator_id: 0, shards: vec![shard] }
+    ShardIndex {
+        domains: u32::try_from(held_out.len()).unwrap(),
+        vocab_size: 1,
+        separator_id: 0,
+        bos_id: None,
+        shards: vec![shard],
+    }
 }
 
 fn interval(nats: f64, half: f64) -> Compared {

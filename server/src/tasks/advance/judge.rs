@@ -39,7 +39,7 @@ impl Scene<'_> {
             checkpoint,
             shards: self.shards_key()?,
             sequence_length: spec.data.sequence_length,
-            documents_per_domain: spec.evaluation.documents_per_domain,
+            held_out: self.held_out_key()?,
             tokens_per_document_max: spec.evaluation.tokens_per_document_max,
             precision: spec.training.precision,
             output: StorageKey::new(format!("evaluations/{id}"))?,
@@ -86,7 +86,7 @@ impl Scene<'_> {
             shards: self.shards_key()?,
             tokenizer: self.tokenizer()?.1,
             router: self.router()?,
-            documents_per_domain: spec.evaluation.documents_per_domain,
+            held_out: self.held_out_key()?,
             tokens_per_document_max: spec.evaluation.tokens_per_document_max,
             route_every_tokens: spec.evaluation.route_every_tokens,
             top_k,
@@ -188,6 +188,7 @@ impl Scene<'_> {
             ensembles: ensembles.collect(),
             costs,
             missing,
+            held_out: self.row.held_out.clone().unwrap_or_default(),
             goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
         });
         db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
