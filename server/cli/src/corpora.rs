@@ -42,6 +42,9 @@ pub struct Add {
     /// Field with a stable id.
     #[arg(long)]
     id_field: Option<String>,
+    /// Field with a group: records of one group are all trained on, or all held out [default: the id up to #].
+    #[arg(long)]
+    group_field: Option<String>,
     /// Field with a source label.
     #[arg(long)]
     source_field: Option<String>,
@@ -113,7 +116,12 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
     let request = RegisterCorpus {
         name: args.name,
         paths: args.paths.iter().map(|path| absolute(path)).collect::<CliResult<_>>()?,
-        fields: DocumentFields { text: args.text_field, id: args.id_field, source: args.source_field },
+        fields: DocumentFields {
+            text: args.text_field,
+            id: args.id_field,
+            group: args.group_field,
+            source: args.source_field,
+        },
         tolerated_broken_share: args.tolerated_broken_share,
     };
     let mut corpus: CorpusView = client.post("/corpora", &request).await?;

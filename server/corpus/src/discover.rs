@@ -245,6 +245,7 @@ mod tests {
             .map(|(text, i)| Document {
                 record: i,
                 id: i.to_string(),
+                group: None,
                 source: source(i as usize),
                 text: format!("{text} {i}"),
             })

@@ -23,10 +23,25 @@ pub struct Document {
     pub record: u64,
     /// Its id: the id field, or `<file name>:<record number from 1>`.
     pub id: String,
+    /// The group whose records are on one side of the split; None for a document on its own.
+    pub group: Option<String>,
     /// Source label, where there is one.
     pub source: Option<String>,
     /// The text.
     pub text: String,
+}
+
+impl Document {
+    /// What decides the side of the split.
+    #[must_use]
+    pub fn split_key(&self) -> &str {
+        self.group.as_deref().unwrap_or(&self.id)
+    }
+}
+
+/// A record's group: its own, or its id up to the first `#` (an id that the record brings, not a file's name).
+fn group_of(given: Option<String>, id: Option<&str>) -> Option<String> {
+    given.or_else(|| Some(id?.split_once('#')?.0.to_owned()))
 }
 
 /// What a file yields.
@@ -82,7 +97,7 @@ fn text_document(name: Naming, mut input: Box<dyn Read + Send>) -> Item {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).map_err(|error| name.broken(0, error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| name.broken(0, format!("invalid UTF-8: {error}")))?;
-    Ok(Document { record: 0, id: name.id(0), source: None, text })
+    Ok(Document { record: 0, id: name.id(0), group: None, source: None, text })
 }
 
 struct JsonLines<R> {
@@ -152,8 +167,10 @@ impl<R: Read> JsonLines<R> {
         };
         let broken = |why: String| self.name.broken(record, why);
         let id = self.fields.id.as_deref().map(field).transpose().map_err(broken)?;
+        let group = self.fields.group.as_deref().and_then(|name| field(name).ok());
         Ok(Document {
             record,
+            group: group_of(group, id.as_deref()),
             id: id.unwrap_or_else(|| self.name.id(record)),
             source: self.fields.source.as_deref().and_then(|name| field(name).ok()),
             text: field(&self.fields.text).map_err(broken)?,
@@ -178,7 +195,7 @@ fn parquet_documents(
     fields: &DocumentFields,
 ) -> io::Result<Box<dyn Iterator<Item = Item> + Send>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
-    let names = [Some(&fields.text), fields.id.as_ref(), fields.source.as_ref()];
+    let names = [Some(&fields.text), fields.id.as_ref(), fields.group.as_ref(), fields.source.as_ref()];
     let names: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
     let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let reader = builder.with_projection(mask).with_batch_size(512).build().map_err(io::Error::other)?;
@@ -203,8 +220,10 @@ fn parquet_documents(
 fn parquet_row(batch: &RecordBatch, row: usize, record: u64, fields: &DocumentFields, name: &Naming) -> Item {
     let field = |column: &str| cell(batch, column, row).map_err(|why| name.broken(record, why));
     let id = fields.id.as_deref().map(field).transpose()?;
+    let group = fields.group.as_deref().and_then(|column| field(column).ok());
     Ok(Document {
         record,
+        group: group_of(group, id.as_deref()),
         id: id.unwrap_or_else(|| name.id(record)),
         source: fields.source.as_deref().and_then(|column| field(column).ok()),
         text: field(&fields.text)?,
@@ -263,6 +282,26 @@ mod tests {
             [Ok("one"), Err("invalid JSON"), Err("is missing"), Err("found a list"), Err("invalid UTF-8"), Ok("two")];
         check("a.jsonl", lines, &broken);
         check("a.txt", "日本語".as_bytes(), &[Ok("日本語")]);
+    }
+
+    #[test]
+    fn a_group_is_the_field_or_the_id_up_to_its_first_hash_sign() {
+        let check = |line: &str, group: Option<&str>, expect: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a#b.jsonl");
+            std::fs::write(&path, line).unwrap();
+            let fields =
+                DocumentFields { id: Some("id".into()), group: group.map(Into::into), ..DocumentFields::default() };
+            let document = documents(&path, &fields).unwrap().next().unwrap().unwrap();
+            assert_eq!(document.split_key(), expect, "{line}");
+            let without = documents(&path, &DocumentFields::default()).unwrap().next().unwrap().unwrap();
+            assert_eq!(without.split_key(), "a#b.jsonl:1");
+        };
+        check(r#"{"id": "page#1", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page#1#2", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page", "text": "x"}"#, None, "page");
+        check(r#"{"id": "page#1", "site": "s#1", "text": "x"}"#, Some("site"), "s#1");
+        check(r#"{"id": "page#1", "text": "x"}"#, Some("site"), "page");
     }
 
     #[test]

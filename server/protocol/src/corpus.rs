@@ -34,13 +34,17 @@ pub struct DocumentFields {
     pub text: String,
     /// Field with a stable id; without it the id is `<file name>:<record number>`.
     pub id: Option<String>,
+    /// Field with a group: records of one group are on one side of the split into training and held-out text. Without it
+    /// the group is the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Field with a source label (only reported and compared with the clustering, never trained on).
     pub source: Option<String>,
 }
 
 impl Default for DocumentFields {
     fn default() -> Self {
-        Self { text: "text".into(), id: None, source: None }
+        Self { text: "text".into(), id: None, group: None, source: None }
     }
 }
 

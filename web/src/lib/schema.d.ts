@@ -3366,6 +3366,11 @@ export interface components {
             folder: components["schemas"]["StorageKey"];
             /** @description SHA-256 of `shard.idx`. */
             idx_sha256: string;
+            /**
+             * @description SHA-256 of each range's bytes in `shard.bin`, in the same order: a job that reads some of them fetches and checks
+             *     no others. Empty where it was not kept.
+             */
+            range_sha256?: string[];
             /** @description The domains' ranges, by (domain, split). */
             ranges: components["schemas"]["ShardRange"][];
         };
@@ -3935,8 +3940,8 @@ export interface components {
             checkpoint_every_minutes?: number | null;
             /**
              * Format: int64
-             * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, only the last step
-             *     is kept.
+             * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, they are ten minutes
+             *     apart. The last step always is one.
              */
             checkpoint_every_steps?: number | null;
             checkpoint_every_tokens?: components["schemas"]["Tokens"] | null;
@@ -3990,7 +3995,8 @@ export interface components {
             schedule?: components["schemas"]["ScheduleKind"];
             /**
              * Format: int32
-             * @description Slots of one worker that a training job takes (a CPU slot brings its threads).
+             * @description Slots of one worker that a training job takes. CPU slots bring their threads; of accelerators one is used, and more
+             *     are refused.
              */
             slots?: number;
             /**
@@ -4164,7 +4170,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description the folder has no such manifest */
+            /** @description the folder has no such manifest, or not the files that it lists */
             422: {
                 headers: {
                     [name: string]: unknown;

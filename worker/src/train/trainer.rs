@@ -4,6 +4,7 @@ use super::{
     buffer::values_mut,
     clock::{Clock, Part},
     device::upload,
+    export::Export,
     fused::{Fused, Tokens, Weights},
     model::{Model, Use, place_weights},
     optimizer::{AdamW, gradient_norm},
@@ -13,7 +14,7 @@ use super::{
 use half::bf16;
 use senmon_kernels as kernels;
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
 
 /// How gradients are computed.
@@ -54,6 +55,8 @@ struct Engine {
 pub struct Trainer {
     /// Shape of the model.
     pub spec: ModelSpec,
+    /// What stands beside the weights in a checkpoint.
+    pub export: Arc<Export>,
     /// Names and places of the parameters.
     pub layout: Layout,
     /// fp32 weights.
@@ -95,6 +98,7 @@ impl Trainer {
             clock: Clock::default(),
             deterministic: false,
             engine: None,
+            export: Arc::default(),
             spec,
             layout,
             kind,
