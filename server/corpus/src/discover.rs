@@ -302,6 +302,7 @@ mod tests {
         let document = |(text, record): (&String, u64)| Document {
             record,
             id: record.to_string(),
+            group: None,
             source: None,
             text: text.clone(),
         };

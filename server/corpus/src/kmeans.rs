@@ -25,7 +25,7 @@ const START_PASSES: u64 = 10;
 const TRIAL_PASSES: u32 = 5;
 /// From this many centres on, one start: Lloyd's passes are what takes the time then, and starts differ less.
 const ONE_START_CENTRES: usize = 128;
-/// Lloyd's passes of the best plain start.
+/// More of Lloyd's passes for the best plain start, where they are cheap.
 const PLAIN_PASSES: u64 = 60;
 /// The centres stand still when the cost falls by less than this part of it.
 const TOLERANCE: f64 = 1e-5;
@@ -85,7 +85,7 @@ fn fit_in_batches(
         plain = plain.into_iter().chain([(inertia, centres)]).min_by(|a, b| a.0.total_cmp(&b.0));
     }
     let (Some(mut passes), Some((_, plain))) = (best, plain) else { return Err("no start was tried".into()) };
-    let plain = start::lloyd(&some, plain, PLAIN_PASSES)?;
+    let plain = start::lloyd(&some, plain, if k < ONE_START_CENTRES { PLAIN_PASSES } else { START_PASSES })?;
     passes.run(iterations_max);
     let Passes { mut centres, found, iterations, .. } = passes;
     fill(rows, &mut centres);
@@ -223,22 +223,30 @@ fn means(rows: &Array2<f32>, assignment: &[u32], old: &Array2<f32>) -> Array2<f3
 /// inertia. A centre that lies on a row keeps it, so each is moved at most once, and with k distinct rows none is left.
 fn fill(rows: &Array2<f32>, centres: &mut Array2<f32>) {
     let k = centres.nrows();
+    let (mut domains, mut distances) = assign_greedy(rows, centres);
     for _ in 0..k {
-        let (domains, distances) = assign_greedy(rows, centres);
         let mut sizes = vec![(0_usize, 0.0_f64); k];
         for (&domain, &distance) in domains.iter().zip(&distances) {
             sizes[domain as usize].0 += 1;
             sizes[domain as usize].1 += f64::from(distance);
         }
-        let Some(empty) = sizes.iter().position(|size| size.0 == 0) else { return };
-        let largest = (0..k).max_by(|&a, &b| sizes[a].1.total_cmp(&sizes[b].1)).unwrap_or(0);
-        let of_largest = (0..rows.nrows()).filter(|&i| domains[i] as usize == largest);
-        let Some(farthest) = of_largest.max_by(|&a, &b| distances[a].total_cmp(&distances[b])) else { return };
+        let Some((empty, number)) = (0..k).zip(0_u32..).find(|(j, _)| sizes[*j].0 == 0) else { return };
+        let widest = (0..k).max_by(|&a, &b| sizes[a].1.total_cmp(&sizes[b].1)).unwrap_or(0);
+        let of_widest = (0..rows.nrows()).filter(|&i| domains[i] as usize == widest);
+        let Some(farthest) = of_widest.max_by(|&a, &b| distances[a].total_cmp(&distances[b])) else { return };
         centres.row_mut(empty).assign(&rows.row(farthest));
+        // It was nearest to nothing, so only what is nearer to its new place changes.
+        let moved: Vec<f32> =
+            (0..rows.nrows()).into_par_iter().map(|i| squared_distance(rows.row(i), centres.row(empty))).collect();
+        for ((domain, distance), moved) in domains.iter_mut().zip(&mut distances).zip(moved) {
+            if moved < *distance || (moved <= *distance && number < *domain) {
+                (*domain, *distance) = (number, moved);
+            }
+        }
     }
 }
 
-/// First row and number of rows of each distinct vector, in the order of the first rows.
+/// The rows of each distinct vector, in the order of their first rows.
 fn distinct(rows: &Array2<f32>) -> Vec<Vec<usize>> {
     let mut groups: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
     for (i, row) in rows.axis_iter(Axis(0)).enumerate() {
