@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod clock;
 pub mod context;
 #[cfg(feature = "torch")]
+pub mod cuda;
+#[cfg(feature = "torch")]
 pub mod data;
 #[cfg(feature = "torch")]
 pub mod device;
