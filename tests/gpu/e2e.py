@@ -104,13 +104,13 @@ def main():
     try:
         added = command("corpus", "add", "made", str(WORK / "corpus"), "--id-field", "id", "--source-field", "source", "--wait")
         say("corpus", added.stdout.strip().splitlines()[-1:] or added.stderr[-500:])
-        (WORK / "killed.yaml").write_text(KILLED % (("20M", "2M") if CARD else ("400K", "100K")))
+        (WORK / "killed.yaml").write_text(KILLED % (("20M", "1M") if CARD else ("400K", "100K")))
         began = time.time()
         follow = subprocess.Popen(
             [BIN / "senmon", "--server", f"http://127.0.0.1:{PORT}", "--token-file", WORK / "server" / "admin-token", "run",
              WORK / "killed.yaml", "--follow"], stdout=open(WORK / "follow.log", "w"), stderr=subprocess.STDOUT)
         killed = False
-        while follow.poll() is None and time.time() - began < 120:
+        while follow.poll() is None and time.time() - began < 70:
             time.sleep(0.5)
             try:
                 now = latest()
@@ -129,7 +129,7 @@ def main():
         if CARD:
             (WORK / "cramped.yaml").write_text(CRAMPED)
             began = time.time()
-            command("run", str(WORK / "cramped.yaml"), "--follow", timeout=120)
+            command("run", str(WORK / "cramped.yaml"), "--follow", timeout=70)
             state = latest()["state"]
             well &= state == "completed"
             say("cramped:", state, f"{time.time() - began:.1f} s")

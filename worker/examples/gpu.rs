@@ -1,7 +1,7 @@
 //! What `scripts/gpu-check` and `make bench-gpu` run on a card; each prints one JSON object a line.
 //!
 //! `gpu check`: kernels and pass of every variant against autograd. `gpu speed CONFIG WINDOWS LENGTH`: each kernel and
-//! product alone. `gpu bench CONFIG fp32|bf16 fused|in-line|autograd WINDOWS MICRO LENGTH STEPS`: whole steps.
+//! product alone. `gpu bench CONFIG fp32|bf16 fused|autograd WINDOWS MICRO LENGTH STEPS`: whole steps.
 
 use anyhow::{Context, Result, bail};
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
@@ -11,13 +11,14 @@ use senmon_worker::{
         cuda::{Machine, proof, speed},
         device::{matmul_peak, open},
         model::initial_weights,
+        parameters::Layout,
         trainer::{Shape, Trainer},
     },
     tune,
 };
 use serde_json::{Value, json};
-use std::time::Instant;
-use tch::{Device, Kind};
+use std::{collections::BTreeMap, time::Instant};
+use tch::{Device, Kind, Tensor};
 
 fn main() -> Result<()> {
     tune::restart_if_needed(false);
@@ -37,7 +38,7 @@ fn main() -> Result<()> {
             bench(device, config, kind(precision), pass, shape, steps.parse()?)
         }
         _ => bail!(
-            "usage: gpu check | speed CONFIG WINDOWS LENGTH | bench CONFIG fp32|bf16 fused|in-line|autograd WINDOWS MICRO LENGTH STEPS"
+            "usage: gpu check | speed CONFIG WINDOWS LENGTH | bench CONFIG fp32|bf16 fused|autograd WINDOWS MICRO LENGTH STEPS"
         ),
     }
 }
@@ -129,7 +130,7 @@ fn documents(device: Device) -> Result<()> {
                     (loss, norm)
                 })
                 .collect();
-            (steps, trainer.take_notes())
+            (steps, words(&mut trainer))
         };
         let ((fused, notes), (again, _), (expected, _)) = (run(true), run(true), run(false));
         let apart = |a: &[(f64, f64)], b: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| {
@@ -145,6 +146,24 @@ fn documents(device: Device) -> Result<()> {
     Ok(())
 }
 
+fn words(trainer: &mut Trainer) -> Vec<String> {
+    trainer.take_notes().into_iter().map(|note| note.text).collect()
+}
+
+/// Random weights of the card's making: a benchmark of seconds does not wait for streams that are the same everywhere.
+fn quick_weights(spec: &ModelSpec, device: Device) -> BTreeMap<String, Tensor> {
+    let layout = Layout::new(spec);
+    let make = |(name, shape): (&str, &[i64])| {
+        let tensor = if shape.len() == 1 {
+            Tensor::ones(shape, (Kind::Float, device))
+        } else {
+            Tensor::randn(shape, (Kind::Float, device)) * spec.initializer_range
+        };
+        (name.to_owned(), tensor)
+    };
+    layout.shapes().map(make).collect()
+}
+
 fn bench(device: Device, config: &str, kind: Kind, pass: &str, shape: Shape, steps: usize) -> Result<()> {
     let (spec, Shape { windows, micro, length }) = (model(config)?, shape);
     let training: TrainingSpec = serde_json::from_value(json!({ "batch_windows": windows, "learning_rate": 1e-4 }))?;
@@ -153,11 +172,8 @@ fn bench(device: Device, config: &str, kind: Kind, pass: &str, shape: Shape, ste
     let flops = spec.train_flops_per_token(vocab.try_into()?, length.try_into()?) as f64;
     let parameters = spec.parameters(vocab.try_into()?);
     let peak = matmul_peak(device, kind);
-    let weights = initial_weights(&spec, 1);
-    let mut trainer = Trainer::with_pass(spec.clone(), &weights, device, kind, shape, pass != "autograd");
-    if pass == "in-line" {
-        trainer.run_on(Machine::of_card(device, kind, &spec).map_err(anyhow::Error::msg)?.in_line());
-    }
+    let weights = quick_weights(&spec, device);
+    let mut trainer = Trainer::with_pass(spec, &weights, device, kind, shape, pass == "fused");
     drop(weights);
     let tokens: Vec<i64> = (0..windows * (length + 1)).map(|i| (i * i + i / 7) % vocab).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
@@ -181,7 +197,7 @@ fn bench(device: Device, config: &str, kind: Kind, pass: &str, shape: Shape, ste
             "who": pass, "config": config, "windows": windows, "micro": micro,
             "length": length, "parameters": parameters, "tokens_per_second": rate, "step_ms": median * 1e3,
             "tflops": rate * flops / 1e12, "matmul_peak_tflops": peak / 1e12, "memory_gib": gib, "loss_first": losses[0],
-            "loss_last": losses[steps - 1], "flops_per_token": flops, "notes": trainer.take_notes(), "step_first_ms": seconds[0] * 1e3,
+            "loss_last": losses[steps - 1], "flops_per_token": flops, "notes": words(&mut trainer), "step_first_ms": seconds[0] * 1e3,
         })
     );
     Ok(())

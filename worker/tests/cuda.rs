@@ -64,6 +64,8 @@ fn both(
 fn check(over: &Value, kind: Kind, shape: Shape, documents: Option<&[i32]>) {
     let tolerance = if kind == Kind::Float { 4e-6 } else { 5e-3 };
     let [(steps, grads), (steps_expected, expected)] = both(&spec(over), kind, shape, documents);
+    // One token alone moves no score: what is left of a query's and a key's gradient is rounding.
+    let least = 1e-2 * steps_expected[0].1;
     for ((loss, norm), (loss_expected, norm_expected)) in steps.iter().zip(steps_expected) {
         assert!((loss / loss_expected - 1.0).abs() < tolerance, "{over}: loss {loss}, expected {loss_expected}");
         assert!((norm / norm_expected - 1.0).abs() < 4.0 * tolerance, "{over}: norm {norm}, expected {norm_expected}");
@@ -71,8 +73,7 @@ fn check(over: &Value, kind: Kind, shape: Shape, documents: Option<&[i32]>) {
     for (name, expected) in expected {
         // A key's bias moves all scores of a query alike, but for the rotation: what is left of it is small and noisy.
         let tolerance = if name.ends_with("k_proj.bias") { 10.0 * tolerance } else { tolerance };
-        // One token alone moves no score: nothing over nothing.
-        let error = (&grads[&name] - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]).max(1e-6);
+        let error = (&grads[&name] - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]).max(least);
         assert!(error < 10.0 * tolerance, "{over} {kind:?}: gradient of {name} is off by {error:.1e} of its norm");
     }
 }

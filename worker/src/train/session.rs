@@ -305,7 +305,11 @@ impl<'a> Session<'a> {
             let pass = || trainer.forward_backward(&batch.tokens, batch.document_first.as_deref());
             let found = within_memory(pass);
             for note in self.trainer.take_notes() {
-                self.context.event("pass_chosen", self.step + 1, "info", &note);
+                if note.warns {
+                    self.context.event("pass_changed", self.step + 1, "warn", &note.text);
+                } else {
+                    self.context.log("info", &note.text);
+                }
             }
             let said = match found {
                 Ok(found) => return Ok(found),

@@ -46,6 +46,15 @@ impl Shape {
     }
 }
 
+/// Something found out about the way of computing, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Whether it is slower than it should be, or another way than was meant.
+    pub warns: bool,
+    /// A sentence.
+    pub text: String,
+}
+
 /// Gradients and what computes them. Built for the first batch: the memory of a pass is most of what training takes.
 struct Engine {
     pass: Pass,
@@ -68,7 +77,7 @@ pub struct Trainer {
     pub deterministic: bool,
     /// Where the kernels of a card run, proven.
     machine: Option<Machine>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
     engine: Option<Engine>,
     kind: Kind,
     fused: bool,
@@ -117,8 +126,8 @@ impl Trainer {
         self.machine = Some(machine);
     }
 
-    /// What was found out about the way of computing since the last call, in words.
-    pub fn take_notes(&mut self) -> Vec<String> {
+    /// What was found out since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
         if let Some(Engine { pass: Pass::Card(pass), .. }) = &mut self.engine {
             self.notes.append(&mut pass.take_notes());
         }
@@ -138,7 +147,8 @@ impl Trainer {
                 Ok(machine) => self.machine = Some(machine),
                 Err(error) => {
                     self.fused = false;
-                    self.notes.push(format!("the fused pass is not used on this device, autograd is: {error}"));
+                    let text = format!("the fused pass is not used on this device, autograd is: {error}");
+                    self.notes.push(Note { warns: true, text });
                 }
             }
         }
@@ -154,7 +164,10 @@ impl Trainer {
             let grads = zeros(if wide { Kind::Float } else { self.kind });
             match cuda::Pass::new(machine, spec, &self.weights, &grads, self.shape) {
                 Ok(pass) => return Engine { pass: Pass::Card(Box::new(pass)), grads },
-                Err(error) => self.notes.push(format!("the fused pass cannot begin, autograd goes on: {error}")),
+                Err(error) => {
+                    let text = format!("the fused pass cannot begin, autograd goes on: {error}");
+                    self.notes.push(Note { warns: true, text });
+                }
             }
         }
         let angles = || rotary::angles(spec, u32::try_from(length).unwrap_or(0));

@@ -39,8 +39,6 @@ struct Driver {
     host_free: unsafe extern "C" fn(*mut c_void) -> c_int,
     to_device: unsafe extern "C" fn(u64, *const c_void, usize, Handle) -> c_int,
     to_host: unsafe extern "C" fn(*mut c_void, u64, usize, Handle) -> c_int,
-    stream_create: unsafe extern "C" fn(*mut Handle, c_uint) -> c_int,
-    stream_wait: unsafe extern "C" fn(Handle, Handle, c_uint) -> c_int,
     stream_synchronize: unsafe extern "C" fn(Handle) -> c_int,
     event_create: unsafe extern "C" fn(*mut Handle, c_uint) -> c_int,
     event_record: unsafe extern "C" fn(Handle, Handle) -> c_int,
@@ -50,32 +48,11 @@ struct Driver {
     memory: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int,
 }
 
-/// A second stream beside libtorch's, for products that nothing waits for soon.
-struct Side {
-    stream: Handle,
-    device: c_int,
-    fork: Handle,
-    marks: [Handle; 2],
-    guard: unsafe extern "C" fn(Handle, i32, *mut Handle) -> i32,
-    unguard: unsafe extern "C" fn(Handle) -> i32,
-}
-
-/// libtorch's current stream while it lives.
-struct Guard(Handle, unsafe extern "C" fn(Handle) -> i32);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // SAFETY: a guard that libtorch made, ended once.
-        unsafe { (self.1)(self.0) };
-    }
-}
-
 /// A card, ready to run kernels.
 pub struct Card {
     driver: Driver,
     context: Handle,
     stream: Handle,
-    side: Side,
     functions: BTreeMap<Kernel, Handle>,
     /// Compute capability, 90 for 9.0.
     pub capability: u32,
@@ -115,8 +92,6 @@ impl Driver {
                 host_free: library.function("cuMemFreeHost")?,
                 to_device: library.function("cuMemcpyHtoDAsync_v2")?,
                 to_host: library.function("cuMemcpyDtoHAsync_v2")?,
-                stream_create: library.function("cuStreamCreate")?,
-                stream_wait: library.function("cuStreamWaitEvent")?,
                 stream_synchronize: library.function("cuStreamSynchronize")?,
                 event_create: library.function("cuEventCreate")?,
                 event_record: library.function("cuEventRecord")?,
@@ -140,31 +115,6 @@ impl Driver {
             if text.is_null() { "unknown".into() } else { CStr::from_ptr(text).to_string_lossy() }
         };
         Err(format!("CUDA error {code} ({said}) in {what}"))
-    }
-}
-
-impl Side {
-    fn open(driver: &Driver, context: Handle, device: c_int) -> Result<Self, String> {
-        let event = || -> Result<Handle, String> {
-            let mut event: Handle = null_mut();
-            // CU_EVENT_DISABLE_TIMING. SAFETY: writes one handle.
-            driver.check(unsafe { (driver.event_create)(&raw mut event, 2) }, "cuEventCreate")?;
-            Ok(event)
-        };
-        let mut stream: Handle = null_mut();
-        // CU_STREAM_NON_BLOCKING. SAFETY: writes one handle; the types are those of libtorch's aoti_torch/c/shim.h.
-        unsafe {
-            driver.check((driver.context_set)(context), "cuCtxSetCurrent")?;
-            driver.check((driver.stream_create)(&raw mut stream, 1), "cuStreamCreate")?;
-            Ok(Self {
-                stream,
-                device,
-                fork: event()?,
-                marks: [event()?, event()?],
-                guard: Library::loaded().function("aoti_torch_create_cuda_stream_guard")?,
-                unguard: Library::loaded().function("aoti_torch_delete_cuda_stream_guard")?,
-            })
-        }
     }
 }
 
@@ -201,52 +151,7 @@ impl Card {
         // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _MINOR.
         let (processors, major, minor) = (attribute(16)?, attribute(75)?, attribute(76)?);
         let capability = u32::try_from(major * 10 + minor).unwrap_or(0);
-        let side = Side::open(&driver, context, number)?;
-        Ok(Self {
-            driver,
-            context,
-            stream,
-            side,
-            functions: BTreeMap::new(),
-            capability,
-            processors: processors.into(),
-        })
-    }
-
-    /// Runs `work`, calls of libtorch, on the second stream, behind what was started before; what follows does not wait.
-    ///
-    /// # Panics
-    /// When the driver refuses.
-    pub fn aside(&self, work: impl FnOnce()) {
-        let Side { stream, device, fork, guard, unguard, .. } = self.side;
-        let mut held: Handle = null_mut();
-        // SAFETY: streams and events of this context; types of libtorch's aoti_torch/c/shim.h.
-        unsafe {
-            self.must((self.driver.event_record)(fork, self.stream), "cuEventRecord");
-            self.must((self.driver.stream_wait)(stream, fork, 0), "cuStreamWaitEvent");
-            assert!(guard(stream, device, &raw mut held) == 0, "libtorch takes no second stream");
-        }
-        let _guard = Guard(held, unguard);
-        work();
-    }
-
-    /// Notes where the second stream is, in one of two places.
-    ///
-    /// # Panics
-    /// When the driver refuses.
-    pub fn mark(&self, place: usize) {
-        // SAFETY: as above.
-        self.must(unsafe { (self.driver.event_record)(self.side.marks[place % 2], self.side.stream) }, "cuEventRecord");
-    }
-
-    /// What follows waits for what was noted there last.
-    ///
-    /// # Panics
-    /// When the driver refuses.
-    pub fn wait(&self, place: usize) {
-        let mark = self.side.marks[place % 2];
-        // SAFETY: as above.
-        self.must(unsafe { (self.driver.stream_wait)(self.stream, mark, 0) }, "cuStreamWaitEvent");
+        Ok(Self { driver, context, stream, functions: BTreeMap::new(), capability, processors: processors.into() })
     }
 
     /// Loads machine code and finds every kernel in it.

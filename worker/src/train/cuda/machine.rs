@@ -22,8 +22,6 @@ pub struct Machine {
     pub form: Form,
     /// A kernel that is left out: what a test plants.
     without: Option<Kernel>,
-    /// Whether products that nothing waits for soon run beside the others.
-    beside: bool,
 }
 
 #[derive(Clone)]
@@ -56,7 +54,7 @@ impl Machine {
         let norm_packs = norm_packs(spec.hidden_size.into(), form.pack);
         let target = Target { capability: card.capability, form, norm_packs };
         card.load(&compile::kernels(target, compile::cache_folder().as_deref())?)?;
-        Ok(Self { runs: Runs::Card(Arc::new(card)), device, form, without: None, beside: true })
+        Ok(Self { runs: Runs::Card(Arc::new(card)), device, form, without: None })
     }
 
     /// This CPU, with the same kernel bodies: for tests, slow.
@@ -64,47 +62,13 @@ impl Machine {
     /// # Errors
     /// Where the kernels lack a number format.
     pub fn of_cpu(kind: Kind, spec: &ModelSpec) -> Result<Self, String> {
-        Ok(Self { runs: Runs::Cpu, device: Device::Cpu, form: Self::form(kind, spec)?, without: None, beside: false })
+        Ok(Self { runs: Runs::Cpu, device: Device::Cpu, form: Self::form(kind, spec)?, without: None })
     }
 
     /// The same machine, on which one kernel does nothing: what a self-proof must find.
     #[must_use]
     pub fn without(self, kernel: Kernel) -> Self {
         Self { without: Some(kernel), ..self }
-    }
-
-    /// The same machine, on which everything runs behind each other.
-    #[must_use]
-    pub fn in_line(self) -> Self {
-        Self { beside: false, ..self }
-    }
-
-    /// The card, where products run beside the others.
-    #[must_use]
-    pub(super) fn beside(&self) -> Option<&Card> {
-        self.card().filter(|_| self.beside)
-    }
-
-    /// Runs `work`, calls of libtorch, beside what follows, where that is done here; behind what was started before.
-    pub(super) fn aside(&self, work: impl FnOnce()) {
-        match self.beside() {
-            Some(card) => card.aside(work),
-            None => work(),
-        }
-    }
-
-    /// Notes how far the work beside is, in one of two places.
-    pub(super) fn mark(&self, place: usize) {
-        if let Some(card) = self.beside() {
-            card.mark(place);
-        }
-    }
-
-    /// What follows waits for the work beside that was noted there last.
-    pub(super) fn wait(&self, place: usize) {
-        if let Some(card) = self.beside() {
-            card.wait(place);
-        }
     }
 
     fn form(kind: Kind, spec: &ModelSpec) -> Result<Form, String> {

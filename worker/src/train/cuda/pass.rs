@@ -14,7 +14,7 @@ use crate::train::{
     optimizer::{AdamW, settings},
     parameters::{Arenas, Layout},
     rotary,
-    trainer::Shape,
+    trainer::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
@@ -48,26 +48,23 @@ struct Block {
     rstd: Tensor,
     qkv: Tensor,
     attended: Option<Kept>,
-    /// Attended values until the product beside has read them.
-    rows: Option<Tensor>,
     x_middle: Tensor,
     rstd_middle: Tensor,
     gate_up: Tensor,
 }
 
-/// Memory that all blocks share. R rows of a pass. Of what the products beside read there are several, taken in turn: as
-/// many as are written until the pass waits for them.
+/// Memory that all blocks share. R rows of a pass.
 struct Shared {
     last: Tensor,
     rstd_last: Tensor,
     /// `[R, h]`: norms' outputs, a product's output, gradients of the residual stream.
-    normed: Vec<Tensor>,
+    normed: Tensor,
     product: Tensor,
-    dx: Vec<Tensor>,
+    dx: Tensor,
     /// Rows of the projections, of the attended values, of the gated width.
-    dqkv: Vec<Tensor>,
+    dqkv: Tensor,
     dattended: Tensor,
-    gated: Vec<Tensor>,
+    gated: Tensor,
     logits: Tensor,
     /// Of a whole batch.
     losses: Tensor,
@@ -108,7 +105,7 @@ pub struct Pass {
     attention: Attention,
     upload: Upload,
     /// What is worth saying once.
-    notes: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl Pass {
@@ -161,7 +158,6 @@ impl Pass {
             rstd: fp32(&[rows]),
             qkv: own(&[rows, width]),
             attended: None,
-            rows: None,
             x_middle: own(&[rows, h]),
             rstd_middle: fp32(&[rows]),
             gate_up: own(&[rows, 2 * i]),
@@ -172,17 +168,15 @@ impl Pass {
         let (of_matrices, of_vectors) = (parts(&grads.matrices), parts(&grads.vectors));
         let squares_all = Tensor::zeros([of_matrices + of_vectors], (Kind::Double, device));
         let head = if spec.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let beside = machine.beside().is_some();
-        let several = |count: i32, size: &[i64]| (0..if beside { count } else { 1 }).map(|_| own(size)).collect();
         let shared = Shared {
             last: own(&[rows, h]),
             rstd_last: fp32(&[rows]),
-            normed: several(4, &[rows, h]),
+            normed: own(&[rows, h]),
             product: own(&[rows, h]),
-            dx: several(6, &[rows, h]),
-            dqkv: several(2, &[rows, width]),
+            dx: own(&[rows, h]),
+            dqkv: own(&[rows, width]),
             dattended: own(&[rows, s.n * s.d]),
-            gated: several(2, &[rows, i]),
+            gated: own(&[rows, i]),
             logits: own(&[logit_rows(rows, v), v]),
             losses: fp32(&[shape.windows * t]),
             norm_parts: fp32(&[slots, machine.norm_parts(rows, h), h]),
@@ -220,12 +214,12 @@ impl Pass {
             s,
             shape,
             epsilon,
-            notes: vec![said],
+            notes: vec![Note { warns: false, text: said }],
         })
     }
 
-    /// What was found since the last call, in words.
-    pub fn take_notes(&mut self) -> Vec<String> {
+    /// What was found since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
@@ -245,10 +239,11 @@ impl Pass {
                 return (loss, squares);
             }
             self.attention.demote();
-            self.notes.push(format!(
+            let text = format!(
                 "a batch gave loss {loss} and squared gradient norm {squares} with cuDNN's attention: flash attention \
                  from here on, this batch too"
-            ));
+            );
+            self.notes.push(Note { warns: true, text });
         }
     }
 
@@ -274,8 +269,7 @@ impl Pass {
 
     fn forward(&mut self, tokens: &Tokens) {
         let Self { machine, shared, blocks, layers, s, epsilon, .. } = self;
-        let Shared { product, last, rstd_last, .. } = &*shared;
-        let (normed, gated) = (&shared.normed[0], &shared.gated[0]);
+        let Shared { normed, product, gated, last, rstd_last, .. } = &*shared;
         let rotary = (&self.rotary.0, &self.rotary.1);
         machine.embed(&self.table.value, &tokens.inputs, blocks.first().map_or(last, |block| &block.x));
         for (l, layer) in layers.iter().enumerate() {
@@ -306,8 +300,7 @@ impl Pass {
     /// Losses from the last norm's output, in pieces; its gradient lies in `product` afterwards.
     fn loss(&mut self, tokens: &Tokens, losses: &Tensor, scale: f32, add: bool) {
         let (rows, v) = (self.s.b * self.s.t, i64::from(self.spec.vocab_size.unwrap_or(0)));
-        let Shared { product, logits, .. } = &self.shared;
-        let normed = &self.shared.normed[0];
+        let Shared { normed, product, logits, .. } = &self.shared;
         let at_once = logit_rows(rows, v);
         let mut first = 0;
         while first < rows {
@@ -324,36 +317,28 @@ impl Pass {
 
     fn backward(&mut self, tokens: &Tokens, add: bool) {
         let Self { machine, shared, blocks, layers, s, sink, .. } = self;
-        let Shared { last, rstd_last, product, dattended, norm_parts, .. } = &*shared;
+        let Shared { last, rstd_last, normed, product, dx, dqkv, dattended, gated, norm_parts, .. } = &*shared;
         let rotary = (&self.rotary.0, &self.rotary.1);
         let slot = |slot: usize| norm_parts.get(i64::try_from(slot).unwrap_or(0));
         let parts = slot(2 * layers.len());
         let norm = NormBack { x: last, rstd: rstd_last, w: &self.norm_last.value, normed: None, parts: &parts };
-        let (mut dx, mut turn) = (&shared.dx[0], 0);
         machine.rms_norm_backward(product, &norm, None, dx);
         for (l, (block, layer)) in blocks.iter_mut().zip(&*layers).enumerate().rev() {
-            // What the products beside read two blocks ago is written again from here on.
-            machine.wait(l);
-            let (gated, dqkv) = (of(&shared.gated, l), of(&shared.dqkv, l));
-            let (normed_middle, normed) = (of(&shared.normed, 2 * l), of(&shared.normed, 2 * l + 1));
-            let (dx_middle, dx_before) = (of(&shared.dx, turn + 1), of(&shared.dx, turn + 2));
-            turn += 2;
             // The gated unit: its input's gradient takes its place, its output is computed again.
             let _ = dx.mm_out(gated, &layer.down.value);
             machine.swiglu_backward(&block.gate_up, gated);
-            sink.aside(machine, &layer.down.grad, dx, gated, add);
+            sink.matrix(machine, &layer.down.grad, dx, gated, add);
             let _ = block.gate_up.mm_out(product, &layer.gate_up.value);
             let (x, rstd, w) = (&block.x_middle, &block.rstd_middle, &layer.norm_middle.value);
-            let norm = NormBack { x, rstd, w, normed: Some(normed_middle), parts: &slot(2 * l + 1) };
-            machine.rms_norm_backward(product, &norm, Some(dx), dx_middle);
-            sink.aside(machine, &layer.gate_up.grad, &block.gate_up, normed_middle, add);
+            let norm = NormBack { x, rstd, w, normed: Some(normed), parts: &slot(2 * l + 1) };
+            machine.rms_norm_backward(product, &norm, Some(dx), dx);
+            sink.matrix(machine, &layer.gate_up.grad, &block.gate_up, normed, add);
             // Attention.
             let kept = block.attended.take().expect("a forward pass before the way back");
-            sink.aside(machine, &layer.output.grad, dx_middle, &kept.rows, add);
-            let _ = dx_middle.mm_out(dattended, &layer.output.value);
+            sink.matrix(machine, &layer.output.grad, dx, &kept.rows, add);
+            let _ = dx.mm_out(dattended, &layer.output.value);
             let (dq, dk, dv) = self.attention.backward(&kept, dattended);
             machine.rotate_back((&dq, &dk, &dv), rotary, dqkv, *s);
-            block.rows = Some(kept.rows);
             if let (Some(bias), Some(parts)) = (&layer.bias, &shared.bias_parts) {
                 machine.column_parts(dqkv, parts);
                 machine.sum_parts(&parts.unsqueeze(0), &bias.grad, 0, add);
@@ -361,10 +346,8 @@ impl Pass {
             let _ = dqkv.mm_out(product, &layer.qkv.value);
             let (x, rstd, w) = (&block.x, &block.rstd, &layer.norm.value);
             let norm = NormBack { x, rstd, w, normed: Some(normed), parts: &slot(2 * l) };
-            machine.rms_norm_backward(product, &norm, Some(dx_middle), dx_before);
-            sink.aside(machine, &layer.qkv.grad, dqkv, normed, add);
-            machine.mark(l);
-            dx = dx_before;
+            machine.rms_norm_backward(product, &norm, Some(dx), dx);
+            sink.matrix(machine, &layer.qkv.grad, dqkv, normed, add);
         }
         // Norms first in each block's vectors, biases behind them.
         machine.sum_parts(norm_parts, &self.vectors_grad, self.vectors_stride, add);
@@ -372,10 +355,6 @@ impl Pass {
             let _ = self.table.grad.zero_();
         }
         machine.embed_backward(dx, &tokens.sorted, &self.table.grad, &shared.embed_parts);
-        machine.wait(0);
-        for block in blocks {
-            block.rows = None;
-        }
     }
 
     /// One optimiser step at `rate` with the gradients of the last batch times `scale`.
@@ -405,11 +384,6 @@ impl Pass {
             no_grad(|| copy.matrices.copy_(&weights.matrices));
         }
     }
-}
-
-/// One of several that are taken in turn.
-fn of(several: &[Tensor], number: usize) -> &Tensor {
-    &several[number % several.len()]
 }
 
 /// Rows of logits at once: pieces of about the same size, whole tiles of a product each.

@@ -29,16 +29,6 @@ impl Sink {
         if works { Self::Wide } else { Self::Piece(Tensor::empty([largest], (machine.kind(), machine.device))) }
     }
 
-    /// `to` (+)= `dyᵀ x`, beside what follows where the machine does that: neither factor may be written before
-    /// [`Machine::wait`].
-    pub fn aside(&self, machine: &Machine, to: &Tensor, dy: &Tensor, x: &Tensor, add: bool) {
-        match self {
-            // Its kernels are not libtorch's.
-            Self::Piece(_) => self.matrix(machine, to, dy, x, add),
-            Self::Same | Self::Wide => machine.aside(|| self.matrix(machine, to, dy, x, add)),
-        }
-    }
-
     /// `to` (+)= `dyᵀ x`.
     pub fn matrix(&self, machine: &Machine, to: &Tensor, dy: &Tensor, x: &Tensor, add: bool) {
         let dy = dy.tr();
