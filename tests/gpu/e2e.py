@@ -32,7 +32,7 @@ weight_average: false
 KILLED = COMMON + """
 name: killed
 model: { hidden_size: 256, intermediate_size: 704, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2, max_position_embeddings: 512 }
-data: { sequence_length: 256 }
+data: { sequence_length: 256, epochs_max: 40 }
 training: { batch_windows: 32, learning_rate: 0.002, precision: bf16, checkpoint_every_steps: 200, log_every_steps: 20 }
 seed: { kind: train, tokens: %s }
 plan: [{ kind: fan_out, tokens: %s, share: proportional }]

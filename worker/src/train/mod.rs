@@ -47,6 +47,8 @@ pub mod score;
 pub mod selftest;
 #[cfg(feature = "torch")]
 pub mod session;
+#[cfg(feature = "torch")]
+pub mod shape;
 pub mod shard;
 #[cfg(feature = "torch")]
 pub mod trainer;

@@ -1,5 +1,6 @@
 //! Weights, moments and one way of computing gradients: the fused pass of a CPU or of a card, or autograd.
 
+pub use super::shape::{Note, Shape};
 use super::{
     buffer::values_mut,
     clock::{Clock, Part},
@@ -24,35 +25,6 @@ enum Pass {
     Bf16(Box<Fused<bf16>>, Arenas),
     Card(Box<cuda::Pass>),
     Autograd(Box<Model>),
-}
-
-/// Sizes of one training step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Windows of one optimiser step.
-    pub windows: i64,
-    /// Windows of one forward and backward pass: a divisor of `windows`.
-    pub micro: i64,
-    /// Tokens of a window.
-    pub length: i64,
-}
-
-impl Shape {
-    /// The same batch in passes of half the windows or less; None where a pass has one window already.
-    #[must_use]
-    pub fn halved(self) -> Option<Self> {
-        let micro = (1..=self.micro / 2).rev().find(|micro| self.windows % micro == 0)?;
-        Some(Self { micro, ..self })
-    }
-}
-
-/// Something found out about the way of computing, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// Whether it is slower than it should be, or another way than was meant.
-    pub warns: bool,
-    /// A sentence.
-    pub text: String,
 }
 
 /// Gradients and what computes them. Built for the first batch: the memory of a pass is most of what training takes.

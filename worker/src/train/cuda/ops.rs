@@ -198,7 +198,7 @@ impl Machine {
         start!(self, SwigluBackward, grid, gate_up, dout, rows, width);
     }
 
-    /// Rows of the table `[v, h]`. Tokens must be inside, which [`super::upload`] checks.
+    /// Rows of the table `[v, h]`. Tokens must be inside, which `upload` checks.
     pub fn embed(&self, table: &Tensor, tokens: &Tensor, out: &Tensor) {
         let ((rows, h), (v, _)) = (out.size2().expect("rows"), table.size2().expect("a table"));
         let grid = self.flat(rows * h / self.form.pack);

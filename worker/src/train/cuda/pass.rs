@@ -1,5 +1,5 @@
 //! Forward and backward of the Llama block on a card, and the optimiser's step: the CPU's fused pass
-//! ([`crate::train::fused`]) with a card's kernels. Buffers are kept from step to step; the host waits once a batch, for
+//! (`train::fused`) with a card's kernels. Buffers are kept from step to step; the host waits once a batch, for
 //! its loss and its gradient norm.
 
 use super::{
@@ -14,7 +14,7 @@ use crate::train::{
     optimizer::{AdamW, settings},
     parameters::{Arenas, Layout},
     rotary,
-    trainer::{Note, Shape},
+    shape::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
@@ -235,7 +235,7 @@ impl Pass {
         self.upload.send(&self.machine, tokens, document_first, v);
         loop {
             let (loss, squares) = self.passes();
-            if loss.is_finite() && squares.is_finite() || self.attention.way() != Way::Cudnn {
+            if (loss.is_finite() && squares.is_finite()) || self.attention.way() != Way::Cudnn {
                 return (loss, squares);
             }
             self.attention.demote();

@@ -4,9 +4,9 @@
 pub use super::checks::{Found, kernels};
 use super::{checks::apart, machine::Machine, pass::Pass};
 use crate::train::{
-    model::{initial_weights, place_weights},
+    model::{Model, Use, initial_weights, place_weights},
     parameters::Layout,
-    trainer::{Shape, Trainer},
+    shape::Shape,
 };
 use senmon_protocol::model::ModelSpec;
 use std::collections::BTreeMap;
@@ -44,19 +44,26 @@ pub fn whole(machine: &Machine, spec: &ModelSpec, micro: i64) -> Result<(), Stri
     let weights: BTreeMap<String, Tensor> = disturbed(&small).into_iter().map(held).collect();
     let vocab = i64::from(small.vocab_size.unwrap_or(0));
     let tokens: Vec<i64> = (0..2 * (shape.length + 1)).map(|i| (i * i * 7 + i / 3) % vocab).collect();
+    let layout = Layout::new(&small);
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred tokens")]
+    let count = (2 * shape.length) as f64;
     let by_autograd = |kind: Kind| {
-        let mut trainer = Trainer::with_pass(small.clone(), &weights, machine.device, kind, shape, false);
-        let (loss, _) = trainer.forward_backward(&tokens, None);
-        (loss, trainer.gradients())
+        let arenas = place_weights(&layout, &weights, machine.device);
+        let for_what = Use { trains: true, deterministic: false };
+        let model = Model::over(small.clone(), &layout, &arenas, kind, shape.length, for_what);
+        let windows = Tensor::from_slice(&tokens).view([2, shape.length + 1]).to_device(machine.device);
+        let part = |first: i64| windows.narrow(1, first, shape.length).contiguous();
+        let loss = model.backward(&part(0), &part(1), None, count).double_value(&[]) / count;
+        let gradients: BTreeMap<String, Tensor> =
+            model.weights.iter().map(|(name, w)| (name.clone(), w.grad())).collect();
+        (loss, gradients)
     };
     let (exact_loss, exact) = by_autograd(Kind::Float);
     let (usual_loss, usual) = by_autograd(machine.kind());
-    let layout = Layout::new(&small);
     let arenas = place_weights(&layout, &weights, machine.device);
     let grads = layout.zeros(if micro < 2 { Kind::Float } else { machine.kind() }, machine.device);
     let mut pass = Pass::new(machine.clone(), &small, &arenas, &grads, shape)?;
-    #[expect(clippy::cast_precision_loss, reason = "a few hundred tokens")]
-    let loss = pass.batch(&tokens, None).0 / (2 * shape.length) as f64;
+    let loss = pass.batch(&tokens, None).0 / count;
     let more = if machine.form.bf16 { 2e-2 } else { 1e-2 };
     let (error, usual_error) = ((loss / exact_loss - 1.0).abs(), (usual_loss / exact_loss - 1.0).abs());
     // NaN is no small error.

@@ -5,7 +5,7 @@ use super::{
     machine::{Machine, Staging},
     ops::Sorted,
 };
-use crate::train::trainer::Shape;
+use crate::train::shape::Shape;
 use tch::{Kind, Tensor};
 
 /// Room for the batches of one shape.
