@@ -1,6 +1,6 @@
 //! `manifest.json`, the commit record of a checkpoint folder, written last.
 
-use crate::ids::{BranchId, CheckpointId, ExperimentId, Fence};
+use crate::ids::{BranchId, CheckpointId, ExperimentId, Fence, StorageKey};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,4 +70,17 @@ pub struct CheckpointMeta {
     pub config_sha256: String,
     /// SHA-256 over weights, moments, step and cursor in a fixed order: equal states, equal digests.
     pub state_sha256: String,
+}
+
+/// A committed checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointRef {
+    /// The row.
+    pub id: CheckpointId,
+    /// The folder.
+    pub folder: StorageKey,
+    /// SHA-256 of its `manifest.json`.
+    pub manifest_sha256: String,
+    /// Step it was taken at.
+    pub step: u64,
 }

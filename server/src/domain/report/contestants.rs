@@ -124,7 +124,9 @@ impl Table<'_> {
         let chosen = result.chosen.and_then(|chosen| result.lines.iter().find(|line| line.top_k == chosen.top_k));
         let mut lines: Vec<Contestant> = chosen
             .into_iter()
-            .map(|chosen| line(("ensemble".to_owned(), format!("Routed ensemble as chosen (top {})", chosen.top_k)), chosen))
+            .map(|chosen| {
+                line(("ensemble".to_owned(), format!("Routed ensemble as chosen (top {})", chosen.top_k)), chosen)
+            })
             .collect();
         for found in &result.lines {
             let (key, title) = if found.top_k as usize == experts.len() {
