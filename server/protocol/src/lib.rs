@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
 pub mod ensemble;
+pub mod evaluation;
 pub mod fleet;
 pub mod goodput;
 pub mod ids;
