@@ -1,7 +1,7 @@
 //! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
 //! asks nobody and any worker does the same.
 
-pub use crate::outcome::*;
+pub use crate::{comparison::*, outcome::*};
 use crate::{
     corpus::{CorpusFile, DocumentCounts, DocumentFields},
     ids::{AttemptId, BranchId, CheckpointId, EvaluationId, ExperimentId, Fence, JobId, StorageKey},
@@ -459,41 +459,6 @@ pub struct TemperaturePoint {
     pub temperature: f64,
     /// Mean negative log-likelihood, nats per token.
     pub loss: f64,
-}
-
-/// Compares the training documents of one input file with the held-out documents of all.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct DecontaminateJob {
-    /// The experiment.
-    pub experiment_id: ExperimentId,
-    /// The input.
-    pub file: CorpusFile,
-    /// Fields of its records.
-    pub fields: DocumentFields,
-    /// The held-out documents that the evaluation may score, with the hashes of their 13-grams.
-    pub candidates: StorageKey,
-    /// Share of documents held out, by a hash of the document's group.
-    pub held_out_fraction: f64,
-}
-
-/// What a comparison found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct DecontaminateResult {
-    /// Training documents compared.
-    pub documents: u64,
-    /// Held-out documents that share most of their 13-grams with one of them.
-    pub overlaps: Vec<Overlap>,
-}
-
-/// A held-out document and the training document that holds most of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Overlap {
-    /// Place in the list of candidates.
-    pub candidate: u32,
-    /// Share of its 13-grams: more than a half.
-    pub share: f64,
-    /// Id of the training document.
-    pub document: String,
 }
 
 /// A finished merge; its checkpoint was committed before.

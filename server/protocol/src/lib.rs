@@ -11,6 +11,7 @@
 pub mod access;
 pub mod checkpoint;
 pub mod clustering;
+pub mod comparison;
 pub mod corpus;
 pub mod ensemble;
 pub mod fleet;
