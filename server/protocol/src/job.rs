@@ -1,7 +1,7 @@
 //! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
 //! asks nobody and any worker does the same.
 
-pub use crate::{checkpoint::CheckpointRef, evaluation::*, outcome::*};
+pub use crate::{checkpoint::CheckpointRef, decontamination::*, evaluation::*, outcome::*};
 use crate::{
     corpus::{CorpusFile, DocumentCounts, DocumentFields},
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, StorageKey},

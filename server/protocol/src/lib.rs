@@ -12,6 +12,7 @@ pub mod access;
 pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
+pub mod decontamination;
 pub mod ensemble;
 pub mod evaluation;
 pub mod fleet;
