@@ -58,7 +58,7 @@ class World:
         server = {
             "listen": self.url.removeprefix("http://"),
             "data_dir": str(self.folder / "server"),
-            "corpus_roots": [str(self.folder / "corpus")],
+            "corpus_roots": [str(self.folder / "corpus"), str(CORPUS)],
         }
         self.spawn("senmon-server", server)
         self.until("the server is ready", 60, lambda: self.answers("/readyz"))
@@ -70,8 +70,11 @@ class World:
             "state_dir": str(self.folder / "worker"),
         }
         self.spawn("senmon-worker", worker, 'slots = [{ device = "cpu", threads = 1 }, { device = "cpu", threads = 1 }]\n')
+        self.register("small", self.folder / "corpus")
+
+    def register(self, name, folder):
         fields = {"text": "text", "id": "id", "source": "source"}
-        corpus = self.post("/api/v1/corpora", {"name": "small", "paths": [str(self.folder / "corpus")], "fields": fields})
+        corpus = self.post("/api/v1/corpora", {"name": name, "paths": [str(folder)], "fields": fields})
         self.until("the corpus is scanned", 60, lambda: self.state(f"/api/v1/corpora/{corpus['id']}", "ready"))
 
     def write_corpus(self):

@@ -112,13 +112,19 @@ fn domains(report: &Report) -> String {
 
 fn clustering(report: &Report) -> String {
     let quality = &report.clustering;
+    let figures = [
+        ("largest over mean", quality.balance_max_over_mean, 2),
+        ("silhouette", quality.silhouette, 3),
+        ("agreement of two seeds and orders (adjusted Rand)", quality.stability_ari, 2),
+        ("agreement with the source labels (NMI)", quality.source_nmi, 2),
+    ];
+    let figure = |(name, value, digits): (&str, Option<f64>, usize)| Some(format!("{name} {:.digits$}", value?));
+    let parts: Vec<_> = figures.into_iter().filter_map(figure).collect();
     let sample = words::count(quality.sample_documents);
-    let mut parts =
-        vec![format!("On a sample of {sample} documents: largest over mean {:.2}", quality.balance_max_over_mean)];
-    parts.extend(quality.silhouette.map(|value| format!("silhouette {value:.3}")));
-    parts.extend(quality.stability_nmi.map(|value| format!("agreement of two seeds (NMI) {value:.2}")));
-    parts.extend(quality.source_nmi.map(|value| format!("agreement with the source labels (NMI) {value:.2}")));
-    format!("{}\n", parts.join(", "))
+    let sample = format!("On a sample of {sample} documents: {}\n", parts.join(", "));
+    let absent = quality.absent.iter().map(|absent| format!("no {}: {}\n", absent.figure.replace('_', " "), absent.why));
+    let remarks = quality.remarks.iter().map(|remark| format!("{remark}\n"));
+    [sample].into_iter().chain(absent).chain(remarks).collect()
 }
 
 fn loss_cell(losses: &[DomainLoss], domain: u32, own: bool) -> String {
@@ -316,7 +322,11 @@ mod tests {
                 contestant("ensemble_top_2", "routed ensemble, top 2", 35.52, Some(-3.2), Some(0.1)),
             ],
             domains: vec![domain(0, "法律 条文"), domain(1, "perl module")],
-            clustering: ClusteringQuality { balance_max_over_mean: 1.2, silhouette: Some(0.1), ..Default::default() },
+            clustering: ClusteringQuality {
+                balance_max_over_mean: Some(1.2),
+                silhouette: Some(0.1),
+                ..Default::default()
+            },
             matrix: vec![row("expert-0", Some(0), &[3.1, 3.9]), row("dense", None, &[3.5, 3.6])],
             basis: Basis { documents_reported: 1200, repeats: 1, resamples: 2000, ..Basis::default() },
             surface: vec![point(1, false), point(2, true)],

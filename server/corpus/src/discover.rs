@@ -1,33 +1,27 @@
 //! Discovery: a sample of the corpus to domains, a router, and what people want to know of both.
 
 use crate::{
+    describe::describe,
     features::TfidfSvd,
-    kmeans::{self, squared_distance},
-    quality::{nmi, silhouette},
+    kmeans::{self, Centres, assign_greedy, squared_distance},
+    quality::{nmi, silhouette, stability},
     read::{Document, documents},
     router::Router,
-    terms::{for_each_readable, language_of},
 };
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 use senmon_protocol::{
-    clustering::{
-        ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec, LanguageShare, SampleDocument, SourceShare,
-    },
+    clustering::{AbsentFigure, ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec},
     corpus::DocumentFields,
-    storable,
 };
 use std::{
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
     io,
     path::PathBuf,
 };
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-const TERMS_SHOWN: usize = 12;
-const LABEL_TERMS: usize = 3;
-const SAMPLES_SHOWN: usize = 3;
-const TEXT_SHOWN_CHARS: usize = 4_000;
 const SILHOUETTE_ROWS: usize = 2_000;
 
 /// What discovery found.
@@ -50,41 +44,41 @@ pub struct SampleFile {
     pub dropped: Vec<u64>,
 }
 
-/// Draws `n` documents: those with the smallest hashes of (seed, file, record), so the sample is the same whatever
-/// the machine, and memory is the sample. In order of file and record.
+/// Draws `n` documents: those whose texts have the smallest hashes, in the order of these. So neither the order of
+/// files and documents nor their names matter, the sample is the same whatever the machine, and memory is the sample.
 ///
 /// # Errors
 /// When a file cannot be opened; broken records were counted by the scan and are passed over.
 pub fn sample(files: &[SampleFile], fields: &DocumentFields, n: usize, seed: u64) -> io::Result<Vec<Document>> {
-    let mut kept: BinaryHeap<(u64, usize, u64)> = BinaryHeap::new();
-    let mut texts: HashMap<(usize, u64), Document> = HashMap::new();
-    for (index, file) in files.iter().enumerate() {
+    let mut kept: BTreeMap<u128, Document> = BTreeMap::new();
+    for file in files {
         let dropped: HashSet<u64> = file.dropped.iter().copied().collect();
         for document in documents(&file.path, fields)?.flatten().filter(|document| !dropped.contains(&document.record))
         {
-            let place: Vec<u8> = [index as u64, document.record].iter().flat_map(|word| word.to_le_bytes()).collect();
-            let key = (xxh3_64_with_seed(&place, seed), index, document.record);
-            if kept.len() < n || kept.peek().is_some_and(|largest| key < *largest) {
-                kept.push(key);
-                texts.insert((index, document.record), document);
+            let key = order_key(&document.text, seed);
+            if kept.len() < n || kept.last_key_value().is_some_and(|(largest, _)| key < *largest) {
+                kept.entry(key).or_insert(document);
             }
-            if kept.len() > n
-                && let Some((_, index, record)) = kept.pop()
-            {
-                texts.remove(&(index, record));
+            if kept.len() > n {
+                kept.pop_last();
             }
         }
     }
-    let mut sampled: Vec<_> = texts.into_iter().collect();
-    sampled.sort_unstable_by_key(|(place, _)| *place);
-    Ok(sampled.into_iter().map(|(_, document)| document).collect())
+    Ok(kept.into_values().collect())
 }
 
-/// Fits domains to a sample.
+/// Where a text comes in the order in which a fit sees texts: it says nothing of the corpus.
+fn order_key(text: &str, seed: u64) -> u128 {
+    xxh3_128_with_seed(text.as_bytes(), seed)
+}
+
+/// Fits domains to a sample, whatever its order.
 ///
 /// # Errors
-/// When the sample has fewer documents than domains, or no usable term; the sentence names the setting.
+/// When the sample has fewer documents (with a term) than domains, or no usable term; the sentence names the setting.
 pub fn discover(sample: &[Document], spec: &ClusteringSpec) -> Result<Discovery, String> {
+    let mut sample: Vec<&Document> = sample.iter().collect();
+    sample.sort_by_cached_key(|document| order_key(&document.text, spec.seed));
     let texts: Vec<&str> = sample.iter().map(|document| document.text.as_str()).collect();
     let k = spec.domains as usize;
     if texts.len() < k {
@@ -92,148 +86,138 @@ pub fn discover(sample: &[Document], spec: &ClusteringSpec) -> Result<Discovery,
     }
     let FeatureSpec::TfidfSvd(features) = &spec.features;
     let (features, rows) = TfidfSvd::fit(&texts, features, spec.seed)?;
-    let fitted = kmeans::fit(&rows, k, spec.iterations_max, spec.seed)?;
-    let again = kmeans::fit(&rows, k, spec.iterations_max, spec.seed.wrapping_add(1))?;
-    let sizes = |labels: &[u32]| {
-        labels.iter().fold(vec![0_u64; k], |mut sizes, &d| {
-            sizes[d as usize] += 1;
-            sizes
-        })
-    };
-    let mut largest = (0..k).collect::<Vec<_>>();
-    let balanced = sizes(&fitted.balanced);
-    largest.sort_by_key(|&d| std::cmp::Reverse(balanced[d]));
+    // A document without a term is at no place, and would pull centres to the middle of nowhere.
+    let is_known: Vec<bool> = rows.axis_iter(Axis(0)).map(|row| row.iter().any(|x| *x != 0.0)).collect();
+    let known: Vec<usize> = (0..texts.len()).filter(|i| is_known[*i]).collect();
+    if known.len() < k {
+        let (n, all) = (known.len(), texts.len());
+        return Err(format!("clustering.domains: found {k}, but only {n} of the sample's {all} documents have a term"));
+    }
+    let rows_known = if known.len() == texts.len() { rows.clone() } else { rows.select(Axis(0), &known) };
+    let fit = |rows: &Array2<f32>, seed| kmeans::fit(rows, k, spec.iterations_max, seed);
+    let fitted = fit(&rows_known, spec.seed)?;
+    let agreement = stability(&rows_known, &fitted.centres, spec.seed.wrapping_add(1), |rows, seed| {
+        fit(rows, seed).map(|fitted| fitted.centres)
+    })?;
+    let sizes = sizes(&assign_greedy(&rows_known, &fitted.centres).0, k);
+    let fallback = (0_u32..).zip(&sizes).min_by_key(|(_, size)| Reverse(**size)).map_or(0, |(number, _)| number);
     let (vocabulary, dimensions) = (features.vocabulary.len(), features.dimensions());
-    let fallback = u32::try_from(largest[0]).unwrap_or(0);
-    let router = Router::new(features, fitted.centres, spec.clone(), fallback);
-    let labels: Vec<u32> =
-        (0..rows.nrows()).into_par_iter().map(|i| router.assign_vector(&rows.row(i).to_owned())).collect();
-    let distances: Vec<f32> = rows
-        .axis_iter(Axis(0))
-        .zip(&labels)
-        .map(|(row, &d)| squared_distance(row, router.centres().row(d as usize)).sqrt())
-        .collect();
-    let counts = sizes(&labels);
-    #[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
-    let quality = ClusteringQuality {
-        sample_documents: texts.len() as u64,
-        vocabulary: vocabulary as u64,
-        dimensions: u32::try_from(dimensions).unwrap_or(u32::MAX),
-        iterations: fitted.iterations,
-        inertia_mean: distances.iter().map(|d| f64::from(d * d)).sum::<f64>() / texts.len() as f64,
-        balance_max_over_mean: counts.iter().max().map_or(0.0, |max| *max as f64 * k as f64 / texts.len() as f64),
-        silhouette: silhouette(&rows, &labels, SILHOUETTE_ROWS),
-        stability_nmi: Some(nmi(&fitted.balanced, &again.balanced)),
-        source_nmi: source_nmi(sample, &labels),
+    let router = Router::new(features, fitted.centres.clone(), spec.clone(), fallback);
+    let label = |(row, text): (ndarray::ArrayView1<f32>, &&str)| router.assign_vector(row, text);
+    let labels: Vec<u32> = rows.axis_iter(Axis(0)).into_par_iter().zip(&texts).map(label).collect();
+    let distance = |i: usize| {
+        let centre = router.centres().row(labels[i] as usize);
+        is_known[i].then(|| squared_distance(rows.row(i), centre).sqrt())
     };
-    let domains = describe(sample, &labels, &distances, router.centres());
+    let distances: Vec<Option<f32>> = (0..texts.len()).map(distance).collect();
+    let domains = describe(&sample, &labels, &distances, router.centres());
+    let mut quality = Figures { rows: &rows_known, known: &known, fitted: &fitted, sample: &sample, labels: &labels }
+        .quality(&distances, agreement);
+    quality.vocabulary = vocabulary as u64;
+    quality.dimensions = u32::try_from(dimensions).unwrap_or(u32::MAX);
+    if known.len() < texts.len() {
+        let none = texts.len() - known.len();
+        quality.remarks.push(format!("{none} documents of the sample have no term; such go to domain {fallback}"));
+    }
     Ok(Discovery { router, quality, domains })
 }
 
-fn source_nmi(sample: &[Document], labels: &[u32]) -> Option<f64> {
-    let sources: Vec<&str> = sample.iter().filter_map(|document| document.source.as_deref()).collect();
-    (sources.len() == sample.len()).then(|| nmi(&sources, labels))
+fn sizes(labels: &[u32], k: usize) -> Vec<u64> {
+    labels.iter().fold(vec![0; k], |mut sizes, &domain| {
+        sizes[domain as usize] += 1;
+        sizes
+    })
 }
 
-fn describe(sample: &[Document], labels: &[u32], distances: &[f32], centres: &Array2<f32>) -> Vec<DomainView> {
-    let k = centres.nrows();
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); k];
-    labels.iter().enumerate().for_each(|(i, &d)| members[d as usize].push(i));
-    members.iter_mut().for_each(|rows| rows.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(a.cmp(&b))));
-    let terms = top_terms(sample, &members);
-    (0..k)
-        .zip(0_u32..)
-        .map(|(d, index)| {
-            let rows = &members[d];
-            let shown =
-                |rows: &[usize]| rows.iter().map(|&i| shown_document(&sample[i], distances[i])).collect::<Vec<_>>();
-            let middle = (rows.len() / 2).min(rows.len().saturating_sub(SAMPLES_SHOWN));
-            let mut nearest: Vec<u32> = (0..k).zip(0_u32..).filter(|(other, _)| *other != d).map(|(_, n)| n).collect();
-            nearest.sort_by(|&a, &b| {
-                let distance = |o: u32| squared_distance(centres.row(d), centres.row(o as usize));
-                distance(a).total_cmp(&distance(b))
-            });
-            nearest.truncate(3);
-            DomainView {
-                index,
-                label: terms[d].iter().take(LABEL_TERMS).cloned().collect::<Vec<_>>().join(", "),
-                top_terms: terms[d].clone(),
-                sample_documents: rows.len() as u64,
-                languages: shares(rows.iter().map(|&i| language_of(&sample[i].text)), 3)
-                    .into_iter()
-                    .map(|(language, share)| LanguageShare { language: language.to_owned(), share })
-                    .collect(),
-                sources: shares(rows.iter().filter_map(|&i| sample[i].source.as_deref()), 5)
-                    .into_iter()
-                    .map(|(source, share)| SourceShare { source: storable(source), share })
-                    .collect(),
-                nearest_domains: nearest,
-                nearest: shown(&rows[..rows.len().min(SAMPLES_SHOWN)]),
-                typical: shown(&rows[middle..(middle + SAMPLES_SHOWN).min(rows.len())]),
-                farthest: shown(&rows[rows.len().saturating_sub(SAMPLES_SHOWN)..]),
-                tokens: None,
-                documents: None,
-                documents_held_out: None,
-            }
-        })
-        .collect()
+/// What the figures of quality are computed from.
+struct Figures<'a> {
+    /// The sample's vectors that are not zero, [m, d], and their places in the sample.
+    rows: &'a Array2<f32>,
+    known: &'a [usize],
+    fitted: &'a Centres,
+    sample: &'a [&'a Document],
+    labels: &'a [u32],
 }
 
-fn shown_document(document: &Document, distance: f32) -> SampleDocument {
-    SampleDocument {
-        id: storable(&document.id),
-        source: document.source.as_deref().map(storable),
-        distance: f64::from(distance),
-        text: storable(&document.text.chars().take(TEXT_SHOWN_CHARS).collect::<String>()),
+impl Figures<'_> {
+    fn quality(&self, distances: &[Option<f32>], stability: (Option<f64>, Option<f64>)) -> ClusteringQuality {
+        let k = self.fitted.centres.nrows();
+        let labels: Vec<u32> = self.known.iter().map(|&i| self.labels[i]).collect();
+        let mean = |values: &mut dyn Iterator<Item = f32>| {
+            let (sum, n) = values.fold((0.0, 0.0), |(sum, n), value| (sum + f64::from(value), n + 1.0));
+            (n > 0.0).then(|| sum / n)
+        };
+        let plain = assign_greedy(self.rows, &self.fitted.plain);
+        let sizes = sizes(self.labels, k);
+        #[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
+        let balance = sizes.iter().max().map(|max| *max as f64 * k as f64 / self.sample.len() as f64);
+        let labelled: Vec<usize> = (0..self.known.len()).filter(|&i| self.source(i).is_some()).collect();
+        let sources: Vec<Option<&str>> = labelled.iter().map(|&i| self.source(i)).collect();
+        let with_sources = |labels: &[u32]| nmi(&sources, &labelled.iter().map(|&i| labels[i]).collect::<Vec<_>>());
+        let mut quality = ClusteringQuality {
+            sample_documents: self.sample.len() as u64,
+            documents_without_terms: (self.sample.len() - self.known.len()) as u64,
+            documents_distinct: self.fitted.distinct as u64,
+            iterations: self.fitted.iterations,
+            inertia_mean: mean(&mut distances.iter().flatten().map(|distance| distance * distance)),
+            inertia_mean_plain: mean(&mut plain.1.iter().copied()),
+            balance_max_over_mean: balance,
+            balance_gap_max: self.fitted.gap,
+            silhouette: silhouette(self.rows, &labels, SILHOUETTE_ROWS),
+            stability_nmi: stability.0,
+            stability_ari: stability.1,
+            source_documents: labelled.len() as u64,
+            source_nmi: with_sources(&labels),
+            source_nmi_plain: with_sources(&plain.0),
+            ..ClusteringQuality::default()
+        };
+        let classes = if k == 1 { "there is one domain" } else { "all documents of the sample are in one domain" };
+        let source = match sources.iter().collect::<HashSet<_>>().len() {
+            0 => "no document has a source label",
+            1 => "all documents have one source label",
+            _ => classes,
+        };
+        let distinct = self.fitted.distinct;
+        let proof = if distinct < k { "there are fewer distinct documents than domains" } else { "the proof failed" };
+        say_what_is_absent(&mut quality, classes, source, proof);
+        if distinct < k {
+            quality.remarks.push(format!(
+                "the sample has {distinct} distinct documents (by their terms) for {k} domains: domains of one point \
+                 share its documents at random, and their experts learn the same"
+            ));
+        }
+        let empty = (0..k).filter(|&d| sizes[d] == 0).map(|d| d.to_string()).collect::<Vec<_>>();
+        if !empty.is_empty() {
+            quality.remarks.push(format!("no document of the sample is nearest to domain {}", empty.join(", ")));
+        }
+        quality
+    }
+
+    fn source(&self, i: usize) -> Option<&str> {
+        self.sample[self.known[i]].source.as_deref()
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
-fn shares<'a>(values: impl Iterator<Item = &'a str>, most: usize) -> Vec<(&'a str, f64)> {
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    values.for_each(|value| *counts.entry(value).or_default() += 1);
-    let total = counts.values().sum::<u64>().max(1) as f64;
-    let mut shares: Vec<_> = counts.into_iter().map(|(value, count)| (value, count as f64 / total)).collect();
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(b.0)));
-    shares.truncate(most);
-    shares
-}
-
-/// Terms that set each domain apart: class-based tf-idf (Grootendorst 2022, section 3.3) over readable terms, counted
-/// once a document.
-fn top_terms(sample: &[Document], members: &[Vec<usize>]) -> Vec<Vec<String>> {
-    let count = |rows: &Vec<usize>| {
-        let mut counts: HashMap<String, u32> = HashMap::new();
-        for &i in rows {
-            let mut seen = HashSet::new();
-            for_each_readable(&sample[i].text, |term| {
-                seen.insert(term.to_owned());
-            });
-            seen.into_iter().for_each(|term| *counts.entry(term).or_default() += 1);
+/// Figures that are absent, or not finite, are None and have their reason.
+fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &str, source: &str, proof: &str) {
+    let figures = [
+        ("inertia_mean", &mut quality.inertia_mean, "no document has a term"),
+        ("inertia_mean_plain", &mut quality.inertia_mean_plain, "no document has a term"),
+        ("balance_max_over_mean", &mut quality.balance_max_over_mean, "the sample is empty"),
+        ("balance_gap_max", &mut quality.balance_gap_max, proof),
+        ("silhouette", &mut quality.silhouette, classes),
+        ("stability_nmi", &mut quality.stability_nmi, classes),
+        ("stability_ari", &mut quality.stability_ari, classes),
+        ("source_nmi", &mut quality.source_nmi, source),
+        ("source_nmi_plain", &mut quality.source_nmi_plain, source),
+    ];
+    for (figure, value, why) in figures {
+        let why = if value.is_some_and(|value| !value.is_finite()) { "it is not finite" } else { why };
+        *value = value.filter(|value| value.is_finite());
+        if value.is_none() {
+            quality.absent.push(AbsentFigure { figure: figure.to_owned(), why: why.to_owned() });
         }
-        counts
-    };
-    let classes: Vec<HashMap<String, u32>> = members.par_iter().map(count).collect();
-    let mut totals: HashMap<&str, u32> = HashMap::new();
-    classes.iter().flatten().for_each(|(term, count)| *totals.entry(term).or_default() += count);
-    #[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
-    let documents = sample.len() as f64;
-    classes
-        .iter()
-        .zip(members)
-        .map(|(counts, rows)| {
-            #[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
-            let size = rows.len().max(1) as f64;
-            let score = |(term, count): (&String, &u32)| {
-                let expected = f64::from(totals[term.as_str()]) / documents;
-                (f64::from(*count) / size * (1.0 + (f64::from(*count) / size / expected).ln().max(0.0)), term.clone())
-            };
-            let mut scored: Vec<_> =
-                counts.iter().filter(|(_, count)| **count > 1 || rows.len() < 4).map(score).collect();
-            scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            scored.into_iter().take(TERMS_SHOWN).map(|(_, term)| term).collect()
-        })
-        .collect()
+    }
 }
 
 #[cfg(test)]
@@ -279,6 +263,109 @@ mod tests {
         );
         assert_ne!(found.router.assign("kernel memory"), found.router.assign("鍋と料理"));
         assert!(discover(&documents()[..3], &spec(4)).unwrap_err().contains("clustering.domains"));
+    }
+
+    #[test]
+    fn the_order_of_files_and_documents_does_not_matter_at_any_sample_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, documents: &[Document]| {
+            let path = folder.path().join(name);
+            let line = |d: &Document| serde_json::json!({ "text": d.text, "source": d.source }).to_string() + "\n";
+            std::fs::write(&path, documents.iter().map(line).collect::<String>()).unwrap();
+            SampleFile { path, dropped: vec![] }
+        };
+        let mut sorted = documents();
+        for (i, document) in sorted.iter_mut().enumerate() {
+            let words = ["thread", "socket", "cache", "鍋物", "昆布", "味噌"];
+            document.text = format!("{} {} {}", document.text, words[i / 3 % 6], words[i / 7 % 6]);
+        }
+        sorted.sort_by(|a, b| a.source.cmp(&b.source));
+        let mut shuffled = sorted.clone();
+        shuffled.sort_by_key(|document| order_key(&document.text, 99));
+        let of_sorted = [write("a.jsonl", &sorted[..30]), write("b.jsonl", &sorted[30..])];
+        let of_shuffled = [("x", 0..7), ("y", 7..40), ("z", 40..60)]
+            .map(|(name, part)| write(&format!("{name}.jsonl"), &shuffled[part]));
+        for n in [12, 35, 60] {
+            let fit = |files: &[SampleFile]| {
+                let fields = DocumentFields { source: Some("source".into()), ..DocumentFields::default() };
+                discover(&sample(files, &fields, n, 7).unwrap(), &spec(4)).unwrap()
+            };
+            let (one, other) = (fit(&of_sorted), fit(&of_shuffled));
+            assert_eq!((&one.router, &one.quality), (&other.router, &other.quality), "{n} documents");
+            let of_given_order = discover(&sorted, &spec(4)).unwrap().router;
+            assert_eq!(of_given_order, discover(&shuffled, &spec(4)).unwrap().router);
+        }
+    }
+
+    /// What a fit of `texts` says: everything finite, every figure given or its absence explained, nothing lost.
+    fn check(name: &str, texts: &[String], k: u32, expect: Result<&str, &str>) -> Option<Discovery> {
+        let document = |(text, record): (&String, u64)| Document {
+            record,
+            id: record.to_string(),
+            source: None,
+            text: text.clone(),
+        };
+        let documents: Vec<Document> = texts.iter().zip(0..).map(document).collect();
+        let (found, remark) = match (discover(&documents, &spec(k)), expect) {
+            (Ok(found), Ok(remark)) => (found, remark),
+            (Err(why), Err(expect)) => {
+                assert!(why.contains(expect), "{name}: {why}");
+                return None;
+            }
+            (found, _) => panic!("{name}: {:?}", found.map(|found| found.quality)),
+        };
+        assert!(found.router.centres().iter().all(|x| x.is_finite()), "{name}");
+        assert_eq!(found.domains.len(), k as usize, "{name}");
+        assert_eq!(found.domains.iter().map(|d| d.sample_documents).sum::<u64>(), texts.len() as u64, "{name}");
+        assert!(
+            found.domains.iter().all(|d| d.sample_documents > 0 && !d.label.is_empty()),
+            "{name}: {:?}",
+            found.domains
+        );
+        let serde_json::Value::Object(quality) = serde_json::to_value(&found.quality).unwrap() else { panic!() };
+        let none: Vec<&String> = quality.iter().filter(|(_, value)| value.is_null()).map(|(name, _)| name).collect();
+        let mut explained: Vec<&String> = found.quality.absent.iter().map(|absent| &absent.figure).collect();
+        explained.sort();
+        assert_eq!(none, explained, "{name}");
+        assert!(found.quality.remarks.join(" ").contains(remark), "{name}: {:?}", found.quality.remarks);
+        Some(found)
+    }
+
+    #[test]
+    fn any_input_gives_domains_or_one_clear_error() {
+        let words = ["kernel", "page", "driver", "thread", "mutex", "buffer", "socket", "cache", "inode", "mount"];
+        let bag = |i: usize| (0..10).map(|j| words[(i * 3 + j * 7) % 10]).collect::<Vec<_>>().join(" ");
+        let texts = |n: usize, text: &dyn Fn(usize) -> String| (0..n).map(text).collect::<Vec<_>>();
+        let found =
+            check("one bag of words", &texts(400, &|i| format!("{} {i}", bag(i))), 8, Ok("1 distinct")).unwrap();
+        assert!(found.domains.iter().all(|domain| (25..80).contains(&domain.sample_documents)));
+        check(
+            "three bags",
+            &texts(300, &|i| format!("{} {} {i}", words[i % 3], words[i % 3 + 3])),
+            8,
+            Ok("3 distinct"),
+        );
+        let few = texts(60, &|i| {
+            if i < 50 { format!("{} {i}", bag(i)) } else { format!("{} {}", words[i - 50], words[i % 9]) }
+        });
+        check("mostly one bag", &few, 6, Ok(""));
+        check("one document", &texts(1, &bag), 1, Ok(""));
+        check("one domain", &texts(40, &|i| format!("{} {}", words[i % 10], words[i % 7])), 1, Ok(""));
+        check("as many domains as documents", &texts(9, &|i| format!("{} {}", words[i], words[i + 1])), 9, Ok(""));
+        check("fewer documents than dimensions", &texts(5, &|i| format!("{} {}", words[i], words[i + 1])), 2, Ok(""));
+        check("fewer documents than domains", &texts(3, &bag), 4, Err("clustering.domains: found 4"));
+        check("Thai", &texts(40, &|i| ["แม่น้ำไหล", "ภูเขาสูง"][i % 2].repeat(i % 3 + 1)), 2, Ok(""));
+        check("Khmer", &texts(40, &|i| ["ទន្លេហូរ", "ភ្នំខ្ពស់"][i % 2].repeat(i % 3 + 1)), 2, Ok(""));
+        check("hiragana", &texts(40, &|i| ["これはです", "それでもない"][i % 2].to_owned()), 2, Err("no term"));
+        check("digits", &texts(40, &|i| format!("{i} {} 12.5", i * 7)), 2, Err("numbers, symbols and emoji"));
+        check("emoji", &texts(40, &|i| "😀👍🏽🇯🇵".repeat(i + 1)), 2, Err("numbers, symbols and emoji"));
+        check("spaces", &texts(40, &|i| " ".repeat(i)), 2, Err("no term"));
+        let half =
+            texts(40, &|i| if i % 2 == 0 { format!("{i}") } else { format!("{} {}", words[i % 10], words[i % 7]) });
+        let found = check("half of it digits", &half, 4, Ok("20 documents of the sample have no term")).unwrap();
+        assert_eq!(found.quality.documents_without_terms, 20);
+        let few = texts(40, &|i| if i > 2 { format!("{i}") } else { bag(i) });
+        check("three documents with words", &few, 4, Err("only 3 of the sample's 40 documents have a term"));
     }
 
     #[test]

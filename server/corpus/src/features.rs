@@ -128,7 +128,11 @@ fn vocabulary(texts: &[&str], spec: &TfidfSvdSpec) -> Result<(Vec<String>, Array
     terms.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     terms.truncate(spec.vocabulary_max as usize);
     if terms.is_empty() {
-        return Err(format!("no term occurs in {least} documents of the sample of {}", texts.len()));
+        return Err(format!(
+            "clustering.features: no term occurs in {least} of the sample's {} documents (min_documents); a term has a \
+             letter, so numbers, symbols and emoji alone are none",
+            texts.len()
+        ));
     }
     #[expect(clippy::cast_precision_loss, reason = "documents of a sample")]
     let n = texts.len() as f32;

@@ -1,14 +1,16 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
-//! [`discover`], [`tokenizer`], [`seed`], [`megatron`], [`grams`], [`held_out`], [`shard`], [`wanted`], [`shard_set`],
-//! [`windows`], [`compare`], [`bootstrap`].
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`start`], [`auction`],
+//! [`kmeans`], [`router`], [`quality`], [`describe`], [`discover`], [`tokenizer`], [`seed`], [`megatron`], [`grams`],
+//! [`held_out`], [`shard`], [`wanted`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod auction;
 pub mod bootstrap;
 pub mod compare;
+pub mod describe;
 pub mod discover;
 pub mod features;
 pub mod grams;
@@ -26,6 +28,7 @@ pub mod shard;
 pub mod shard_set;
 pub mod similarity;
 pub mod snapshot;
+pub mod start;
 pub mod terms;
 pub mod tokenizer;
 pub mod wanted;

@@ -5,12 +5,13 @@
 
 use crate::{features::TfidfSvd, hex, kmeans::nearest, kmeans::squared_distance};
 use anyhow::{Context, Result, ensure};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use senmon_protocol::clustering::ClusteringSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{fs, path::Path};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Names of the artefact's files.
 pub const TENSORS_FILE: &str = "router.safetensors";
@@ -66,16 +67,20 @@ impl Router {
         &self.spec
     }
 
-    /// Domain of a text: the nearest centre; the largest domain for a text without a known term.
+    /// Domain of a text: the nearest centre; the largest domain for a text without a known term. Domains of one point
+    /// share its texts by their hashes.
     #[must_use]
     pub fn assign(&self, text: &str) -> u32 {
-        self.assign_vector(&self.features.vectorise(text))
+        self.assign_vector(self.features.vectorise(text).view(), text)
     }
 
-    /// See [`Router::assign`]; of a unit vector, `[d]`.
+    /// See [`Router::assign`]; of the text's unit vector, `[d]`.
     #[must_use]
-    pub fn assign_vector(&self, vector: &Array1<f32>) -> u32 {
-        if vector.iter().all(|x| *x == 0.0) { self.fallback } else { nearest(vector.view(), &self.centres) }
+    pub fn assign_vector(&self, vector: ArrayView1<f32>, text: &str) -> u32 {
+        if vector.iter().all(|x| *x == 0.0) {
+            return self.fallback;
+        }
+        nearest(vector, &self.centres, xxh3_64(text.as_bytes()))
     }
 
     /// Euclidean distances from all centres, `[k]`. None for a text without a known term: nothing is known of it.

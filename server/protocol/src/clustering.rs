@@ -79,27 +79,65 @@ pub enum ClusteringState {
     Failed,
 }
 
-/// Quality of a clustering on its sample.
+/// Quality of a clustering on its sample. A figure that stands on nothing, or is not finite, is none and has its reason
+/// in `absent`. All are of the documents of the sample that have a term, unless they say otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusteringQuality {
     /// Documents in the sample.
     pub sample_documents: u64,
+    /// Documents among them without a term of the vocabulary: nothing is known of them, the fit leaves them out.
+    #[serde(default)]
+    pub documents_without_terms: u64,
+    /// Documents that differ in their vectors, each counted once.
+    #[serde(default)]
+    pub documents_distinct: u64,
     /// Terms in the vocabulary.
     pub vocabulary: u64,
     /// Dimensions of the vectors.
     pub dimensions: u32,
-    /// Passes until the centres stood still.
+    /// Balanced passes until the centres stood still.
     pub iterations: u32,
     /// Mean squared distance of a document from its centre (greedy assignment).
-    pub inertia_mean: f64,
-    /// Largest domain over the mean, by greedy assignment of the sample.
-    pub balance_max_over_mean: f64,
-    /// Mean silhouette on at most 2,000 documents, −1 to 1. None for k = 1.
+    pub inertia_mean: Option<f64>,
+    /// The same of k-means without balance, where the fit started: the difference is what balance costs.
+    #[serde(default)]
+    pub inertia_mean_plain: Option<f64>,
+    /// Largest domain over the mean, by greedy assignment of the whole sample.
+    pub balance_max_over_mean: Option<f64>,
+    /// How far the balanced assignment's total cost is from the least possible at most, as a part of it.
+    #[serde(default)]
+    pub balance_gap_max: Option<f64>,
+    /// Mean silhouette on at most 2,000 documents, −1 to 1.
     pub silhouette: Option<f64>,
-    /// Normalised mutual information of the fit with a second fit under another seed, 0 to 1.
+    /// Normalised mutual information, 0 to 1, with a second fit under another seed that saw the documents in another
+    /// order (greedy assignments).
     pub stability_nmi: Option<f64>,
-    /// Normalised mutual information with the documents' source labels, where the corpus has them.
+    /// Adjusted Rand index with the same second fit: 1 for equal domains, 0 for chance.
+    #[serde(default)]
+    pub stability_ari: Option<f64>,
+    /// Documents with a source label: those that the next two figures are of.
+    #[serde(default)]
+    pub source_documents: u64,
+    /// Normalised mutual information with the source labels.
     pub source_nmi: Option<f64>,
+    /// The same of k-means without balance.
+    #[serde(default)]
+    pub source_nmi_plain: Option<f64>,
+    /// Figures that are none, with the reason.
+    #[serde(default)]
+    pub absent: Vec<AbsentFigure>,
+    /// What a person should know of this fit, in sentences.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+}
+
+/// A figure that is not given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AbsentFigure {
+    /// Its field.
+    pub figure: String,
+    /// Why.
+    pub why: String,
 }
 
 /// One document shown as an example of its domain.
