@@ -3,7 +3,10 @@
 
 mod support;
 
-use senmon_corpus::compare::{Half, mean_loss};
+use senmon_corpus::{
+    compare::{Half, mean_loss},
+    held_out::HeldOutList,
+};
 use senmon_protocol::{
     ids::{CheckpointId, StorageKey},
     job::{
@@ -67,7 +70,7 @@ fn member(root: &Path, name: &str, part: MemberPart, domain: Option<u32>, steps:
     };
     let evaluation: EvaluateJob = serde_json::from_value(json!({
         "experiment_id": training.experiment_id, "evaluation_id": training.branch_id, "checkpoint": checkpoint,
-        "shards": "index.json", "sequence_length": 16, "documents_per_domain": 50, "tokens_per_document_max": 40,
+        "shards": "index.json", "held_out": "held_out.json", "sequence_length": 16, "tokens_per_document_max": 40,
         "precision": "fp32", "output": format!("evaluations/{name}"),
     }))
     .unwrap();
@@ -81,7 +84,7 @@ fn comparison(members: Vec<EnsembleMember>) -> EnsembleJob {
     let text = json!({
         "experiment_id": "01a20ded-cc8c-77dc-aa0f-779d6385dfea", "evaluation_id": "01a20ded-cc8c-77dc-aa0f-779d6385dfeb",
         "members": members, "shards": "index.json", "tokenizer": "tokenizer.json", "router": "router",
-        "documents_per_domain": 50, "tokens_per_document_max": 40, "route_every_tokens": 8, "top_k": [1, 2],
+        "held_out": "held_out.json", "tokens_per_document_max": 40, "route_every_tokens": 8, "top_k": [1, 2],
         "temperatures": [0.05, 0.5], "resamples": 200, "random_seed": 3,
     });
     serde_json::from_value(text).unwrap()
@@ -180,7 +183,10 @@ fn a_comparison_chooses_on_one_half_judges_on_the_other_and_can_be_stopped() {
     assert!(why.contains("not finite"), "{why}");
 
     // Scores of other documents are refused by name.
-    let other = EnsembleJob { documents_per_domain: 1, ..job };
+    let mut list: HeldOutList = serde_json::from_slice(&fs::read(root.join("held_out.json")).unwrap()).unwrap();
+    list.documents.pop();
+    fs::write(root.join("fewer.json"), serde_json::to_vec(&list).unwrap()).unwrap();
+    let other = EnsembleJob { held_out: StorageKey::new("fewer.json").unwrap(), ..job };
     let end = run(root, &other, &Listener::default()).unwrap_err();
     assert!(end.reason == TerminationReason::CorruptData && end.message.contains("seed"), "{end:?}");
 }

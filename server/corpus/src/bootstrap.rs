@@ -196,6 +196,7 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand_chacha::rand_core::RngCore;
 
     /// Something like a normal deviate: the sum of twelve uniform ones.
     fn normal(chance: &mut ChaCha8Rng) -> f64 {

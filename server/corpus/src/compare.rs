@@ -117,7 +117,12 @@ mod tests {
     };
 
     fn losses(values: &[(u64, Option<f64>)]) -> Vec<DomainLoss> {
-        let loss = |(&(tokens, loss), domain)| DomainLoss { domain, documents: tokens.min(1), tokens, loss };
+        let loss = |(&(tokens, loss), domain): (&(u64, Option<f64>), u32)| DomainLoss {
+            domain,
+            documents: tokens.min(1),
+            tokens,
+            loss,
+        };
         values.iter().zip(0..).map(loss).collect()
     }
 

@@ -311,6 +311,7 @@ mod tests {
                 idx_sha256,
                 counts,
                 ranges: vec![range],
+                held_out_sha256: None,
                 range_sha256: Vec::new(),
             });
         }
@@ -398,6 +399,7 @@ mod tests {
         index.shards.push(other);
         let bin = root.join("shards/0/f1/shard.bin");
         let whole = fs::read(&bin).unwrap();
+        let listed = listed(root);
         let check = |index: &ShardIndex, wanted: &Wanted| wanted::verify(index, root, wanted, &|_| true);
         for wanted in [Wanted::Train([1].into()), Wanted::HeldOut] {
             fs::write(&bin, &whole).unwrap();
@@ -406,7 +408,8 @@ mod tests {
                 let mut window = vec![0; length + 1];
                 let windows =
                     (0..set.windows(8)[1]).map(|w| set.window(1, w, &mut window).map(|()| window.clone()).ok());
-                (windows.collect::<Vec<_>>(), set.held_out(1, 1000).unwrap())
+                let held_out = listed.iter().map(|listed| set.held_out(listed).ok());
+                (windows.collect::<Vec<_>>(), held_out.collect::<Vec<_>>())
             };
             let expected = read(&all);
             blank_the_rest(&bin, &index, &wanted);

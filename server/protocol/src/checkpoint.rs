@@ -1,7 +1,7 @@
 //! `manifest.json`, the commit record of a checkpoint folder, written last.
 
 use crate::{
-    ids::{BranchId, CheckpointId, ExperimentId, Fence},
+    ids::{BranchId, CheckpointId, ExperimentId, Fence, StorageKey},
     lineage::Lineage,
 };
 use chrono::{DateTime, Utc};
@@ -76,4 +76,17 @@ pub struct CheckpointMeta {
     pub config_sha256: String,
     /// SHA-256 over weights, moments, step and cursor in a fixed order: equal states, equal digests.
     pub state_sha256: String,
+}
+
+/// A committed checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointRef {
+    /// The row.
+    pub id: CheckpointId,
+    /// The folder.
+    pub folder: StorageKey,
+    /// SHA-256 of its `manifest.json`.
+    pub manifest_sha256: String,
+    /// Step it was taken at.
+    pub step: u64,
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     clustering::ClusteringQuality,
+    evaluation::{DomainLoss, Interval, SurfacePoint},
     ids::{BranchId, CheckpointId, EvaluationId, ExperimentId},
-    job::{DomainLoss, Interval, SurfacePoint},
     view::BranchRole,
 };
 use chrono::{DateTime, Utc};

@@ -8,7 +8,6 @@ pub use crate::domain::planner::KnownCorpus;
 pub use fleet::{budget, not_now, unused_slots};
 
 use crate::domain::{
-    advance::{ENSEMBLE, RANDOM_ENSEMBLE},
     expand::{Domains, expand},
     planner::{self, Room},
     retention,
@@ -231,6 +230,9 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
 
 fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
     let mut names: HashSet<String> = ["seed", "dense", "average", "ensemble"].map(String::from).into();
+    for domain in 0..spec.clustering.domains.min(DOMAINS_MAX) {
+        names.extend([format!("expert-{domain}"), format!("random-{domain}")]);
+    }
     let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
     faults.check(fan_outs <= 1, "plan", format!("{fan_outs} groups of kind fan_out"), "at most one");
     for (i, group) in spec.plan.iter().enumerate() {

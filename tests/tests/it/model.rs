@@ -124,6 +124,8 @@ impl Both {
                 training: Some(small.training.clone()),
                 steps: STEPS,
                 batch_tokens: 1,
+                fresh_share: None,
+                left_out: None,
                 path: String::new(),
             })
             .collect();

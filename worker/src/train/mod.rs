@@ -13,6 +13,8 @@ pub mod clock;
 pub mod commit;
 pub mod context;
 #[cfg(feature = "torch")]
+pub mod cuda;
+#[cfg(feature = "torch")]
 pub mod data;
 pub mod decontaminate;
 #[cfg(feature = "torch")]
@@ -54,6 +56,8 @@ pub mod score;
 pub mod selftest;
 #[cfg(feature = "torch")]
 pub mod session;
+#[cfg(feature = "torch")]
+pub mod shape;
 pub mod shard;
 #[cfg(feature = "torch")]
 pub mod trainer;

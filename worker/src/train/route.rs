@@ -93,6 +93,7 @@ mod tests {
         let document = |record: u64| Document {
             record,
             id: record.to_string(),
+            group: None,
             source: None,
             text: [english, japanese][record as usize % 2].repeat(3),
         };
@@ -100,7 +101,7 @@ mod tests {
         let settings = serde_json::from_value(serde_json::json!({ "domains": 2 })).unwrap();
         let router = discover(&sample, &settings).unwrap().router;
         let bytes = train(&[english, japanese], 300).unwrap();
-        let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR, None).unwrap();
         let sight = Sight { router: &router, tokenizer: &tokenizer, centres: &[0, 1], every: 16 };
         let encode = |text: &str| tokenizer.encode(&[text]).unwrap().remove(0);
         let (a, b) = (encode(&english.repeat(200)), encode(&japanese.repeat(300)));

@@ -57,6 +57,7 @@ struct Session<'a> {
     parent: Option<CheckpointId>,
     loss: Option<f64>,
     peak: f64,
+    peak_data_sheet: Option<f64>,
     /// Since the first step of this attempt.
     spent: TrainingTime,
 }
@@ -167,6 +168,7 @@ impl<'a> Session<'a> {
         trainer.deterministic = job.training.deterministic;
         trainer.export = export.into();
         let peak = device::matmul_peak(device, kind);
+        let peak_data_sheet = device::data_sheet_peak(device, kind);
         let mut session = Self {
             job,
             place,
@@ -181,6 +183,7 @@ impl<'a> Session<'a> {
             parent,
             loss: None,
             peak,
+            peak_data_sheet,
             spent: TrainingTime::default(),
         };
         if let Some((moments, state)) = carried {
@@ -314,7 +317,15 @@ impl<'a> Session<'a> {
         loop {
             let trainer = &mut self.trainer;
             let pass = || trainer.forward_backward(&batch.tokens, batch.document_first.as_deref());
-            let said = match within_memory(pass) {
+            let found = within_memory(pass);
+            for note in self.trainer.take_notes() {
+                if note.warns {
+                    self.context.event("pass_changed", self.step + 1, "warn", &note.text);
+                } else {
+                    self.context.log("info", &note.text);
+                }
+            }
+            let said = match found {
                 Ok(found) => return Ok(found),
                 Err(said) => said,
             };
@@ -399,7 +410,8 @@ impl<'a> Session<'a> {
             ("time/checkpoint_stall_share", interval.stalled.as_secs_f64() / seconds),
             ("memory/bytes", resident_bytes()),
         ];
-        let of_device = device::usage(self.device);
+        let of_data_sheet = self.peak_data_sheet.map(|peak| ("throughput/mfu_data_sheet", per_second * flops / peak));
+        let of_device = device::usage(self.device).into_iter().chain(of_data_sheet);
         let values: BTreeMap<String, Option<f64>> = values
             .into_iter()
             .chain(of_device)

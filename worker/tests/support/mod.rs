@@ -3,6 +3,7 @@
 
 use senmon_corpus::{
     discover::discover,
+    held_out::{Candidate, HELD_OUT_FILE, HeldOutList},
     read::Document,
     shard::{ShardInput, write_shard},
     tokenizer::{SEPARATOR, Tokenizer, train},
@@ -28,7 +29,7 @@ fn paragraphs() -> Vec<String> {
     text.split("\n\n").map(str::trim).filter(|paragraph| paragraph.len() > 80).map(str::to_owned).collect()
 }
 
-/// Writes tokenizer, shards of two domains and their index below `root`.
+/// Writes tokenizer, shards of two domains, their index and the list of what is scored below `root`.
 pub fn store(root: &Path) {
     let texts = paragraphs();
     let record = |(id, text): (usize, &String)| json!({ "id": id, "text": text }).to_string() + "\n";
@@ -79,6 +80,10 @@ pub fn store(root: &Path) {
         shards: vec![shard],
     };
     fs::write(root.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    let candidates = fs::read(root.join("shards/0/f1").join(HELD_OUT_FILE)).unwrap();
+    let candidates: Vec<Candidate> = serde_json::from_slice(&candidates).unwrap();
+    let list = HeldOutList::new(candidates.iter());
+    fs::write(root.join("held_out.json"), serde_json::to_vec(&list).unwrap()).unwrap();
 }
 
 /// A small branch over the store; `training` is laid over its settings.

@@ -116,6 +116,7 @@ fn report_of(matrix: Vec<Scored>, ensembles: Vec<Mixed>, held_out: &[u64]) -> Re
         gpu_hours: 0.0,
         cpu_slot_hours: 0.5,
         tokens_per_second: None,
+        fresh_share: None,
         checkpoint_bytes: 0,
         checkpoint_id: None,
     });
@@ -130,6 +131,7 @@ fn report_of(matrix: Vec<Scored>, ensembles: Vec<Mixed>, held_out: &[u64]) -> Re
         matrix,
         ensembles,
         missing: Vec::new(),
+        held_out: HeldOutSummary::default(),
         goodput: None,
     });
     // What is no number cannot be stored and read again.
