@@ -4,7 +4,7 @@ use crate::{
     features::TfidfSvd,
     kmeans::{self, squared_distance},
     quality::{nmi, silhouette},
-    read::{Document, documents},
+    read::Document,
     router::Router,
     terms::{for_each_readable, language_of},
 };
@@ -14,15 +14,9 @@ use senmon_protocol::{
     clustering::{
         ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec, LanguageShare, SampleDocument, SourceShare,
     },
-    corpus::DocumentFields,
     storable,
 };
-use std::{
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
-    io,
-    path::PathBuf,
-};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 const TERMS_SHOWN: usize = 12;
 const LABEL_TERMS: usize = 3;
@@ -39,45 +33,6 @@ pub struct Discovery {
     pub quality: ClusteringQuality,
     /// The domains.
     pub domains: Vec<DomainView>,
-}
-
-/// A file to sample from, with the records to leave out.
-#[derive(Debug, Clone)]
-pub struct SampleFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Records to leave out, ascending.
-    pub dropped: Vec<u64>,
-}
-
-/// Draws `n` documents: those with the smallest hashes of (seed, file, record), so the sample is the same whatever
-/// the machine, and memory is the sample. In order of file and record.
-///
-/// # Errors
-/// When a file cannot be opened; broken records were counted by the scan and are passed over.
-pub fn sample(files: &[SampleFile], fields: &DocumentFields, n: usize, seed: u64) -> io::Result<Vec<Document>> {
-    let mut kept: BinaryHeap<(u64, usize, u64)> = BinaryHeap::new();
-    let mut texts: HashMap<(usize, u64), Document> = HashMap::new();
-    for (index, file) in files.iter().enumerate() {
-        let dropped: HashSet<u64> = file.dropped.iter().copied().collect();
-        for document in documents(&file.path, fields)?.flatten().filter(|document| !dropped.contains(&document.record))
-        {
-            let place: Vec<u8> = [index as u64, document.record].iter().flat_map(|word| word.to_le_bytes()).collect();
-            let key = (xxh3_64_with_seed(&place, seed), index, document.record);
-            if kept.len() < n || kept.peek().is_some_and(|largest| key < *largest) {
-                kept.push(key);
-                texts.insert((index, document.record), document);
-            }
-            if kept.len() > n
-                && let Some((_, index, record)) = kept.pop()
-            {
-                texts.remove(&(index, record));
-            }
-        }
-    }
-    let mut sampled: Vec<_> = texts.into_iter().collect();
-    sampled.sort_unstable_by_key(|(place, _)| *place);
-    Ok(sampled.into_iter().map(|(_, document)| document).collect())
 }
 
 /// Fits domains to a sample.
@@ -261,6 +216,7 @@ mod tests {
             .map(|(text, i)| Document {
                 record: i,
                 id: i.to_string(),
+                group: None,
                 source: source(i as usize),
                 text: format!("{text} {i}"),
             })
@@ -305,19 +261,5 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert!(Router::load(folder.path()).unwrap_err().to_string().contains("SHA-256"));
-    }
-
-    #[test]
-    fn a_sample_is_the_same_every_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.jsonl");
-        let lines: String = (0..200).map(|i| format!("{{\"text\": \"t{i}\"}}\n")).collect();
-        std::fs::write(&path, lines).unwrap();
-        let files = [SampleFile { path, dropped: vec![0, 5] }];
-        let draw = |seed| sample(&files, &DocumentFields::default(), 50, seed).unwrap();
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-        assert_eq!(draw(1).len(), 50);
-        assert!(draw(1).iter().all(|document| document.record != 0 && document.record != 5));
     }
 }

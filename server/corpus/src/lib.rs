@@ -1,12 +1,13 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`kmeans`], [`router`],
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`kmeans`], [`router`],
 //! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
 pub mod discover;
+mod duplicates;
 pub mod features;
 pub mod kmeans;
 pub mod manifest;
@@ -14,6 +15,7 @@ pub mod megatron;
 pub mod quality;
 pub mod read;
 pub mod router;
+pub mod sample;
 pub mod scan;
 pub mod shard;
 pub mod shard_set;

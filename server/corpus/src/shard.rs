@@ -6,14 +6,14 @@
 use crate::{
     hex, is_held_out,
     megatron::{TokenType, push_token, write_index},
-    read::{Document, documents},
+    read::{Document, FileRead, Trouble, documents},
     router::Router,
     tokenizer::Tokenizer,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use senmon_protocol::{
-    corpus::{DocumentCounts, DocumentFields},
+    corpus::{DocumentCounts, DocumentFields, FileProblemKind},
     job::{ShardRange, Split},
 };
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use std::{
 
 /// Documents vectorised and tokenised side by side.
 const BATCH_DOCUMENTS: usize = 256;
+/// Text of a batch: documents of books would fill the memory.
+const BATCH_BYTES: usize = 16 << 20;
 /// Bytes of tokens held back before they are spilled.
 const BUFFER_BYTES: usize = 32 << 20;
 
@@ -60,6 +62,8 @@ pub struct Sidecar {
     pub bin_sha256: String,
     /// SHA-256 of `shard.idx`.
     pub idx_sha256: String,
+    /// SHA-256 of the input file, of the bytes that were read.
+    pub input_sha256: String,
     /// Hash of the router's artefact.
     pub router_sha256: String,
     /// SHA-256 of `tokenizer.json`.
@@ -90,7 +94,7 @@ pub fn write_shard(input: &ShardInput, folder: &Path, progress: impl FnMut(u64) 
     fs::create_dir_all(&spill)?;
     let kind = TokenType::for_vocab(input.tokenizer.vocab_size());
     let sidecar = match fill(input, kind, &spill, progress)? {
-        Some((lanes, counts)) => Some(join(input, folder, &spill, kind, lanes, counts)?),
+        Some((lanes, read)) => Some(join(input, folder, &spill, kind, lanes, read)?),
         None => None,
     };
     fs::remove_dir_all(&spill)?;
@@ -104,25 +108,31 @@ fn fill(
     kind: TokenType,
     spill: &Path,
     mut progress: impl FnMut(u64) -> bool,
-) -> Result<Option<(Lanes, DocumentCounts)>> {
+) -> Result<Option<(Lanes, FileRead)>> {
     let dropped: HashSet<u64> = input.dropped.iter().copied().collect();
     let mut lanes = Lanes::new();
     let mut counts = DocumentCounts::default();
     let mut buffered = 0;
     let mut items = documents(input.path, input.fields)?;
     loop {
-        let mut batch = Vec::with_capacity(BATCH_DOCUMENTS);
+        let (mut batch, mut batch_bytes) = (Vec::with_capacity(BATCH_DOCUMENTS), 0);
         for item in items.by_ref() {
-            counts.records += 1;
             match item {
                 Ok(document) if dropped.contains(&document.record) && document.text.trim().is_empty() => {
                     counts.empty += 1
                 }
                 Ok(document) if dropped.contains(&document.record) => counts.duplicates += 1,
-                Ok(document) => batch.push(document),
-                Err(_) => counts.broken += 1,
+                Ok(document) => {
+                    batch_bytes += document.text.len();
+                    batch.push(document);
+                }
+                Err(Trouble::File(problem)) if problem.kind == FileProblemKind::Unreadable => {
+                    bail!("from record {} on: {}", problem.record, problem.why)
+                }
+                // Counted by the reader; a damaged file ends here as it did when it was registered.
+                Err(_) => {}
             }
-            if batch.len() == BATCH_DOCUMENTS {
+            if batch.len() == BATCH_DOCUMENTS || batch_bytes >= BATCH_BYTES {
                 break;
             }
         }
@@ -131,7 +141,7 @@ fn fill(
         }
         buffered += append(input, kind, &batch, &mut lanes)?;
         counts.documents += batch.len() as u64;
-        counts.text_bytes += batch.iter().map(|document| document.text.len() as u64).sum::<u64>();
+        counts.text_bytes += batch_bytes as u64;
         if buffered > BUFFER_BYTES {
             lanes.iter_mut().try_for_each(|(key, lane)| spill_lane(spill, *key, lane))?;
             buffered = 0;
@@ -140,7 +150,9 @@ fn fill(
             return Ok(None);
         }
     }
-    Ok(Some((lanes, counts)))
+    let mut read = items.end()?;
+    read.counts.add(&counts);
+    Ok(Some((lanes, read)))
 }
 
 fn append(input: &ShardInput, kind: TokenType, batch: &[Document], lanes: &mut Lanes) -> Result<usize> {
@@ -148,7 +160,7 @@ fn append(input: &ShardInput, kind: TokenType, batch: &[Document], lanes: &mut L
     let domains: Vec<u32> = texts.par_iter().map(|text| input.router.assign(text)).collect();
     let mut bytes = 0;
     for ((document, tokens), domain) in batch.iter().zip(input.tokenizer.encode(&texts)?).zip(domains) {
-        let split = if is_held_out(&document.id, input.held_out_fraction) { Split::HeldOut } else { Split::Train };
+        let split = if is_held_out(document.split_key(), input.held_out_fraction) { Split::HeldOut } else { Split::Train };
         let lane = lanes.entry((domain, split)).or_default();
         lane.lengths.push(tokens.len() as u64);
         tokens.iter().for_each(|&token| push_token(&mut lane.buffer, token, kind));
@@ -174,7 +186,7 @@ fn join(
     spill: &Path,
     kind: TokenType,
     lanes: Lanes,
-    counts: DocumentCounts,
+    read: FileRead,
 ) -> Result<Sidecar> {
     let mut out = BufWriter::new(File::create(folder.join("shard.bin"))?);
     let mut whole = Sha256::new();
@@ -218,9 +230,10 @@ fn join(
         format: 1,
         bin_sha256: hex(&whole.finalize()),
         idx_sha256: crate::sha256_file(&idx)?,
+        input_sha256: read.sha256,
         router_sha256: input.router_sha256.to_owned(),
         tokenizer_sha256: input.tokenizer_sha256.to_owned(),
-        counts,
+        counts: read.counts,
         ranges,
         range_sha256,
     };

@@ -168,7 +168,7 @@ mod tests {
         let sample: Vec<Document> = texts
             .iter()
             .zip(0..)
-            .map(|(text, i)| Document { record: i, id: i.to_string(), source: None, text: text.clone() })
+            .map(|(text, i)| Document { record: i, id: i.to_string(), group: None, source: None, text: text.clone() })
             .collect();
         let spec = serde_json::from_value(serde_json::json!({ "domains": 2 })).unwrap();
         let router = discover(&sample, &spec).unwrap().router;

@@ -6,10 +6,13 @@ use senmon_corpus::{
     router::Router,
     scan::decode_dropped,
     sha256_file,
-    shard::{ShardInput, write_shard},
+    shard::{ShardInput, Sidecar, write_shard},
     tokenizer::Tokenizer,
 };
-use senmon_protocol::job::{EndedOutcome, ShardJob, ShardResult, TerminationReason};
+use senmon_protocol::{
+    corpus::{CorpusFile, DocumentCounts},
+    job::{EndedOutcome, ShardJob, ShardResult, TerminationReason},
+};
 use std::path::Path;
 
 /// Runs a shard job.
@@ -32,8 +35,12 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
     let written = write(job, place, context, path, &output)
         .map_err(|error| ended(TerminationReason::StorageFailure, format!("{}: {error:#}", job.file.path)))?;
     match written {
-        Some((bin_sha256, idx_sha256, counts, ranges)) => {
+        Some(written) => {
+            if let Some(why) = difference(&job.file, &written) {
+                return Err(ended(TerminationReason::CorruptData, format!("{}: {why}", job.file.path)));
+            }
             place.publish(&folder, context)?;
+            let Sidecar { bin_sha256, idx_sha256, counts, ranges, .. } = written;
             Ok(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges })
         }
         None => Err(asked_to_end(context.command())
@@ -41,7 +48,25 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
     }
 }
 
-type Written = (String, String, senmon_protocol::corpus::DocumentCounts, Vec<senmon_protocol::job::ShardRange>);
+/// What was read otherwise than when the file was registered, in one sentence.
+fn difference(file: &CorpusFile, found: &Sidecar) -> Option<String> {
+    if found.input_sha256 != file.sha256 {
+        return Some(format!(
+            "it changed after its registration (SHA-256 {}, its snapshot {}): register it again under another name",
+            found.input_sha256, file.sha256
+        ));
+    }
+    let counts = |counts: &DocumentCounts| {
+        [counts.records, counts.documents, counts.empty, counts.duplicates, counts.broken]
+    };
+    let (found, registered) = (counts(&found.counts), counts(&file.counts));
+    (found != registered).then(|| {
+        format!(
+            "records, documents, empty texts, duplicates and broken records are {found:?}, at its registration \
+             {registered:?}: another version of the program read it, register it again under another name"
+        )
+    })
+}
 
 fn write(
     job: &ShardJob,
@@ -49,7 +74,7 @@ fn write(
     context: &dyn JobContext,
     path: &Path,
     output: &Path,
-) -> Result<Option<Written>> {
+) -> Result<Option<Sidecar>> {
     let (router, router_sha256) = Router::load(&place.path(&job.router))?;
     let tokenizer_path = place.path(&job.tokenizer);
     let tokenizer = Tokenizer::load(&tokenizer_path, &job.separator)?;
@@ -67,9 +92,8 @@ fn write(
         held_out_fraction: job.held_out_fraction,
     };
     let total = job.file.counts.documents;
-    let sidecar = write_shard(&input, output, |done| {
+    write_shard(&input, output, |done| {
         context.progress(done, total, 0.0);
         asked_to_end(context.command()).is_none()
-    })?;
-    Ok(sidecar.map(|sidecar| (sidecar.bin_sha256, sidecar.idx_sha256, sidecar.counts, sidecar.ranges)))
+    })
 }

@@ -34,8 +34,13 @@ pub fn store(root: &Path) {
     let record = |(id, text): (usize, &String)| json!({ "id": id, "text": text }).to_string() + "\n";
     let input = root.join("in.jsonl");
     fs::write(&input, texts.iter().enumerate().map(record).collect::<String>()).unwrap();
-    let document =
-        |(text, record): (&String, u64)| Document { record, id: record.to_string(), source: None, text: text.clone() };
+    let document = |(text, record): (&String, u64)| Document {
+        record,
+        id: record.to_string(),
+        group: None,
+        source: None,
+        text: text.clone(),
+    };
     let sample: Vec<Document> = texts.iter().zip(0..).map(document).collect();
     let router = discover(&sample, &serde_json::from_value(json!({ "domains": 2 })).unwrap()).unwrap().router;
     router.save(&root.join("router")).unwrap();
