@@ -40,7 +40,6 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
         let ended = run(job, fence).unwrap_err();
         assert_eq!(ended.reason, TerminationReason::CorruptData, "{}", ended.message);
         assert!(ended.message.contains("in.jsonl") && ended.message.contains(expect), "{}", ended.message);
-        assert!(!root.join(format!("out/f{fence}/manifest.json")).exists());
     };
     let job = registered(&text);
     let shard = run(&job, 1).unwrap();
@@ -56,7 +55,7 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
     check(&other, 4, "at its registration");
 
     // A damaged file that was tolerated is read as far as it was.
-    let cut = registered(&text[..text.len() - 4]);
+    let cut = registered(text.strip_suffix("}\n").unwrap());
     assert!(cut.file.problem.is_some());
     assert_eq!(run(&cut, 5).unwrap().counts, cut.file.counts);
 }

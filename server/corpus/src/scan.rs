@@ -92,9 +92,8 @@ fn scan_file(
     runs: &mut Runs,
     broken: &mut Vec<BrokenRecord>,
 ) -> io::Result<()> {
-    let unreadable = |error: &io::Error| {
-        Some(FileProblem { kind: FileProblemKind::Unreadable, record: 1, why: error.to_string() })
-    };
+    let unreadable =
+        |error: &io::Error| Some(FileProblem { kind: FileProblemKind::Unreadable, record: 1, why: error.to_string() });
     let mut items = match documents(&file.path, fields) {
         Ok(items) => items,
         Err(error) => {
@@ -136,7 +135,13 @@ fn scan_file(
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share")]
 pub fn refusal(report: &ScanReport, request: &RegisterCorpus) -> Option<String> {
-    let of_kind = |kind| report.files.iter().filter_map(move |file| Some((file, file.problem.as_ref()?))).filter(move |(_, problem)| problem.kind == kind);
+    let of_kind = |kind| {
+        report
+            .files
+            .iter()
+            .filter_map(move |file| Some((file, file.problem.as_ref()?)))
+            .filter(move |(_, problem)| problem.kind == kind)
+    };
     let named = |kind| {
         let (found, all) = (of_kind(kind), of_kind(kind).count());
         let lines = found.take(FILES_NAMED).map(|(file, problem)| {
@@ -262,10 +267,18 @@ mod tests {
         let tolerant = || serde_json::json!({ "tolerate_damaged_files": true });
         let none = || serde_json::json!({});
         check(&[&good], none(), &[]);
-        check(&[&good, &cut], none(), &["1 of 2 files are damaged", "tolerate_damaged_files", "cut.jsonl from record 2"]);
+        check(
+            &[&good, &cut],
+            none(),
+            &["1 of 2 files are damaged", "tolerate_damaged_files", "cut.jsonl from record 2"],
+        );
         check(&[&good, &cut], tolerant(), &[]);
         check(&[&good, &wide, &gone], tolerant(), &["2 of 3 files cannot be read", "wide.txt", "UTF-16", "gone.txt"]);
-        check(&[&good, &bad], none(), &["1 of 802 records are broken", "tolerated_broken_share allows 0.001", "bad.jsonl record 2"]);
+        check(
+            &[&good, &bad],
+            none(),
+            &["1 of 802 records are broken", "tolerated_broken_share allows 0.001", "bad.jsonl record 2"],
+        );
         check(&[&good, &bad], serde_json::json!({ "tolerated_broken_share": 0.01 }), &[]);
         check(&[&blank], none(), &["no document is left: 1 records, 1 empty"]);
     }

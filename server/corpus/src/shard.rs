@@ -160,7 +160,8 @@ fn append(input: &ShardInput, kind: TokenType, batch: &[Document], lanes: &mut L
     let domains: Vec<u32> = texts.par_iter().map(|text| input.router.assign(text)).collect();
     let mut bytes = 0;
     for ((document, tokens), domain) in batch.iter().zip(input.tokenizer.encode(&texts)?).zip(domains) {
-        let split = if is_held_out(document.split_key(), input.held_out_fraction) { Split::HeldOut } else { Split::Train };
+        let split =
+            if is_held_out(document.split_key(), input.held_out_fraction) { Split::HeldOut } else { Split::Train };
         let lane = lanes.entry((domain, split)).or_default();
         lane.lengths.push(tokens.len() as u64);
         tokens.iter().for_each(|&token| push_token(&mut lane.buffer, token, kind));

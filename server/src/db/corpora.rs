@@ -44,18 +44,19 @@ impl TryFrom<Row> for CorpusView {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the name is taken.
-pub async fn insert(
-    pool: &PgPool,
-    request: &RegisterCorpus,
-    paths: &[String],
-    left_out: &LeftOut,
-) -> Result<CorpusId> {
+pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], left_out: &LeftOut) -> Result<CorpusId> {
     let id = CorpusId::new();
     let done = sqlx::query!(
         "INSERT INTO corpora (id, name, state, request, paths, left_out) VALUES ($1, $2, 'scanning', $3, $4, $5)
          ON CONFLICT (name) DO NOTHING",
-        id.0, request.name, Json(request) as _, Json(paths) as _, Json(left_out) as _
-    ).execute(pool).await?;
+        id.0,
+        request.name,
+        Json(request) as _,
+        Json(paths) as _,
+        Json(left_out) as _
+    )
+    .execute(pool)
+    .await?;
     if done.rows_affected() == 1 {
         return Ok(id);
     }

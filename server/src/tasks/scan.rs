@@ -39,7 +39,9 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
     // What cannot be read must not be tried for ever: the corpora behind it wait.
     let report = match read.await {
         Ok(Ok(report)) => report,
-        Ok(Err(error)) => return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?),
+        Ok(Err(error)) => {
+            return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?);
+        }
         Err(error) => {
             tracing::error!(corpus.id = %id, error = %error, "a scan panicked");
             let why = "the server failed while it read the files; its log says where";

@@ -20,12 +20,17 @@ async fn register(world: &World, body: &Value) -> Result<CorpusView> {
 async fn odd_files_are_taken_refused_or_left_out_in_words() -> Result<()> {
     let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
     let path = |name: &str| world.path("corpus").join(name);
-    let lines: String = (0..50).map(|i| json!({ "meta": { "id": i }, "text": format!("text {i}") }).to_string() + "\n").collect();
-    let mut gzip = Command::new("gzip").arg("-c").stdin(std::process::Stdio::piped()).stdout(fs::File::create(path("cut.jsonl.gz"))?).spawn()?;
+    let lines: String =
+        (0..50).map(|i| json!({ "meta": { "id": i }, "text": format!("text {i}") }).to_string() + "\n").collect();
+    let mut gzip = Command::new("gzip")
+        .arg("-c")
+        .stdin(std::process::Stdio::piped())
+        .stdout(fs::File::create(path("cut.jsonl.gz"))?)
+        .spawn()?;
     gzip.stdin.take().context("a pipe")?.write_all(lines.replace("text ", "other ").as_bytes())?;
     gzip.wait()?;
     let packed = fs::read(path("cut.jsonl.gz"))?;
-    fs::write(path("cut.jsonl.gz"), &packed[..packed.len() - 9])?;
+    fs::write(path("cut.jsonl.gz"), &packed[..packed.len() / 2])?;
     fs::create_dir(world.path("corpus/blobs"))?;
     fs::write(path("blobs/0af3"), &lines)?;
     symlink("blobs/0af3", path("train.jsonl"))?;
@@ -39,7 +44,8 @@ async fn odd_files_are_taken_refused_or_left_out_in_words() -> Result<()> {
     assert!(problem.contains("cut.jsonl.gz") && problem.contains("tolerate_damaged_files"), "{problem}");
     assert_eq!(refused.files.len(), 2, "what was read is shown of a refused corpus too");
 
-    let tolerated = json!({ "name": "taken", "paths": [world.path("corpus")], "fields": fields, "tolerate_damaged_files": true });
+    let tolerated =
+        json!({ "name": "taken", "paths": [world.path("corpus")], "fields": fields, "tolerate_damaged_files": true });
     let taken = register(&world, &tolerated).await?;
     assert_eq!((taken.state, taken.problem.clone()), (CorpusState::Ready, None));
     let [cut, train] = taken.files.as_slice() else { panic!("{:?}", taken.files) };

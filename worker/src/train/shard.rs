@@ -56,9 +56,8 @@ fn difference(file: &CorpusFile, found: &Sidecar) -> Option<String> {
             found.input_sha256, file.sha256
         ));
     }
-    let counts = |counts: &DocumentCounts| {
-        [counts.records, counts.documents, counts.empty, counts.duplicates, counts.broken]
-    };
+    let counts =
+        |counts: &DocumentCounts| [counts.records, counts.documents, counts.empty, counts.duplicates, counts.broken];
     let (found, registered) = (counts(&found.counts), counts(&file.counts));
     (found != registered).then(|| {
         format!(

@@ -18,8 +18,13 @@ use parquet::{
         },
     },
     basic::Compression,
+    column::page::{Page, PageReader},
     errors::ParquetError,
-    file::reader::{ChunkReader, Length},
+    file::{
+        metadata::ColumnChunkMetaData,
+        reader::{ChunkReader, Length},
+        serialized_reader::SerializedPageReader,
+    },
 };
 use serde_json::Value;
 use std::{
@@ -66,7 +71,7 @@ pub(super) fn open(file: File, maker: Maker) -> Box<dyn Records> {
     }
 }
 
-fn begin(file: File, maker: &Maker) -> Result<impl FnOnce(Maker) -> Columns, Trouble> {
+fn begin(file: File, maker: &Maker) -> Result<impl FnOnce(Maker) -> Columns + use<>, Trouble> {
     let len = file.metadata().map_err(|error| super::broken_stream(0, &error))?.len();
     let file = Place { file: Arc::new(file), len, refused: Arc::default() };
     let read = || {
@@ -94,14 +99,14 @@ fn begin(file: File, maker: &Maker) -> Result<impl FnOnce(Maker) -> Columns, Tro
         name.as_deref().map(|name| typed(name, "text, numbers or lists of texts", is_label)).transpose()
     };
     let text = typed(&maker.fields.text, "text or lists of texts", is_text)?;
-    let (id, group, source) =
-        (label(&maker.fields.id)?, label(&maker.fields.group)?, label(&maker.fields.source)?);
+    let (id, group, source) = (label(&maker.fields.id)?, label(&maker.fields.group)?, label(&maker.fields.source)?);
     let descriptor = metadata.parquet_schema();
     let ways: Vec<&Way> = [Some(&text), id.as_ref(), group.as_ref(), source.as_ref()].into_iter().flatten().collect();
     let leaves: Vec<usize> = (0..descriptor.num_columns())
         .filter(|&leaf| ways.iter().any(|way| descriptor.column(leaf).path().parts().starts_with(way)))
         .collect();
-    for column in metadata.metadata().row_groups().iter().flat_map(|group| leaves.iter().map(|&leaf| group.column(leaf)))
+    for column in
+        metadata.metadata().row_groups().iter().flat_map(|group| leaves.iter().map(|&leaf| group.column(leaf)))
     {
         let codec = column.compression();
         let known = matches!(
@@ -177,6 +182,10 @@ impl Columns {
                 .with_row_groups(vec![self.row_group])
                 .with_projection(self.mask.clone())
                 .with_batch_size(usize::try_from(batch).unwrap_or(1));
+            guarded(|| {
+                let leaves = (0..group.num_columns()).filter(|leaf| self.mask.leaf_included(*leaf));
+                leaves.into_iter().try_for_each(|leaf| check_dictionary(&self.file, group.column(leaf), rows))
+            })?;
             self.reader = Some(guarded(|| builder.build())?);
             self.rows_left = rows;
             self.row_group += 1;
@@ -201,7 +210,7 @@ impl Records for Columns {
         }
         let (record, batch) = (self.record, self.batch.as_ref()?);
         let value = |way: &Way| cell(batch, way, self.row);
-        let found = (|| {
+        let found = (|| -> Result<_, String> {
             let label = |way: &Option<Way>| way.as_ref().map(value).transpose();
             Ok((value(&self.text)?, label(&self.id)?, label(&self.group)?, label(&self.source)?))
         })();
@@ -211,12 +220,24 @@ impl Records for Columns {
                 let (id, group, source) = (id.as_ref(), group.as_ref(), source.as_ref());
                 self.maker.document(record, &Values { text: Some(&text), id, group, source })
             }
-            Err(why) => self.maker.broken::<String>(record, why),
+            Err(why) => self.maker.broken(record, why),
         })
     }
 
     fn maker(&self) -> &Maker {
         &self.maker
+    }
+}
+
+/// A decoder makes room for as many values as a dictionary page says it has: more than it has bytes is damage.
+fn check_dictionary(file: &Place, column: &ColumnChunkMetaData, rows: u64) -> Result<(), ParquetError> {
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    let first = SerializedPageReader::new(Arc::new(file.clone()), column, rows, None)?.get_next_page()?;
+    match first {
+        Some(Page::DictionaryPage { buf, num_values, .. }) if num_values as usize > buf.len() => {
+            Err(ParquetError::General(format!("a dictionary page says {num_values} values in {} bytes", buf.len())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -295,7 +316,8 @@ fn value(array: &dyn Array, row: usize) -> Result<Value, String> {
     if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok(Value::Null);
     }
-    let list = |inner: &dyn Array| (0..inner.len()).map(|i| value(inner, i)).collect::<Result<_, _>>().map(Value::Array);
+    let list =
+        |inner: &dyn Array| (0..inner.len()).map(|i| value(inner, i)).collect::<Result<_, _>>().map(Value::Array);
     Ok(match array.data_type() {
         DataType::Utf8View => array.as_string_view().value(row).into(),
         DataType::BinaryView => {

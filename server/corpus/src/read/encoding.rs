@@ -60,11 +60,8 @@ fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
         |lead, trail| lead >= 0xa1 && trail >= 0xa1,
         |lead, trail| matches!((lead, trail), (0xa4 | 0xa5, 0xa1..=0xf6) | (0xa1, 0xa2 | 0xa3)),
     );
-    let (found, (kana, pairs)) = if shift_jis.0 >= euc_jp.0 {
-        (("Shift-JIS", "CP932"), shift_jis)
-    } else {
-        (("EUC-JP", "EUC-JP"), euc_jp)
-    };
+    let (found, (kana, pairs)) =
+        if shift_jis.0 >= euc_jp.0 { (("Shift-JIS", "CP932"), shift_jis) } else { (("EUC-JP", "EUC-JP"), euc_jp) };
     (kana > 0 && kana * KANA_SHARE_INV >= pairs).then_some(found)
 }
 

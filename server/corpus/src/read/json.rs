@@ -287,10 +287,8 @@ struct NotJson {
 }
 
 fn parse(bytes: &[u8]) -> Result<Parsed, NotJson> {
-    let text = std::str::from_utf8(bytes).map_err(|error| NotJson {
-        why: format!("invalid UTF-8: {error}"),
-        early: error.error_len().is_none(),
-    })?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| NotJson { why: format!("invalid UTF-8: {error}"), early: error.error_len().is_none() })?;
     let not_json = |error: serde_json::Error| NotJson { why: format!("invalid JSON: {error}"), early: error.is_eof() };
     match serde_json::from_str(text) {
         Ok(value) => Ok(Parsed { value, replaced: false }),

@@ -14,7 +14,7 @@ mod record;
 mod tests;
 mod text;
 
-use crate::snapshot::{Compression, Content, format_of, layers};
+use crate::snapshot::{Content, format_of, layers};
 use bytes::{Hashed, unpack};
 use record::Maker;
 use senmon_protocol::{

@@ -75,9 +75,10 @@ impl Maker {
     /// A document of a record's values.
     pub(super) fn document(&mut self, record: u64, values: &Values<'_>) -> Item {
         let fields = &self.fields;
-        let made = (|| {
+        let made = (|| -> Result<_, String> {
             let text = values.text.ok_or_else(|| format!("field {:?} is missing", fields.text))?;
-            let text = text_of(text).map_err(|found| format!("field {:?}: expected text, found {found}", fields.text))?;
+            let text =
+                text_of(text).map_err(|found| format!("field {:?}: expected text, found {found}", fields.text))?;
             let label = |name: &Option<String>, value: Option<&Value>| {
                 value.map_or(Ok(None), label_of).map_err(|found| {
                     format!("field {:?}: expected text or a number, found {found}", name.as_deref().unwrap_or(""))
