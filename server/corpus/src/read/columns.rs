@@ -3,13 +3,13 @@
 //! Stops at the first damage. Never trusts a length in the file: reads are bounded by the file and by the batch.
 
 use super::{
-    Item, Maker, Records, Refused, Trouble, damaged,
+    Item, Maker, Records, Refused, Trouble, broken_stream,
+    place::Place,
     record::{Values, ways},
     unreadable,
 };
 use arrow_array::{Array, RecordBatch, StructArray, cast::AsArray, types};
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema};
-use bytes::Bytes;
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -20,37 +20,23 @@ use parquet::{
     basic::Compression,
     column::page::{Page, PageReader},
     errors::ParquetError,
-    file::{
-        metadata::ColumnChunkMetaData,
-        reader::{ChunkReader, Length},
-        serialized_reader::SerializedPageReader,
-    },
+    file::{metadata::ColumnChunkMetaData, serialized_reader::SerializedPageReader},
 };
 use serde_json::Value;
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
-    os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 /// Text held at once, and the rows of a batch where rows are short.
 const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_ROWS_MAX: u64 = 512;
-/// A page header holds two values of statistics and a few numbers. A damaged one may ask for the rest of the file.
-const HEADER_BYTES_MAX: u64 = 16 << 20;
 
 /// The records of a Parquet file.
 struct Columns {
     maker: Maker,
-    file: Place,
-    metadata: ArrowReaderMetadata,
-    mask: ProjectionMask,
-    text: Way,
-    id: Option<Way>,
-    group: Option<Way>,
-    source: Option<Way>,
+    plan: Plan,
     row_group: usize,
     reader: Option<ParquetRecordBatchReader>,
     /// Rows of this group that did not come yet.
@@ -60,20 +46,32 @@ struct Columns {
     record: u64,
 }
 
+/// What is read of a file.
+struct Plan {
+    file: Place,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+    text: Way,
+    id: Option<Way>,
+    group: Option<Way>,
+    source: Option<Way>,
+}
+
 /// Names of the fields that lead to a column.
 type Way = Vec<String>;
 
 /// The records of a file, or the one item that says why there are none.
 pub(super) fn open(file: File, maker: Maker) -> Box<dyn Records> {
-    match begin(file, &maker) {
-        Ok(begun) => Box::new(begun(maker)),
+    match plan(file, &maker) {
+        Ok(plan) => {
+            Box::new(Columns { maker, plan, row_group: 0, reader: None, rows_left: 0, batch: None, row: 0, record: 0 })
+        }
         Err(problem) => Box::new(Refused { maker, problem: Some(problem) }),
     }
 }
 
-fn begin(file: File, maker: &Maker) -> Result<impl FnOnce(Maker) -> Columns + use<>, Trouble> {
-    let len = file.metadata().map_err(|error| super::broken_stream(0, &error))?.len();
-    let file = Place { file: Arc::new(file), len, refused: Arc::default() };
+fn plan(file: File, maker: &Maker) -> Result<Plan, Trouble> {
+    let file = Place::new(file).map_err(|error| broken_stream(0, &error))?;
     let read = || {
         // Arrow's own types (dictionaries, large strings) are how the file was written, not how it must be read.
         let plain = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_skip_arrow_metadata(true))?;
@@ -122,22 +120,7 @@ fn begin(file: File, maker: &Maker) -> Result<impl FnOnce(Maker) -> Columns + us
         }
     }
     let mask = ProjectionMask::leaves(descriptor, leaves);
-    Ok(move |maker| Columns {
-        maker,
-        file,
-        metadata,
-        mask,
-        text,
-        id,
-        group,
-        source,
-        row_group: 0,
-        reader: None,
-        rows_left: 0,
-        batch: None,
-        row: 0,
-        record: 0,
-    })
+    Ok(Plan { file, metadata, mask, text, id, group, source })
 }
 
 impl Columns {
@@ -165,26 +148,27 @@ impl Columns {
                 }
                 continue;
             }
-            let Some(group) = self.metadata.metadata().row_groups().get(self.row_group) else { return Ok(None) };
+            let Some(group) = self.plan.metadata.metadata().row_groups().get(self.row_group) else { return Ok(None) };
             let rows = u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative length".to_owned())?;
             let bytes: u64 = group
                 .columns()
                 .iter()
                 .enumerate()
-                .filter(|(leaf, _)| self.mask.leaf_included(*leaf))
+                .filter(|(leaf, _)| self.plan.mask.leaf_included(*leaf))
                 .map(|(_, column)| {
                     let unpacked = column.unencoded_byte_array_data_bytes().unwrap_or(0);
                     u64::try_from(unpacked.max(column.uncompressed_size())).unwrap_or(0)
                 })
                 .sum();
             let batch = batch_rows(rows, bytes);
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
-                .with_row_groups(vec![self.row_group])
-                .with_projection(self.mask.clone())
-                .with_batch_size(usize::try_from(batch).unwrap_or(1));
+            let builder =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(self.plan.file.clone(), self.plan.metadata.clone())
+                    .with_row_groups(vec![self.row_group])
+                    .with_projection(self.plan.mask.clone())
+                    .with_batch_size(usize::try_from(batch).unwrap_or(1));
             guarded(|| {
-                let leaves = (0..group.num_columns()).filter(|leaf| self.mask.leaf_included(*leaf));
-                leaves.into_iter().try_for_each(|leaf| check_dictionary(&self.file, group.column(leaf), rows))
+                let leaves = (0..group.num_columns()).filter(|leaf| self.plan.mask.leaf_included(*leaf));
+                leaves.into_iter().try_for_each(|leaf| check_dictionary(&self.plan.file, group.column(leaf), rows))
             })?;
             self.reader = Some(guarded(|| builder.build())?);
             self.rows_left = rows;
@@ -193,7 +177,7 @@ impl Columns {
     }
 
     fn rows_after(&self) -> u64 {
-        let groups = &self.metadata.metadata().row_groups()[self.row_group..];
+        let groups = &self.plan.metadata.metadata().row_groups()[self.row_group..];
         groups.iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0)).sum::<u64>() + self.rows_left
     }
 }
@@ -205,14 +189,14 @@ impl Records for Columns {
             Ok(Some(())) => {}
             Err(why) => {
                 let why = format!("the file is damaged: {why}; {} rows are not read", self.rows_after());
-                return Some(Err(self.file.trouble(self.record, why)));
+                return Some(Err(self.plan.file.trouble(self.record, why)));
             }
         }
         let (record, batch) = (self.record, self.batch.as_ref()?);
         let value = |way: &Way| cell(batch, way, self.row);
         let found = (|| -> Result<_, String> {
             let label = |way: &Option<Way>| way.as_ref().map(value).transpose();
-            Ok((value(&self.text)?, label(&self.id)?, label(&self.group)?, label(&self.source)?))
+            Ok((value(&self.plan.text)?, label(&self.plan.id)?, label(&self.plan.group)?, label(&self.plan.source)?))
         })();
         (self.record, self.row) = (record + 1, self.row + 1);
         Some(match found {
@@ -339,65 +323,4 @@ fn value(array: &dyn Array, row: usize) -> Result<Value, String> {
         DataType::Float64 => array.as_primitive::<types::Float64Type>().value(row).into(),
         other => return Err(format!("expected text, found {other}")),
     })
-}
-
-/// A file read at places, never past its end.
-#[derive(Clone)]
-struct Place {
-    file: Arc<File>,
-    len: u64,
-    /// What the disk said instead of bytes: no damage of the file.
-    refused: Arc<OnceLock<String>>,
-}
-
-impl Place {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, at).inspect_err(|error| {
-            let _ = self.refused.set(format!("it could not be read: {error}"));
-        })
-    }
-
-    fn trouble(&self, record: u64, why: String) -> Trouble {
-        match self.refused.get() {
-            Some(refused) => unreadable(record, refused.clone()),
-            None => damaged(record, why),
-        }
-    }
-}
-
-impl Length for Place {
-    fn len(&self) -> u64 {
-        self.len
-    }
-}
-
-impl ChunkReader for Place {
-    type T = BufReader<io::Take<From>>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(BufReader::new(From { place: self.clone(), at: start }.take(HEADER_BYTES_MAX)))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.len) {
-            return Err(ParquetError::EOF(format!("{length} bytes at {start} of a file of {}", self.len)));
-        }
-        let mut bytes = vec![0; length];
-        From { place: self.clone(), at: start }.read_exact(&mut bytes)?;
-        Ok(bytes.into())
-    }
-}
-
-/// Reads from a place on; the file's own cursor stays where it is.
-struct From {
-    place: Place,
-    at: u64,
-}
-
-impl Read for From {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.place.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
 }

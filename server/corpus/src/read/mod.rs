@@ -9,6 +9,7 @@ mod bytes;
 mod columns;
 mod encoding;
 mod json;
+mod place;
 mod record;
 #[cfg(test)]
 mod tests;
