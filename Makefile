@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop sim sim-plants chaos bench-control bench-train lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -31,6 +31,7 @@ test: setup ## all checks and tests: format, lints, docs, generated files, web, 
 	@scripts/setup-chromium
 	@scripts/setup-s3
 	@scripts/setup-chaos
+	@scripts/setup-nvrtc
 	@scripts/test
 
 test-interop: setup ## tests against the real PyTorch and transformers (fetches gigabytes)
@@ -52,6 +53,12 @@ bench-control: setup ## the control plane under 1,000 workers, 10,000 queued bra
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop
 	@scripts/bench-train
+
+bench-gpu: setup ## our training step beside PyTorch's on cuda:0: target/bench/gpu.json (says so where there is no card)
+	@PARTS=bench scripts/gpu-check
+
+gpu-check: setup ## all that must hold on a card, in under eight minutes (scripts/gpu-check pack FILE: for another machine)
+	@scripts/gpu-check
 
 sim: setup ## days of simulated time with hundreds of faults: SEEDS=500 of them (SEED=n replays one): target/sim/report.json
 	@cargo build --workspace --bin sim --locked

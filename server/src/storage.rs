@@ -112,6 +112,21 @@ impl Storage {
         there(opened, key)
     }
 
+    /// Size of an object; None where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be read now.
+    pub async fn size(&self, key: &StorageKey) -> Result<Option<u64>> {
+        let size = match &self.place {
+            Place::Bucket(bucket) => bucket.size(key).await,
+            Place::Folder(root) => {
+                let found = tokio::fs::metadata(root.join(key.as_str())).await;
+                found.map(|meta| meta.len()).map_err(Into::into)
+            }
+        };
+        there(size, key)
+    }
+
     /// Size and SHA-256; None where there is no such object, or the disk has lost it.
     ///
     /// # Errors
@@ -307,8 +322,10 @@ mod tests {
         let store = folder(home.path()).await;
         assert!(store.get(&key("a/b")).await.unwrap().is_none());
         assert!(store.hash(&key("a/b")).await.unwrap().is_none());
+        assert!(store.size(&key("a/b")).await.unwrap().is_none());
         store.put(&key("a/b"), b"x".to_vec()).await.unwrap();
         assert_eq!(store.get(&key("a/b")).await.unwrap().unwrap(), b"x");
+        assert_eq!(store.size(&key("a/b")).await.unwrap(), Some(1));
         assert!(store.get(&key("a")).await.is_err(), "a folder in an object's place is no loss");
     }
 

@@ -70,23 +70,27 @@ def test_the_cached_scores_are_what_transformers_gives(world, experiment, folder
     scores = load_file(path)
     data = {shard["folder"]: megatron.read(world.storage / shard["folder"] / "shard") for shard in index["shards"]}
     model = model_of(folders["seed"])
-    wanted, domains = [], []
-    for domain in range(index["domains"]):
-        documents = [
-            data[shard["folder"]].sequence(part["document_first"] + i)
-            for shard in index["shards"]
-            for part in shard["ranges"]
-            if part["domain"] == domain and part["split"] == "held_out"
-            for i in range(part["documents"])
-        ]
-        for document in documents[:6]:
-            wanted.append(logprobs(model, index["separator_id"], document.astype(numpy.int64), 64))
-            domains.append(domain)
-    assert scores["domain"].tolist() == domains
+    listed = json.loads((world.storage / "shards" / experiment["id"] / "held_out.json").read_text())["documents"]
+    wanted = []
+    for entry in listed:
+        document = data[index["shards"][entry["shard"]]["folder"]].sequence(entry["document"])
+        wanted.append(logprobs(model, index["separator_id"], document.astype(numpy.int64), 64))
+    assert scores["domain"].tolist() == [entry["domain"] for entry in listed]
+    assert scores["reported"].tolist() == [entry["reported"] for entry in listed]
     assert scores["document_tokens"].tolist() == [len(w) for w in wanted]
     difference = numpy.abs(numpy.concatenate(wanted) - scores["logprobs"]).max()
     assert difference <= 1e-4, difference
     assert math.isfinite(float(scores["logprobs"].sum()))
+
+
+def test_what_stands_beside_the_weights(folders):
+    """The separator ends a text, and opens it where the tokenizer puts nothing before one."""
+    for folder in folders.values():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder)
+        generation = transformers.GenerationConfig.from_pretrained(folder)
+        assert tokenizer.eos_token == tokenizer.bos_token == "<|endoftext|>"
+        assert config.eos_token_id == generation.eos_token_id == tokenizer.eos_token_id == 0
 
 
 def logprobs(model, separator, document, length):

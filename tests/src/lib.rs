@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod client;
 pub mod corpus;
 pub mod process;
+pub mod refusing;
 pub mod s3;
 pub mod sim;
 pub mod spec;

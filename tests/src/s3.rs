@@ -31,6 +31,22 @@ impl Store {
         Self { bucket: "models".into(), settings }
     }
 
+    /// The same bucket through a proxy.
+    #[must_use]
+    pub fn through(&self, url: &str) -> Self {
+        let settings = S3Settings { endpoint: Some(url.to_owned()), ..self.settings.clone() };
+        Self { bucket: self.bucket.clone(), settings }
+    }
+
+    /// Port of the server.
+    ///
+    /// # Errors
+    /// When its address has none.
+    pub fn port(&self) -> Result<u16> {
+        let endpoint = self.settings.endpoint.as_deref().unwrap_or_default();
+        Ok(endpoint.rsplit(':').next().unwrap_or_default().parse()?)
+    }
+
     /// `storage_url` and `[s3]` of a settings file.
     #[must_use]
     pub fn settings(&self) -> (String, String) {

@@ -67,7 +67,7 @@ fn main() -> Result<()> {
         }
         if let Some(out) = &job.out {
             fs::create_dir_all(out)?;
-            fs::write(out.join("config.json"), config_json(&trainer.spec, 0).to_string())?;
+            fs::write(out.join("config.json"), config_json(&trainer.spec).to_string())?;
             write_tensors(out, MODEL_FILE, &trainer.layout, &[("", &trainer.weights)])?;
         }
     }

@@ -49,7 +49,7 @@ pub enum End {
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Watches the trainings from a thread of its own, for as long as the process lives.
+/// Watches the attempts from a thread of its own, for as long as the process lives.
 fn start_watchdog(board: Arc<Board>, stall_min_ms: u64) -> std::io::Result<()> {
     let look = move || {
         let mut last = Instant::now();
@@ -150,8 +150,16 @@ fn storage_dir(config: &Config, session: &Enrolled) -> Result<PathBuf> {
 fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
     let mut deliveries = JoinSet::new();
     for (header, folder) in root.left_behind().context("list the spools left behind")? {
-        let mut writer = SpoolWriter::open(folder.clone())?;
-        if !spool::is_complete(&folder)? {
+        let opened = SpoolWriter::open(folder.clone()).and_then(|writer| Ok((writer, spool::is_complete(&folder)?)));
+        let (mut writer, is_complete) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // One spool that cannot be opened must not keep the worker from starting: the lease ends the attempt.
+                tracing::error!(attempt.id = %header.attempt_id, %error, "a spool cannot be opened; the next start tries again");
+                continue;
+            }
+        };
+        if !is_complete {
             let outcome = Outcome::Ended(EndedOutcome {
                 reason: TerminationReason::WorkerLost,
                 message: "the worker's process ended without notice and was started again".into(),

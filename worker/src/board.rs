@@ -10,7 +10,7 @@ use crate::{
 };
 use senmon_protocol::{
     ids::{AttemptId, Fence},
-    job::{Grant, JobKind},
+    job::Grant,
     worker::{AttemptTime, Command, Enrolled, RunningAttempt},
 };
 use std::{
@@ -58,8 +58,7 @@ pub struct Seat {
     seated: Instant,
     time: Mutex<Option<AttemptTime>>,
     awake_ms: Arc<AtomicU64>,
-    /// Of a training; nothing else is watched.
-    watch: Option<Mutex<Watch>>,
+    watch: Mutex<Watch>,
     thread: AtomicI32,
     hangs: watch::Sender<Option<Vec<String>>>,
 }
@@ -98,7 +97,7 @@ impl Board {
     }
 
     /// So much time passed with this process awake: what the watchdog measures silence with, so that a process that
-    /// was stopped for an hour does not call its trainings dead.
+    /// was stopped for an hour does not call its attempts dead.
     pub fn awake(&self, passed: Duration) {
         self.awake_ms.fetch_add(u64::try_from(passed.as_millis()).unwrap_or(0), Ordering::Relaxed);
     }
@@ -165,8 +164,7 @@ impl Board {
             seated: Instant::now(),
             time: Mutex::default(),
             awake_ms: self.awake_ms.clone(),
-            watch: (grant.job.kind() == JobKind::Train)
-                .then(|| Mutex::new(Watch::new(self.awake_ms.load(Ordering::Relaxed)))),
+            watch: Mutex::new(Watch::new(self.awake_ms.load(Ordering::Relaxed))),
             thread: AtomicI32::new(0),
             hangs: watch::Sender::new(None),
         });
@@ -271,15 +269,20 @@ impl Seat {
 
     /// The attempt gives a sign of life and says what it does next.
     pub fn pulse(&self, next: Phase) {
-        if let Some(watch) = &self.watch {
-            lock(watch).pulse(self.awake_ms.load(Ordering::Relaxed), next);
-        }
+        lock(&self.watch).pulse(self.awake_ms.load(Ordering::Relaxed), next);
+    }
+
+    /// The attempt gives a sign of life in the middle of something long.
+    pub fn alive(&self) {
+        lock(&self.watch).alive(self.awake_ms.load(Ordering::Relaxed));
     }
 
     /// Looks whether the attempt hangs; then its stacks are taken, once, and `hangs` is told.
     pub fn look(&self, stall_min_ms: u64) {
-        let Some(watch) = self.watch.as_ref().filter(|_| self.hangs.borrow().is_none()) else { return };
-        let stall = lock(watch).stall(self.awake_ms.load(Ordering::Relaxed), stall_min_ms);
+        if self.hangs.borrow().is_some() {
+            return;
+        }
+        let stall = lock(&self.watch).stall(self.awake_ms.load(Ordering::Relaxed), stall_min_ms);
         let thread = self.thread.load(Ordering::Relaxed);
         if let Some(Stall { silent_ms, allowed_ms }) = stall.filter(|_| thread != 0) {
             let (silent, allowed) = (silent_ms / 1000, allowed_ms / 1000);
@@ -370,6 +373,24 @@ pub(crate) mod tests {
         assert_eq!(*seat.commands().borrow(), Command::Release);
         seat.fenced();
         assert_eq!((*seat.commands().borrow(), seat.standing(0)), (Command::Fenced, Standing::Fenced));
+    }
+
+    #[test]
+    fn what_is_no_training_is_watched_too() {
+        const STALL_MIN_MS: u64 = 1_000;
+        let board = Board::new(1);
+        let merge = board.seat(&grant(&[0])).unwrap();
+        let look = |awake_s| {
+            board.awake(Duration::from_secs(awake_s));
+            merge.look(STALL_MIN_MS);
+            merge.hangs().borrow().clone()
+        };
+        merge.runs_here();
+        assert_eq!(look(29), None, "it may fetch and load for so long");
+        merge.alive();
+        assert_eq!(look(29), None, "it gave a sign of life");
+        let lines = look(2).unwrap_or_default();
+        assert!(lines.first().is_some_and(|line| line.starts_with("nothing happened for 31 s")), "{lines:?}");
     }
 
     #[test]

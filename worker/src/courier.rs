@@ -1,12 +1,14 @@
-//! Carries one spool to the server: in order, one record at a time, again until it is acknowledged.
+//! Carries one spool to the server: in order, one record at a time, again until it is acknowledged. A spool that the
+//! disk does not give back is tried again; one that stays unreadable ends its attempt, and the server is told why.
 //!
-//! Never writes records (the scribe does), never gives up because the server is away.
+//! Never writes records (the scribe does), never gives up because the server is away, and never leaves an attempt at
+//! work that nobody hears.
 
 use crate::{
     board::{Board, Seat},
     client::{Backoff, CallError, Client},
     lease::Standing,
-    spool::{Header, Record, SpoolReader, SpoolRoot},
+    spool::{self, Header, Record, SpoolReader, SpoolRoot},
 };
 use senmon_protocol::{
     job::{EndedOutcome, Outcome, TerminationReason},
@@ -17,6 +19,10 @@ use tokio::sync::watch;
 
 /// Longest pause between two tries while the server is away.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Tries of a spool that cannot be read, a second apart and then longer: half a minute in all. Meanwhile the attempt
+/// works on unheard, so it is not for long.
+const READS_MAX: u32 = 6;
+const READ_PAUSE: Duration = Duration::from_secs(1);
 /// How often a courier that may not write looks whether it may again.
 const QUIET_LOOK: Duration = Duration::from_millis(250);
 
@@ -29,6 +35,8 @@ pub enum Delivery {
     Fenced,
     /// The server refused the end of the attempt; the folder lies in `refused/`.
     Refused,
+    /// The spool could not be read; the attempt was ended for it, and the folder lies in `unreadable/`.
+    Unreadable,
 }
 
 /// One spool on its way.
@@ -47,28 +55,67 @@ pub struct Courier {
     pub seat: Option<(Arc<Board>, Arc<Seat>)>,
 }
 
+/// What a courier remembers of its deliveries, whatever the disk does.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// Set when the server refused a checkpoint: the attempt must not be completed on top of it.
+    refused: Option<String>,
+    /// Set when the end of the attempt was sent and not answered: it may be known already, and then the lease is over
+    /// because of it. Asking again tells, and the server judges by the fence.
+    ended: bool,
+}
+
 impl Courier {
     /// Delivers until the end of the attempt is acknowledged. `written` says how many bytes lie in the spool.
     ///
     /// # Errors
-    /// When the spool cannot be read.
+    /// When the server could not be told that the spool cannot be read, or the disk refuses to set it aside.
     pub async fn deliver(self, mut written: watch::Receiver<u64>) -> io::Result<Delivery> {
+        let (mut tries, mut doubts) = (0, Doubts::default());
+        loop {
+            let read = self.position();
+            let error = match self.carry(&mut written, &mut doubts).await {
+                Ok(delivery) => return Ok(delivery),
+                Err(error) => error,
+            };
+            // What was delivered meanwhile shows that the disk came back in between.
+            tries = if self.position() > read { 1 } else { tries + 1 };
+            // A line that is no record does not become one.
+            if tries >= READS_MAX || error.kind() == io::ErrorKind::InvalidData {
+                return self.give_up(&error).await;
+            }
+            tracing::warn!(attempt.id = %self.header.attempt_id, %error, tries, "the spool cannot be read; trying again");
+            tokio::time::sleep(READ_PAUSE * (1 << (tries - 1).min(3))).await;
+        }
+    }
+
+    /// Bytes marked as delivered.
+    fn position(&self) -> u64 {
+        spool::delivered(&self.folder)
+    }
+
+    /// Ends the attempt, here and on the server: it would work on unheard. The spool is kept aside.
+    async fn give_up(&self, error: &io::Error) -> io::Result<Delivery> {
+        if let Some((_, seat)) = &self.seat {
+            seat.command(Command::Cancel);
+        }
+        let told = end_past_the_spool(&self.client, &self.header, self.seat.as_ref(), error).await;
+        let aside = self.aside("unreadable", Delivery::Unreadable);
+        told.and(aside)
+    }
+
+    async fn carry(&self, written: &mut watch::Receiver<u64>, doubts: &mut Doubts) -> io::Result<Delivery> {
         let mut reader = SpoolReader::open(self.folder.clone())?;
         let mut backoff = Backoff::new(PAUSE_MAX, self.header.attempt_id.0.as_u64_pair().1);
-        // Set when the server refused a checkpoint: the attempt must not be completed on top of it.
-        let mut refused: Option<String> = None;
-        // Set when the end of the attempt was sent and not answered: it may be known already, and then the lease is over
-        // because of it. Asking again tells, and the server judges by the fence.
-        let mut ended_in_doubt = false;
         loop {
-            if self.wait_for_the_right_to_write().await == Standing::Fenced && !ended_in_doubt {
+            if self.wait_for_the_right_to_write().await == Standing::Fenced && !doubts.ended {
                 return self.fenced();
             }
             let Some((record, position)) = reader.record_next()? else {
-                self.wait_for_records(&mut written, reader.position()).await;
+                self.wait_for_records(written, reader.position()).await;
                 continue;
             };
-            let record = match &refused {
+            let record = match &doubts.refused {
                 Some(why) => honest_end(record, why),
                 None => record,
             };
@@ -78,7 +125,7 @@ impl Courier {
                 Err(error) if may_pass(&error) => {
                     let why = error.to_string();
                     let pause = backoff.pause();
-                    ended_in_doubt |= matches!(record, Record::Complete(_));
+                    doubts.ended |= matches!(record, Record::Complete(_));
                     tracing::debug!(attempt.id = %self.header.attempt_id, why, pause_ms = pause.as_millis(), "delivery waits");
                     reader = SpoolReader::open(self.folder.clone())?;
                     tokio::time::sleep(pause).await;
@@ -94,7 +141,7 @@ impl Courier {
                     match record {
                         Record::Complete(_) => return self.aside("refused", Delivery::Refused),
                         Record::Checkpoint(_) => {
-                            refused.get_or_insert_with(|| format!("the server refused a checkpoint: {error}"));
+                            doubts.refused.get_or_insert_with(|| format!("the server refused a checkpoint: {error}"));
                         }
                         _ => {}
                     }
@@ -104,7 +151,10 @@ impl Courier {
                 tracing::warn!(%error, "mark a record as delivered");
             }
             if matches!(record, Record::Complete(_)) {
-                std::fs::remove_dir_all(&self.folder)?;
+                // What the disk keeps of it is delivered again by the next process, which is harmless.
+                if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+                    tracing::warn!(%error, "remove a spool that is delivered");
+                }
                 return Ok(Delivery::Done);
             }
         }
@@ -160,6 +210,32 @@ impl Courier {
     }
 }
 
+/// Tells the server, past the spool, that an attempt ends because its spool cannot be used; the server gives the job to
+/// somebody else, or waits before it tries again.
+///
+/// # Errors
+/// When the server refuses it, or stays away until the attempt's lease runs out, which then ends it.
+pub async fn end_past_the_spool(
+    client: &Client,
+    header: &Header,
+    seat: Option<&(Arc<Board>, Arc<Seat>)>,
+    error: &io::Error,
+) -> io::Result<()> {
+    tracing::error!(attempt.id = %header.attempt_id, %error, "no spool; the job is given back");
+    let ended = EndedOutcome { reason: TerminationReason::StorageFailure, message: error.to_string() };
+    let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome: Outcome::Ended(ended), time: None });
+    let mut backoff = Backoff::new(PAUSE_MAX, header.attempt_id.0.as_u64_pair().1);
+    while seat.is_none_or(|(board, seat)| seat.standing(board.now_ms()) == Standing::Held) {
+        match client.deliver(header.attempt_id, &record).await {
+            Ok(()) => return Ok(()),
+            Err(CallError::StaleFence(_)) => return Ok(()),
+            Err(error) if may_pass(&error) => tokio::time::sleep(backoff.pause()).await,
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        }
+    }
+    Err(io::Error::other("the server is away"))
+}
+
 /// Whether a delivery may succeed later: the server is away, or somebody must mend this worker's token first.
 fn may_pass(error: &CallError) -> bool {
     match error {
@@ -179,3 +255,6 @@ fn honest_end(record: Record, why: &str) -> Record {
         record => record,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,8 +95,36 @@ fn check(device: &str, threads: u16, tf32: bool) -> Result<()> {
     for (kind, name) in [(tch::Kind::Float, "fp32"), (tch::Kind::BFloat16, "bf16")] {
         line("", format_args!("{name} products at {:.1} GFLOP/s", matmul_peak(opened, kind) / 1e9));
     }
+    if opened != tch::Device::Cpu {
+        card(opened)?;
+    }
     let ill: Vec<_> = findings.iter().filter(|finding| !finding.is_well()).map(|f| f.check.as_str()).collect();
     ensure!(ill.is_empty(), "{device} computes wrongly: {}; do not train on it", ill.join(", "));
+    Ok(())
+}
+
+/// The kernels of the fused pass on a card, against autograd and against the clock, at the shapes of a billion parameters.
+#[cfg(feature = "torch")]
+fn card(device: tch::Device) -> Result<()> {
+    use crate::train::cuda::{Machine, compile, proof, speed};
+    let spec = serde_json::from_value(serde_json::json!({
+        "vocab_size": 32768, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 4096
+    }))?;
+    if let Some(cache) = compile::cache_folder() {
+        line("", format_args!("compiled kernels are kept in {}", cache.display()));
+    }
+    let machine = Machine::of_card(device, tch::Kind::BFloat16, &spec).map_err(anyhow::Error::msg)?;
+    for found in proof::kernels(&machine, 2048) {
+        let sign = if found.is_well() { "✓" } else { "✕" };
+        let name = format!("kernel {}", found.kernel.name());
+        line("", format_args!("{sign} {name:<28} error {:.1e}, at most {:.0e}", found.error, found.error_max));
+    }
+    proof::check(&machine, &spec).map_err(anyhow::Error::msg)?;
+    line("", "✓ the fused pass against autograd");
+    for found in speed::measure(&machine, &spec, 4, 2048) {
+        line("", found.text());
+    }
     Ok(())
 }
 

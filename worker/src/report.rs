@@ -79,10 +79,15 @@ impl JobContext for Report {
 
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64) {
         self.seat.set_progress(Progress { done, total, tokens_per_second });
+        self.seat.alive();
     }
 
     fn pulse(&self, next: Phase) {
         self.seat.pulse(next);
+    }
+
+    fn alive(&self) {
+        self.seat.alive();
     }
 
     fn command(&self) -> Command {

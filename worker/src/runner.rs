@@ -5,8 +5,8 @@
 
 use crate::{
     board::{Board, Seat, lock},
-    client::{Backoff, Client},
-    courier::{Courier, Delivery},
+    client::Client,
+    courier::{Courier, Delivery, end_past_the_spool},
     lease::Standing,
     report::{Report, now_ms},
     scribe::{Item, Scribe},
@@ -14,7 +14,7 @@ use crate::{
     store::Store,
     train::{
         JobContext as _, Place,
-        context::{asked_to_end, is_to_stop},
+        context::{Fetching, asked_to_end},
         ended,
         memory::{is_out_of_memory, said},
         run_job,
@@ -32,12 +32,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Mutex, mpsc},
-    time::Duration,
 };
 use tokio::task::JoinSet;
-
-/// Longest pause between tries to give a job back.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What an attempt needs of its worker.
 #[derive(Debug, Clone)]
@@ -76,9 +72,16 @@ impl Site {
 #[must_use]
 pub fn capabilities() -> Vec<JobKind> {
     if cfg!(feature = "torch") {
-        vec![JobKind::Shard, JobKind::Train, JobKind::Evaluate, JobKind::Merge, JobKind::Ensemble]
+        vec![
+            JobKind::Shard,
+            JobKind::Train,
+            JobKind::Evaluate,
+            JobKind::Merge,
+            JobKind::Ensemble,
+            JobKind::Decontaminate,
+        ]
     } else {
-        vec![JobKind::Shard]
+        vec![JobKind::Shard, JobKind::Decontaminate]
     }
 }
 
@@ -112,7 +115,11 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = match site.root.begin(&header) {
         Ok(writer) => writer,
-        Err(error) => return give_back(site, &header, seat, &error).await,
+        // Said past the spool; where it cannot be said, the lease runs out.
+        Err(error) => {
+            let seat = (site.board.clone(), seat.clone());
+            return end_past_the_spool(&site.client, &header, Some(&seat), &error).await.map(|()| Delivery::Done);
+        }
     };
     let folder = writer.folder().to_owned();
     let scribe = Scribe::start(writer, grant.fence, &short(grant.attempt_id))?;
@@ -164,23 +171,6 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
     delivery.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-/// Tells the server that there is no spool to begin with, past the spool; the server gives the job to somebody else, or
-/// waits before it tries again. Where it cannot be told, the lease runs out.
-async fn give_back(site: &Site, header: &Header, seat: &Seat, error: &io::Error) -> io::Result<Delivery> {
-    tracing::error!(attempt.id = %header.attempt_id, %error, "no spool; the job is given back");
-    let outcome = Outcome::Ended(ended(TerminationReason::StorageFailure, error));
-    let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome, time: None });
-    let mut backoff = Backoff::new(PAUSE_MAX, header.attempt_id.0.as_u64_pair().1);
-    while seat.standing(site.board.now_ms()) == Standing::Held {
-        match site.client.deliver(header.attempt_id, &record).await {
-            Ok(()) => return Ok(Delivery::Done),
-            Err(error) if error.is_away() => tokio::time::sleep(backoff.pause()).await,
-            Err(error) => return Err(io::Error::other(error.to_string())),
-        }
-    }
-    Err(io::Error::other("the server is away"))
-}
-
 /// Where the end of an attempt is said in its thread's stead; none once the thread has ended by itself.
 type LastWords = Mutex<Option<mpsc::Sender<Item>>>;
 
@@ -188,7 +178,7 @@ fn say_that_it_hangs(last_words: &LastWords, fence: Fence, lines: Vec<String>) {
     let Some(items) = lock(last_words).take() else { return };
     let message = lines.first().cloned().unwrap_or_default();
     for text in lines {
-        tracing::error!(text, "a training hangs");
+        tracing::error!(text, "an attempt hangs");
         let at_ms = now_ms();
         let _ = items.send(Item::Line(LogLine { at_ms, level: "error".into(), text, event: None }));
     }
@@ -229,7 +219,7 @@ fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, (scribe, last_words): (
 
 /// Runs a job once everything that it reads is on this machine.
 fn fetch_and_run(job: &JobSpec, place: &Place, report: &Report) -> Outcome {
-    match place.store.fetch(job, &|| is_to_stop(report)) {
+    match place.store.fetch(job, &Fetching::new(report)) {
         Ok(_held) => run_job(job, place, report),
         Err(ended) => Outcome::Ended(asked_to_end(report.command()).unwrap_or(ended)),
     }

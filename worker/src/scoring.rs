@@ -31,9 +31,9 @@ pub struct Score {
     ensemble: PathBuf,
     /// Documents: .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .txt.
     texts: PathBuf,
-    /// Experts mixed for a token; the others do not run.
-    #[arg(long, default_value_t = 2)]
-    top_k: u32,
+    /// Experts mixed for a token, instead of as many as were best on the calibration half; the others do not run.
+    #[arg(long)]
+    top_k: Option<u32>,
     /// Temperature of the router, instead of the calibrated one.
     #[arg(long)]
     temperature: Option<f64>,
@@ -96,7 +96,9 @@ pub fn run(config: &Config, args: &Score) -> Result<()> {
         Format::Fp32 => Precision::Fp32,
         Format::Bf16 => Precision::Bf16,
     };
-    let manner = Manner { top_k: args.top_k, temperature: args.temperature, precision };
+    let top_k = args.top_k.or(ensemble.chosen.map(|chosen| chosen.top_k));
+    let top_k = top_k.with_context(|| format!("{name}: no number of experts was chosen; give --top-k"))?;
+    let manner = Manner { top_k, temperature: args.temperature, precision };
     let scored = score(&ensemble, &storage, &texts, manner, &slot.device, &Alone)?;
     println!("{}", serde_json::to_string_pretty(&scored)?);
     Ok(())

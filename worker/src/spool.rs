@@ -266,9 +266,9 @@ impl SpoolReader {
     /// When the disk refuses.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let mut file = File::open(folder.join(RECORDS))?;
-        let delivered = fs::read_to_string(folder.join(DELIVERED)).ok().and_then(|text| text.trim().parse().ok());
         // A mark that outlived its records (the machine lost its cache) means: deliver all of it again.
-        let delivered = delivered.filter(|&at| at <= file.metadata().map_or(0, |meta| meta.len())).unwrap_or(0);
+        let end = file.metadata().map_or(0, |meta| meta.len());
+        let delivered = Some(delivered(&folder)).filter(|&at| at <= end).unwrap_or(0);
         file.seek(SeekFrom::Start(delivered))?;
         Ok(Self { folder, file: BufReader::new(file), delivered })
     }
@@ -306,6 +306,12 @@ impl SpoolReader {
     pub fn position(&self) -> u64 {
         self.delivered
     }
+}
+
+/// Bytes of a spool that are marked as delivered; 0 where the mark cannot be read.
+#[must_use]
+pub fn delivered(folder: &Path) -> u64 {
+    fs::read_to_string(folder.join(DELIVERED)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Whether the last whole record of a spool is its end.

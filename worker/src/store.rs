@@ -4,24 +4,25 @@
 //!
 //! Never decides what is kept in the store, and never calls a checkpoint committed.
 
+mod inputs;
+mod remote;
+
 use crate::{
-    board::lock,
-    cache::{self, Cache, Held},
+    cache::{Cache, Full, Held},
     train::ended,
 };
-use anyhow::{Context, Result, bail, ensure};
-use senmon_corpus::{manifest::parse, sha256_file};
+use anyhow::Result;
+use inputs::{Input, inputs};
+use remote::Remote;
 use senmon_protocol::{
-    checkpoint::{MANIFEST_FILE, Manifest},
+    checkpoint::MANIFEST_FILE,
     ensemble::Ensemble,
     ids::StorageKey,
-    job::{CheckpointRef, EndedOutcome, JobSpec, ShardIndex, TerminationReason, TrainStart},
+    job::{CheckpointRef, EndedOutcome, JobSpec, TerminationReason},
 };
 use senmon_store::{Bucket, is_missing};
 use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -32,6 +33,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often a pause looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
+/// Name of the cached scores inside an evaluation's folder.
+const SCORES_FILE: &str = "logprobs.safetensors";
 
 /// A store; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -41,57 +44,37 @@ pub struct Store {
     pub patience: Duration,
 }
 
-#[derive(Debug)]
-struct Remote {
-    bucket: Bucket,
-    runtime: Handle,
-    cache: Cache,
-    /// One fetch at a time: two attempts that want the same get it once.
-    fetching: Mutex<()>,
+/// Who waits for a transfer: hears how it goes, and can call a halt. Called often, from the thread that waits.
+pub trait Listener: Sync {
+    /// So many bytes more are to come.
+    fn expect(&self, _bytes: u64) {}
+    /// So many bytes more were fetched, read back or sent; 0 where it only waits its turn.
+    fn passed(&self, _bytes: u64) {}
+    /// Whether nobody wants it any more.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
-/// Something that a job reads.
-#[derive(Debug, Clone, PartialEq)]
-enum Input {
-    File(StorageKey),
-    Folder(StorageKey),
-    Checkpoint(CheckpointRef),
-    Shards(StorageKey),
-    /// A folder with one file of a known hash.
-    Scores(StorageKey, String),
+/// Nobody in particular.
+impl Listener for () {}
+
+/// Files of a folder on their way to the store, and how many of them are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    folder: StorageKey,
+    /// Their names, the manifest last.
+    files: Vec<String>,
+    sent: usize,
 }
 
-/// Name of the cached scores inside an evaluation's folder.
-const SCORES_FILE: &str = "logprobs.safetensors";
-
-fn inputs(job: &JobSpec) -> Vec<Input> {
-    match job {
-        JobSpec::Shard(job) => {
-            let dropped = job.file.dropped.clone().map(Input::File);
-            [Input::Folder(job.router.clone()), Input::File(job.tokenizer.clone())].into_iter().chain(dropped).collect()
-        }
-        JobSpec::Train(job) => {
-            let from = match (&job.resume, &job.start) {
-                (Some(from), _) | (None, TrainStart::Checkpoint(from)) => Some(Input::Checkpoint(from.clone())),
-                (None, TrainStart::Init(_) | TrainStart::Folder(_)) => None,
-            };
-            let rest = [Input::File(job.tokenizer.clone()), Input::Shards(job.shards.clone())];
-            rest.into_iter().chain(from).collect()
-        }
-        JobSpec::Evaluate(job) => vec![Input::Checkpoint(job.checkpoint.clone()), Input::Shards(job.shards.clone())],
-        JobSpec::Merge(job) => {
-            let members = job.members.iter().map(|member| Input::Checkpoint(member.checkpoint.clone()));
-            members.chain([Input::File(job.tokenizer.clone())]).collect()
-        }
-        JobSpec::Ensemble(job) => {
-            let scores = job.members.iter().map(|member| Input::Scores(member.scores.clone(), member.sha256.clone()));
-            let rest = [
-                Input::Shards(job.shards.clone()),
-                Input::File(job.tokenizer.clone()),
-                Input::Folder(job.router.clone()),
-            ];
-            scores.chain(rest).collect()
-        }
+impl Parcel {
+    /// These files of a folder, and no others that may lie there.
+    #[must_use]
+    pub fn new(folder: &StorageKey, files: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut files: Vec<String> = files.into_iter().map(Into::into).collect();
+        files.sort_by_key(|name| name == MANIFEST_FILE);
+        Self { folder: folder.clone(), files, sent: 0 }
     }
 }
 
@@ -111,16 +94,23 @@ impl Store {
         Ok(Self { bucket: Some(Arc::new(Remote { bucket, runtime, cache, fetching: Mutex::default() })), patience })
     }
 
-    /// Brings everything here that a job reads; it stays as long as what is given back lives.
+    /// Whether the store is a folder, used in place: what a job reads was not compared with its hash on the way.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.bucket.is_none()
+    }
+
+    /// Brings everything here that a job reads, and nothing else; it stays as long as what is given back lives.
     ///
     /// # Errors
     /// [`TerminationReason::CorruptData`] for what the store has lost or altered, by name;
-    /// [`TerminationReason::StorageFailure`] when it cannot be reached for too long; `stop` ends it early.
-    pub fn fetch(&self, job: &JobSpec, stop: &dyn Fn() -> bool) -> Result<Vec<Held>, EndedOutcome> {
+    /// [`TerminationReason::StorageFailure`] when it cannot be reached for too long, or there is no room for it here;
+    /// the listener may end it early.
+    pub fn fetch(&self, job: &JobSpec, listener: &dyn Listener) -> Result<Vec<Held>, EndedOutcome> {
         let Some(remote) = &self.bucket else { return Ok(Vec::new()) };
         let mut held = Vec::new();
         for input in inputs(job) {
-            self.obtain(remote, &input, stop, &mut held)?;
+            self.obtain(remote, &input, listener, &mut held)?;
         }
         Ok(held)
     }
@@ -134,7 +124,7 @@ impl Store {
         let mut held = Vec::new();
         let experts = ensemble.experts.iter().map(|expert| Input::Checkpoint(expert.checkpoint.clone()));
         for input in experts.chain([Input::Folder(ensemble.router.clone())]) {
-            self.obtain(remote, &input, &|| false, &mut held)?;
+            self.obtain(remote, &input, &(), &mut held)?;
         }
         Ok(held)
     }
@@ -143,10 +133,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::fetch`].
-    pub fn fetch_checkpoint(&self, from: &CheckpointRef, stop: &dyn Fn() -> bool) -> Result<Vec<Held>, EndedOutcome> {
+    pub fn fetch_checkpoint(&self, from: &CheckpointRef, listener: &dyn Listener) -> Result<Vec<Held>, EndedOutcome> {
         let Some(remote) = &self.bucket else { return Ok(Vec::new()) };
         let mut held = Vec::new();
-        self.obtain(remote, &Input::Checkpoint(from.clone()), stop, &mut held)?;
+        self.obtain(remote, &Input::Checkpoint(from.clone()), listener, &mut held)?;
         Ok(held)
     }
 
@@ -154,15 +144,12 @@ impl Store {
         &self,
         remote: &Remote,
         input: &Input,
-        stop: &dyn Fn() -> bool,
+        listener: &dyn Listener,
         held: &mut Vec<Held>,
     ) -> Result<(), EndedOutcome> {
         let lost = |error: &anyhow::Error| is_missing(error) || error.is::<Differs>();
-        let result = persist(self.patience, stop, &lost, || {
-            let _alone = lock(&remote.fetching);
-            remote.fetch(input, held)
-        });
-        result.map_err(|error| {
+        let for_good = |error: &anyhow::Error| lost(error) || error.is::<Halted>() || error.is::<Full>();
+        persist(self.patience, listener, &for_good, || remote.fetch(input, held, listener)).map_err(|error| {
             let reason = if lost(&error) { TerminationReason::CorruptData } else { TerminationReason::StorageFailure };
             ended(reason, format!("{error:#}"))
         })
@@ -174,23 +161,21 @@ impl Store {
         self.bucket.as_ref().map(|remote| remote.cache.hold(folder))
     }
 
-    /// Sends the files of a folder that was written here, the manifest last; once. On a folder nothing is to be done.
+    /// Sends what is left of a parcel, once. On a folder nothing is to be done.
     ///
     /// # Errors
     /// When the store refuses, or was sent something else than the manifest says.
-    pub fn publish(&self, folder: &StorageKey) -> Result<()> {
+    pub fn send(&self, parcel: &mut Parcel, listener: &dyn Listener) -> Result<()> {
         let Some(remote) = &self.bucket else { return Ok(()) };
-        remote.publish(folder, &mut BTreeSet::new())
+        remote.send(parcel, listener)
     }
 
-    /// The same, tried again until it is done, `stop` says so, or patience ends.
+    /// The same, tried again until it is done, the listener stops it, or patience ends.
     ///
     /// # Errors
     /// [`TerminationReason::StorageFailure`].
-    pub fn publish_patiently(&self, folder: &StorageKey, stop: &dyn Fn() -> bool) -> Result<(), EndedOutcome> {
-        let Some(remote) = &self.bucket else { return Ok(()) };
-        let mut sent = BTreeSet::new();
-        persist(self.patience, stop, &|_| false, || remote.publish(folder, &mut sent))
+    pub fn send_patiently(&self, mut parcel: Parcel, listener: &dyn Listener) -> Result<(), EndedOutcome> {
+        persist(self.patience, listener, &|_| false, || self.send(&mut parcel, listener))
             .map_err(|error| ended(TerminationReason::StorageFailure, format!("{error:#}")))
     }
 
@@ -198,12 +183,18 @@ impl Store {
     pub fn forget(&self, job: &JobSpec) {
         let Some(remote) = &self.bucket else { return };
         for input in inputs(job) {
-            let (Input::File(key)
-            | Input::Folder(key)
-            | Input::Checkpoint(CheckpointRef { folder: key, .. })
-            | Input::Shards(key)
-            | Input::Scores(key, _)) = input;
-            remote.cache.forget(&key);
+            match input {
+                Input::File(key)
+                | Input::Folder(key)
+                | Input::Checkpoint(CheckpointRef { folder: key, .. })
+                | Input::Scores(key, _) => remote.cache.forget(&key),
+                Input::Shards(key, _) => {
+                    let index = remote.index(&key).ok();
+                    let folders = index.iter().flat_map(|index| &index.shards).map(|shard| &shard.folder);
+                    folders.for_each(|folder| remote.cache.forget(folder));
+                    remote.cache.forget(&key);
+                }
+            }
         }
     }
 }
@@ -220,13 +211,26 @@ impl std::fmt::Display for Differs {
 
 impl std::error::Error for Differs {}
 
-/// Repeats what failed with growing pauses, unless the failure is for good, until `patience` ends or `stop` says so.
+/// Nobody wants it any more.
+#[derive(Debug)]
+struct Halted;
+
+impl std::fmt::Display for Halted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it is not wanted any more")
+    }
+}
+
+impl std::error::Error for Halted {}
+
+/// Repeats what failed with growing pauses, unless the failure is for good, until `patience` ends or the listener stops
+/// it.
 ///
 /// # Errors
 /// The last failure.
 pub fn persist<T>(
     patience: Duration,
-    stop: &dyn Fn() -> bool,
+    listener: &dyn Listener,
     for_good: &dyn Fn(&anyhow::Error) -> bool,
     mut work: impl FnMut() -> Result<T>,
 ) -> Result<T> {
@@ -240,120 +244,12 @@ pub fn persist<T>(
         tracing::warn!(error = format!("{error:#}"), pause_ms = pause.as_millis(), "the store refuses; trying again");
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            if stop() {
+            if listener.stops() {
                 return Err(error);
             }
+            listener.passed(0);
             std::thread::sleep(LOOK.min(pause));
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }
-}
-
-impl Remote {
-    fn fetch(&self, input: &Input, held: &mut Vec<Held>) -> Result<()> {
-        match input {
-            Input::File(key) => self.file(key, None, held),
-            Input::Folder(key) => self.folder(key, held),
-            Input::Checkpoint(from) => self.checkpoint(from, held),
-            Input::Scores(folder, sha256) => self.file(&folder.join(SCORES_FILE)?, Some(sha256), held),
-            Input::Shards(key) => {
-                self.file(key, None, held)?;
-                let index: ShardIndex =
-                    serde_json::from_slice(&fs::read(self.cache.path(key))?).with_context(|| key.to_string())?;
-                for shard in &index.shards {
-                    for (name, sha256) in [("shard.bin", &shard.bin_sha256), ("shard.idx", &shard.idx_sha256)] {
-                        self.file(&shard.folder.join(name)?, Some(sha256), held)?;
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// One file. What is here already is read once by each process before it is trusted.
-    fn file(&self, key: &StorageKey, sha256: Option<&String>, held: &mut Vec<Held>) -> Result<()> {
-        let path = self.cache.path(key);
-        held.push(self.cache.hold(&cache::folder_of(key)));
-        let is_good = |found: &str| sha256.is_none_or(|expected| found == expected);
-        if path.exists() && (self.cache.is_trusted(key) || is_good(&sha256_file(&path)?)) {
-            self.cache.used(key);
-            return Ok(());
-        }
-        let part = self.cache.part()?;
-        let (_, found) = self.wait(self.bucket.get_file(key, &part))?;
-        ensure!(is_good(&found), Differs(format!("{key}: SHA-256 is {found}, expected {}", sha256.map_or("", |s| s))));
-        self.cache.settle(&part, &path)?;
-        self.cache.used(key);
-        Ok(())
-    }
-
-    /// A folder whose files have no hashes of their own.
-    fn folder(&self, key: &StorageKey, held: &mut Vec<Held>) -> Result<()> {
-        let objects = self.wait(self.bucket.list(Some(key)))?;
-        ensure!(!objects.is_empty(), Differs(format!("{key} is missing in the store")));
-        for object in objects {
-            self.file(&object.key, None, held)?;
-        }
-        Ok(())
-    }
-
-    /// A checkpoint: manifest first, because it says what belongs to it, but the last to be in its place.
-    fn checkpoint(&self, from: &CheckpointRef, held: &mut Vec<Held>) -> Result<()> {
-        held.push(self.cache.hold(&from.folder));
-        let key = from.folder.join(MANIFEST_FILE)?;
-        let here = fs::read(self.cache.path(&key)).ok().filter(|bytes| parse(bytes, &from.manifest_sha256).is_ok());
-        let bytes = match here {
-            Some(bytes) => bytes,
-            None => self.wait(self.bucket.get(&key))?,
-        };
-        let manifest = parse(&bytes, &from.manifest_sha256).map_err(|error| Differs(format!("{key}: {error:#}")))?;
-        for (name, entry) in &manifest.files {
-            self.file(&from.folder.join(name)?, Some(&entry.sha256), held)?;
-        }
-        let part = self.cache.part()?;
-        fs::write(&part, &bytes)?;
-        self.cache.settle(&part, &self.cache.path(&key))
-    }
-
-    fn publish(&self, folder: &StorageKey, sent: &mut BTreeSet<String>) -> Result<()> {
-        let path = self.cache.path(folder);
-        let manifest = match fs::read(path.join(MANIFEST_FILE)) {
-            Ok(bytes) => Some((serde_json::from_slice::<Manifest>(&bytes).context(MANIFEST_FILE)?, bytes)),
-            Err(_) => None,
-        };
-        for file in files(&path)? {
-            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if name == MANIFEST_FILE || sent.contains(&name) {
-                continue;
-            }
-            let sha256 = self.wait(self.bucket.put_file(&folder.join(&name)?, &file))?;
-            if let Some((manifest, _)) = &manifest {
-                let entry = manifest.files.get(&name).with_context(|| format!("{name} is not in the manifest"))?;
-                ensure!(sha256 == entry.sha256, "{name}: sent SHA-256 {sha256}, the manifest says {}", entry.sha256);
-            }
-            self.cache.used(&folder.join(&name)?);
-            sent.insert(name);
-        }
-        if let Some((_, bytes)) = manifest {
-            self.wait(self.bucket.put_new(&folder.join(MANIFEST_FILE)?, bytes))?;
-        }
-        self.cache.make_room();
-        Ok(())
-    }
-
-    fn wait<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        self.runtime.block_on(request)
-    }
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
-        files.push(entry?.path());
-    }
-    if files.is_empty() {
-        bail!("{} holds no file", folder.display());
-    }
-    files.sort();
-    Ok(files)
 }

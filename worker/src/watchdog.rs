@@ -1,5 +1,8 @@
-//! Decides whether an attempt hangs: whether it is silent for far longer than its steps take. Time is an argument, in
-//! milliseconds that this process was awake.
+//! Decides whether an attempt hangs, of whatever kind: whether it is silent for far longer than what it does takes. Time
+//! is an argument, in milliseconds that this process was awake.
+//!
+//! What counts as a sign of life: a step of a training, a batch of an evaluation, a batch of documents of a shard, a
+//! member of a merge, a line of an ensemble; and of anything that is fetched, checked or sent, each piece of it.
 //!
 //! Never ends anything and never reads a clock.
 
@@ -9,7 +12,7 @@ use crate::train::Phase;
 const STEPS_MAX: usize = 31;
 /// A step may take so many times the median one.
 const TIMES_MAX: u64 = 5;
-/// Loading and saving may take so many times what a step may: at the default half an hour.
+/// What is no step may be silent for so many times what a step may take: at the default half an hour.
 const LONG_TIMES: u64 = 30;
 
 /// What is known of one attempt.
@@ -50,6 +53,14 @@ impl Watch {
             }
         }
         (self.phase, self.at_ms) = (next, now_ms);
+    }
+
+    /// The attempt gives a sign of life in the middle of something long. Between steps it counts for nothing: another
+    /// thread of the attempt may give it.
+    pub fn alive(&mut self, now_ms: u64) {
+        if self.phase == Phase::Long {
+            self.at_ms = now_ms;
+        }
     }
 
     /// Whether it hangs. A step may always take `stall_min_ms`.
@@ -104,6 +115,24 @@ mod tests {
         watch.pulse(1_700_000, Phase::Step);
         assert_eq!(watch.median_ms(), 100);
         assert_eq!(watch.stall(1_760_001, 60_000), Some(Stall { silent_ms: 60_001, allowed_ms: 60_000 }));
+    }
+
+    #[test]
+    fn a_fetch_that_goes_on_is_no_stall_however_long_it_takes() {
+        let mut watch = Watch::new(0);
+        for hour in 1..100 {
+            let now = hour * 1_700_000;
+            assert_eq!(watch.stall(now, 60_000), None);
+            watch.alive(now);
+        }
+        assert!(watch.stall(99 * 1_700_000 + 1_800_001, 60_000).is_some(), "one that stands still is");
+    }
+
+    #[test]
+    fn a_save_under_way_does_not_vouch_for_a_step_that_hangs() {
+        let mut watch = stepping(100, 10);
+        watch.alive(50_000);
+        assert!(watch.stall(61_001, 60_000).is_some());
     }
 
     proptest! {

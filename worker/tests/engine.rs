@@ -46,8 +46,9 @@ fn write(folder: &Path) -> String {
         state_sha256: String::new(),
         health: HealthState::default(),
     };
-    let Trainer { weights, optimizer, .. } = trainer;
-    let snapshot = Snapshot { spec: tiny_model(), weights, moments: Some((optimizer.first, optimizer.second)), state };
+    let Trainer { weights, optimizer, export, .. } = trainer;
+    let snapshot =
+        Snapshot { spec: tiny_model(), weights, moments: Some((optimizer.first, optimizer.second)), state, export };
     let mut meta = CheckpointMeta {
         kind: CheckpointKind::Resumable,
         experiment_id: ExperimentId::new(),
@@ -55,6 +56,7 @@ fn write(folder: &Path) -> String {
         fence: Fence(1),
         step: 2,
         tokens: 32,
+        lineage: Default::default(),
         parent_id: None,
         bytes: 0,
         loss: Some(2.0),

@@ -3,11 +3,17 @@
 
 mod support;
 
+use senmon_corpus::{manifest::verify, shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
     ids::{CheckpointId, StorageKey},
-    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint},
+    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainStart, WrittenCheckpoint},
+    lineage::Lineage,
+    worker,
 };
-use senmon_worker::{store::Store, train::session};
+use senmon_worker::{
+    store::Store,
+    train::{JobContext, MetricPoint, session},
+};
 use serde_json::json;
 use std::{
     fs::{self, OpenOptions},
@@ -32,6 +38,11 @@ fn run(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), EndedOutco
     let notes = Notes::default();
     let ended = session::run(job, &place(root, fence), &notes).map(drop);
     (notes, ended)
+}
+
+/// Windows drawn of all domains.
+fn drawn(lineage: &Lineage) -> u64 {
+    lineage.drawn.iter().map(|draws| draws.windows).sum()
 }
 
 /// Digest of weights, moments and step at the end.
@@ -90,6 +101,9 @@ fn a_rollback_goes_on_without_the_batch() {
         let Err(end) = ended else {
             assert!(!left_out.is_empty(), "the test needs a spike: lower its threshold");
             assert_eq!(notes.losses().last().unwrap().0, 60);
+            // What is left out was drawn.
+            let end = notes.commits.lock().unwrap().last().unwrap().meta.lineage.clone();
+            assert_eq!(drawn(&end), (60 + left_out.len() as u64) * 4);
             return;
         };
         if end.reason == TerminationReason::RolledBack {
@@ -103,6 +117,38 @@ fn a_rollback_goes_on_without_the_batch() {
         }
         assert!(ends < 39, "it never ends");
     }
+}
+
+#[test]
+fn a_child_reads_on_where_its_parent_stood() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let parent = job(6, &serde_json::json!({}));
+    let (notes, ended) = run(home.path(), 1, &parent);
+    ended.unwrap();
+    let last = notes.commits.lock().unwrap().last().cloned().unwrap();
+    let mut child = parent.clone();
+    child.start = TrainStart::Checkpoint(reference(&last));
+    child.lineage = last.meta.lineage.clone();
+    let (notes, ended) = run(home.path(), 2, &child);
+    ended.unwrap();
+    let end = notes.commits.lock().unwrap().last().cloned().unwrap().meta.lineage;
+    assert_eq!((drawn(&last.meta.lineage), drawn(&end)), (6 * 4, 12 * 4));
+
+    // The windows themselves: none of the first epoch comes twice.
+    let index = serde_json::from_slice(&fs::read(home.path().join("index.json")).unwrap()).unwrap();
+    let windows = windows_by_domain(&index, parent.sequence_length);
+    let draws = |job: &TrainJob| {
+        let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).unwrap();
+        order.from(0).take(24).collect::<Vec<_>>()
+    };
+    let all = [draws(&parent), draws(&child)].concat();
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+    child.epochs_max = 1.0;
+    child.steps = 1000;
+    let (_, refused) = run(home.path(), 3, &child);
+    let message = refused.unwrap_err().message;
+    assert!(message.contains("along its lineage"), "{message}");
 }
 
 #[test]
@@ -172,6 +218,85 @@ fn a_branch_whose_last_checkpoint_cannot_be_written_says_why() {
     assert!(notes.commits.lock().unwrap().is_empty());
 }
 
+#[test]
+fn a_manifest_lists_what_was_written_and_not_what_lay_there() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let job = job(6, &json!({}));
+    // What an earlier try of the same save may have left.
+    let folder = home.path().join("checkpoints/00000006-f1");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["manifest.json", "model.safetensors", "leftover"] {
+        fs::write(folder.join(name), b"half").unwrap();
+    }
+    let (notes, ended) = run(home.path(), 1, &job);
+    ended.unwrap();
+    let written = notes.commits.lock().unwrap()[0].clone();
+    let manifest = verify(&home.path().join(written.folder.as_str()), &written.manifest_sha256).unwrap();
+    let names: Vec<&str> = manifest.files.keys().map(String::as_str).collect();
+    assert!(!names.contains(&"manifest.json") && !names.contains(&"leftover"), "{names:?}");
+    assert!(names.contains(&"model.safetensors") && names.contains(&"trainer.json"), "{names:?}");
+}
+
+/// Asks to end once a checkpoint is announced.
+struct Releasing<'a>(&'a Notes);
+
+impl JobContext for Releasing<'_> {
+    fn started(&self, step: u64, verified: Option<bool>) {
+        self.0.started(step, verified);
+    }
+    fn metrics(&self, point: MetricPoint) {
+        self.0.metrics(point);
+    }
+    fn log(&self, level: &str, text: &str) {
+        self.0.log(level, text);
+    }
+    fn event(&self, kind: &str, step: u64, level: &str, text: &str) {
+        self.0.event(kind, step, level, text);
+    }
+    fn progress(&self, _: u64, _: u64, _: f64) {}
+    fn command(&self) -> worker::Command {
+        let announced = !self.0.announced.lock().unwrap().is_empty();
+        if announced { worker::Command::Release } else { worker::Command::Continue }
+    }
+    fn announce(&self, id: CheckpointId, folder: &StorageKey, step: u64) {
+        self.0.announce(id, folder, step);
+    }
+    fn commit(&self, written: WrittenCheckpoint) {
+        self.0.commit(written);
+    }
+}
+
+#[test]
+fn a_stop_waits_for_the_save_under_way_and_saves_where_it_stands() {
+    // Longer than a save in the middle of a training may keep it waiting.
+    const SLOW: Duration = Duration::from_secs(32);
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let mut job = job(10_000, &json!({ "checkpoint_every_steps": 5 }));
+    // A disk that takes its time: a pipe in the place of a file that every save reads.
+    let (pipe, tokenizer) = (home.path().join("slow.json"), fs::read(home.path().join("tokenizer.json")).unwrap());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    job.tokenizer = StorageKey::new("slow.json").unwrap();
+    tch::set_num_threads(1);
+    let notes = Notes::default();
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(SLOW);
+            for _ in 0..2 {
+                fs::write(&pipe, &tokenizer).unwrap();
+                // The next reader opens it anew.
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        session::run(&job, &place(home.path(), 1), &Releasing(&notes)).map(drop)
+    });
+    assert_eq!(ended.unwrap_err().reason, TerminationReason::Released);
+    let steps: Vec<u64> = notes.commits.lock().unwrap().iter().map(|written| written.meta.step).collect();
+    assert!(steps.len() == 2 && steps[0] == 5 && steps[1] > 5, "{steps:?}");
+    assert_eq!(steps[1], notes.losses().last().unwrap().0, "steps were lost");
+}
+
 /// The child of the next test: trains from the last commit on, and notes every commit on the disk.
 #[test]
 fn child() {
@@ -189,19 +314,19 @@ fn child() {
 /// As `run`, every commit and every verdict written to the disk when it happens.
 fn run_noting(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), EndedOutcome>) {
     struct Noting<'a>(&'a Notes, &'a Path);
-    impl senmon_worker::train::JobContext for Noting<'_> {
+    impl JobContext for Noting<'_> {
         fn started(&self, step: u64, verified: Option<bool>) {
             note(&self.1.join("verdicts"), &format!("{step} {verified:?}"));
             self.0.started(step, verified);
         }
-        fn metrics(&self, point: senmon_worker::train::MetricPoint) {
+        fn metrics(&self, point: MetricPoint) {
             self.0.metrics(point);
         }
         fn log(&self, _: &str, _: &str) {}
         fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
         fn progress(&self, _: u64, _: u64, _: f64) {}
-        fn command(&self) -> senmon_protocol::worker::Command {
-            senmon_protocol::worker::Command::Continue
+        fn command(&self) -> worker::Command {
+            worker::Command::Continue
         }
         fn announce(&self, _: CheckpointId, _: &StorageKey, _: u64) {}
         fn commit(&self, written: WrittenCheckpoint) {

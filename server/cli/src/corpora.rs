@@ -42,7 +42,7 @@ pub struct Add {
     /// Field with a stable id.
     #[arg(long)]
     id_field: Option<String>,
-    /// Field whose records stay on one side of the held-out split when they have the same value.
+    /// Field with a group: records of one group are all trained on, or all held out [default: the id up to #].
     #[arg(long)]
     group_field: Option<String>,
     /// Field with a source label.

@@ -57,7 +57,8 @@ pub async fn plan(client: &Client, format: Format, args: &Plan) -> CliResult {
 }
 
 fn render(plan: &PlanView) -> String {
-    let mut table = Table::new(&["branch", "role", "from", ">domain", ">tokens", ">steps", ">time", ">checkpoints"]);
+    let mut table =
+        Table::new(&["branch", "role", "from", ">domain", ">tokens", ">new", ">steps", ">time", ">checkpoints"]);
     for branch in &plan.branches {
         table.row(vec![
             branch.name.clone(),
@@ -65,6 +66,7 @@ fn render(plan: &PlanView) -> String {
             branch.parent.clone().unwrap_or_default(),
             branch.domain.map(|domain| domain.to_string()).unwrap_or_default(),
             words::tokens(branch.tokens),
+            words::or_dash(branch.fresh_share.map(words::share)),
             words::count(branch.steps),
             words::or_dash(branch.seconds.map(words::duration)),
             words::bytes(branch.checkpoint_bytes),
@@ -95,6 +97,7 @@ fn render(plan: &PlanView) -> String {
         fact("fits", format!("{} tokens in the days at hand, with {} slots", words::tokens(tokens), plan.slots));
     }
     text.push_str(&facts.render());
+    text.push_str("new: the share of its tokens that a branch's lineage reads for the first time\n");
     for warning in &plan.warnings {
         let _ = writeln!(text, "note: {}: {}", warning.path, warning.message);
     }
@@ -113,8 +116,10 @@ mod tests {
             role: BranchRole::Seed,
             parent: None,
             domain: None,
+            repeat: 0,
             tokens: 42_000_000_000,
             steps: 10_000,
+            fresh_share: Some(0.25),
             seconds: Some(86_400.0),
             checkpoint_bytes: 1 << 30,
         };
@@ -135,9 +140,14 @@ mod tests {
             warnings: vec![],
         };
         let text = render(&plan);
-        for part in
-            ["330.0 B tokens in the days at hand, with 20 slots", "42.0 B", "10.0 B parameters", "1 d", "10 000"]
-        {
+        for part in [
+            "330.0 B tokens in the days at hand, with 20 slots",
+            "42.0 B",
+            "10.0 B parameters",
+            "1 d",
+            "10 000",
+            "25 %",
+        ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
     }

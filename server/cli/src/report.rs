@@ -1,5 +1,7 @@
 //! `senmon report`: the contestants, the domains, forgetting, costs, and every model on every domain.
 
+mod compared;
+
 use crate::{
     client::Client,
     error::CliResult,
@@ -52,7 +54,8 @@ fn experts(ensemble: &Ensemble) -> String {
     }
     let temperature = |found: &CalibratedTemperature| format!("top {}: {}", found.top_k, found.temperature);
     let temperatures: Vec<String> = ensemble.temperatures.iter().map(temperature).collect();
-    format!("{}\nrouter {}, temperature {}\n", table.render(), ensemble.router, temperatures.join(", "))
+    let chosen = ensemble.chosen.map(|found| format!("; chosen: {}", temperature(&found))).unwrap_or_default();
+    format!("{}\nrouter {}, temperature {}{chosen}\n", table.render(), ensemble.router, temperatures.join(", "))
 }
 
 /// Prints the report of an experiment.
@@ -66,7 +69,15 @@ pub async fn print(client: &Client, format: Format, id: ExperimentId) -> CliResu
 
 fn render(report: &Report) -> String {
     let mut text = format!("{}\n{}\n\n", report.name, report.headline);
-    text.push_str(&contestants(report));
+    text.push_str(&compared::losses(report));
+    let _ = write!(text, "\nCosts of the contestants\n{}", compared::costs(report));
+    if !report.surface.is_empty() {
+        let surface = compared::surface(&report.surface);
+        let _ = write!(
+            text,
+            "\nRouted ensemble, loss on the calibration half / on the reported half (* best temperature, ** chosen, both on the calibration half)\n{surface}"
+        );
+    }
     let _ = write!(text, "\nDomains\n{}", domains(report));
     text.push_str(&clustering(report));
     let _ =
@@ -74,37 +85,23 @@ fn render(report: &Report) -> String {
     for chain in &report.chains {
         let _ = write!(text, "\nChain {}: {}\n{}", chain.name, chain.headline, chain_table(chain));
     }
-    let _ = write!(text, "\nCosts\n{}\n", costs(report));
+    let _ = write!(text, "\nCosts of the branches\n{}\n", costs(report));
     for sentence in &report.method {
         let _ = writeln!(text, "{sentence}");
     }
     text
 }
 
-fn contestants(report: &Report) -> String {
-    let mut table = Table::new(&["", ">perplexity", ">vs dense", ">temperature", ">loss", "evaluation", "checkpoint"]);
-    for line in &report.contestants {
-        table.row(vec![
-            line.title.clone(),
-            format!("{:.2}", line.perplexity),
-            words::or_dash(line.vs_dense_percent.map(words::percent_signed)),
-            words::or_dash(line.temperature.map(|temperature| temperature.to_string())),
-            format!("{:.4}", line.loss),
-            short(line.evaluation_id),
-            words::or_dash(line.checkpoint_id.map(short)),
-        ]);
-    }
-    table.render()
-}
-
 fn domains(report: &Report) -> String {
-    let mut table = Table::new(&[">#", "label", ">documents", ">held out", ">tokens", ">share", "top terms"]);
+    let mut table =
+        Table::new(&[">#", "label", ">documents", ">held out", ">weight", ">tokens", ">share", "top terms"]);
     for domain in &report.domains {
         table.row(vec![
             domain.index.to_string(),
             fit(&domain.label, 24),
             words::count(domain.documents),
             words::count(domain.documents_held_out),
+            format!("{:.1} %", domain.weight * 100.0),
             words::tokens(domain.tokens),
             format!("{:.1} %", domain.share * 100.0),
             fit(&domain.top_terms.join(" "), 40),
@@ -115,7 +112,9 @@ fn domains(report: &Report) -> String {
 
 fn clustering(report: &Report) -> String {
     let quality = &report.clustering;
-    let mut parts = vec![format!("largest over mean {:.2}", quality.balance_max_over_mean)];
+    let sample = words::count(quality.sample_documents);
+    let mut parts =
+        vec![format!("On a sample of {sample} documents: largest over mean {:.2}", quality.balance_max_over_mean)];
     parts.extend(quality.silhouette.map(|value| format!("silhouette {value:.3}")));
     parts.extend(quality.stability_nmi.map(|value| format!("agreement of two seeds (NMI) {value:.2}")));
     parts.extend(quality.source_nmi.map(|value| format!("agreement with the source labels (NMI) {value:.2}")));
@@ -123,8 +122,8 @@ fn clustering(report: &Report) -> String {
 }
 
 fn loss_cell(losses: &[DomainLoss], domain: u32, own: bool) -> String {
-    let found = losses.iter().find(|loss| loss.domain == domain && loss.tokens > 0);
-    let value = words::or_dash(found.map(|loss| format!("{:.3}", loss.loss)));
+    let found = losses.iter().find(|loss| loss.domain == domain).and_then(|found| found.loss);
+    let value = words::or_dash(found.map(|loss| format!("{loss:.3}")));
     format!("{value}{}", if own { '*' } else { ' ' })
 }
 
@@ -146,17 +145,18 @@ fn matrix(report: &Report) -> String {
 fn wide_matrix(rows: &[MatrixRow]) -> String {
     let mut table = Table::new(&["", ">own domain", ">loss there", ">best domain", ">loss there", ">mean"]);
     for row in rows {
-        let scored: Vec<&DomainLoss> = row.domains.iter().filter(|loss| loss.tokens > 0).collect();
-        let best = scored.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let scored: Vec<(u32, f64)> =
+            row.domains.iter().filter_map(|found| Some((found.domain, found.loss?))).collect();
+        let best = scored.iter().min_by(|a, b| a.1.total_cmp(&b.1));
         #[expect(clippy::cast_precision_loss, reason = "a mean over domains")]
-        let mean = scored.iter().map(|loss| loss.loss).sum::<f64>() / scored.len().max(1) as f64;
+        let mean = scored.iter().map(|(_, loss)| loss).sum::<f64>() / scored.len() as f64;
         table.row(vec![
             row.branch.clone(),
             words::or_dash(row.domain.map(|domain| domain.to_string())),
             row.domain.map(|domain| loss_cell(&row.domains, domain, false)).unwrap_or_default().trim().to_owned(),
-            words::or_dash(best.map(|loss| loss.domain.to_string())),
-            words::or_dash(best.map(|loss| format!("{:.3}", loss.loss))),
-            format!("{mean:.3}"),
+            words::or_dash(best.map(|(domain, _)| domain.to_string())),
+            words::or_dash(best.map(|(_, loss)| format!("{loss:.3}"))),
+            words::or_dash(best.map(|_| format!("{mean:.3}"))),
         ]);
     }
     table.render()
@@ -169,13 +169,13 @@ fn chain_table(chain: &ChainReport) -> String {
         let forgotten: Vec<String> = link
             .forgetting
             .iter()
-            .map(|forgetting| format!("{}: +{:.3}", forgetting.domain, forgetting.loss_delta))
+            .map(|forgetting| format!("{}: {:+.3}", forgetting.domain, forgetting.loss_delta))
             .collect();
         table.row(vec![
             link.branch.clone(),
             link.domain.to_string(),
             loss_cell(&link.domains, link.domain, false).trim().to_owned(),
-            format!("{:.3}", link.loss),
+            words::or_dash(link.loss.map(|loss| format!("{loss:.3}"))),
             if forgotten.is_empty() { "–".into() } else { forgotten.join("  ") },
         ]);
     }
@@ -183,18 +183,22 @@ fn chain_table(chain: &ChainReport) -> String {
 }
 
 fn costs(report: &Report) -> String {
-    let mut table = Table::new(&["branch", "role", ">tokens", ">time", ">rate", ">checkpoints"]);
-    let (mut tokens, mut seconds, mut bytes) = (0, 0.0, 0);
+    let mut table = Table::new(&["branch", "role", ">tokens", ">new", ">time", ">slot-hours", ">rate", ">checkpoints"]);
+    let (mut tokens, mut seconds, mut hours, mut bytes) = (0, 0.0, 0.0, 0);
     for cost in &report.costs {
         tokens += cost.tokens;
         seconds += cost.wall_seconds;
+        let slot_hours = cost.gpu_hours + cost.cpu_slot_hours;
+        hours += slot_hours;
         bytes += cost.checkpoint_bytes;
         table.row(vec![
             cost.branch.clone(),
             words::name(&cost.role),
             words::tokens(cost.tokens),
+            words::or_dash(cost.fresh_share.map(words::share)),
             words::duration(cost.wall_seconds),
-            words::rate(cost.tokens_per_second),
+            format!("{slot_hours:.2}"),
+            words::or_dash(cost.tokens_per_second.map(words::rate)),
             words::bytes(cost.checkpoint_bytes),
         ]);
     }
@@ -202,7 +206,9 @@ fn costs(report: &Report) -> String {
         "all".into(),
         String::new(),
         words::tokens(tokens),
+        String::new(),
         words::duration(seconds),
+        format!("{hours:.2}"),
         String::new(),
         words::bytes(bytes),
     ]);
@@ -215,12 +221,36 @@ mod tests {
     use senmon_protocol::{
         clustering::ClusteringQuality,
         ids::{BranchId, CheckpointId, EvaluationId},
-        report::{BranchCost, ChainLink, Contestant, Forgetting, ReportDomain},
+        job::{Interval, SurfacePoint},
+        report::{
+            Basis, BranchCost, ChainLink, Contestant, ContestantCost, Difference, Forgetting, ReportDomain, SurfaceRow,
+        },
         view::BranchRole,
     };
 
     fn losses(values: &[f64]) -> Vec<DomainLoss> {
-        values.iter().zip(0..).map(|(&loss, domain)| DomainLoss { domain, documents: 5, tokens: 100, loss }).collect()
+        values
+            .iter()
+            .zip(0..)
+            .map(|(&loss, domain)| DomainLoss { domain, documents: 5, tokens: 100, loss: Some(loss) })
+            .collect()
+    }
+
+    fn difference(percent: f64, half: f64) -> Difference {
+        let nats = |percent: f64| (percent / 100.0).ln_1p();
+        Interval { nats: nats(percent), nats_low: nats(percent - half), nats_high: nats(percent + half) }.into()
+    }
+
+    fn point(top_k: u32, chosen: bool) -> SurfaceRow {
+        let point = SurfacePoint {
+            top_k,
+            temperature: 0.1,
+            calibration: Some(3.5),
+            calibration_macro: None,
+            reported: None,
+            reported_macro: None,
+        };
+        SurfaceRow { point, best_of_top_k: true, chosen }
     }
 
     fn sample() -> Report {
@@ -228,12 +258,29 @@ mod tests {
         let contestant = |key: &str, title: &str, perplexity: f64, vs: Option<f64>, temperature| Contestant {
             key: key.into(),
             title: title.into(),
-            perplexity,
-            loss: perplexity.ln(),
+            repeat: 0,
+            perplexity: Some(perplexity),
+            loss: Some(perplexity.ln()),
+            perplexity_macro: Some(perplexity + 1.0),
+            loss_macro: Some((perplexity + 1.0).ln()),
             vs_dense_percent: vs,
+            vs_dense: vs.map(|percent| difference(percent, 1.0)),
+            vs_dense_macro: vs.map(|percent| difference(percent, 5.0)),
             temperature,
             top_k: None,
             domains: losses(&[3.5, 3.6]),
+            documents: 10,
+            tokens: 200,
+            spread: None,
+            cost: ContestantCost {
+                parameters_active: Some(2_000_000),
+                forward_passes: Some(2),
+                training_tokens: 800_000,
+                gpu_hours: 0.0,
+                cpu_slot_hours: 0.25,
+                hours_per_nat: Some(1.5),
+            },
+            absent: vec![],
             evaluation_id: EvaluationId::new(),
             checkpoint_id: Some(CheckpointId::new()),
             branch_id: Some(branch_id),
@@ -245,6 +292,8 @@ mod tests {
             documents: 1200,
             tokens: 1_200_000,
             documents_held_out: 60,
+            tokens_held_out: 60_000,
+            weight: 0.25,
             share: 0.5,
         };
         let row = |branch: &str, domain, values: &[f64]| MatrixRow {
@@ -252,6 +301,7 @@ mod tests {
             branch_id,
             role: BranchRole::Expert,
             domain,
+            repeat: 0,
             checkpoint_id: CheckpointId::new(),
             evaluation_id: EvaluationId::new(),
             domains: losses(values),
@@ -268,14 +318,18 @@ mod tests {
             domains: vec![domain(0, "法律 条文"), domain(1, "perl module")],
             clustering: ClusteringQuality { balance_max_over_mean: 1.2, silhouette: Some(0.1), ..Default::default() },
             matrix: vec![row("expert-0", Some(0), &[3.1, 3.9]), row("dense", None, &[3.5, 3.6])],
-            routing: vec![],
+            basis: Basis { documents_reported: 1200, repeats: 1, resamples: 2000, ..Basis::default() },
+            surface: vec![point(1, false), point(2, true)],
             costs: vec![BranchCost {
                 branch: "expert-0".into(),
                 branch_id,
                 role: BranchRole::Expert,
                 tokens: 800_000,
                 wall_seconds: 61.0,
-                tokens_per_second: 13_100.0,
+                fresh_share: Some(1.0),
+                gpu_hours: 0.0,
+                cpu_slot_hours: 0.25,
+                tokens_per_second: Some(13_100.0),
                 checkpoint_bytes: 12 << 20,
                 checkpoint_id: None,
             }],
@@ -285,13 +339,14 @@ mod tests {
                     branch: "chain-1".into(),
                     branch_id,
                     domain: 1,
-                    loss: 3.7,
+                    loss: Some(3.7),
                     domains: losses(&[3.9, 3.3]),
                     forgetting: vec![Forgetting { domain: 0, loss_delta: 0.41 }],
                 }],
                 headline: "Domain 0 was forgotten most.".into(),
             }],
             method: vec!["Perplexity per token.".into()],
+            held_out: None,
         }
     }
 
@@ -303,13 +358,37 @@ mod tests {
     #[test]
     fn the_report_shows_what_beat_what() {
         check("The ensemble beats dense by 3.2 %.");
-        check("routed ensemble, top 2       35.52    −3.2 %          0.1");
+        check("routed ensemble, top 2       35.52    −3.2 %  −4.2 % to −2.2 %");
+        check("−8.2 % to +1.8 %, none shown");
+        check("On 1200 reported documents");
     }
 
     #[test]
     fn the_matrix_marks_each_experts_own_domain() {
         check("expert-0  3.100*  3.900");
         check("dense     3.500   3.600");
+    }
+
+    #[test]
+    fn what_each_contestant_costs_stands_beside_it() {
+        check("slot-hours (CPU)  hours per nat over the seed");
+        check("2.0 M                       2          800.0 K              0.25                         1.50");
+    }
+
+    #[test]
+    fn the_surface_marks_what_was_chosen_and_shows_both_halves() {
+        check("3.5000 / –*   3.5000 / –**");
+    }
+
+    #[test]
+    fn a_figure_that_is_absent_has_its_reason() {
+        let mut report = sample();
+        report.contestants[0].loss = None;
+        report.contestants[0].perplexity = None;
+        report.contestants[0].absent = vec!["loss: no held-out document was scored".into()];
+        let text = render(&report);
+        assert!(text.contains("dense: no loss: no held-out document was scored"), "{text}");
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ fn parse(text: &str) -> Result<ExperimentSpec, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use senmon_protocol::spec::SeedSpec;
+    use std::path::Path;
 
     const GOOD: &str = include_str!("../../../configs/experiments/quick.yaml");
 
@@ -48,6 +50,28 @@ mod tests {
         parse(GOOD).unwrap();
         parse(include_str!("../../../configs/experiments/demo.yaml")).unwrap();
         parse(include_str!("../../../configs/experiments/h100-10b.yaml")).unwrap();
+    }
+
+    #[test]
+    fn the_demo_asks_no_more_slots_of_a_machine_with_one_core() {
+        use std::process::{Command, Stdio};
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for name in ["demo", "quick", "smollm2"] {
+            let file = root.join(format!("configs/experiments/{name}.yaml"));
+            let mut fit = Command::new(root.join("scripts/fit-slots"));
+            let fitted =
+                fit.arg("1").stdin(std::fs::File::open(&file).unwrap()).stderr(Stdio::inherit()).output().unwrap();
+            let (before, after) = (std::fs::read_to_string(&file).unwrap(), String::from_utf8(fitted.stdout).unwrap());
+            let (before, mut after) = (parse(&before).unwrap(), parse(&after).unwrap());
+            let json = serde_json::to_string(&after).unwrap();
+            assert!(!json.contains("\"slots\":2"), "{name}: {json}");
+            // Nothing else was changed.
+            after.training.slots = before.training.slots;
+            if let (SeedSpec::Train(after), SeedSpec::Train(before)) = (&mut after.seed, &before.seed) {
+                after.training.slots = before.training.slots;
+            }
+            assert_eq!(after, before, "{name}");
+        }
     }
 
     #[test]

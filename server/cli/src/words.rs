@@ -78,6 +78,12 @@ pub fn rate(per_second: f64) -> String {
     format!("{}/s", tokens(whole))
 }
 
+/// A share of one: `25 %`.
+#[must_use]
+pub fn share(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
 /// A signed percentage: `−3.2 %`, `+0.4 %`.
 #[must_use]
 pub fn percent_signed(percent: f64) -> String {

@@ -1,28 +1,36 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`kmeans`], [`router`],
-//! [`discover`], [`tokenizer`], [`megatron`], [`shard`], [`shard_set`], [`windows`].
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`kmeans`],
+//! [`router`], [`discover`], [`tokenizer`], [`seed`], [`megatron`], [`grams`], [`held_out`], [`shard`], [`wanted`], [`shard_set`],
+//! [`windows`], [`compare`], [`bootstrap`].
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod bootstrap;
+pub mod compare;
 pub mod discover;
 mod duplicates;
 pub mod features;
+pub mod grams;
+pub mod held_out;
 pub mod kmeans;
 pub mod manifest;
 pub mod megatron;
+mod permutation;
 pub mod quality;
 pub mod read;
 pub mod router;
 pub mod sample;
 pub mod scan;
+pub mod seed;
 pub mod shard;
 pub mod shard_set;
 pub mod similarity;
 pub mod snapshot;
 pub mod terms;
 pub mod tokenizer;
+pub mod wanted;
 pub mod windows;
 
 use sha2::{Digest, Sha256};
@@ -53,13 +61,4 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Whether a document is held out: a hash of its id alone, so the same document is on the same side in every
-/// experiment with the same fraction, and stays held out when the fraction grows.
-#[must_use]
-pub fn is_held_out(document_id: &str, fraction: f64) -> bool {
-    #[expect(clippy::cast_precision_loss, reason = "the hash is read as a fraction of 2^64")]
-    let place = xxhash_rust::xxh3::xxh3_64(document_id.as_bytes()) as f64 / u64::MAX as f64;
-    place < fraction
 }

@@ -4,7 +4,7 @@
 //! pointers, i64 document indices starting with 0 (Megatron-LM, `indexed_dataset.py`). One sequence a document.
 
 use anyhow::{Context, Result, ensure};
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use std::{
     fs::File,
     io::{BufWriter, Write},
@@ -106,6 +106,15 @@ impl IndexedDataset {
         Ok(Self { tokens, kind, starts })
     }
 
+    /// A shard of which nothing is read: its files need not be there.
+    ///
+    /// # Errors
+    /// When the system has no page left.
+    pub fn unread() -> Result<Self> {
+        let tokens = MmapMut::map_anon(1).and_then(MmapMut::make_read_only).context("map a page")?;
+        Ok(Self { tokens, kind: TokenType::U16, starts: vec![0] })
+    }
+
     /// Number of documents.
     #[must_use]
     pub fn documents(&self) -> u64 {
@@ -152,7 +161,8 @@ impl IndexedDataset {
 #[expect(unsafe_code, reason = "a mapped file is unsafe by nature; shards are immutable once their folder is named")]
 fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    // SAFETY: nobody writes to a shard after its folder became known (a folder belongs to one fence).
+    // SAFETY: nobody writes to a shard after its folder became known (a folder belongs to one fence); a copy of one may
+    // still be given ranges that no job that maps it reads.
     unsafe { Mmap::map(&file) }.with_context(|| format!("map {}", path.display()))
 }
 

@@ -165,23 +165,31 @@ fn matrix(parts: &SafeTensors, name: &str) -> Result<Array2<f32>> {
     Ok(Array2::from_shape_vec((shape[0], shape[1]), values)?)
 }
 
-/// Weights of the experts for one context: `exp(−d²/T)` over the `top_k` nearest centres, normalised; 0 for the
-/// others. Uniform when there is no context (c-BTM, equation 3; the distance is squared once).
+/// Weights of the experts for one context: `exp(−d²/T)` over the `top_k` nearest centres, normalised; 0 for the others
+/// (c-BTM, equation 3; the distance is squared once). Where nothing is known of the text, `prior` (one entry an expert:
+/// its domain's share of the training tokens) within its own `top_k` largest; so never more than `top_k` have a weight.
 #[must_use]
-pub fn weights(distances: Option<&[f32]>, experts: usize, top_k: usize, temperature: f64) -> Vec<f64> {
-    let Some(distances) = distances else {
-        #[expect(clippy::cast_precision_loss, reason = "a number of experts")]
-        return vec![1.0 / experts.max(1) as f64; experts];
-    };
-    let mut order: Vec<usize> = (0..experts).collect();
-    order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(a.cmp(&b)));
-    let nearest = f64::from(distances[order[0]]).powi(2);
-    let mut weights = vec![0.0; experts];
-    for &j in order.iter().take(top_k.max(1)) {
-        weights[j] = ((nearest - f64::from(distances[j]).powi(2)) / temperature).exp();
+pub fn weights(distances: Option<&[f32]>, prior: &[f64], top_k: usize, temperature: f64) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..prior.len()).collect();
+    match distances {
+        Some(distances) => order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(a.cmp(&b))),
+        None => order.sort_by(|&a, &b| prior[b].total_cmp(&prior[a]).then(a.cmp(&b))),
+    }
+    order.truncate(top_k.max(1));
+    let squared = |j: usize| distances.map_or(0.0, |distances| f64::from(distances[j]).powi(2));
+    let nearest = order.first().map_or(0.0, |&j| squared(j));
+    let mut weights = vec![0.0; prior.len()];
+    for &j in &order {
+        weights[j] = if distances.is_some() { ((nearest - squared(j)) / temperature).exp() } else { prior[j] };
     }
     let sum: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= sum);
+    if sum > 0.0 {
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+    } else {
+        // Experts of domains without a training token: none is better than another.
+        #[expect(clippy::cast_precision_loss, reason = "a number of experts")]
+        order.iter().for_each(|&j| weights[j] = 1.0 / order.len() as f64);
+    }
     weights
 }
 
@@ -195,19 +203,44 @@ mod tests {
         fn weights_are_a_distribution_over_the_nearest(
             distances in prop::collection::vec(0.0..2.0_f32, 1..20), top_k in 1_usize..25, temperature in 0.001..5.0_f64,
         ) {
-            let found = weights(Some(&distances), distances.len(), top_k, temperature);
+            let prior = vec![1.0; distances.len()];
+            let found = weights(Some(&distances), &prior, top_k, temperature);
             prop_assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             prop_assert!(found.iter().filter(|w| **w > 0.0).count() <= top_k);
             let nearest = distances.iter().copied().fold(f32::MAX, f32::min);
             let best = found.iter().copied().fold(0.0, f64::max);
             prop_assert!(distances.iter().zip(&found).any(|(d, w)| *d == nearest && *w == best));
         }
+
+        /// With text or without, whatever the prior: never more than `top_k` experts run, and they share one whole.
+        #[test]
+        fn top_1_runs_one_expert_always(
+            prior in prop::collection::vec(prop_oneof![Just(0.0), 0.0..1.0_f64], 1..20), top_k in 1_usize..25,
+        ) {
+            let found = weights(None, &prior, top_k, 0.1);
+            prop_assert!((found.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            let run = found.iter().filter(|w| **w > 0.0).count();
+            prop_assert!((1..=top_k).contains(&run));
+            // Who runs has at least the prior of who does not, and in proportion to it.
+            for (a, weight_a) in prior.iter().zip(&found) {
+                for (b, weight_b) in prior.iter().zip(&found).filter(|_| *weight_a > 0.0) {
+                    prop_assert!(a >= b || *weight_b > 0.0);
+                    prop_assert!(*weight_b <= 0.0 || (weight_a * b - weight_b * a).abs() < 1e-9);
+                }
+            }
+        }
     }
 
     #[test]
     fn the_distance_is_squared_once() {
-        let found = weights(Some(&[0.5, 1.0]), 2, 2, 0.5);
+        let found = weights(Some(&[0.5, 1.0]), &[0.9, 0.1], 2, 0.5);
         assert!((found[0] / found[1] - ((1.0_f64 - 0.25) / 0.5).exp()).abs() < 1e-6);
-        assert_eq!(weights(None, 4, 2, 0.1), [0.25; 4]);
+    }
+
+    #[test]
+    fn before_there_is_text_the_prior_speaks_within_the_same_top_k() {
+        assert_eq!(weights(None, &[0.1, 0.6, 0.3], 1, 0.1), [0.0, 1.0, 0.0]);
+        assert_eq!(weights(None, &[0.1, 0.6, 0.2], 2, 0.1), [0.0, 0.75, 0.25]);
+        assert_eq!(weights(None, &[0.0, 0.0], 2, 0.1), [0.5, 0.5]);
     }
 }

@@ -3,14 +3,14 @@
 //! Goes by the texts alone, so neither the machine nor the order of documents and files changes it. Memory is the
 //! sample, whatever the corpus.
 
-use crate::read::{Document, Trouble, documents};
-use anyhow::{Result, bail, ensure};
-use senmon_protocol::corpus::{DocumentFields, FileProblemKind};
+use crate::read::{Document, change, documents};
+use anyhow::{Context, Result, ensure};
+use senmon_protocol::corpus::DocumentFields;
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
 };
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Text of a whole sample. Fitting a clustering or a tokenizer takes some ten times this much memory.
 pub const SAMPLE_BYTES_MAX: u64 = 256 << 20;
@@ -23,7 +23,7 @@ pub const SAMPLE_DOCUMENT_BYTES_MAX: usize = 64 << 10;
 pub struct SampleFile {
     /// The file.
     pub path: PathBuf,
-    /// SHA-256 when it was registered; empty where nothing is known of it.
+    /// SHA-256 when it was registered.
     pub sha256: String,
     /// Records to leave out, ascending.
     pub dropped: Vec<u64>,
@@ -46,46 +46,32 @@ pub struct SampleSize {
 /// over.
 pub fn sample(files: &[SampleFile], fields: &DocumentFields, size: SampleSize, seed: u64) -> Result<Vec<Document>> {
     let mut kept = Kept { size, bytes: 0, documents: BTreeMap::new(), ceiling: None };
-    for (index, file) in files.iter().enumerate() {
+    for file in files {
+        let name = || file.path.display().to_string();
         let dropped: HashSet<u64> = file.dropped.iter().copied().collect();
         let mut items = documents(&file.path, fields)?;
-        for item in items.by_ref() {
-            match item {
-                Ok(document) if dropped.contains(&document.record) => {}
-                // Equal texts were dropped, but for two whose hashes are equal by chance.
-                Ok(document) => {
-                    kept.see((xxh3_64_with_seed(document.text.as_bytes(), seed), index, document.record), document);
-                }
-                Err(Trouble::File(problem)) if problem.kind == FileProblemKind::Unreadable => {
-                    bail!("{} from record {} on: {}", file.path.display(), problem.record, problem.why);
-                }
-                Err(_) => {}
+        while let Some(document) = items.next_document().with_context(name)? {
+            if !dropped.contains(&document.record) {
+                kept.see(xxh3_128_with_seed(document.text.as_bytes(), seed), document);
             }
         }
-        let found = items.end()?.sha256;
-        ensure!(
-            file.sha256.is_empty() || found == file.sha256,
-            "{} is not what was registered (SHA-256 {found}, its snapshot {}): corpora are immutable, register the new one under another name",
-            file.path.display(),
-            file.sha256
-        );
+        let change = change(&items.end().with_context(name)?.sha256, &file.sha256);
+        ensure!(change.is_none(), "{}: {}", name(), change.unwrap_or_default());
     }
     Ok(kept.documents.into_values().collect())
 }
 
-type Key = (u64, usize, u64);
-
 struct Kept {
     size: SampleSize,
     bytes: u64,
-    documents: BTreeMap<Key, Document>,
+    documents: BTreeMap<u128, Document>,
     /// The smallest key that did not fit: nothing from it on is taken, else what fits would depend on the order.
-    ceiling: Option<Key>,
+    ceiling: Option<u128>,
 }
 
 impl Kept {
-    fn see(&mut self, key: Key, mut document: Document) {
-        if self.ceiling.is_some_and(|ceiling| key >= ceiling) {
+    fn see(&mut self, key: u128, mut document: Document) {
+        if self.ceiling.is_some_and(|ceiling| key >= ceiling) || self.documents.contains_key(&key) {
             return;
         }
         if document.text.len() > SAMPLE_DOCUMENT_BYTES_MAX {
@@ -114,7 +100,7 @@ mod tests {
         let path = folder.path().join(name);
         let lines: String = texts.map(|text| serde_json::json!({ "text": text }).to_string() + "\n").collect();
         fs::write(&path, lines).unwrap();
-        SampleFile { path, sha256: String::new(), dropped: Vec::new() }
+        SampleFile { sha256: crate::sha256_file(&path).unwrap(), path, dropped: Vec::new() }
     }
 
     #[test]
@@ -139,16 +125,14 @@ mod tests {
     #[test]
     fn a_long_document_gives_its_beginning_and_a_changed_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let mut long = file(&folder, "a.jsonl", std::iter::once("あ".repeat(100_000)));
+        let long = file(&folder, "a.jsonl", std::iter::once("あ".repeat(100_000)));
         let draw = |file: &SampleFile| sample(std::slice::from_ref(file), &DocumentFields::default(), SIZE, 1);
         let drawn = draw(&long).unwrap();
         assert_eq!(drawn[0].text, "あ".repeat(SAMPLE_DOCUMENT_BYTES_MAX / 3));
-        long.sha256 = crate::sha256_file(&long.path).unwrap();
-        draw(&long).unwrap();
         let changed = fs::read_to_string(&long.path).unwrap().replacen('あ', "い", 1);
         fs::write(&long.path, changed).unwrap();
         let error = draw(&long).unwrap_err().to_string();
-        assert!(error.contains("a.jsonl is not what was registered"), "{error}");
+        assert!(error.contains("a.jsonl: it changed after its registration"), "{error}");
     }
 
     proptest! {
@@ -157,19 +141,18 @@ mod tests {
             lengths in prop::collection::vec(1_usize..60, 1..40), order: u64, documents in 1_usize..30, bytes in 60_u64..600,
         ) {
             let size = SampleSize { documents, bytes };
-            let all: Vec<(Key, Document)> = lengths.iter().enumerate().map(|(i, length)| {
+            let all: Vec<(u128, Document)> = lengths.iter().enumerate().map(|(i, length)| {
                 let text = "x".repeat(*length);
-                let key = (xxh3_64_with_seed(&i.to_le_bytes(), 1), 0, i as u64);
-                (key, Document { record: i as u64, id: i.to_string(), group: None, source: None, text })
+                (xxh3_128_with_seed(&i.to_le_bytes(), 1), Document { record: i as u64, id: i.to_string(), group: None, source: None, text })
             }).collect();
             let mut kept = Kept { size, bytes: 0, documents: BTreeMap::new(), ceiling: None };
             let mut shuffled = all.clone();
-            shuffled.sort_by_key(|(key, _)| xxh3_64_with_seed(&key.2.to_le_bytes(), order));
+            shuffled.sort_by_key(|(key, _)| xxh3_128_with_seed(&key.to_le_bytes(), order));
             shuffled.into_iter().for_each(|(key, document)| kept.see(key, document));
             let mut sorted = all;
             sorted.sort_by_key(|(key, _)| *key);
             let mut sum = 0;
-            let expect: Vec<Key> = sorted.iter().take(documents).take_while(|(_, document)| {
+            let expect: Vec<u128> = sorted.iter().take(documents).take_while(|(_, document)| {
                 sum += document.text.len() as u64;
                 sum <= bytes
             }).map(|(key, _)| *key).collect();

@@ -4,16 +4,17 @@
 //! the file.
 
 use crate::{
-    hex, is_held_out,
+    held_out::{HELD_OUT_FILE, Smallest, is_held_out},
+    hex,
     megatron::{TokenType, push_token, write_index},
-    read::{Document, FileRead, Trouble, documents},
+    read::{Document, FileRead, documents},
     router::Router,
     tokenizer::Tokenizer,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 use senmon_protocol::{
-    corpus::{DocumentCounts, DocumentFields, FileProblemKind},
+    corpus::{DocumentCounts, DocumentFields},
     job::{ShardRange, Split},
 };
 use serde::{Deserialize, Serialize};
@@ -25,12 +26,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Documents vectorised and tokenised side by side.
-const BATCH_DOCUMENTS: usize = 256;
-/// Text of a batch: documents of books would fill the memory.
-const BATCH_BYTES: usize = 16 << 20;
 /// Bytes of tokens held back before they are spilled.
 const BUFFER_BYTES: usize = 32 << 20;
+
+/// The files of a shard.
+pub const SHARD_FILES: [&str; 4] = ["shard.bin", "shard.idx", "shard.json", HELD_OUT_FILE];
 
 /// What to shard.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub struct ShardInput<'a> {
     pub tokenizer_sha256: &'a str,
     /// Share of documents held out.
     pub held_out_fraction: f64,
+    /// Held-out documents of each domain that an evaluation may ask for.
+    pub documents_per_domain: u32,
 }
 
 /// `shard.json`: what a reader must know beside Megatron's two files.
@@ -64,6 +66,8 @@ pub struct Sidecar {
     pub idx_sha256: String,
     /// SHA-256 of the input file, of the bytes that were read.
     pub input_sha256: String,
+    /// SHA-256 of `held_out.json`.
+    pub held_out_sha256: String,
     /// Hash of the router's artefact.
     pub router_sha256: String,
     /// SHA-256 of `tokenizer.json`.
@@ -83,8 +87,16 @@ struct Lane {
     buffer: Vec<u8>,
 }
 
-/// Writes `shard.bin`, `shard.idx` and `shard.json` into `folder` and syncs them. `progress` is told the documents
-/// done after each batch and answers whether to go on; None is returned when it does not.
+/// What a pass over the file leaves.
+struct Filled {
+    lanes: Lanes,
+    read: FileRead,
+    /// Candidates, placed inside their lanes.
+    held_out: Smallest,
+}
+
+/// Writes `shard.bin`, `shard.idx`, `held_out.json` and `shard.json` into `folder` and syncs them. `progress` is told
+/// the documents done after each batch and answers whether to go on; None is returned when it does not.
 ///
 /// # Errors
 /// When the input cannot be opened, a text not be tokenised, or the folder not be written to.
@@ -94,7 +106,7 @@ pub fn write_shard(input: &ShardInput, folder: &Path, progress: impl FnMut(u64) 
     fs::create_dir_all(&spill)?;
     let kind = TokenType::for_vocab(input.tokenizer.vocab_size());
     let sidecar = match fill(input, kind, &spill, progress)? {
-        Some((lanes, read)) => Some(join(input, folder, &spill, kind, lanes, read)?),
+        Some(filled) => Some(join(input, folder, &spill, kind, filled)?),
         None => None,
     };
     fs::remove_dir_all(&spill)?;
@@ -108,40 +120,25 @@ fn fill(
     kind: TokenType,
     spill: &Path,
     mut progress: impl FnMut(u64) -> bool,
-) -> Result<Option<(Lanes, FileRead)>> {
+) -> Result<Option<Filled>> {
     let dropped: HashSet<u64> = input.dropped.iter().copied().collect();
-    let mut lanes = Lanes::new();
+    let (mut lanes, mut held_out) = (Lanes::new(), Smallest::new(input.documents_per_domain));
     let mut counts = DocumentCounts::default();
     let mut buffered = 0;
     let mut items = documents(input.path, input.fields)?;
     loop {
-        let (mut batch, mut batch_bytes) = (Vec::with_capacity(BATCH_DOCUMENTS), 0);
-        for item in items.by_ref() {
-            match item {
-                Ok(document) if dropped.contains(&document.record) && document.text.trim().is_empty() => {
-                    counts.empty += 1
-                }
-                Ok(document) if dropped.contains(&document.record) => counts.duplicates += 1,
-                Ok(document) => {
-                    batch_bytes += document.text.len();
-                    batch.push(document);
-                }
-                Err(Trouble::File(problem)) if problem.kind == FileProblemKind::Unreadable => {
-                    bail!("from record {} on: {}", problem.record, problem.why)
-                }
-                // Counted by the reader; a damaged file ends here as it did when it was registered.
-                Err(_) => {}
-            }
-            if batch.len() == BATCH_DOCUMENTS || batch_bytes >= BATCH_BYTES {
-                break;
-            }
-        }
+        let batch = items.next_batch(|document| {
+            let is_dropped = dropped.contains(&document.record);
+            let count = if document.text.trim().is_empty() { &mut counts.empty } else { &mut counts.duplicates };
+            *count += u64::from(is_dropped);
+            !is_dropped
+        })?;
         if batch.is_empty() {
             break;
         }
-        buffered += append(input, kind, &batch, &mut lanes)?;
+        buffered += append(input, kind, &batch, &mut lanes, &mut held_out)?;
         counts.documents += batch.len() as u64;
-        counts.text_bytes += batch_bytes as u64;
+        counts.text_bytes += batch.iter().map(|document| document.text.len() as u64).sum::<u64>();
         if buffered > BUFFER_BYTES {
             lanes.iter_mut().try_for_each(|(key, lane)| spill_lane(spill, *key, lane))?;
             buffered = 0;
@@ -152,20 +149,30 @@ fn fill(
     }
     let mut read = items.end()?;
     read.counts.add(&counts);
-    Ok(Some((lanes, read)))
+    Ok(Some(Filled { lanes, read, held_out }))
 }
 
-fn append(input: &ShardInput, kind: TokenType, batch: &[Document], lanes: &mut Lanes) -> Result<usize> {
+fn append(
+    input: &ShardInput,
+    kind: TokenType,
+    batch: &[Document],
+    lanes: &mut Lanes,
+    held_out: &mut Smallest,
+) -> Result<usize> {
     let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
     let domains: Vec<u32> = texts.par_iter().map(|text| input.router.assign(text)).collect();
     let mut bytes = 0;
     for ((document, tokens), domain) in batch.iter().zip(input.tokenizer.encode(&texts)?).zip(domains) {
-        let split =
-            if is_held_out(document.split_key(), input.held_out_fraction) { Split::HeldOut } else { Split::Train };
-        let lane = lanes.entry((domain, split)).or_default();
-        lane.lengths.push(tokens.len() as u64);
-        tokens.iter().for_each(|&token| push_token(&mut lane.buffer, token, kind));
-        bytes += tokens.len() * kind.bytes();
+        let is_held_out = is_held_out(document.split_key(), input.held_out_fraction);
+        let lane = lanes.entry((domain, if is_held_out { Split::HeldOut } else { Split::Train })).or_default();
+        if is_held_out {
+            held_out.see(document, domain, lane.lengths.len() as u64);
+        }
+        let opened = input.tokenizer.bos_id().into_iter().chain(tokens);
+        let before = lane.buffer.len();
+        opened.for_each(|token| push_token(&mut lane.buffer, token, kind));
+        lane.lengths.push(((lane.buffer.len() - before) / kind.bytes()) as u64);
+        bytes += lane.buffer.len() - before;
     }
     Ok(bytes)
 }
@@ -186,8 +193,7 @@ fn join(
     folder: &Path,
     spill: &Path,
     kind: TokenType,
-    lanes: Lanes,
-    read: FileRead,
+    Filled { lanes, read, held_out }: Filled,
 ) -> Result<Sidecar> {
     let mut out = BufWriter::new(File::create(folder.join("shard.bin"))?);
     let mut whole = Sha256::new();
@@ -225,6 +231,12 @@ fn join(
         lengths.extend(lane.lengths);
     }
     out.into_inner().context("flush shard.bin")?.sync_all().context("sync shard.bin")?;
+    let mut candidates = held_out.into_candidates();
+    for candidate in &mut candidates {
+        let of = |range: &&ShardRange| (range.domain, range.split) == (candidate.domain, Split::HeldOut);
+        candidate.document += ranges.iter().find(of).context("a lane of held-out documents")?.document_first;
+    }
+    write_synced(&folder.join(HELD_OUT_FILE), &serde_json::to_vec(&candidates)?)?;
     let idx = folder.join("shard.idx");
     write_index(&idx, &lengths, kind)?;
     let sidecar = Sidecar {
@@ -232,15 +244,20 @@ fn join(
         bin_sha256: hex(&whole.finalize()),
         idx_sha256: crate::sha256_file(&idx)?,
         input_sha256: read.sha256,
+        held_out_sha256: crate::sha256_file(&folder.join(HELD_OUT_FILE))?,
         router_sha256: input.router_sha256.to_owned(),
         tokenizer_sha256: input.tokenizer_sha256.to_owned(),
         counts: read.counts,
         ranges,
         range_sha256,
     };
-    let mut file = File::create(folder.join("shard.json"))?;
-    file.write_all(&serde_json::to_vec_pretty(&sidecar)?)?;
-    file.sync_all().context("sync shard.json")?;
+    write_synced(&folder.join("shard.json"), &serde_json::to_vec_pretty(&sidecar)?)?;
     File::open(folder)?.sync_all().context("sync the shard's folder")?;
     Ok(sidecar)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    file.write_all(bytes).with_context(|| format!("write {}", path.display()))?;
+    file.sync_all().with_context(|| format!("sync {}", path.display()))
 }

@@ -1,10 +1,15 @@
-//! Byte-level BPE in Hugging Face's `tokenizer.json`: trained, loaded, applied.
+//! Hugging Face's `tokenizer.json`: byte-level BPE trained, any tokenizer loaded and applied.
+//!
+//! What opens and closes a document is put there as ids; text that spells a special token stays text.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+};
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
+    AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerBuilder,
     TokenizerImpl,
     models::bpe::{BPE, BpeTrainerBuilder},
     pre_tokenizers::byte_level::ByteLevel,
@@ -13,12 +18,18 @@ use tokenizers::{
 /// The separator of a trained tokenizer; its id is 0.
 pub const SEPARATOR: &str = "<|endoftext|>";
 
-/// A tokenizer with the token that separates documents.
+/// A tokenizer with the tokens that open and close documents.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     separator_id: u32,
+    bos_id: Option<u32>,
+    /// Tokens that text must not become by being spelled: special ones, and the bytes of a fallback.
+    controls: HashMap<u32, String>,
 }
+
+/// Special tokens named in a message.
+const NAMED_MAX: usize = 12;
 
 /// Trains a byte-level BPE and returns the bytes of its `tokenizer.json`. Deterministic: ties go by the pair's ids.
 ///
@@ -53,26 +64,75 @@ pub fn train(texts: &[&str], vocab_size: u32) -> Result<Vec<u8>> {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json`.
+    /// Loads `tokenizer.json`. `bos` is the token that opens documents: `""` for none, None for what the tokenizer's
+    /// own post-processor puts there.
     ///
     /// # Errors
-    /// When the file is no tokenizer, or does not know the separator.
-    pub fn load(path: &Path, separator: &str) -> Result<Self> {
+    /// When the file is no tokenizer, or separator or `bos` are none of its special tokens.
+    pub fn load(path: &Path, separator: &str, bos: Option<&str>) -> Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        Self::from_bytes(&bytes, separator).with_context(|| path.display().to_string())
+        Self::from_bytes(&bytes, separator, bos).with_context(|| path.display().to_string())
     }
 
     /// Loads the bytes of `tokenizer.json`.
     ///
     /// # Errors
     /// As [`Tokenizer::load`].
-    pub fn from_bytes(bytes: &[u8], separator: &str) -> Result<Self> {
+    pub fn from_bytes(bytes: &[u8], separator: &str, bos: Option<&str>) -> Result<Self> {
+        let mut tokenizer = Self::parse(bytes)?;
+        tokenizer.separator_id = tokenizer.mark("separator", separator)?;
+        let opener = match bos {
+            Some("") => None,
+            Some(token) => Some(tokenizer.mark("bos", token)?),
+            None => tokenizer.own_bos()?,
+        };
+        // A document is opened by the separator before it where nothing else opens it.
+        tokenizer.bos_id = opener.filter(|id| *id != tokenizer.separator_id);
+        Ok(tokenizer)
+    }
+
+    /// A tokenizer as it is, without tokens around documents: to decode, and to look at.
+    ///
+    /// # Errors
+    /// When the bytes are no `tokenizer.json`.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut inner =
             tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| anyhow!("no tokenizer.json: {error}"))?;
         inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?.with_padding(None);
-        let separator_id =
-            inner.token_to_id(separator).with_context(|| format!("the tokenizer has no token {separator:?}"))?;
-        Ok(Self { inner, separator_id })
+        inner.set_encode_special_tokens(true);
+        let special = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
+        let mut controls: HashMap<u32, String> = special.map(|(id, token)| (id, token.content)).collect();
+        let pieces = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+        controls.extend(pieces.filter_map(|piece| Some((inner.get_model().token_to_id(&piece)?, piece))));
+        Ok(Self { inner, separator_id: 0, bos_id: None, controls })
+    }
+
+    /// The id of a token that opens or closes documents: from now on nothing else means it.
+    fn mark(&mut self, key: &str, content: &str) -> Result<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let Some((id, token)) = added.iter().find(|(_, token)| token.content == content) else {
+            let mut named: Vec<_> = added.into_iter().filter(|(_, token)| token.special).collect();
+            named.sort_unstable_by_key(|(id, _)| *id);
+            let named: Vec<String> =
+                named.iter().take(NAMED_MAX).map(|(_, token)| format!("{:?}", token.content)).collect();
+            let known = if named.is_empty() { "it has none".to_owned() } else { named.join(", ") };
+            bail!("{key}: found {content:?}, expected a special token of the tokenizer ({known})");
+        };
+        let (id, token) = (*id, token.clone().special(true));
+        self.inner.add_special_tokens([token]).map_err(|error| anyhow!("{key}: {error}"))?;
+        self.controls.insert(id, content.to_owned());
+        Ok(id)
+    }
+
+    /// What the tokenizer puts before a text by itself.
+    fn own_bos(&self) -> Result<Option<u32>> {
+        let encoding = self.inner.encode("a", true).map_err(|error| anyhow!("encode a text: {error}"))?;
+        let added = encoding.get_special_tokens_mask().iter().take_while(|mask| **mask == 1).count();
+        match &encoding.get_ids()[..added] {
+            [] => Ok(None),
+            [id] => Ok(Some(*id)),
+            several => bail!("bos: the tokenizer puts {} tokens before a text: name the one to use", several.len()),
+        }
     }
 
     /// Entries, added tokens included; ids are below it.
@@ -88,17 +148,76 @@ impl Tokenizer {
         self.separator_id
     }
 
-    /// Tokens of each text, each closed by the separator.
+    /// Id of the token before each document, where there is one.
+    #[must_use]
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_id
+    }
+
+    /// The token from which a document's first one is predicted.
+    #[must_use]
+    pub fn opener_id(&self) -> u32 {
+        self.bos_id.unwrap_or(self.separator_id)
+    }
+
+    /// Text of a token.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether a token is one that no text becomes.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// Every token and its id, added tokens included.
+    #[must_use]
+    pub fn vocabulary(&self) -> BTreeMap<String, u32> {
+        self.inner.get_vocab(true).into_iter().collect()
+    }
+
+    /// Tokens of each text, each closed by the separator and not opened by anything.
     ///
     /// # Errors
     /// When the tokenizer cannot encode a text.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
         let one = |text: &&str| {
-            let encoding =
-                self.inner.encode_fast(*text, false).map_err(|error| anyhow!("encode a document: {error}"))?;
-            Ok(encoding.get_ids().iter().copied().chain([self.separator_id]).collect())
+            let mut tokens = self.encode_text(text)?;
+            tokens.push(self.separator_id);
+            Ok(tokens)
         };
         texts.par_iter().map(one).collect()
+    }
+
+    /// Tokens of a text alone.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot encode it.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        let wrong = |error| anyhow!("encode a document: {error}");
+        let encoding = self.inner.encode_fast(text, false).map_err(wrong)?;
+        let found: BTreeSet<u32> =
+            encoding.get_ids().iter().copied().filter(|id| self.controls.contains_key(id)).collect();
+        if found.iter().all(|id| !text.contains(self.controls[id].as_str())) {
+            return Ok(encoding.get_ids().to_vec());
+        }
+        // The model's own vocabulary holds a control token, and the text spells it: each character for itself instead.
+        let encoding = self.inner.encode(text, false).map_err(wrong)?;
+        let mut tokens = Vec::with_capacity(encoding.len());
+        for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            match self.controls.get(&id).filter(|content| text.get(from..to) == Some(content.as_str())) {
+                Some(content) if content.chars().count() > 1 => {
+                    for character in content.chars() {
+                        let pieces = self.inner.get_model().tokenize(&character.to_string()).map_err(wrong)?;
+                        tokens.extend(pieces.into_iter().map(|piece| piece.id));
+                    }
+                }
+                _ => tokens.push(id),
+            }
+        }
+        Ok(tokens)
     }
 
     /// Text of a run of tokens, special ones left out; bytes cut in the middle of a character become U+FFFD.
@@ -116,14 +235,15 @@ impl Tokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn any_text_survives_and_training_is_deterministic() {
         let texts = ["the kernel maps the page", "設定ファイルを読む", "the page of the kernel 設定"];
         let bytes = train(&texts, 300).unwrap();
         assert_eq!(bytes, train(&texts, 300).unwrap());
-        let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR).unwrap();
-        assert_eq!(tokenizer.separator_id(), 0);
+        let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR, None).unwrap();
+        assert_eq!((tokenizer.separator_id(), tokenizer.bos_id(), tokenizer.opener_id()), (0, None, 0));
         assert!(tokenizer.vocab_size() <= 300);
         for text in ["the page", "未知の文字 🎉\n\ttabs", ""] {
             let tokens = tokenizer.encode(&[text]).unwrap().remove(0);
@@ -131,7 +251,86 @@ mod tests {
             assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
         }
         assert!(tokenizer.decode(&[999_999]).unwrap_err().to_string().contains("999999"));
-        assert!(Tokenizer::from_bytes(&bytes, "<eos>").unwrap_err().to_string().contains("<eos>"));
-        assert!(Tokenizer::from_bytes(b"{}", SEPARATOR).is_err());
+        let refused = |separator: &str, bos: Option<&str>, expect: &str| {
+            let error = Tokenizer::from_bytes(&bytes, separator, bos).unwrap_err().to_string();
+            assert!(error.contains(expect), "{error}");
+        };
+        refused("<eos>", None, "separator: found \"<eos>\"");
+        refused("the", None, "(\"<|endoftext|>\")");
+        refused(SEPARATOR, Some("<s>"), "bos: found \"<s>\"");
+        assert!(Tokenizer::from_bytes(b"{}", SEPARATOR, None).is_err());
+    }
+
+    /// `tokenizer.json` of a family: its model, its special tokens from id 0, and the token that its post-processor puts
+    /// before a text.
+    fn family(kind: &str, bos: Option<&str>) -> Vec<u8> {
+        let special = ["<unk>", "<s>", "</s>"];
+        let letters = "ab<>/s|unk 0xA1▁".chars().map(String::from);
+        let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>"));
+        let tokens: Vec<String> = special.map(String::from).into_iter().chain(letters).chain(bytes).collect();
+        let distinct: Vec<&String> =
+            tokens.iter().zip(0..).filter(|(t, i)| !tokens[..*i].contains(t)).map(|(t, _)| t).collect();
+        let model = match kind {
+            "unigram" => {
+                let score = |token: &str| if token.chars().count() > 1 { -1.0 } else { -5.0 };
+                let vocab: Vec<_> = distinct.iter().map(|token| json!([token, score(token)])).collect();
+                json!({ "type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": vocab })
+            }
+            _ => {
+                let vocab: BTreeMap<&String, usize> = distinct.iter().copied().zip(0..).collect();
+                json!({ "type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "vocab": vocab, "merges": [] })
+            }
+        };
+        let added: Vec<_> = special
+            .iter()
+            .zip(0..)
+            .map(|(content, id)| {
+                json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
+            })
+            .collect();
+        let template = bos.map(|token| {
+            let id = special.iter().position(|special| *special == token);
+            json!({
+                "type": "TemplateProcessing", "pair": [],
+                "single": [{ "SpecialToken": { "id": token, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
+                "special_tokens": { token: { "id": token, "ids": [id], "tokens": [token] } }
+            })
+        });
+        let file = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+            "pre_tokenizer": null, "post_processor": template, "model": model,
+            "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] }
+        });
+        serde_json::to_vec(&file).unwrap()
+    }
+
+    #[test]
+    fn text_that_spells_a_special_token_stays_text() {
+        let own = train(&["the kernel maps the page </s> <|endoftext|>"], 300).unwrap();
+        let families = [(own, SEPARATOR), (family("bpe", None), "</s>"), (family("unigram", None), "</s>")];
+        for (bytes, separator) in families {
+            let tokenizer = Tokenizer::from_bytes(&bytes, separator, None).unwrap();
+            for spelled in ["a</s>b", "<s>", "<|endoftext|>", "<unk>a<unk>", "a <0x41> b", "é</s>", "</s></s>"] {
+                let tokens = tokenizer.encode(&[spelled]).unwrap().remove(0);
+                let (last, text) = tokens.split_last().unwrap();
+                assert_eq!(*last, tokenizer.separator_id());
+                assert!(text.iter().all(|id| !tokenizer.is_special(*id)), "{spelled}: {tokens:?}");
+                assert_eq!(tokenizer.decode(text).unwrap(), spelled, "{tokens:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_document_is_opened_as_the_tokenizer_does_it_or_as_the_file_says() {
+        let check = |own: Option<&str>, said: Option<&str>, separator: &str, expect: Option<u32>| {
+            let tokenizer = Tokenizer::from_bytes(&family("bpe", own), separator, said).unwrap();
+            assert_eq!(tokenizer.bos_id(), expect, "{own:?} {said:?}");
+            assert_eq!(tokenizer.opener_id(), expect.unwrap_or(tokenizer.separator_id()));
+        };
+        check(None, None, "</s>", None);
+        check(Some("<s>"), None, "</s>", Some(1));
+        check(Some("<s>"), Some(""), "</s>", None);
+        check(None, Some("<s>"), "</s>", Some(1));
+        check(Some("<s>"), None, "<s>", None);
     }
 }

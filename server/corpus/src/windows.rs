@@ -1,20 +1,27 @@
-//! Which window of tokens comes at which draw: a pure function of (seed, mixture, draw).
+//! Which window of tokens comes at which draw: a pure function of (seed, lineage, mixture, draw).
 //!
 //! Domain d with share w and phase φ takes its m-th draw at the virtual time (m + 1 − φ)/w; all draws are merged
-//! in the order of those times (stride scheduling, Waldspurger & Weihl 1995). The m-th draw of a domain of n windows
-//! is window π(m mod n) of epoch ⌊m/n⌋, π a Feistel permutation with cycle walking keyed by (seed, domain, epoch)
-//! (Black & Rogaway 2002). Never keeps a shuffle table: memory is one entry per domain.
+//! in the order of those times (stride scheduling, Waldspurger & Weihl 1995). A branch whose lineage drew c windows of
+//! a domain takes as its m-th draw the one at place M = c + m of the domain's order: of n windows, window π(M mod n) of
+//! epoch ⌊M/n⌋, π a permutation keyed by (seed, domain, epoch). So no window comes again on a lineage before all others
+//! of its domain have come. Never keeps a shuffle table: memory is one entry per domain.
 
-use senmon_protocol::job::{Mixture, MixturePart};
-use std::{cmp::Reverse, collections::BinaryHeap};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use crate::permutation::{hash, permute, reshuffled};
+use senmon_protocol::{
+    job::{Mixture, MixturePart},
+    lineage::{Lineage, Reshuffle, drawn_of, draws},
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 /// One draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Draw {
     /// Domain number.
     pub domain: u32,
-    /// How often the domain was read before, 0 at first.
+    /// How often the lineage read the domain before, 0 at first.
     pub epoch: u64,
     /// Window of the domain, numbered over all shards in index order.
     pub window: u64,
@@ -44,12 +51,14 @@ pub enum BadMixture {
     },
     /// A budget beyond the epochs allowed.
     #[error(
-        "budget: domain {domain} would be read {epochs:.2} times ({draws} windows drawn, {windows} held); \
-         data.epochs_max allows {epochs_max}"
+        "budget: domain {domain} would be read {epochs:.2} times along its lineage ({drawn} windows drawn before, \
+         {draws} here, {windows} held); data.epochs_max allows {epochs_max}"
     )]
     TooManyEpochs {
         /// The domain.
         domain: u32,
+        /// Windows that the lineage drew before.
+        drawn: u64,
         /// Windows that the budget draws.
         draws: u64,
         /// Windows that it holds.
@@ -67,8 +76,8 @@ struct Lane {
     share: f64,
     phase: f64,
     windows: u64,
-    /// For a part of a random partition: the windows that belong to it.
-    chosen: Option<Vec<u64>>,
+    /// Windows that the lineage drew before.
+    drawn: u64,
 }
 
 impl Lane {
@@ -89,21 +98,35 @@ impl Lane {
         }
         count
     }
+
+    /// Windows that `draws` draws of the whole order take of this domain, by its share.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts below 2^53"
+    )]
+    fn share_of(&self, draws: u64) -> u64 {
+        (draws as f64 * self.share).floor() as u64
+    }
 }
 
 /// The order of windows of one branch.
 #[derive(Debug, Clone)]
 pub struct WindowOrder {
     lanes: Vec<Lane>,
+    part: Option<MixturePart>,
     seed: u64,
+    /// Of the parent; its last reshuffle is the branch's own, where it has one.
+    lineage: Lineage,
 }
 
 impl WindowOrder {
-    /// Prepares the order. `windows[d]` is the number of training windows of domain d.
+    /// Prepares the order of a branch behind `lineage`. `windows[d]` is the number of training windows of domain d.
     ///
     /// # Errors
     /// [`BadMixture`] for an empty mixture, a weight that is not positive, or a domain without a window.
-    pub fn new(windows: &[u64], mixture: &Mixture, seed: u64) -> Result<Self, BadMixture> {
+    pub fn new(windows: &[u64], mixture: &Mixture, lineage: &Lineage, seed: u64) -> Result<Self, BadMixture> {
         let total: f64 = mixture.weights.iter().map(|w| w.weight).sum();
         let mut lanes = Vec::with_capacity(mixture.weights.len());
         for entry in &mixture.weights {
@@ -112,50 +135,84 @@ impl WindowOrder {
                 return Err(BadMixture::Weight { domain, weight: entry.weight });
             }
             let held = windows.get(domain as usize).copied().unwrap_or(0);
-            let chosen = mixture.part.map(|part| windows_of_part(domain, held, part));
-            let held = chosen.as_ref().map_or(held, |chosen| chosen.len() as u64);
             if held == 0 {
                 return Err(BadMixture::NoWindow { domain });
             }
+            let words = [seed, mixture.version.into(), domain.into(), mixture.reshuffle.unwrap_or(0)];
             #[expect(clippy::cast_precision_loss, reason = "a phase in [0, 1)")]
-            let phase = (hash(&[seed, mixture.version.into(), domain.into()]) >> 11) as f64 / (1_u64 << 53) as f64;
-            lanes.push(Lane { domain, share: entry.weight / total, phase, windows: held, chosen });
+            let phase = (hash(&words) >> 11) as f64 / (1_u64 << 53) as f64;
+            let drawn = lineage.drawn_of(domain);
+            lanes.push(Lane { domain, share: entry.weight / total, phase, windows: held, drawn });
         }
         if lanes.is_empty() {
             return Err(BadMixture::Empty);
         }
         lanes.sort_by_key(|lane| lane.domain);
-        Ok(Self { lanes, seed })
+        let mut lineage = lineage.clone();
+        lineage.reshuffles.extend(mixture.reshuffle.map(|key| Reshuffle { key, drawn: lineage.drawn.clone() }));
+        Ok(Self { lanes, part: mixture.part, seed, lineage })
     }
 
-    /// Checks that `draws` draws read no domain more than `epochs_max` times.
+    /// Checks that with `draws` draws more the lineage reads no domain more than `epochs_max` times.
     ///
     /// # Errors
     /// [`BadMixture::TooManyEpochs`] with the worst domain.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "counts below 2^53"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
     pub fn ensure_budget(&self, draws: u64, epochs_max: f64) -> Result<(), BadMixture> {
-        let epochs = |lane: &Lane| (draws as f64 * lane.share).floor() / lane.windows as f64;
+        let passed = self.passed(draws);
+        let epochs = |lane: &Lane| match lane.share_of(passed) {
+            0 => 0.0,
+            here => lane.drawn.saturating_add(here) as f64 / lane.windows as f64,
+        };
         let worst = self.lanes.iter().max_by(|a, b| epochs(a).total_cmp(&epochs(b))).ok_or(BadMixture::Empty)?;
         if epochs(worst) <= epochs_max {
             return Ok(());
         }
         Err(BadMixture::TooManyEpochs {
             domain: worst.domain,
-            draws: (draws as f64 * worst.share).floor() as u64,
+            drawn: worst.drawn,
+            draws: worst.share_of(passed),
             windows: worst.windows,
             epochs: epochs(worst),
             epochs_max,
         })
     }
 
-    /// The draws from number `draw` on, for ever. O(domains) to start, O(log domains) a draw.
+    /// The draws from number `draw` on, for ever. O(domains) to start, O(log domains) a draw; a part of a random split
+    /// starts anew at each block.
     #[must_use]
     pub fn from(&self, draw: u64) -> Draws<'_> {
+        Draws { order: self, merge: self.merge(self.dealt(draw)), number: draw }
+    }
+
+    /// Where the lineage stands after `draws` draws. For a part of a random split, what other parts took meanwhile
+    /// counts as drawn.
+    #[must_use]
+    pub fn after(&self, draws_done: u64) -> Lineage {
+        let mut counts: BTreeMap<u32, u64> =
+            self.lineage.drawn.iter().map(|draws| (draws.domain, draws.windows)).collect();
+        for Reverse((_, lane, m)) in self.merge(self.passed(draws_done)).heap {
+            let lane = &self.lanes[lane];
+            counts.insert(lane.domain, lane.drawn + m);
+        }
+        counts.retain(|_, windows| *windows > 0);
+        Lineage { drawn: draws(counts), reshuffles: self.lineage.reshuffles.clone() }
+    }
+
+    /// Number in the undivided order of the branch's draw `draw`.
+    fn dealt(&self, draw: u64) -> u64 {
+        let Some(part) = self.part else { return draw };
+        let (block, of) = (u64::from(part.block.max(1)), u64::from(part.of.max(1)));
+        let (round, within) = (draw / block, draw % block);
+        (round * of + place_in_round(part, round)) * block + within
+    }
+
+    /// Draws of the undivided order up to the branch's last one of `draws`.
+    fn passed(&self, draws: u64) -> u64 {
+        draws.checked_sub(1).map_or(0, |last| self.dealt(last) + 1)
+    }
+
+    fn merge(&self, draw: u64) -> Merge<'_> {
         // Below this time there are at most `draw` draws, since every domain is at most one draw ahead of its share.
         #[expect(clippy::cast_precision_loss, reason = "draws stay below 2^53")]
         let t = draw as f64 - self.lanes.len() as f64 - 1.0;
@@ -163,37 +220,91 @@ impl WindowOrder {
         let skipped: u64 = counts.iter().sum();
         let entry = |(i, lane): (usize, &Lane)| Reverse((Time(lane.time(counts[i])), i, counts[i]));
         let heap = self.lanes.iter().enumerate().map(entry).collect();
-        let mut draws = Draws { order: self, heap };
+        let mut merge = Merge { lanes: &self.lanes, heap };
         for _ in skipped..draw {
-            draws.next();
+            merge.next();
         }
-        draws
+        merge
     }
 
     fn draw(&self, lane: usize, m: u64) -> Draw {
         let lane = &self.lanes[lane];
-        let epoch = m / lane.windows;
+        let place = self.lineage.reshuffles.iter().rev().fold(lane.drawn + m, |place, shuffle| {
+            reshuffled(
+                place,
+                lane.windows,
+                drawn_of(&shuffle.drawn, lane.domain),
+                hash(&[shuffle.key, lane.domain.into()]),
+            )
+        });
+        let epoch = place / lane.windows;
         let key = hash(&[self.seed, lane.domain.into(), epoch]);
-        let place = permute(m % lane.windows, lane.windows, key);
-        let window = lane.chosen.as_ref().map_or(place, |chosen| chosen[usize::try_from(place).unwrap_or(usize::MAX)]);
-        Draw { domain: lane.domain, epoch, window }
+        Draw { domain: lane.domain, epoch, window: permute(place % lane.windows, lane.windows, key) }
     }
+}
+
+/// Blocks that a part takes of the first `blocks` of the undivided order. Over all parts they sum to `blocks`.
+#[must_use]
+pub fn blocks_of_part(part: MixturePart, blocks: u64) -> u64 {
+    let of = u64::from(part.of.max(1));
+    let (rounds, rest) = (blocks / of, blocks % of);
+    rounds + u64::from(place_in_round(part, rounds) < rest)
+}
+
+/// Place of a part's block in a round.
+fn place_in_round(part: MixturePart, round: u64) -> u64 {
+    permute(part.index.into(), part.of.max(1).into(), hash(&[part.seed, round]))
+}
+
+/// Share of what a lineage drew between `before` and `after` that it read for the first time. None where it drew
+/// nothing. `windows[d]` is the number of training windows of domain d.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "draws stay below 2^53")]
+pub fn fresh_share(windows: &[u64], before: &Lineage, after: &Lineage) -> Option<f64> {
+    let (mut fresh, mut all) = (0, 0);
+    for draws in &after.drawn {
+        let held = windows.get(draws.domain as usize).copied().unwrap_or(0);
+        let drawn = before.drawn_of(draws.domain);
+        all += draws.windows.saturating_sub(drawn);
+        fresh += draws.windows.min(held).saturating_sub(drawn);
+    }
+    (all > 0).then(|| fresh as f64 / all as f64)
 }
 
 /// Iterator over draws; see [`WindowOrder::from`].
 #[derive(Debug)]
 pub struct Draws<'a> {
     order: &'a WindowOrder,
-    heap: BinaryHeap<Reverse<(Time, usize, u64)>>,
+    merge: Merge<'a>,
+    number: u64,
 }
 
 impl Iterator for Draws<'_> {
     type Item = Draw;
 
     fn next(&mut self) -> Option<Draw> {
+        if self.order.part.is_some_and(|part| self.number.is_multiple_of(part.block.max(1).into())) {
+            self.merge = self.order.merge(self.order.dealt(self.number));
+        }
+        self.number += 1;
+        self.merge.next().map(|(lane, m)| self.order.draw(lane, m))
+    }
+}
+
+/// The lanes' draws in the order of their times.
+#[derive(Debug)]
+struct Merge<'a> {
+    lanes: &'a [Lane],
+    heap: BinaryHeap<Reverse<(Time, usize, u64)>>,
+}
+
+impl Iterator for Merge<'_> {
+    type Item = (usize, u64);
+
+    fn next(&mut self) -> Option<(usize, u64)> {
         let Reverse((_, lane, m)) = self.heap.pop()?;
-        self.heap.push(Reverse((Time(self.order.lanes[lane].time(m + 1)), lane, m + 1)));
-        Some(self.order.draw(lane, m))
+        self.heap.push(Reverse((Time(self.lanes[lane].time(m + 1)), lane, m + 1)));
+        Some((lane, m))
     }
 }
 
@@ -211,36 +322,6 @@ impl Ord for Time {
     }
 }
 
-/// Windows of `domain` that belong to `part`, ascending.
-fn windows_of_part(domain: u32, windows: u64, part: MixturePart) -> Vec<u64> {
-    let of = u64::from(part.of.max(1));
-    (0..windows).filter(|&w| hash(&[part.seed, domain.into(), w]) % of == u64::from(part.index)).collect()
-}
-
-fn hash(words: &[u64]) -> u64 {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    xxh3_64(&bytes)
-}
-
-/// A permutation of 0..n: four Feistel rounds on the next even number of bits, walked until inside.
-fn permute(index: u64, n: u64, key: u64) -> u64 {
-    let bits = (64 - n.saturating_sub(1).leading_zeros()).max(2).next_multiple_of(2);
-    let half = bits / 2;
-    let mask = (1_u64 << half) - 1;
-    let mut value = index;
-    loop {
-        let (mut left, mut right) = (value >> half, value & mask);
-        for round in 0..4_u64 {
-            let mixed = xxh3_64_with_seed(&right.to_le_bytes(), key.wrapping_add(round)) & mask;
-            (left, right) = (right, left ^ mixed);
-        }
-        value = left << half | right;
-        if value < n {
-            return value;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,36 +329,60 @@ mod tests {
     use senmon_protocol::job::DomainWeight;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn mixture(weights: &[f64], part: Option<MixturePart>) -> Mixture {
+    fn mixture(weights: &[f64]) -> Mixture {
         let weights = weights.iter().zip(0..).map(|(&weight, domain)| DomainWeight { domain, weight }).collect();
-        Mixture { version: 1, weights, part }
+        Mixture { version: 1, weights, part: None, reshuffle: None }
+    }
+
+    fn first(windows: &[u64], mixture: &Mixture, seed: u64) -> WindowOrder {
+        WindowOrder::new(windows, mixture, &Lineage::default(), seed).unwrap()
+    }
+
+    /// A branch of a random tree: where it starts on an earlier one, what it draws, how much.
+    #[derive(Debug, Clone)]
+    struct Node {
+        parent: prop::sample::Index,
+        start: prop::sample::Index,
+        weights: Vec<(u32, f64)>,
+        draws: u64,
+        reshuffle: Option<u64>,
+        part: Option<(u32, u32)>,
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        let weights = prop::collection::vec((0_u32..3, 0.1..5.0_f64), 1..4);
+        (
+            any::<prop::sample::Index>(),
+            any::<prop::sample::Index>(),
+            weights,
+            0_u64..60,
+            any::<Option<u64>>(),
+            any::<u32>(),
+        )
+            .prop_map(|(parent, start, mut weights, draws, reshuffle, part)| {
+                weights.sort_by_key(|entry| entry.0);
+                weights.dedup_by_key(|entry| entry.0);
+                let part = (part % 4 == 0).then(|| (part / 4 % 3, 3));
+                Node { parent, start, weights, draws, reshuffle: reshuffle.filter(|key| key % 3 == 0), part }
+            })
     }
 
     proptest! {
         #[test]
         fn a_seek_is_the_same_as_walking(
             weights in prop::collection::vec(0.001..10.0_f64, 1..40), start in 0_u64..3000, seed: u64,
+            part in prop::option::of((0_u32..5, 1_u32..9)),
         ) {
             let windows: Vec<u64> = (0..weights.len() as u64).map(|d| 1 + d * 3 % 17).collect();
-            let order = WindowOrder::new(&windows, &mixture(&weights, None), seed).unwrap();
+            let part = part.map(|(index, block)| MixturePart { index, of: 5, block, seed: 3 });
+            let order = first(&windows, &Mixture { part, ..mixture(&weights) }, seed);
             let walked: Vec<_> = order.from(0).skip(start as usize).take(20).collect();
             prop_assert_eq!(order.from(start).take(20).collect::<Vec<_>>(), walked);
         }
 
         #[test]
-        fn every_window_comes_once_an_epoch(n in 1_u64..600, seed: u64) {
-            let order = WindowOrder::new(&[n], &mixture(&[1.0], None), seed).unwrap();
-            let draws: Vec<_> = order.from(0).take(2 * n as usize).collect();
-            for (epoch, draws) in draws.chunks(n as usize).enumerate() {
-                prop_assert!(draws.iter().all(|draw| draw.epoch == epoch as u64));
-                let windows: BTreeSet<_> = draws.iter().map(|draw| draw.window).collect();
-                prop_assert_eq!(windows, (0..n).collect());
-            }
-        }
-
-        #[test]
         fn shares_are_kept_within_one_draw(weights in prop::collection::vec(0.01..10.0_f64, 1..20), draws in 1_usize..2000) {
-            let order = WindowOrder::new(&vec![50; weights.len()], &mixture(&weights, None), 1).unwrap();
+            let order = first(&vec![50; weights.len()], &mixture(&weights), 1);
             let mut counts = BTreeMap::new();
             for draw in order.from(0).take(draws) {
                 *counts.entry(draw.domain as usize).or_insert(0.0) += 1.0;
@@ -290,22 +395,94 @@ mod tests {
             }
         }
 
+        /// Branches from any point of any other branch, with any mixture, some reshuffled, some parts of a random split.
+        /// A resume or a rollback draws again from a point of the same order, so a lineage is what is drawn up to the
+        /// points where its branches left each other.
         #[test]
-        fn parts_are_a_partition(n in 20_u64..300, of in 1_u32..5, seed: u64) {
-            let mut seen = BTreeSet::new();
-            for index in 0..of {
-                for window in windows_of_part(3, n, MixturePart { index, of, seed }) {
-                    prop_assert!(seen.insert(window), "window {window} is in two parts");
+        fn no_window_comes_again_on_a_lineage_before_all_others_of_its_domain(
+            nodes in prop::collection::vec(node(), 1..8), seed: u64, windows in prop::collection::vec(1_u64..20, 3),
+        ) {
+            let mut built: Vec<(WindowOrder, Vec<Draw>, Vec<Draw>, bool)> = Vec::new();
+            for node in &nodes {
+                let (lineage, before, split) = match built.is_empty() {
+                    true => (Lineage::default(), Vec::new(), false),
+                    false => {
+                        let (order, inherited, own, split) = &built[node.parent.index(built.len())];
+                        let start = node.start.index(own.len() + 1);
+                        (order.after(start as u64), [&inherited[..], &own[..start]].concat(), *split)
+                    }
+                };
+                let weights = node.weights.iter().map(|&(domain, weight)| DomainWeight { domain, weight }).collect();
+                let part = node.part.map(|(index, of)| MixturePart { index, of, block: 2, seed: 1 });
+                let mixture = Mixture { version: 1, weights, part, reshuffle: node.reshuffle };
+                let order = WindowOrder::new(&windows, &mixture, &lineage, seed).unwrap();
+                let own: Vec<Draw> = order.from(0).take(node.draws as usize).collect();
+                let split = split || node.part.is_some();
+                let whole = [&before[..], &own[..]].concat();
+                let distinct: BTreeSet<_> = whole.iter().collect();
+                prop_assert_eq!(distinct.len(), whole.len(), "a window twice in one epoch");
+                if !split {
+                    for domain in 0..3_u32 {
+                        let of_domain: Vec<_> = whole.iter().filter(|draw| draw.domain == domain).collect();
+                        prop_assert_eq!(order.after(node.draws).drawn_of(domain), of_domain.len() as u64);
+                        for (epoch, draws) in of_domain.chunks(windows[domain as usize] as usize).enumerate() {
+                            prop_assert!(draws.iter().all(|draw| draw.epoch == epoch as u64), "{draws:?}");
+                        }
+                    }
                 }
+                built.push((order, before, own, split));
             }
-            prop_assert_eq!(seen.len() as u64, n);
+        }
+
+        #[test]
+        fn the_parts_of_a_random_split_draw_together_what_dense_draws(
+            weights in prop::collection::vec(0.1..5.0_f64, 1..6), of in 1_u32..6, block in 1_u32..5, steps in 0_u64..40, drawn in 0_u64..50,
+        ) {
+            let windows = vec![13; weights.len()];
+            let lineage = first(&windows, &mixture(&weights), 4).after(drawn);
+            let order = |part| WindowOrder::new(&windows, &Mixture { part, ..mixture(&weights) }, &lineage, 4).unwrap();
+            let mut dense: Vec<_> = order(None).from(0).take((steps * u64::from(block)) as usize).collect();
+            let mut parts = Vec::new();
+            for index in 0..of {
+                let part = MixturePart { index, of, block, seed: 9 };
+                let draws = blocks_of_part(part, steps) * u64::from(block);
+                prop_assert!(order(Some(part)).passed(draws) <= dense.len() as u64);
+                parts.extend(order(Some(part)).from(0).take(draws as usize));
+            }
+            dense.sort_unstable();
+            parts.sort_unstable();
+            prop_assert_eq!(parts, dense);
+        }
+    }
+
+    #[test]
+    fn the_share_read_for_the_first_time_is_what_lies_in_the_first_epoch() {
+        let lineage =
+            |drawn: &[(u32, u64)]| Lineage { drawn: draws(drawn.iter().copied().collect()), reshuffles: Vec::new() };
+        let share =
+            |before: &[(u32, u64)], after: &[(u32, u64)]| fresh_share(&[10, 20], &lineage(before), &lineage(after));
+        assert_eq!(share(&[], &[(0, 5), (1, 5)]), Some(1.0));
+        assert_eq!(share(&[(0, 5)], &[(0, 15), (1, 10)]), Some(0.75));
+        assert_eq!(share(&[(0, 12)], &[(0, 15)]), Some(0.0));
+        assert_eq!(share(&[(0, 12)], &[(0, 12)]), None);
+    }
+
+    /// Domains of one size come in turn, so that every k-th draw would be of the same one: the deal must not show that.
+    #[test]
+    fn a_part_of_a_random_split_is_no_domain_in_disguise() {
+        for block in [1, 16] {
+            let mut seen = BTreeMap::new();
+            let part = MixturePart { index: 2, of: 8, block, seed: 7 };
+            let order = first(&[1000; 8], &Mixture { part: Some(part), ..mixture(&[1.0; 8]) }, 7);
+            order.from(0).take(800).for_each(|draw| *seen.entry(draw.domain).or_insert(0) += 1);
+            assert!(seen.len() == 8 && seen.values().all(|count| (60..140).contains(count)), "{seen:?}");
         }
     }
 
     #[test]
     fn thousands_of_domains_are_ordinary() {
         let weights: Vec<f64> = (0..5000).map(|d| 1.0 + f64::from(d % 7)).collect();
-        let order = WindowOrder::new(&vec![9; 5000], &mixture(&weights, None), 5).unwrap();
+        let order = first(&vec![9; 5000], &mixture(&weights), 5);
         let far: Vec<_> = order.from(1_000_000_000).take(3).collect();
         assert_eq!(far, order.from(999_999_999).skip(1).take(3).collect::<Vec<_>>());
     }
@@ -313,15 +490,23 @@ mod tests {
     #[test]
     fn bad_mixtures_are_named() {
         let check = |weights: &[f64], windows: &[u64], expect: &str| {
-            let error = WindowOrder::new(windows, &mixture(weights, None), 0).unwrap_err();
+            let error = WindowOrder::new(windows, &mixture(weights), &Lineage::default(), 0).unwrap_err();
             assert!(error.to_string().contains(expect), "{error}");
         };
         check(&[], &[1], "no domains");
         check(&[1.0, -1.0], &[1, 1], "domain 1: found weight -1");
         check(&[1.0, f64::NAN], &[1, 1], "domain 1");
         check(&[1.0, 1.0], &[5], "domain 1 holds no whole window");
-        let order = WindowOrder::new(&[10], &mixture(&[1.0], None), 0).unwrap();
+    }
+
+    #[test]
+    fn epochs_are_counted_along_the_lineage() {
+        let order = first(&[10], &mixture(&[1.0]), 0);
         assert_eq!(order.ensure_budget(40, 4.0), Ok(()));
         assert!(order.ensure_budget(41, 4.0).unwrap_err().to_string().contains("epochs_max allows 4"));
+        let child = WindowOrder::new(&[10], &mixture(&[1.0]), &order.after(15), 0).unwrap();
+        assert_eq!(child.ensure_budget(25, 4.0), Ok(()));
+        let refused = child.ensure_budget(26, 4.0).unwrap_err().to_string();
+        assert!(refused.contains("15 windows drawn before, 26 here, 10 held"), "{refused}");
     }
 }

@@ -1,6 +1,9 @@
 //! `manifest.json`, the commit record of a checkpoint folder, written last.
 
-use crate::ids::{BranchId, CheckpointId, ExperimentId, Fence};
+use crate::{
+    ids::{BranchId, CheckpointId, ExperimentId, Fence},
+    lineage::Lineage,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,6 +63,9 @@ pub struct CheckpointMeta {
     pub step: u64,
     /// Tokens of the branch so far.
     pub tokens: u64,
+    /// What the branch and its ancestors have drawn up to here; a branch from here goes on behind it.
+    #[serde(default)]
+    pub lineage: Lineage,
     /// The checkpoint before it on the lineage: the branch's last one, or the parent's.
     pub parent_id: Option<CheckpointId>,
     /// Bytes of all files.

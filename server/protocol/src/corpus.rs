@@ -41,8 +41,8 @@ pub struct DocumentFields {
     /// Field with a stable id: text or a number. Without it, and where a record has none, the id is
     /// `<file name>:<record number>`.
     pub id: Option<String>,
-    /// Field whose records stay on one side of the held-out split when they have the same value. Without it (or where a
-    /// record has none) the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
+    /// Field with a group: records of one group are on one side of the split into training and held-out text. Without it
+    /// the group is the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Field with a source label (only reported and compared with the clustering, never trained on).

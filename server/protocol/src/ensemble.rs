@@ -20,12 +20,18 @@ pub struct Ensemble {
     pub router: StorageKey,
     /// Token between documents.
     pub separator: String,
+    /// Token before each document; None for what the tokenizer does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
     /// Tokens of one window.
     pub sequence_length: u32,
     /// Tokens between two looks of the router.
     pub route_every_tokens: u32,
     /// The temperature for each number of experts, calibrated on held-out documents.
     pub temperatures: Vec<CalibratedTemperature>,
+    /// Of these, the one with the lowest loss on the calibration half.
+    #[serde(default)]
+    pub chosen: Option<CalibratedTemperature>,
     /// The experts.
     pub experts: Vec<Expert>,
 }
@@ -46,6 +52,13 @@ pub struct Expert {
     pub branch: String,
     /// Its domain.
     pub domain: u32,
+    /// The router's belief in it before there is text: its domain's share of the training tokens.
+    #[serde(default = "one")]
+    pub prior: f64,
     /// Its last checkpoint.
     pub checkpoint: CheckpointRef,
+}
+
+fn one() -> f64 {
+    1.0
 }

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod goodput;
 pub mod ids;
 pub mod job;
+pub mod lineage;
 pub mod model;
 pub mod outcome;
 pub mod plan;
@@ -39,4 +40,4 @@ pub fn storable(text: &str) -> String {
 }
 
 /// Version of the worker protocol. A worker of another version is refused at enrolment with both numbers.
-pub const WORKER_PROTOCOL_VERSION: u32 = 1;
+pub const WORKER_PROTOCOL_VERSION: u32 = 2;

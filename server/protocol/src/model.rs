@@ -176,6 +176,12 @@ impl ModelSpec {
         if let Some(found) = window.filter(|found| found.as_u64().is_some_and(|window| window < positions)) {
             return Err(refuse("sliding_window", found, "null, or at least max_position_embeddings"));
         }
+        if let Some(found) = config.get("quantization_config").filter(|found| !found.is_null()) {
+            return Err(refuse("quantization_config", found, "none: weights are read as F32, BF16 or F16"));
+        }
+        for (key, value) in left_out(kind.as_str().unwrap_or_default()) {
+            config.entry(key).or_insert(value);
+        }
         config.retain(|key, value| CONFIG_KEYS.contains(&key.as_str()) && !value.is_null());
         let spec: Self = serde_json::from_value(config.into()).map_err(|error| format!("config.json: {error}"))?;
         if spec.vocab_size.is_none() {
@@ -186,6 +192,17 @@ impl ModelSpec {
             None => Ok(spec),
         }
     }
+}
+
+/// What `transformers` takes where a family's `config.json` does not say (`LlamaConfig`, `MistralConfig`,
+/// `Qwen2Config`). A `null` is not left out: key and value heads are then as many as query heads.
+fn left_out(model_type: &str) -> [(&'static str, Value); 3] {
+    let (kv_heads, positions) = match model_type {
+        "mistral" => (json!(8), 131_072),
+        "qwen2" => (json!(32), 32_768),
+        _ => (Value::Null, 2048),
+    };
+    [("rms_norm_eps", json!(1e-6)), ("num_key_value_heads", kv_heads), ("max_position_embeddings", json!(positions))]
 }
 
 /// Reads a table of the rotary embedding; None where it is not stretched.
@@ -231,24 +248,58 @@ impl ModelSpec {
     /// Number of parameters with a vocabulary of `vocab_size`.
     #[must_use]
     pub fn parameters(&self, vocab_size: u64) -> u64 {
-        let [h, i, layers] = [self.hidden_size, self.intermediate_size, self.num_hidden_layers].map(u64::from);
-        let q = u64::from(self.num_attention_heads) * u64::from(self.head_size());
-        let kv = u64::from(self.kv_heads()) * u64::from(self.head_size());
+        let [h, i, layers] = [self.hidden_size, self.intermediate_size, self.num_hidden_layers].map(u128::from);
+        let q = u128::from(self.num_attention_heads) * u128::from(self.head_size());
+        let kv = u128::from(self.kv_heads()) * u128::from(self.head_size());
         let bias = if self.qkv_bias() { q + 2 * kv } else { 0 };
         let block = h * q + 2 * h * kv + q * h + 3 * h * i + 2 * h + bias;
-        let embeddings = vocab_size * h * if self.tie_word_embeddings { 1 } else { 2 };
-        embeddings + layers * block + h
+        let embeddings = u128::from(vocab_size) * h * if self.tie_word_embeddings { 1 } else { 2 };
+        u64::try_from(embeddings.saturating_add(layers.saturating_mul(block)).saturating_add(h)).unwrap_or(u64::MAX)
+    }
+
+    /// Names and shapes of the parameters, as `transformers` names them. Projections that are multiplied together stand
+    /// side by side.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<(String, Vec<u64>)> {
+        let [h, i, v] = [self.hidden_size, self.intermediate_size, self.vocab_size.unwrap_or(0)].map(u64::from);
+        let q = u64::from(self.num_attention_heads) * u64::from(self.head_size());
+        let kv = u64::from(self.kv_heads()) * u64::from(self.head_size());
+        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![v, h])];
+        for layer in 0..self.num_hidden_layers {
+            let block = [
+                ("self_attn.q_proj", vec![q, h]),
+                ("self_attn.k_proj", vec![kv, h]),
+                ("self_attn.v_proj", vec![kv, h]),
+                ("self_attn.o_proj", vec![h, q]),
+                ("mlp.gate_proj", vec![i, h]),
+                ("mlp.up_proj", vec![i, h]),
+                ("mlp.down_proj", vec![h, i]),
+                ("input_layernorm", vec![h]),
+                ("post_attention_layernorm", vec![h]),
+            ];
+            tensors.extend(block.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
+            if self.qkv_bias() {
+                let bias = [("q", q), ("k", kv), ("v", kv)];
+                let name = |part| format!("model.layers.{layer}.self_attn.{part}_proj.bias");
+                tensors.extend(bias.map(|(part, width)| (name(part), vec![width])));
+            }
+        }
+        tensors.push(("model.norm.weight".to_owned(), vec![h]));
+        if !self.tie_word_embeddings {
+            tensors.push(("lm_head.weight".to_owned(), vec![v, h]));
+        }
+        tensors
     }
 
     /// Floating-point operations to train on one token: 6 per matrix weight plus causal attention counted half
     /// (Kaplan et al. 2020, section 2.1; `PaLM`, appendix B).
     #[must_use]
     pub fn train_flops_per_token(&self, vocab_size: u64, sequence_length: u64) -> u64 {
-        let h = u64::from(self.hidden_size);
-        let embedding_lookup = if self.tie_word_embeddings { 0 } else { vocab_size * h };
+        let embedding_lookup =
+            if self.tie_word_embeddings { 0 } else { vocab_size.saturating_mul(u64::from(self.hidden_size)) };
         let width = u64::from(self.num_attention_heads) * u64::from(self.head_size());
-        let attention = 6 * u64::from(self.num_hidden_layers) * width * sequence_length;
-        6 * (self.parameters(vocab_size) - embedding_lookup) + attention
+        let attention = (6 * u64::from(self.num_hidden_layers)).saturating_mul(width).saturating_mul(sequence_length);
+        self.parameters(vocab_size).saturating_sub(embedding_lookup).saturating_mul(6).saturating_add(attention)
     }
 
     /// What is wrong with the shape: pairs of key and complaint.
@@ -256,17 +307,29 @@ impl ModelSpec {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let sizes = [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.kv_heads()),
-            ("max_position_embeddings", self.max_position_embeddings),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 14),
+            ("num_attention_heads", self.num_attention_heads, 1 << 16),
+            ("num_key_value_heads", self.kv_heads(), 1 << 16),
+            ("head_dim", self.head_dim.unwrap_or(2), 1 << 16),
+            ("vocab_size", self.vocab_size.unwrap_or(1), 1 << 30),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 30),
         ];
-        for (key, size) in sizes {
-            if size == 0 {
-                problems.push((key, "found 0, expected at least 1".to_owned()));
+        for (key, size, most) in sizes {
+            if !(1..=most).contains(&size) {
+                problems.push((key, format!("found {size}, expected 1 to {most}")));
             }
+        }
+        let (eps, theta, spread) = (self.rms_norm_eps, self.rope_theta, self.initializer_range);
+        if !(eps > 0.0 && eps < 1.0) {
+            problems.push(("rms_norm_eps", format!("found {eps}, expected more than 0, below 1")));
+        }
+        if !(theta.is_finite() && theta > 0.0) {
+            problems.push(("rope_theta", format!("found {theta}, expected a number above 0")));
+        }
+        if !(0.0..=10.0).contains(&spread) {
+            problems.push(("initializer_range", format!("found {spread}, expected 0 to 10")));
         }
         if !problems.is_empty() {
             return problems;
@@ -288,7 +351,7 @@ impl ModelSpec {
             Some(RopeScaling::Linear(scaling)) => scaling.factor,
             Some(RopeScaling::Llama3(scaling)) => {
                 let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
-                if !(low > 0.0 && high > low) {
+                if !(low > 0.0 && high > low && high.is_finite()) {
                     let found = format!("found {low} to {high}, expected positive and rising");
                     problems.push(("rope_scaling.low_freq_factor", found));
                 }

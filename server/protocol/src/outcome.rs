@@ -3,7 +3,7 @@
 use crate::{
     checkpoint::CheckpointMeta,
     ids::{CheckpointId, StorageKey},
-    job::{EnsembleResult, EvaluateResult, JobKind, MergeResult, ShardResult, TrainResult},
+    job::{DecontaminateResult, EnsembleResult, EvaluateResult, JobKind, MergeResult, ShardResult, TrainResult},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +18,7 @@ pub enum JobResult {
     Evaluate(EvaluateResult),
     Merge(MergeResult),
     Ensemble(EnsembleResult),
+    Decontaminate(DecontaminateResult),
 }
 
 impl JobResult {
@@ -30,6 +31,7 @@ impl JobResult {
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Merge(_) => JobKind::Merge,
             Self::Ensemble(_) => JobKind::Ensemble,
+            Self::Decontaminate(_) => JobKind::Decontaminate,
         }
     }
 }
@@ -60,7 +62,7 @@ pub enum TerminationReason {
     LossSpike,
     /// The loss jumped: training went back to an earlier checkpoint and leaves the batch out.
     RolledBack,
-    /// It made no step for far longer than a step takes.
+    /// Nothing happened for far longer than what it did takes: no step, no piece of a file.
     Stalled,
     /// Anything else the worker's code reported.
     InternalError,

@@ -71,10 +71,16 @@ pub struct PlannedBranch {
     pub parent: Option<String>,
     /// Its domain.
     pub domain: Option<u32>,
+    /// Which training with another seed it belongs to, from 0 (`evaluation.repeats`).
+    #[serde(default)]
+    pub repeat: u32,
     /// Tokens.
     pub tokens: u64,
     /// Steps.
     pub steps: u64,
+    /// Share of its tokens that its lineage reads for the first time, 0 to 1; equal domains are assumed before they are
+    /// known. None where it draws nothing.
+    pub fresh_share: Option<f64>,
     /// Seconds on its slots.
     pub seconds: Option<f64>,
     /// Bytes of its checkpoints.

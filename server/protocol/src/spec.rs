@@ -114,9 +114,24 @@ fn default_tokenizer_sample() -> u32 {
 pub struct TokenizerFile {
     /// Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`.
     pub path: String,
-    /// Token put between documents.
+    /// Token put between documents: one of the tokenizer's special tokens.
     #[serde(default = "default_separator")]
     pub separator: String,
+    /// Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+    /// `""` for none. A document without one is opened by the separator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
+}
+
+impl TokenizerSpec {
+    /// What the file says of the token before each document.
+    #[must_use]
+    pub fn bos(&self) -> Option<&str> {
+        match self {
+            Self::Train(_) => None,
+            Self::File(file) => file.bos.as_deref(),
+        }
+    }
 }
 
 fn default_separator() -> String {
@@ -129,15 +144,19 @@ fn default_separator() -> String {
 pub struct DataSpec {
     /// Tokens of one window: 2 to the model's `max_position_embeddings`.
     pub sequence_length: u32,
-    /// Share of documents kept out of training, chosen by a hash of the document id: 0 to 0.5.
+    /// Share of documents kept out of training, chosen by a hash of the document's group: 0 to 0.5.
     #[serde(default = "default_held_out")]
     pub held_out_fraction: f64,
-    /// How often a branch may read one domain in all.
+    /// How often a lineage may read one domain in all, from the seed's first token to a branch's last.
     #[serde(default = "default_epochs")]
     pub epochs_max: f64,
     /// Whether a token sees the documents before its own in a window.
     #[serde(default = "yes")]
     pub attend_across_documents: bool,
+    /// Whether held-out documents that share most of their 13-grams with a training document are left out of the
+    /// evaluation. It reads the corpus once more.
+    #[serde(default = "yes")]
+    pub decontaminate: bool,
 }
 
 fn default_held_out() -> f64 {
@@ -329,9 +348,15 @@ impl Default for ControlsSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationSpec {
-    /// Held-out documents of each domain that are scored (all, when there are fewer). Every second one
-    /// calibrates the router's temperature, the others are reported.
+    /// Held-out documents of each domain that are scored: those with the smallest hashes of their ids (all, when there
+    /// are fewer). One half is reported; on the other everything is chosen that is chosen: temperature, number of
+    /// experts, the best single expert.
     pub documents_per_domain: u32,
+    /// Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
+    pub tokens_per_document_max: u32,
+    /// How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
+    /// report gives mean and range.
+    pub repeats: u32,
     /// Tokens between two looks of the router at the text so far.
     pub route_every_tokens: u32,
     /// Numbers of experts that the ensemble is measured with; `k` and larger mean all.
@@ -344,6 +369,8 @@ impl Default for EvaluationSpec {
     fn default() -> Self {
         Self {
             documents_per_domain: 100,
+            tokens_per_document_max: 8192,
+            repeats: 1,
             route_every_tokens: 32,
             top_k: vec![1, 2, 4, 4096],
             temperatures: vec![0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],

@@ -72,8 +72,8 @@ pub struct TrainingSpec {
     /// the fused kernels, which takes memory and time at long windows.
     #[serde(default)]
     pub deterministic: bool,
-    /// Steps between resumable checkpoints. Where neither this nor one of the next two is given, only the last step
-    /// is kept.
+    /// Steps between resumable checkpoints. Where neither this nor one of the next two is given, they are ten minutes
+    /// apart. The last step always is one.
     #[serde(default)]
     pub checkpoint_every_steps: Option<u64>,
     /// Tokens between resumable checkpoints.
@@ -91,7 +91,8 @@ pub struct TrainingSpec {
     /// Whether a branch starts with its parent's optimiser moments or fresh ones.
     #[serde(default)]
     pub optimizer: OptimizerStart,
-    /// Slots of one worker that a training job takes (a CPU slot brings its threads).
+    /// Slots of one worker that a training job takes. CPU slots bring their threads; of accelerators one is used, and more
+    /// are refused.
     #[serde(default = "one")]
     pub slots: u16,
     /// Seed of the data order and of initial weights.
@@ -208,7 +209,18 @@ pub struct TrainingOverride {
     pub loss_spikes: Option<SpikeSpec>,
 }
 
+/// Minutes between checkpoints where a file says nothing: what a fault costs at most, for saves that take seconds.
+const CHECKPOINT_MINUTES: f64 = 10.0;
+
 impl TrainingSpec {
+    /// Minutes between checkpoints by the clock, if there are any: those of the file, or ten where it asks for none by
+    /// steps or tokens either.
+    #[must_use]
+    pub fn minutes_between_checkpoints(&self) -> Option<f64> {
+        let says = self.checkpoint_every_steps.is_some() || self.checkpoint_every_tokens.is_some();
+        self.checkpoint_every_minutes.or((!says).then_some(CHECKPOINT_MINUTES))
+    }
+
     /// The settings with a group's differences laid over them.
     #[must_use]
     pub fn with(&self, over: &TrainingOverride) -> Self {
@@ -223,5 +235,30 @@ impl TrainingSpec {
             loss_spikes: over.loss_spikes.clone().unwrap_or_else(|| self.loss_spikes.clone()),
             ..self.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn checkpoints_are_ten_minutes_apart_where_a_file_says_nothing_and_only_there() {
+        let check = |says: &serde_json::Value, expect| {
+            let mut file = json!({ "batch_windows": 1, "learning_rate": 1e-3 });
+            file.as_object_mut().unwrap().extend(says.as_object().unwrap().clone());
+            let spec: TrainingSpec = serde_json::from_value(file).unwrap();
+            assert_eq!(spec.minutes_between_checkpoints(), expect, "{says}");
+        };
+        check(&json!({}), Some(10.0));
+        check(&json!({ "checkpoint_every_minutes": 3 }), Some(3.0));
+        check(&json!({ "checkpoint_every_steps": 100 }), None);
+        check(&json!({ "checkpoint_every_tokens": "1M" }), None);
+        check(&json!({ "checkpoint_every_steps": 100, "checkpoint_every_minutes": 3 }), Some(3.0));
+        let silent: TrainingSpec =
+            serde_json::from_value(json!({ "batch_windows": 1, "learning_rate": 1e-3 })).unwrap();
+        let group = TrainingOverride { checkpoint_every_steps: Some(5), ..TrainingOverride::default() };
+        assert_eq!(silent.with(&group).minutes_between_checkpoints(), None, "the group says something");
     }
 }

@@ -205,6 +205,9 @@ pub struct BranchView {
     pub role: BranchRole,
     /// Its domain, for experts and links of a chain.
     pub domain: Option<u32>,
+    /// Which training with another seed it belongs to, from 0; `expert-3~2` is repeat 1 of `expert-3`.
+    #[serde(default)]
+    pub repeat: u32,
     /// The branch it starts from.
     pub parent_id: Option<BranchId>,
     /// State.

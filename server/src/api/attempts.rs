@@ -25,12 +25,13 @@ use axum::{
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
-    ids::AttemptId,
+    ids::{AttemptId, StorageKey},
     job::{Outcome, TerminationReason},
     view::{StreamExperiment, StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
@@ -161,13 +162,14 @@ async fn announce(
     Ok(Json(()))
 }
 
-#[utoipa::path(post, path = "/attempts/{id}/checkpoints", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CommitCheckpoint, responses((status = 200, description = "committed, once"), (status = 409, description = "stale_fence"), (status = 422, description = "the folder has no such manifest")))]
+#[utoipa::path(post, path = "/attempts/{id}/checkpoints", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CommitCheckpoint, responses((status = 200, description = "committed, once"), (status = 409, description = "stale_fence"), (status = 422, description = "the folder has no such manifest, or not the files that it lists")))]
 async fn checkpoints(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
     Body(body): Body<CommitCheckpoint>,
 ) -> ApiResult<Json<()>> {
+    db::attempts::ensure_held(&app.db, id, body.fence).await?;
     let written = &body.checkpoint;
     let key = written
         .folder
@@ -184,12 +186,55 @@ async fn checkpoints(
     }
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::invalid("checkpoint.folder", format!("{MANIFEST_FILE}: {error}")))?;
+    is_there(&app, &written.folder, &manifest).await?;
     let (held, is_new) = db::attempts::checkpoint(&app.db, id, body.fence, written, &manifest).await?;
     if is_new {
         let text = format!("Checkpoint of {} at step {} committed.", held.title, manifest.meta.step);
         app.event(event(&held, "checkpoint_committed", "info", text, Some(manifest.meta.step))).await;
     }
     Ok(Json(()))
+}
+
+/// Time in which the store says whether a checkpoint is there; beyond it the checkpoint is taken at its word, and the
+/// scrub reads it. Well within what a worker waits for an answer.
+const ASK_MAX: Duration = Duration::from_secs(10);
+
+/// Whether the store holds every file that a manifest lists, in its size; hashes are the scrub's. A store that cannot
+/// be asked now refuses nothing.
+async fn is_there(app: &App, folder: &StorageKey, manifest: &Manifest) -> ApiResult<()> {
+    let refused = |text: String| Err(ApiError::invalid("checkpoint.folder", text));
+    if manifest.files.contains_key(MANIFEST_FILE) {
+        return refused(format!("{MANIFEST_FILE} lists itself: no such checkpoint can ever be verified"));
+    }
+    match tokio::time::timeout(ASK_MAX, first_unlike(app, folder, manifest)).await {
+        Ok(Ok(None)) => Ok(()),
+        Ok(Ok(Some(text))) => refused(text),
+        Ok(Err(error)) => {
+            tracing::warn!(checkpoint.folder = %folder, error = format!("{error:#}"), "a checkpoint is committed unseen");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(checkpoint.folder = %folder, "a checkpoint is committed unseen: the store does not answer");
+            Ok(())
+        }
+    }
+}
+
+/// The first file of a manifest that is missing, or of another size, in words.
+async fn first_unlike(app: &App, folder: &StorageKey, manifest: &Manifest) -> anyhow::Result<Option<String>> {
+    for (name, entry) in &manifest.files {
+        match app.storage.size(&folder.join(name)?).await? {
+            Some(found) if found == entry.bytes => {}
+            None => return Ok(Some(format!("found no {name} in {folder}, its manifest lists it"))),
+            Some(found) => {
+                return Ok(Some(format!(
+                    "found {found} bytes of {name} in {folder}, its manifest says {}",
+                    entry.bytes
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 #[utoipa::path(post, path = "/attempts/{id}/complete", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CompleteAttempt, responses((status = 200, description = "ended, once"), (status = 409, description = "stale_fence")))]

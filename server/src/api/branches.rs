@@ -7,10 +7,13 @@ use crate::{
         error::{ApiError, ApiResult},
     },
     app::App,
-    db::{self, events::NewEvent, jobs::Wish},
+    db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
     domain::{
+        advance::ensemble_title,
         ancestry::why_not_queued,
+        expand::beyond,
         metrics::draw::{self, draw},
+        validate::{BRANCH_NAME, is_branch_name},
     },
 };
 use axum::{
@@ -19,9 +22,11 @@ use axum::{
     http::StatusCode,
     response::IntoResponse,
 };
+use senmon_corpus::{shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
     job::{DomainWeight, Mixture},
+    lineage::Lineage,
     view::{
         AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, StreamExperiment,
         StreamMessage,
@@ -212,6 +217,12 @@ async fn fork(
 ) -> ApiResult<impl IntoResponse> {
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
+    let name = body.name.trim();
+    // An evaluation is found by the name of its branch, and the comparison of all is called "ensemble".
+    if !is_branch_name(name) || name == ensemble_title(0) {
+        let expected = format!("expected {BRANCH_NAME}, and not {:?}", ensemble_title(0));
+        return Err(ApiError::invalid("name", format!("found {name:?}, {expected}")));
+    }
     let open = matches!(
         experiment.state,
         senmon_protocol::view::ExperimentState::Running | senmon_protocol::view::ExperimentState::Paused
@@ -221,7 +232,7 @@ async fn fork(
     }
     let checkpoints = db::checkpoints::list(&app.db, None, Some(id), body.checkpoint_id, None, 1000).await?;
     let checkpoint = match (checkpoints.into_iter().find(|found| found.problem.is_none()), body.checkpoint_id) {
-        (Some(checkpoint), _) => checkpoint.id,
+        (Some(checkpoint), _) => checkpoint,
         (None, Some(named)) => {
             let expected = format!("expected a committed, undamaged checkpoint of {}", branch.name);
             return Err(ApiError::invalid("checkpoint_id", format!("found {named}, {expected}")));
@@ -248,6 +259,7 @@ async fn fork(
                 version: 2,
                 weights: weights.into_iter().map(|(domain, weight)| DomainWeight { domain, weight }).collect(),
                 part: None,
+                reshuffle: None,
             }
         }
         None => branch
@@ -264,6 +276,25 @@ async fn fork(
         ));
     }
     let steps = body.tokens.0 / batch;
-    let new = db::branches::insert_fork(&app.db, &branch, checkpoint, body.name.trim(), &mixture, steps).await?;
+    if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
+        return Err(ApiError::invalid("tokens", message));
+    }
+    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps).await?;
     Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
+}
+
+/// What is wrong with a fork's budget: domains that hold nothing, or would be read too often along its lineage.
+fn beyond_epochs(
+    experiment: &ExperimentRow,
+    branch: &BranchView,
+    mixture: &Mixture,
+    lineage: &Lineage,
+    steps: u64,
+) -> Option<String> {
+    let (index, training) = (experiment.shard_index.as_ref()?, branch.training.as_ref()?);
+    let length = experiment.spec.data.sequence_length;
+    let order = WindowOrder::new(&windows_by_domain(index, length), mixture, lineage, training.random_seed);
+    let draws = steps.saturating_mul(training.batch_windows.into());
+    let checked = order.and_then(|order| order.ensure_budget(draws, experiment.spec.data.epochs_max));
+    checked.err().map(|error| beyond(&error, length))
 }

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         deadline::budget_spent,
         report::ensemble_vs_dense_percent,
-        validate::{budget, validate},
+        validate::{budget, not_now, validate},
     },
 };
 use axum::{
@@ -138,6 +138,16 @@ async fn submit(
         ..NewEvent::default()
     })
     .await;
+    for Fault { path, message } in not_now(&spec, &known.fleet) {
+        app.event(NewEvent {
+            kind: "experiment_waits",
+            level: "warn",
+            text: format!("{}: {path}: {message}.", spec.name),
+            experiment_id: Some(id),
+            ..NewEvent::default()
+        })
+        .await;
+    }
     app.wake.advance.notify_one();
     let view = view(&app, id).await?;
     if let Some(key) = key {

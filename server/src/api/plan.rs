@@ -10,12 +10,16 @@ use crate::{
     },
 };
 use axum::{Json, extract::State};
-use senmon_corpus::tokenizer::Tokenizer;
+use senmon_corpus::{
+    seed::{belongs, inspect},
+    tokenizer::Tokenizer,
+};
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
     model::ModelSpec,
     plan::{PlanRequest, PlanView},
-    spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
+    problem::Fault,
+    spec::{ExperimentSpec, SeedSpec, TokenizerFile, TokenizerSpec},
 };
 use std::path::{Path, PathBuf};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -55,7 +59,15 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
     } else {
         db::corpora::list(&app.db).await?.into_iter().map(|c| c.name).collect()
     };
-    let roots = &app.config.corpus_roots;
+    let roots = app.config.corpus_roots.clone();
+    let (mut seed, mut tokenizer) = (spec.seed.clone(), spec.tokenizer.clone());
+    // Folders of models may be large, on disks that are far away.
+    let look = move || {
+        let found = look(&mut seed, &mut tokenizer, &roots);
+        (found, seed, tokenizer)
+    };
+    let (found, seed, tokenizer) = tokio::task::spawn_blocking(look).await.map_err(anyhow::Error::from)?;
+    (spec.seed, spec.tokenizer) = (seed, tokenizer);
     let known = Known {
         corpus: corpus.as_ref().map(|corpus| KnownCorpus {
             ready: corpus.state == CorpusState::Ready,
@@ -63,22 +75,58 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
             text_bytes: corpus.counts.text_bytes,
         }),
         corpora,
-        seed: match &mut spec.seed {
-            SeedSpec::Checkpoint(seed) => Some(make_real(&mut seed.path, roots).and_then(|()| seed_model(&seed.path))),
-            SeedSpec::Train(_) => None,
-        },
-        tokenizer: match &mut spec.tokenizer {
-            TokenizerSpec::File(file) => Some(make_real(&mut file.path, roots).and_then(|()| {
-                Tokenizer::load(Path::new(&file.path), &file.separator)
-                    .map(|tokenizer| tokenizer.vocab_size())
-                    .map_err(|error| format!("{error:#}"))
-            })),
-            TokenizerSpec::Train(_) => None,
-        },
+        seed: found.seed,
+        tokenizer: found.tokenizer,
+        mismatch: found.mismatch,
         room: super::storage::room(app).await?,
         now: Some(db::workers::now(&app.db).await?),
+        fleet: crate::tasks::schedule::workers(app).await?,
     };
     Ok((known, corpus))
+}
+
+/// What the disk says of a file's seed and tokenizer.
+struct Found {
+    seed: Option<Result<ModelSpec, String>>,
+    tokenizer: Option<Result<u32, Fault>>,
+    mismatch: Option<String>,
+}
+
+fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &[PathBuf]) -> Found {
+    let seed = match seed {
+        SeedSpec::Checkpoint(seed) => Some(make_real(&mut seed.path, roots).and_then(|()| {
+            let path = Path::new(&seed.path);
+            inspect(path).map(|found| (path.to_owned(), found.spec)).map_err(|why| format!("{}: {why}", seed.path))
+        })),
+        SeedSpec::Train(_) => None,
+    };
+    let tokenizer = match tokenizer {
+        TokenizerSpec::File(file) => Some(load_tokenizer(file, roots)),
+        TokenizerSpec::Train(_) => None,
+    };
+    let mismatch = match (&seed, &tokenizer) {
+        (Some(Ok((folder, _))), Some(Ok(tokenizer))) => belongs(folder, tokenizer).err(),
+        _ => None,
+    };
+    Found {
+        seed: seed.map(|seed| seed.map(|(_, spec)| spec)),
+        tokenizer: tokenizer.map(|found| found.map(|tokenizer| tokenizer.vocab_size())),
+        mismatch,
+    }
+}
+
+/// Loads the tokenizer of a file; a fault names the key that is wrong.
+fn load_tokenizer(file: &mut TokenizerFile, roots: &[PathBuf]) -> Result<Tokenizer, Fault> {
+    let fault = |key: &str, message: String| Fault { path: format!("tokenizer.{key}"), message };
+    make_real(&mut file.path, roots).map_err(|why| fault("path", why))?;
+    let bytes = std::fs::read(&file.path).map_err(|error| fault("path", format!("{}: {error}", file.path)))?;
+    Tokenizer::from_bytes(&bytes, &file.separator, file.bos.as_deref()).map_err(|error| {
+        let why = format!("{error:#}");
+        match why.split_once(": ") {
+            Some((key @ ("separator" | "bos"), rest)) => fault(key, rest.to_owned()),
+            _ => fault("path", format!("{}: {why}", file.path)),
+        }
+    })
 }
 
 /// Turns a path, absolute or relative to one of the roots, into the real one, which lies inside them.
@@ -91,12 +139,4 @@ fn make_real(path: &mut String, roots: &[PathBuf]) -> Result<(), String> {
     }
     real.to_str().ok_or_else(|| format!("found {path:?}, expected UTF-8"))?.clone_into(path);
     Ok(())
-}
-
-/// Shape of a Hugging Face folder.
-fn seed_model(path: &str) -> Result<ModelSpec, String> {
-    let folder = Path::new(path);
-    let text =
-        std::fs::read_to_string(folder.join("config.json")).map_err(|error| format!("{path}/config.json: {error}"))?;
-    ModelSpec::from_config_json(&text).map_err(|error| format!("{path}/{error}"))
 }

@@ -56,6 +56,16 @@ async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result
     })
 }
 
+/// Whether an attempt holds its job: asked before work is done for a write that would be refused.
+///
+/// # Errors
+/// [`DbError::StaleFence`].
+pub async fn ensure_held(pool: &PgPool, attempt: AttemptId, fence: Fence) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    hold(&mut tx, attempt, fence).await?;
+    Ok(tx.rollback().await?)
+}
+
 /// Notes where a training attempt starts: points of earlier fences beyond it are superseded from now on. True when it
 /// was not said before: a request that comes twice, the second time late, takes nothing back.
 ///

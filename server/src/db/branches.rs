@@ -28,10 +28,10 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
         let id = BranchId::new();
         let parent = branch.parent.as_deref().and_then(|name| ids.get(name)).map(|id| id.0);
         sqlx::query!(
-            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, state, mixture, training, steps, batch_tokens)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'waiting', $8, $9, $10, $11)",
+            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, mixture, training, steps, batch_tokens, repeat, state, problem)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::text IS NULL THEN 'waiting' ELSE 'cancelled' END, $13)",
             id.0, experiment.0, ordinal, branch.name, word(&branch.role), branch.domain.and_then(|d| i32::try_from(d).ok()), parent,
-            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens)
+            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens), i32::try_from(branch.repeat).unwrap_or(i32::MAX), branch.left_out
         ).execute(&mut *tx).await?;
         ids.insert(&branch.name, id);
     }
@@ -111,7 +111,7 @@ async fn list(
 ) -> Result<Vec<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Json<Mixture>",
-           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id,
+           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id, b.repeat,
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
@@ -144,6 +144,7 @@ async fn list(
                 name: row.name,
                 role: unword(&row.role)?,
                 domain: row.domain.and_then(|domain| u32::try_from(domain).ok()),
+                repeat: u32::try_from(row.repeat).unwrap_or(0),
                 parent_id: row.parent_id.map(BranchId),
                 state,
                 why: row.problem,
@@ -165,6 +166,23 @@ async fn list(
             })
         })
         .collect()
+}
+
+/// Seconds of slots that a branch's attempts held, on accelerators and on CPUs. A slot is what it is with its worker now.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn slot_seconds(pool: &PgPool, id: BranchId) -> Result<(f64, f64)> {
+    let row = sqlx::query!(
+        r#"SELECT COALESCE(sum(t.seconds * t.gpus), 0)::double precision AS "gpu!", COALESCE(sum(t.seconds * (t.slots - t.gpus)), 0)::double precision AS "cpu!"
+           FROM (SELECT EXTRACT(EPOCH FROM COALESCE(a.finished_at, now()) - a.started_at) AS seconds, jsonb_array_length(a.slots) AS slots,
+                        (SELECT count(*) FROM jsonb_array_elements(w.slots) s WHERE a.slots @> (s->'index') AND s->>'device' LIKE 'cuda%') AS gpus
+                 FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1) t"#,
+        id.0
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok((row.gpu, row.cpu))
 }
 
 /// Moves a waiting branch to the queue.

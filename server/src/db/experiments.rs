@@ -1,12 +1,12 @@
 //! Experiments and their stages.
 
 use super::{DbError, Result, count, signed, unword, word};
-use crate::domain::advance::StageFacts;
+use crate::domain::{advance::StageFacts, held_out::Compared};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ClusteringId, CorpusId, ExperimentId},
     job::{JobResult, ShardIndex, ShardResult},
-    report::Report,
+    report::{HeldOutSummary, Report},
     spec::ExperimentSpec,
     view::{ExperimentState, Stage, StageProgress, StageState},
 };
@@ -36,6 +36,8 @@ pub struct ExperimentRow {
     pub tokenizer_id: Option<Uuid>,
     /// The shards.
     pub shard_index: Option<ShardIndex>,
+    /// What became of the held-out documents, once they are listed.
+    pub held_out: Option<HeldOutSummary>,
     /// The report.
     pub report: Option<Report>,
     /// When it was submitted.
@@ -79,7 +81,7 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
     let limit = if filter.limit > 0 { filter.limit } else { 1000 };
     let rows = sqlx::query!(
         r#"SELECT id, spec AS "spec: Json<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
-           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Json<ShardIndex>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
+           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Json<ShardIndex>", held_out AS "held_out: Json<HeldOutSummary>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
            WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
         filter.id.map(|id| id.0), filter.open, filter.before.map(|id| id.0), limit
     ).fetch_all(pool).await?;
@@ -96,6 +98,7 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
                 clustering_id: row.clustering_id.map(ClusteringId),
                 tokenizer_id: row.tokenizer_id,
                 shard_index: row.shard_index.map(|index| index.0),
+                held_out: row.held_out.map(|summary| summary.0),
                 report: row.report.map(|report| report.0),
                 created_at: row.created_at,
                 finished_at: row.finished_at,
@@ -156,6 +159,30 @@ pub async fn shards(pool: &PgPool, id: ExperimentId) -> Result<(usize, Vec<Shard
 /// When Postgres refuses.
 pub async fn set_shard_index(pool: &PgPool, id: ExperimentId, index: &ShardIndex) -> Result<()> {
     sqlx::query!("UPDATE experiments SET shard_index = $2 WHERE id = $1", id.0, Json(index) as _).execute(pool).await?;
+    Ok(())
+}
+
+/// The comparisons of an experiment's held-out documents, by file: None while one goes on.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn comparisons(pool: &PgPool, id: ExperimentId) -> Result<Vec<Option<Compared>>> {
+    let rows = sqlx::query!(r#"SELECT state, title, problem, result AS "result: Json<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'decontaminate' ORDER BY key"#, id.0)
+        .fetch_all(pool).await?;
+    let compared = rows.into_iter().map(|row| match row.result.map(|result| result.0) {
+        Some(JobResult::Decontaminate(found)) => Some(Ok(found)),
+        _ if row.state == "failed" => Some(Err(format!("{}: {}", row.title, row.problem.unwrap_or_default()))),
+        _ => None,
+    });
+    Ok(compared.collect())
+}
+
+/// Notes that the held-out documents are listed, and what was left out.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn set_held_out(pool: &PgPool, id: ExperimentId, summary: &HeldOutSummary) -> Result<()> {
+    sqlx::query!("UPDATE experiments SET held_out = $2 WHERE id = $1", id.0, Json(summary) as _).execute(pool).await?;
     Ok(())
 }
 

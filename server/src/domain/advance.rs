@@ -2,6 +2,7 @@
 //! changes nothing.
 
 use senmon_protocol::view::{BranchRole, BranchState, Stage, StageState};
+use std::collections::BTreeSet;
 
 /// Where a fitted artefact stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct BranchFacts {
     pub name: String,
     /// Role.
     pub role: BranchRole,
+    /// Which training with another seed, from 0.
+    pub repeat: u32,
     /// Name of the parent that it waits for; a fork waits for none.
     pub parent: Option<String>,
     /// State.
@@ -42,7 +45,7 @@ impl BranchFacts {
 /// An evaluation as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationFacts {
-    /// Branch name, or one of [`ENSEMBLE`] and [`RANDOM_ENSEMBLE`].
+    /// Branch name, or [`ensemble_title`].
     pub title: String,
     /// Whether it has a result.
     pub done: bool,
@@ -50,10 +53,35 @@ pub struct EvaluationFacts {
     pub failed: bool,
 }
 
-/// Title of the routed ensemble's evaluation.
-pub const ENSEMBLE: &str = "ensemble";
-/// Title of the random-split ensemble's evaluation.
-pub const RANDOM_ENSEMBLE: &str = "random_ensemble";
+/// Title of the evaluation that mixes and compares the models of one repeat.
+#[must_use]
+pub fn ensemble_title(repeat: u32) -> String {
+    if repeat == 0 { "ensemble".to_owned() } else { format!("ensemble~{}", repeat + 1) }
+}
+
+/// Whether a branch is a contestant of its repeat's comparison by its own training; the seed belongs to every repeat.
+#[must_use]
+pub fn is_compared(role: BranchRole) -> bool {
+    matches!(role, BranchRole::Expert | BranchRole::Dense | BranchRole::Random | BranchRole::Average)
+}
+
+/// The repeats that have something to compare, ascending.
+fn repeats(branches: &[BranchFacts]) -> BTreeSet<u32> {
+    branches.iter().filter(|branch| is_compared(branch.role)).map(|branch| branch.repeat).collect()
+}
+
+/// Where the comparison of the held-out documents with the training text stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ComparisonFacts {
+    /// Whether the experiment asks for one.
+    pub wanted: bool,
+    /// Jobs asked for, one a file.
+    pub asked: usize,
+    /// Jobs that are over, given up or not.
+    pub over: usize,
+    /// Whether the list of what is scored is written.
+    pub listed: bool,
+}
 
 /// Everything known of an experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +100,8 @@ pub struct Facts {
     pub shard_problem: Option<String>,
     /// Whether the index is written.
     pub indexed: bool,
+    /// The comparison of the held-out documents; it goes on beside the training.
+    pub comparison: ComparisonFacts,
     /// The branches, parents before children.
     pub branches: Vec<BranchFacts>,
     /// The evaluations.
@@ -89,6 +119,10 @@ pub enum Command {
     WriteShardIndex,
     /// Lay the plan out as branches.
     CreateBranches,
+    /// Create the jobs that compare held-out documents with training text.
+    CompareHeldOut,
+    /// Write the list of the held-out documents to score.
+    ListHeldOut,
     /// Create the training job of a branch.
     Train(String),
     /// Create the merge job of a branch.
@@ -97,8 +131,8 @@ pub enum Command {
     GiveUp(String, String),
     /// Create the evaluation of a branch.
     Evaluate(String),
-    /// Create the evaluation of an ensemble.
-    Ensemble(&'static str),
+    /// Create the evaluation that mixes and compares the models of a repeat.
+    Ensemble(u32),
     /// Write the report and complete the experiment.
     Report,
     /// End the experiment.
@@ -144,17 +178,22 @@ fn branches(facts: &Facts) -> Vec<Command> {
     }
     let mut commands: Vec<Command> =
         facts.branches.iter().filter(|b| b.state == BranchState::Waiting).filter_map(|b| start(b, facts)).collect();
+    commands.extend(held_out(facts));
     let evaluation = |title: &str| facts.evaluations.iter().find(|e| e.title == title);
     let completed = || facts.branches.iter().filter(|b| b.state == BranchState::Completed);
-    commands.extend(completed().filter(|b| evaluation(&b.name).is_none()).map(|b| Command::Evaluate(b.name.clone())));
+    if facts.comparison.listed {
+        let missing = completed().filter(|b| evaluation(&b.name).is_none());
+        commands.extend(missing.map(|b| Command::Evaluate(b.name.clone())));
+    }
     let scored = completed().all(|b| evaluation(&b.name).is_some_and(|e| e.done || e.failed));
     if !facts.branches.iter().all(BranchFacts::is_over) || !scored {
         return commands;
     }
-    for (title, role) in [(ENSEMBLE, BranchRole::Expert), (RANDOM_ENSEMBLE, BranchRole::Random)] {
-        let has_members = completed().any(|b| b.role == role && evaluation(&b.name).is_some_and(|e| e.done));
-        if has_members && evaluation(title).is_none() {
-            commands.push(Command::Ensemble(title));
+    for repeat in repeats(&facts.branches) {
+        let mut own = completed().filter(|b| is_compared(b.role) && b.repeat == repeat);
+        let has_members = own.any(|b| evaluation(&b.name).is_some_and(|e| e.done));
+        if has_members && evaluation(&ensemble_title(repeat)).is_none() {
+            commands.push(Command::Ensemble(repeat));
         }
     }
     if commands.is_empty() && facts.evaluations.iter().all(|e| e.done || e.failed) {
@@ -163,9 +202,22 @@ fn branches(facts: &Facts) -> Vec<Command> {
     commands
 }
 
+/// What the list of held-out documents needs. A comparison that was given up does not hold the rest up: the report says
+/// so.
+fn held_out(facts: &Facts) -> Option<Command> {
+    let ComparisonFacts { wanted, asked, over, listed } = facts.comparison;
+    match (listed, wanted) {
+        (true, _) => None,
+        (false, true) if asked < facts.files => Some(Command::CompareHeldOut),
+        (false, true) if over < asked => None,
+        (false, _) => Some(Command::ListHeldOut),
+    }
+}
+
 fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
     if branch.role == BranchRole::Average {
-        let experts: Vec<_> = facts.branches.iter().filter(|b| b.role == BranchRole::Expert).collect();
+        let is_member = |b: &&BranchFacts| b.role == BranchRole::Expert && b.repeat == branch.repeat;
+        let experts: Vec<_> = facts.branches.iter().filter(is_member).collect();
         return match (experts.iter().all(|b| b.is_over()), experts.iter().any(|b| b.state == BranchState::Completed)) {
             (true, true) => Some(Command::Merge(branch.name.clone())),
             (true, false) => Some(Command::GiveUp(branch.name.clone(), "no expert finished".into())),
@@ -213,11 +265,7 @@ pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
     let over = |branches: &[&BranchFacts]| !facts.branches.is_empty() && branches.iter().all(|b| b.is_over());
     let seeded = over(&seed) && seed.iter().all(|b| b.state == BranchState::Completed);
     let scored = facts.evaluations.iter().filter(|e| e.done || e.failed).count() as u64;
-    let ensembles = [BranchRole::Expert, BranchRole::Random]
-        .iter()
-        .filter(|role| facts.branches.iter().any(|b| b.role == **role))
-        .count();
-    let evaluations = (facts.branches.len() + ensembles) as u64;
+    let evaluations = (facts.branches.len() + repeats(&facts.branches).len()) as u64;
     let (seed_tokens, trained_tokens) = (tokens(&seed), tokens(&trained));
     let merges = merged.iter().filter(|b| b.is_over()).count() as u64;
     let evaluated = !facts.branches.is_empty()
@@ -255,6 +303,7 @@ mod tests {
         BranchFacts {
             name: name.into(),
             role,
+            repeat: 0,
             parent: parent.map(Into::into),
             state: BranchState::Waiting,
             problem: None,
@@ -271,6 +320,7 @@ mod tests {
             shards_done: 0,
             shard_problem: None,
             indexed: false,
+            comparison: ComparisonFacts { wanted: true, ..ComparisonFacts::default() },
             branches: Vec::new(),
             evaluations: Vec::new(),
         }
@@ -297,14 +347,19 @@ mod tests {
                     branch("chain-1", BranchRole::Chain, Some("chain-0")),
                 ]
             }
+            Command::CompareHeldOut => (facts.comparison.asked, facts.comparison.over) = (2, 2),
+            Command::ListHeldOut => {
+                assert!(!facts.comparison.listed, "listed twice");
+                facts.comparison.listed = true;
+            }
             Command::Train(name) | Command::Merge(name) => complete(facts, &name),
             Command::GiveUp(name, why) => {
                 let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
                 (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
             }
             Command::Evaluate(title) => facts.evaluations.push(EvaluationFacts { title, done: true, failed: false }),
-            Command::Ensemble(title) => {
-                facts.evaluations.push(EvaluationFacts { title: title.into(), done: true, failed: false })
+            Command::Ensemble(repeat) => {
+                facts.evaluations.push(EvaluationFacts { title: ensemble_title(repeat), done: true, failed: false })
             }
             Command::Report | Command::Fail(_) => {}
         }
@@ -328,6 +383,22 @@ mod tests {
         assert_eq!(facts.evaluations.len(), 7);
         let stages = stages(&facts, true, false);
         assert!(stages.iter().all(|stage| stage.state == StageState::Done), "{stages:?}");
+    }
+
+    #[test]
+    fn nothing_is_scored_before_the_held_out_documents_are_listed_and_training_does_not_wait() {
+        let (mut facts, _) = run(fresh());
+        facts.evaluations.clear();
+        let evaluates = |facts: &Facts| advance(facts).iter().any(|command| matches!(command, Command::Evaluate(_)));
+        assert!(evaluates(&facts));
+        facts.comparison = ComparisonFacts { wanted: true, asked: 2, over: 1, listed: false };
+        assert_eq!(advance(&facts), []);
+        facts.branches[4].state = BranchState::Waiting;
+        assert_eq!(advance(&facts), [Command::Train("chain-0".into())]);
+        facts.comparison.over = 2;
+        assert!(advance(&facts).contains(&Command::ListHeldOut));
+        facts.comparison = ComparisonFacts::default();
+        assert!(advance(&facts).contains(&Command::ListHeldOut) && !evaluates(&facts));
     }
 
     #[test]

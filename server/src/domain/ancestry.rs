@@ -6,7 +6,8 @@ use senmon_protocol::view::{BranchRole, BranchState, BranchView};
 #[must_use]
 pub fn why_not_queued(branch: &BranchView, all: &[BranchView]) -> String {
     if branch.role == BranchRole::Average {
-        let experts = all.iter().filter(|other| other.role == BranchRole::Expert);
+        let is_member = |other: &&BranchView| other.role == BranchRole::Expert && other.repeat == branch.repeat;
+        let experts = all.iter().filter(is_member);
         let over = experts.clone().filter(|expert| expert.state == BranchState::Completed).count();
         return format!("It averages the experts: {over} of {} are done.", experts.count());
     }

@@ -1,12 +1,15 @@
 //! Experiment file to branches: mixtures, budgets, steps, parents. Never knows where they run.
 
+use senmon_corpus::windows::{BadMixture, WindowOrder, blocks_of_part, fresh_share};
 use senmon_protocol::{
     job::{DomainWeight, Mixture, MixturePart},
+    lineage::Lineage,
     problem::Fault,
     spec::{BranchGroup, BudgetShare, Chain, ChainOrder, ExperimentSpec, FanOut, SeedSpec, TrainingSpec, Tree},
     tokens::Tokens,
     view::BranchRole,
 };
+use std::collections::HashMap;
 
 /// One branch of the plan; parents stand before children.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +22,8 @@ pub struct PlannedBranch {
     pub parent: Option<String>,
     /// Its domain.
     pub domain: Option<u32>,
+    /// Which training with another seed, from 0.
+    pub repeat: u32,
     /// What it draws from; None for a seed that exists and for the average.
     pub mixture: Option<Mixture>,
     /// Its settings, likewise.
@@ -27,6 +32,10 @@ pub struct PlannedBranch {
     pub steps: u64,
     /// Tokens of one step.
     pub batch_tokens: u64,
+    /// Share of its windows that its lineage reads for the first time; None where it draws nothing.
+    pub fresh_share: Option<f64>,
+    /// Why it is not trained at all, where its domains hold nothing.
+    pub left_out: Option<String>,
     /// Where its budget stands in the file.
     pub path: String,
 }
@@ -35,7 +44,7 @@ impl PlannedBranch {
     /// Tokens in all.
     #[must_use]
     pub fn tokens(&self) -> u64 {
-        self.steps * self.batch_tokens
+        self.steps.saturating_mul(self.batch_tokens)
     }
 }
 
@@ -48,19 +57,39 @@ pub struct Domains<'a> {
     pub order: &'a [u32],
 }
 
+/// A plan laid out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Expansion {
+    /// The branches; parents stand before children.
+    pub branches: Vec<PlannedBranch>,
+    /// Every budget that a domain cannot fill within `data.epochs_max` along its lineage.
+    pub faults: Vec<Fault>,
+    /// What is left out because a domain holds nothing.
+    pub notes: Vec<Fault>,
+}
+
+impl Expansion {
+    /// The branches, where nothing is at fault.
+    ///
+    /// # Errors
+    /// The faults.
+    pub fn sound(self) -> Result<Vec<PlannedBranch>, Vec<Fault>> {
+        if self.faults.is_empty() { Ok(self.branches) } else { Err(self.faults) }
+    }
+}
+
 struct Expander<'a> {
     spec: &'a ExperimentSpec,
     domains: Domains<'a>,
-    branches: Vec<PlannedBranch>,
-    faults: Vec<Fault>,
+    /// What the lineage of each possible parent has drawn at its end.
+    lineages: HashMap<String, Lineage>,
+    out: Expansion,
 }
 
-/// Lays the plan out as branches.
-///
-/// # Errors
-/// Every budget that a domain cannot fill within `data.epochs_max`, and every domain that holds nothing.
-pub fn expand(spec: &ExperimentSpec, domains: &Domains) -> Result<Vec<PlannedBranch>, Vec<Fault>> {
-    let mut expander = Expander { spec, domains: domains.clone(), branches: Vec::new(), faults: Vec::new() };
+/// Lays the plan out as branches. A domain that holds no whole window is left out and noted, not a fault of the rest.
+#[must_use]
+pub fn expand(spec: &ExperimentSpec, domains: &Domains) -> Expansion {
+    let mut expander = Expander { spec, domains: domains.clone(), lineages: HashMap::new(), out: Expansion::default() };
     expander.seed();
     for (i, group) in spec.plan.iter().enumerate() {
         let path = format!("plan[{i}]");
@@ -70,58 +99,105 @@ pub fn expand(spec: &ExperimentSpec, domains: &Domains) -> Result<Vec<PlannedBra
             BranchGroup::Tree(tree) => expander.tree(tree, &path),
         }
     }
-    if expander.faults.is_empty() { Ok(expander.branches) } else { Err(expander.faults) }
+    expander.out
 }
 
 impl Expander<'_> {
-    fn whole_mixture(&self, part: Option<MixturePart>) -> Mixture {
+    fn whole_mixture(&self) -> Mixture {
         let held = self.domains.windows.iter().zip(0..).filter(|(windows, _)| **windows > 0);
         #[expect(clippy::cast_precision_loss, reason = "windows below 2^53")]
         let weights = held.map(|(&windows, domain)| DomainWeight { domain, weight: windows as f64 }).collect();
-        Mixture { version: 1, weights, part }
+        Mixture { version: 1, weights, part: None, reshuffle: None }
     }
 
-    fn push(&mut self, branch: Draft, tokens: Tokens, path: String) {
-        let training = branch.training;
-        let batch_tokens = u64::from(training.batch_windows) * u64::from(self.spec.data.sequence_length);
-        let steps = ((tokens.0 + batch_tokens / 2) / batch_tokens.max(1)).max(1);
-        self.check_budget(&branch.mixture, steps * u64::from(training.batch_windows), &path);
-        self.branches.push(PlannedBranch {
-            name: branch.name,
-            role: branch.role,
-            parent: branch.parent,
-            domain: branch.domain,
-            mixture: Some(branch.mixture),
-            training: Some(training),
+    fn batch_tokens(&self, training: &TrainingSpec) -> u64 {
+        u64::from(training.batch_windows) * u64::from(self.spec.data.sequence_length)
+    }
+
+    fn steps(&self, training: &TrainingSpec, tokens: Tokens) -> u64 {
+        let batch = self.batch_tokens(training).max(1);
+        (tokens.0.saturating_add(batch / 2) / batch).max(1)
+    }
+
+    /// Adds a branch for a budget, behind its parent's lineage.
+    fn push(&mut self, mut draft: Draft, tokens: Tokens, path: String) {
+        let held = |entry: &DomainWeight| self.domains.windows.get(entry.domain as usize).is_some_and(|held| *held > 0);
+        let (kept, empty): (Vec<DomainWeight>, Vec<_>) = draft.mixture.weights.iter().partition(|entry| held(entry));
+        let named: Vec<String> = empty.iter().map(|entry| entry.domain.to_string()).collect();
+        let steps = self.steps(&draft.training, tokens);
+        // A link of a chain is its own domain's, whatever it replays besides.
+        let is_left_out = kept.is_empty() || empty.iter().any(|entry| Some(entry.domain) == draft.domain);
+        if !named.is_empty() {
+            let what = if is_left_out { "is left out" } else { "goes without" };
+            let message = format!("{} {what}: {}", draft.name, nothing_in(&named));
+            self.out.notes.push(Fault { path: path.clone(), message });
+        }
+        if is_left_out {
+            return self.add(draft, steps, None, path, Some(nothing_in(&named)));
+        }
+        draft.mixture.weights = kept;
+        let lineage = draft.parent.as_ref().and_then(|parent| self.lineages.get(parent)).cloned().unwrap_or_default();
+        let (after, fresh) = self.draw(&draft, &lineage, steps, &path);
+        self.lineages.insert(draft.name.clone(), after);
+        self.add(draft, steps, fresh, path, None);
+    }
+
+    /// Where a lineage stands after a branch, and the share of what the branch draws that is new to it. A budget beyond
+    /// the epochs is noted as a fault.
+    fn draw(&mut self, draft: &Draft, lineage: &Lineage, steps: u64, path: &str) -> (Lineage, Option<f64>) {
+        let seed = self.spec.training.random_seed;
+        let order = WindowOrder::new(self.domains.windows, &draft.mixture, lineage, seed);
+        let draws = steps.saturating_mul(draft.training.batch_windows.into());
+        let checked = order.and_then(|order| {
+            order.ensure_budget(draws, self.spec.data.epochs_max)?;
+            Ok(order.after(draws))
+        });
+        match checked {
+            Ok(after) => {
+                let fresh = fresh_share(self.domains.windows, lineage, &after);
+                (after, fresh)
+            }
+            Err(error) => {
+                let message = beyond(&error, self.spec.data.sequence_length);
+                self.out.faults.push(Fault { path: path.to_owned(), message });
+                (lineage.clone(), None)
+            }
+        }
+    }
+
+    fn add(&mut self, draft: Draft, steps: u64, fresh_share: Option<f64>, path: String, left_out: Option<String>) {
+        self.out.branches.push(PlannedBranch {
+            batch_tokens: self.batch_tokens(&draft.training),
+            name: draft.name,
+            role: draft.role,
+            parent: draft.parent,
+            domain: draft.domain,
+            repeat: draft.repeat,
+            mixture: Some(draft.mixture),
+            training: Some(draft.training),
             steps,
-            batch_tokens,
+            fresh_share,
+            left_out,
             path,
         });
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "windows below 2^53")]
-    fn check_budget(&mut self, mixture: &Mixture, draws: u64, path: &str) {
-        let total: f64 = mixture.weights.iter().map(|entry| entry.weight).sum();
-        for entry in &mixture.weights {
-            let held = self.domains.windows.get(entry.domain as usize).copied().unwrap_or(0) as f64;
-            let held = held / mixture.part.map_or(1.0, |part| f64::from(part.of));
-            let drawn = (draws as f64 * entry.weight / total).floor();
-            if held < 1.0 {
-                let message = format!("domain {} holds no whole window of training text", entry.domain);
-                self.faults.push(Fault { path: path.to_owned(), message });
-            } else if drawn > held * self.spec.data.epochs_max {
-                let length = f64::from(self.spec.data.sequence_length);
-                let message = format!(
-                    "domain {} would give {} tokens; it holds {}, and data.epochs_max = {} allows {}",
-                    entry.domain,
-                    shown(drawn * length),
-                    shown(held * length),
-                    self.spec.data.epochs_max,
-                    shown(held * length * self.spec.data.epochs_max),
-                );
-                self.faults.push(Fault { path: path.to_owned(), message });
-            }
-        }
+    /// Adds a branch that draws nothing.
+    fn add_still(&mut self, name: String, role: BranchRole, repeat: u32, training: Option<TrainingSpec>, path: &str) {
+        self.out.branches.push(PlannedBranch {
+            name,
+            role,
+            parent: None,
+            domain: None,
+            repeat,
+            mixture: None,
+            training,
+            steps: 0,
+            batch_tokens: 0,
+            fresh_share: None,
+            left_out: None,
+            path: path.to_owned(),
+        });
     }
 
     fn seed(&mut self) {
@@ -132,83 +208,102 @@ impl Expander<'_> {
                     role: BranchRole::Seed,
                     parent: None,
                     domain: None,
-                    mixture: self.whole_mixture(None),
+                    repeat: 0,
+                    mixture: self.whole_mixture(),
                     training: self.spec.training.with(&seed.training),
                 };
                 self.push(draft, seed.tokens, "seed.tokens".into());
             }
-            SeedSpec::Checkpoint(_) => self.branches.push(PlannedBranch {
-                name: "seed".into(),
-                role: BranchRole::Seed,
-                parent: None,
-                domain: None,
-                mixture: None,
-                training: Some(self.spec.training.clone()),
-                steps: 0,
-                batch_tokens: 0,
-                path: "seed".into(),
-            }),
+            SeedSpec::Checkpoint(_) => {
+                self.add_still("seed".into(), BranchRole::Seed, 0, Some(self.spec.training.clone()), "seed");
+            }
         }
     }
 
     fn fan_out(&mut self, fan_out: &FanOut, path: &str) {
         let training = self.spec.training.with(&fan_out.training);
         let path = format!("{path}.tokens");
-        let total: u64 = self.domains.windows.iter().sum();
-        let domains = self.domains.windows.len() as u64;
+        let faults = self.out.faults.len();
+        for repeat in 0..self.spec.evaluation.repeats.max(1) {
+            self.experts(fan_out, &training, repeat, &path);
+            self.controls(&training, repeat, &path);
+            if self.spec.weight_average {
+                self.add_still(of_repeat("average", repeat), BranchRole::Average, repeat, None, &path);
+            }
+        }
+        // A repeat has the budgets of the first.
+        let known = self.out.faults.split_off(faults);
+        for fault in known {
+            if self.out.faults[faults..].iter().all(|other| *other != fault) {
+                self.out.faults.push(fault);
+            }
+        }
+    }
+
+    fn experts(&mut self, fan_out: &FanOut, training: &TrainingSpec, repeat: u32, path: &str) {
         let held = self.domains.windows;
+        let total: u64 = held.iter().sum();
+        let filled = held.iter().filter(|windows| **windows > 0).count() as u64;
         for (&windows, domain) in held.iter().zip(0_u32..) {
             let share = match fan_out.share {
-                BudgetShare::Equal => fan_out.tokens.0 / domains.max(1),
+                BudgetShare::Equal => fan_out.tokens.0 / filled.max(1),
                 BudgetShare::Proportional => {
                     u64::try_from(u128::from(fan_out.tokens.0) * u128::from(windows) / u128::from(total.max(1)))
                         .unwrap_or(u64::MAX)
                 }
             };
             let draft = Draft {
-                name: format!("expert-{domain}"),
+                name: of_repeat(&format!("expert-{domain}"), repeat),
                 role: BranchRole::Expert,
                 parent: Some("seed".into()),
                 domain: Some(domain),
-                mixture: only(domain),
+                repeat,
+                mixture: Mixture { reshuffle: self.reshuffle(repeat), ..only(domain) },
                 training: training.clone(),
             };
-            self.push(draft, Tokens(share), path.clone());
+            self.push(draft, Tokens(share), path.to_owned());
         }
-        // The controls get what the experts got, to the token.
-        let spent: u64 = self.branches.iter().filter(|b| b.role == BranchRole::Expert).map(PlannedBranch::tokens).sum();
-        let control = |name: String, role, mixture| Draft {
-            name,
-            role,
+    }
+
+    /// Key of a repeat's own order; the first goes on in its lineage's.
+    fn reshuffle(&self, repeat: u32) -> Option<u64> {
+        (repeat > 0).then(|| self.spec.training.random_seed.wrapping_add(repeat.into()))
+    }
+
+    /// The controls get what the experts got, to the step. The parts of the random split share out what dense draws.
+    fn controls(&mut self, training: &TrainingSpec, repeat: u32, path: &str) {
+        let trained = |b: &&PlannedBranch| b.role == BranchRole::Expert && b.repeat == repeat && b.left_out.is_none();
+        let experts: Vec<u64> = self.out.branches.iter().filter(trained).map(|b| b.steps).collect();
+        let steps = experts.iter().fold(0_u64, |sum, steps| sum.saturating_add(*steps));
+        if steps == 0 || !(self.spec.controls.dense || self.spec.controls.random_split) {
+            return;
+        }
+        let dense = Draft {
+            name: of_repeat("dense", repeat),
+            role: BranchRole::Dense,
             parent: Some("seed".into()),
             domain: None,
-            mixture,
+            repeat,
+            mixture: Mixture { reshuffle: self.reshuffle(repeat), ..self.whole_mixture() },
             training: training.clone(),
         };
+        let lineage = self.lineages.get("seed").cloned().unwrap_or_default();
+        let (_, fresh) = self.draw(&dense, &lineage, steps, path);
+        let of = u32::try_from(experts.len()).unwrap_or(u32::MAX);
+        let part =
+            |index| MixturePart { index, of, block: training.batch_windows, seed: self.spec.training.random_seed };
+        let parts = (0..of).filter(|_| self.spec.controls.random_split).map(part);
+        let parts = parts.map(|part| {
+            let mixture = Mixture { part: Some(part), ..dense.mixture.clone() };
+            let name = of_repeat(&format!("random-{}", part.index), repeat);
+            (Draft { name, role: BranchRole::Random, mixture, ..dense.clone() }, blocks_of_part(part, steps))
+        });
+        let parts: Vec<_> = parts.collect();
         if self.spec.controls.dense {
-            let draft = control("dense".into(), BranchRole::Dense, self.whole_mixture(None));
-            self.push(draft, Tokens(spent), path.clone());
+            self.add(dense, steps, fresh, path.to_owned(), None);
         }
-        if self.spec.controls.random_split {
-            let of = u32::try_from(domains).unwrap_or(u32::MAX);
-            for index in 0..of {
-                let part = MixturePart { index, of, seed: self.spec.training.random_seed };
-                let draft = control(format!("random-{index}"), BranchRole::Random, self.whole_mixture(Some(part)));
-                self.push(draft, Tokens(spent / domains.max(1)), path.clone());
-            }
-        }
-        if self.spec.weight_average {
-            self.branches.push(PlannedBranch {
-                name: "average".into(),
-                role: BranchRole::Average,
-                parent: None,
-                domain: None,
-                mixture: None,
-                training: None,
-                steps: 0,
-                batch_tokens: 0,
-                path,
-            });
+        for (draft, steps) in parts {
+            self.add(draft, steps, fresh, path.to_owned(), None);
         }
     }
 
@@ -227,12 +322,17 @@ impl Expander<'_> {
             let draft = Draft {
                 name: name.clone(),
                 role: BranchRole::Chain,
-                parent: Some(std::mem::replace(&mut parent, name)),
+                parent: Some(parent.clone()),
                 domain: Some(domain),
+                repeat: 0,
                 mixture: with_replay(domain, &order[..link], chain.replay),
                 training: training.clone(),
             };
             self.push(draft, chain.tokens_per_domain, format!("{path}.tokens_per_domain"));
+            // The chain goes on past a link that is left out.
+            if self.lineages.contains_key(&name) {
+                parent = name;
+            }
         }
     }
 
@@ -244,7 +344,8 @@ impl Expander<'_> {
                 role: BranchRole::Tree,
                 parent: Some(branch.parent.clone()),
                 domain: None,
-                mixture: Mixture { version: 1, weights, part: None },
+                repeat: 0,
+                mixture: Mixture { version: 1, weights, part: None, reshuffle: None },
                 training: self.spec.training.with(&branch.training),
             };
             self.push(draft, branch.tokens, format!("{path}.branches[{i}].tokens"));
@@ -252,17 +353,24 @@ impl Expander<'_> {
     }
 }
 
+#[derive(Clone)]
 struct Draft {
     name: String,
     role: BranchRole,
     parent: Option<String>,
     domain: Option<u32>,
+    repeat: u32,
     mixture: Mixture,
     training: TrainingSpec,
 }
 
+/// Name of a branch in a repeat: the first has the plain one.
+fn of_repeat(name: &str, repeat: u32) -> String {
+    if repeat == 0 { name.to_owned() } else { format!("{name}~{}", repeat + 1) }
+}
+
 fn only(domain: u32) -> Mixture {
-    Mixture { version: 1, weights: vec![DomainWeight { domain, weight: 1.0 }], part: None }
+    Mixture { version: 1, weights: vec![DomainWeight { domain, weight: 1.0 }], part: None, reshuffle: None }
 }
 
 /// The link's own domain, and `replay` of the draws shared out over the domains before it.
@@ -278,9 +386,37 @@ fn with_replay(domain: u32, before: &[u32], replay: f64) -> Mixture {
     mixture
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count for people")]
-fn shown(tokens: f64) -> Tokens {
-    Tokens(tokens as u64)
+fn nothing_in(domains: &[String]) -> String {
+    match domains {
+        [one] => format!("domain {one} holds no whole window of training text"),
+        many => format!("domains {} hold no whole window of training text", many.join(", ")),
+    }
+}
+
+/// A budget that cannot be, in tokens of windows of `length`.
+#[must_use]
+pub fn beyond(error: &BadMixture, length: u32) -> String {
+    let BadMixture::TooManyEpochs { domain, drawn, draws, windows, epochs_max, .. } = error else {
+        return error.to_string();
+    };
+    let tokens = |windows: u64| Tokens(windows.saturating_mul(length.into()));
+    let before = match drawn {
+        0 => String::new(),
+        drawn => format!(" besides {} that its lineage read before", tokens(*drawn)),
+    };
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count for people"
+    )]
+    let allowed = (*windows as f64 * epochs_max) as u64;
+    format!(
+        "domain {domain} would give {} tokens{before}; it holds {}, and data.epochs_max = {epochs_max} allows {}",
+        tokens(*draws),
+        tokens(*windows),
+        tokens(allowed)
+    )
 }
 
 #[cfg(test)]
@@ -312,7 +448,7 @@ pub(crate) mod tests {
     #[test]
     fn a_fan_out_brings_its_controls_at_the_same_cost() {
         let domains = Domains { windows: &[500, 400, 300], order: &[0, 1, 2] };
-        let branches = expand(&spec(), &domains).unwrap();
+        let branches = expand(&spec(), &domains).sound().unwrap();
         let expect = [
             "seed", "expert-0", "expert-1", "expert-2", "dense", "random-0", "random-1", "random-2", "average",
             "chain-0", "chain-1",
@@ -330,13 +466,69 @@ pub(crate) mod tests {
 
     #[test]
     fn a_budget_beyond_the_epochs_is_refused_by_name() {
-        let faults = expand(&spec(), &Domains { windows: &[500, 2, 300], order: &[0, 1, 2] }).unwrap_err();
+        let faults = expand(&spec(), &Domains { windows: &[500, 2, 300], order: &[0, 1, 2] }).faults;
         assert!(
             faults.iter().all(|fault| fault.path == "plan[0].tokens" && fault.message.contains("domain 1")),
             "{faults:?}"
         );
-        let faults = expand(&spec(), &Domains { windows: &[500, 0, 300], order: &[0, 2] }).unwrap_err();
-        assert!(faults[0].message.contains("holds no whole window"), "{faults:?}");
+    }
+
+    #[test]
+    fn epochs_are_counted_from_the_seed_on() {
+        // The seed reads 400 of 450 windows, an expert 40 of its domain's 150.
+        let plan = |epochs_max| {
+            let mut spec = spec();
+            spec.data.epochs_max = epochs_max;
+            expand(&spec, &Domains { windows: &[150, 150, 150], order: &[0, 1, 2] })
+        };
+        let message = &plan(1.0).faults[0].message;
+        assert!(message.contains("besides") && message.contains("that its lineage read before"), "{message}");
+        let branches = plan(2.0).sound().unwrap();
+        let fresh = |name: &str| branches.iter().find(|b| b.name == name).unwrap().fresh_share.unwrap();
+        assert_eq!(fresh("seed"), 1.0);
+        for name in ["expert-0", "dense", "random-1", "chain-0", "chain-1"] {
+            assert!((0.3..0.55).contains(&fresh(name)), "{name}: {}", fresh(name));
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_the_same_plan_in_another_order() {
+        let mut spec = spec();
+        spec.evaluation.repeats = 2;
+        let branches = expand(&spec, &Domains { windows: &[500, 400, 300], order: &[0, 1, 2] }).sound().unwrap();
+        let of = |repeat| branches.iter().filter(move |b| b.repeat == repeat && b.path == "plan[0].tokens");
+        assert_eq!((of(0).count(), of(1).count()), (8, 8));
+        for (first, second) in of(0).zip(of(1)) {
+            assert_eq!(second.name, format!("{}~2", first.name));
+            assert_eq!((first.steps, first.fresh_share), (second.steps, second.fresh_share));
+            let reshuffles = |b: &PlannedBranch| b.mixture.as_ref().map(|mixture| mixture.reshuffle);
+            assert!(first.mixture.is_none() || reshuffles(first) != reshuffles(second));
+        }
+    }
+
+    #[test]
+    fn an_empty_domain_is_left_out_and_said_and_the_rest_goes_on() {
+        let mut spec = spec();
+        spec.plan.push(
+            serde_json::from_value(serde_json::json!({ "kind": "tree", "branches": [
+            { "name": "both", "parent": "seed", "mixture": { "0": 1, "1": 1 }, "tokens": 640 } ] }))
+            .unwrap(),
+        );
+        let BranchGroup::Chain(chain) = &mut spec.plan[1] else { panic!() };
+        chain.order = serde_json::from_value(serde_json::json!({ "kind": "given", "domains": [2, 1, 0] })).unwrap();
+        let out = expand(&spec, &Domains { windows: &[500, 0, 300], order: &[0, 2] });
+        assert_eq!(out.faults, []);
+        let of = |name: &str| out.branches.iter().find(|b| b.name == name).unwrap();
+        assert!(of("expert-1").left_out.as_ref().unwrap().contains("domain 1 holds no whole window"));
+        assert!(of("chain-1").left_out.is_some());
+        assert_eq!(of("chain-2").parent.as_deref(), Some("chain-0"));
+        assert_eq!(of("both").mixture.as_ref().unwrap().weights.len(), 1);
+        assert_eq!(out.branches.iter().filter(|b| b.role == BranchRole::Random).count(), 2);
+        assert!(
+            out.notes.iter().any(|note| note.message.starts_with("both goes without: domain 1")),
+            "{:?}",
+            out.notes
+        );
     }
 
     proptest! {
@@ -346,7 +538,7 @@ pub(crate) mod tests {
             spec.plan.push(serde_json::from_value(serde_json::json!({
                 "kind": "chain", "name": "walk", "order": { "kind": "similarity", "length": length }, "tokens_per_domain": 64
             })).unwrap());
-            let branches = expand(&spec, &Domains { windows: &windows, order: &[1, 0, 2] }).unwrap();
+            let branches = expand(&spec, &Domains { windows: &windows, order: &[1, 0, 2] }).sound().unwrap();
             let mut seen = HashSet::new();
             let mut count = HashMap::new();
             for branch in &branches {

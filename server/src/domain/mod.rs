@@ -6,6 +6,7 @@ pub mod deadline;
 pub mod ensemble;
 pub mod expand;
 pub mod goodput;
+pub mod held_out;
 pub mod lease;
 pub mod metrics;
 pub mod orphans;

@@ -3,7 +3,7 @@
 use crate::domain::{
     expand::{Domains, PlannedBranch, expand},
     retention::kept_at_most,
-    validate::{Known, validate},
+    validate::{Known, not_now, unused_slots, validate},
 };
 use senmon_protocol::{
     model::ModelSpec,
@@ -19,6 +19,8 @@ const BYTES_PER_TOKEN: f64 = 3.0;
 /// fp32 weights, and two fp32 moments for a resumable checkpoint.
 const WEIGHT_BYTES: u64 = 4;
 const MOMENT_BYTES: u64 = 8;
+/// Windows of a domain that no budget exhausts.
+const PLENTY: u64 = u64::MAX >> 24;
 
 /// A registered corpus.
 #[derive(Debug, Clone, Copy)]
@@ -55,25 +57,34 @@ pub struct Fleet {
 #[must_use]
 pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let spec = &request.experiment;
-    let refused = validate(spec, known);
+    // Slots that are given are a fleet that is not there yet: the one that is says nothing of it.
+    let imagined = Known { fleet: Vec::new(), ..known.clone() };
+    let known = if request.slots.is_some() { &imagined } else { known };
+    let mut refused = validate(spec, known);
     let length = u64::from(spec.data.sequence_length.max(1));
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
     let order: Vec<u32> = (0..k).collect();
-    let held = corpus_tokens.map_or(u64::MAX >> 20, |tokens| {
+    // Where the corpus is not known, budgets are measured against one that is never short.
+    let held = corpus_tokens.map_or(PLENTY, |tokens| {
         share_of(tokens, 1.0 - spec.data.held_out_fraction.clamp(0.0, 0.5)) / u64::from(k) / length
     });
     let (mut branches, mut warnings) = (Vec::new(), Vec::new());
     if spec.training.batch_windows > 0 {
-        let plenty = vec![u64::MAX >> 24; k as usize];
-        branches = expand(spec, &Domains { windows: &plenty, order: &order }).unwrap_or_default();
-        if let Err(faults) = expand(spec, &Domains { windows: &vec![held; k as usize], order: &order }) {
-            let first = |fault: &Fault| {
-                format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message)
-            };
-            warnings = faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
-            warnings.dedup_by(|a, b| a.path == b.path);
-        }
+        let found = expand(spec, &Domains { windows: &vec![held.max(1); k as usize], order: &order });
+        branches = found.branches;
+        let first =
+            |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
+        warnings = found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
+        warnings.dedup_by(|a, b| a.path == b.path);
+    }
+    if request.slots.is_some() {
+        // Nor does today's engine.
+        let unused = unused_slots(spec, &known.fleet);
+        refused.retain(|fault| !unused.contains(fault));
+        warnings.extend(unused);
+    } else {
+        warnings.extend(not_now(spec, &known.fleet));
     }
     let shape = model(spec, known);
     let (parameters, flops) =
@@ -82,12 +93,12 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let flops_per_token = flops as f64;
     let (tokens_per_second, throughput_source) = throughput(request, fleet, flops_per_token);
     let slots = request.slots.unwrap_or(fleet.slots).max(1);
-    let resumable = parameters * (WEIGHT_BYTES + MOMENT_BYTES);
+    let resumable = parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES);
     let lines: Vec<PlanLine> = branches
         .iter()
         .map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable)))
         .collect();
-    let bytes = lines.iter().map(|line| line.checkpoint_bytes).sum();
+    let bytes = lines.iter().map(|line| line.checkpoint_bytes).fold(0, u64::saturating_add);
     if let Some(room) = known.room {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
         if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
@@ -99,7 +110,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let tokens_in_days =
         request.days.zip(tokens_per_second).map(|(days, rate)| (days * 86_400.0 * rate * f64::from(slots)) as u64);
     PlanView {
-        tokens: lines.iter().map(|line| line.tokens).sum(),
+        tokens: lines.iter().map(|line| line.tokens).fold(0, u64::saturating_add),
         parameters,
         flops_per_token,
         tokens_per_second,
@@ -124,11 +135,12 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
         Some(each) => each / (WEIGHT_BYTES + MOMENT_BYTES),
         None => model(spec, known).map(|(model, vocab)| model.parameters(vocab))?,
     };
-    let resumable = each.unwrap_or(parameters * (WEIGHT_BYTES + MOMENT_BYTES));
+    let resumable = each.unwrap_or(parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
-    let (plenty, order) = (vec![u64::MAX >> 24; k as usize], (0..k).collect::<Vec<_>>());
-    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).ok()?;
-    Some(branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable)).sum())
+    let (plenty, order) = (vec![PLENTY; k as usize], (0..k).collect::<Vec<_>>());
+    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).sound().ok()?;
+    let kept = branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable));
+    Some(kept.fold(0, u64::saturating_add))
 }
 
 /// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
@@ -178,14 +190,15 @@ fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Opt
 /// Bytes of a branch's checkpoints that stay, at most.
 fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, resumable: u64) -> u64 {
     if branch.role == BranchRole::Average {
-        return parameters * WEIGHT_BYTES;
+        return parameters.saturating_mul(WEIGHT_BYTES);
     }
     let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
     let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
-    let saves = by_steps.map_or(0, |every| branch.steps.div_ceil(every.max(1)))
-        + by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1)));
+    let saves = by_steps
+        .map_or(0, |every| branch.steps.div_ceil(every.max(1)))
+        .saturating_add(by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1))));
     // Saves by the clock have no number before the run: as many as may stay.
-    let by_clock = branch.training.as_ref().is_some_and(|training| training.checkpoint_every_minutes.is_some());
+    let by_clock = branch.training.as_ref().is_some_and(|training| training.minutes_between_checkpoints().is_some());
     let saves = if by_clock { u64::MAX } else { saves.max(1) };
     kept_at_most(&spec.retention, saves, branch.tokens()).saturating_mul(resumable)
 }
@@ -196,8 +209,10 @@ fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> Pla
         role: branch.role,
         parent: branch.parent.clone(),
         domain: branch.domain,
+        repeat: branch.repeat,
         tokens: branch.tokens(),
         steps: branch.steps,
+        fresh_share: branch.fresh_share,
         seconds: rate.map(|rate| seconds(branch, rate)),
         checkpoint_bytes,
     }
@@ -243,6 +258,7 @@ fn share_of(count: u64, share: f64) -> u64 {
 mod tests {
     use super::*;
     use crate::domain::{expand::tests::spec, validate::KnownCorpus};
+    use senmon_protocol::resources::DeviceKind;
 
     #[test]
     fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {
@@ -285,6 +301,28 @@ mod tests {
         // Seed 100 s, then experts, dense and random parts of 30 s each set, a chain of 2 x 10 s.
         check(1, 100.0 + 30.0 * 3.0 + 20.0);
         check(100, 100.0 + 30.0);
+    }
+
+    #[test]
+    fn a_plan_for_accelerators_to_come_warns_of_what_a_submission_refuses() {
+        let mut experiment = spec();
+        experiment.training.slots = 4;
+        experiment.resources.device = Some(DeviceKind::Cuda);
+        let plan = |slots| {
+            let request = PlanRequest {
+                experiment: experiment.clone(),
+                slots,
+                peak_flops: None,
+                utilisation: None,
+                tokens_per_second: None,
+                days: None,
+            };
+            plan(&request, &Known::default(), Fleet::default())
+        };
+        let says = |faults: &[Fault]| faults.iter().any(|fault| fault.message.contains("no engine here trains"));
+        let (asked, imagined) = (plan(None), plan(Some(20)));
+        assert!(says(&asked.refused) && !says(&asked.warnings), "{asked:?}");
+        assert!(says(&imagined.warnings) && !says(&imagined.refused), "{imagined:?}");
     }
 
     #[test]

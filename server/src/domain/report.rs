@@ -1,16 +1,19 @@
-//! The report out of rows: who won, by how much, where the chains forgot.
+//! The report out of rows: who won, by how much and how surely, at what cost, where the chains forgot.
+//!
+//! Never runs a model, never chooses on the reported half: what was chosen came with the rows.
 
-use crate::domain::advance::{ENSEMBLE, RANDOM_ENSEMBLE};
+mod chains;
+mod contestants;
+mod sentences;
+
 use chrono::{DateTime, Utc};
+use senmon_corpus::compare::{alike, held_out_shares, train_shares};
 use senmon_protocol::{
     clustering::{ClusteringQuality, DomainView},
     ids::{EvaluationId, ExperimentId},
-    job::{DomainLoss, EnsembleLine, EnsembleResult, ShardIndex, Split},
-    report::{
-        BranchCost, ChainLink, ChainReport, Contestant, Forgetting, MatrixRow, Report, ReportDomain, RoutingCurve,
-    },
-    spec::{BranchGroup, ExperimentSpec},
-    view::BranchRole,
+    job::{DomainLoss, EnsembleResult, ShardIndex, Split},
+    report::{Basis, BranchCost, HeldOutSummary, MatrixRow, Report, ReportDomain, SurfaceRow},
+    spec::ExperimentSpec,
 };
 
 /// Everything that a report is made of.
@@ -29,171 +32,123 @@ pub struct Input<'a> {
     /// The shards.
     pub index: &'a ShardIndex,
     /// One row a scored branch, in the plan's order.
-    pub matrix: Vec<MatrixRow>,
-    /// The ensembles by title.
-    pub ensembles: Vec<(EvaluationId, String, EnsembleResult)>,
+    pub matrix: Vec<Scored>,
+    /// The comparisons, one a repeat.
+    pub ensembles: Vec<Mixed>,
     /// Costs, in the plan's order.
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
     pub missing: Vec<(String, String)>,
+    /// What became of the held-out documents.
+    pub held_out: HeldOutSummary,
     /// Where the time went, in one sentence.
     pub goodput: Option<String>,
+}
+
+/// A branch with its scores.
+#[derive(Debug, Clone)]
+pub struct Scored {
+    /// The row of the matrix, losses on the reported half.
+    pub row: MatrixRow,
+    /// Losses on the calibration half.
+    pub calibration: Vec<DomainLoss>,
+    /// Parameters of the model.
+    pub parameters: Option<u64>,
+}
+
+/// The comparison of one repeat.
+#[derive(Debug, Clone)]
+pub struct Mixed {
+    /// The repeat, from 0.
+    pub repeat: u32,
+    /// Its evaluation.
+    pub evaluation_id: EvaluationId,
+    /// What it found.
+    pub result: EnsembleResult,
+}
+
+/// How domains are weighted, `[k]` each.
+struct Weights {
+    /// By their share of the held-out tokens: the headline.
+    by_share: Vec<f64>,
+    /// All alike: the macro mean.
+    alike: Vec<f64>,
 }
 
 /// Assembles the report.
 #[must_use]
 pub fn assemble(input: Input) -> Report {
-    let mut contestants = Vec::new();
-    for (key, title, role) in
-        [("seed", "Seed, untouched", BranchRole::Seed), ("dense", "Dense, same tokens", BranchRole::Dense)]
-    {
-        contestants.extend(input.matrix.iter().find(|row| row.role == role).map(|row| single(key, title, row)));
-    }
-    let ensemble = |title: &str| input.ensembles.iter().find(|(_, name, _)| name == title);
-    if let Some((id, _, result)) = ensemble(RANDOM_ENSEMBLE)
-        && let Some(line) = result.lines.last()
-    {
-        contestants.push(mixed("random_ensemble", "Random-split experts, uniform", *id, line));
-    }
-    let experts = input.matrix.iter().filter(|row| row.role == BranchRole::Expert);
-    if let Some(best) = experts.min_by(|a, b| overall(&a.domains).total_cmp(&overall(&b.domains))) {
-        contestants.push(single("best_expert", &format!("Best single expert ({})", best.branch), best));
-    }
-    contestants.extend(
-        input
-            .matrix
-            .iter()
-            .find(|row| row.role == BranchRole::Average)
-            .map(|row| single("average", "Average of the experts' weights", row)),
-    );
-    let mut routing = Vec::new();
-    if let Some((id, _, result)) = ensemble(ENSEMBLE) {
-        let experts = result.lines.iter().map(|line| line.top_k).max().unwrap_or(0);
-        for line in &result.lines {
-            let (key, title) = if line.top_k == experts {
-                ("ensemble_all".to_owned(), "Routed ensemble, all experts".to_owned())
-            } else {
-                (format!("ensemble_top_{}", line.top_k), format!("Routed ensemble, top {}", line.top_k))
-            };
-            contestants.push(mixed(&key, &title, *id, line));
-            if let Some(temperature) = line.temperature {
-                routing.push(RoutingCurve { top_k: line.top_k, temperature, curve: line.curve.clone() });
-            }
-        }
-    }
-    let dense = contestants.iter().find(|c| c.key == "dense").map(|c| c.perplexity);
-    for contestant in &mut contestants {
-        contestant.vs_dense_percent =
-            dense.filter(|_| contestant.key != "dense").map(|dense| (contestant.perplexity / dense - 1.0) * 100.0);
-    }
+    let weights = Weights { by_share: held_out_shares(input.index), alike: alike(input.index.domains as usize) };
+    let contestants = contestants::contestants(&input, &weights);
+    let basis = basis(&input);
     Report {
         experiment_id: input.experiment_id,
         name: input.spec.name.clone(),
         created_at: input.now,
-        headline: headline(&contestants, &input.missing),
+        headline: sentences::headline(&contestants, &input.missing),
         domains: domains(input.domains, input.index),
-        clustering: input.quality,
-        routing,
-        chains: chains(input.spec, &input.matrix, input.domains),
-        method: method(input.spec, &input.missing).into_iter().chain(input.goodput).collect(),
+        clustering: input.quality.clone(),
+        surface: input.ensembles.iter().find(|mixed| mixed.repeat == 0).map_or_else(Vec::new, surface),
+        chains: chains::chains(input.spec, &input.matrix, input.domains, &weights.by_share),
+        method: sentences::method(&input, &basis, &weights.by_share),
+        basis,
+        held_out: Some(input.held_out),
         contestants,
-        matrix: input.matrix,
+        matrix: input.matrix.into_iter().map(|scored| scored.row).collect(),
         costs: input.costs,
     }
 }
 
-/// The routed ensemble's best line against dense, in percent. Negative is better.
+/// The routed ensemble, as it was chosen, against dense, in percent of perplexity. Negative is better.
 #[must_use]
 pub fn ensemble_vs_dense_percent(report: &Report) -> Option<f64> {
-    best_ensemble(&report.contestants)?.vs_dense_percent
+    report.contestants.iter().find(|contestant| contestant.key == "ensemble")?.vs_dense_percent
 }
 
-fn best_ensemble(contestants: &[Contestant]) -> Option<&Contestant> {
-    contestants.iter().filter(|c| c.key.starts_with("ensemble_")).min_by(|a, b| a.loss.total_cmp(&b.loss))
-}
-
-/// Mean over all tokens.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
-pub fn overall(domains: &[DomainLoss]) -> f64 {
-    let tokens: u64 = domains.iter().map(|domain| domain.tokens).sum();
-    domains.iter().map(|domain| domain.loss * domain.tokens as f64).sum::<f64>() / tokens.max(1) as f64
-}
-
-fn single(key: &str, title: &str, row: &MatrixRow) -> Contestant {
-    let loss = overall(&row.domains);
-    Contestant {
-        key: key.to_owned(),
-        title: title.to_owned(),
-        perplexity: loss.exp(),
-        loss,
-        vs_dense_percent: None,
-        temperature: None,
-        top_k: None,
-        domains: row.domains.clone(),
-        evaluation_id: row.evaluation_id,
-        checkpoint_id: Some(row.checkpoint_id),
-        branch_id: Some(row.branch_id),
-    }
-}
-
-fn mixed(key: &str, title: &str, id: EvaluationId, line: &EnsembleLine) -> Contestant {
-    let loss = overall(&line.domains);
-    Contestant {
-        key: key.to_owned(),
-        title: title.to_owned(),
-        perplexity: loss.exp(),
-        loss,
-        vs_dense_percent: None,
-        temperature: line.temperature,
-        top_k: Some(line.top_k),
-        domains: line.domains.clone(),
-        evaluation_id: id,
-        checkpoint_id: None,
-        branch_id: None,
-    }
-}
-
-fn headline(contestants: &[Contestant], missing: &[(String, String)]) -> String {
-    let mut text = match (best_ensemble(contestants), contestants.iter().find(|c| c.key == "dense")) {
-        (Some(ensemble), Some(dense)) => {
-            let percent = (ensemble.perplexity / dense.perplexity - 1.0) * 100.0;
-            let verdict =
-                if percent < 0.0 { format!("{:.1} % better", -percent) } else { format!("{percent:.1} % worse") };
-            format!(
-                "The ensemble of experts reaches perplexity {:.2} on held-out text (top {}); a dense model with the same tokens {:.2}: {verdict}.",
-                ensemble.perplexity,
-                ensemble.top_k.unwrap_or(0),
-                dense.perplexity
-            )
-        }
-        (Some(ensemble), None) => format!(
-            "The ensemble of experts reaches perplexity {:.2} on held-out text; no dense control was trained.",
-            ensemble.perplexity
-        ),
-        (None, _) => "No experts were trained, so there is no ensemble to compare.".to_owned(),
+fn basis(input: &Input) -> Basis {
+    let sums = |losses: &[DomainLoss]| {
+        (losses.iter().map(|loss| loss.documents).sum(), losses.iter().map(|loss| loss.tokens).sum())
     };
-    if !missing.is_empty() {
-        text.push_str(&format!(" {} of the planned branches did not finish.", missing.len()));
+    // Every branch was scored on the same documents.
+    let first = input.matrix.first();
+    let (documents_reported, tokens_reported) = first.map_or((0, 0), |scored| sums(&scored.row.domains));
+    let (documents_calibration, tokens_calibration) = first.map_or((0, 0), |scored| sums(&scored.calibration));
+    Basis {
+        documents_reported,
+        tokens_reported,
+        documents_calibration,
+        tokens_calibration,
+        repeats: input.matrix.iter().map(|scored| scored.row.repeat + 1).max().unwrap_or(0),
+        resamples: input.ensembles.iter().map(|mixed| mixed.result.resamples).max().unwrap_or(0),
     }
-    text
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
+#[expect(clippy::float_cmp, reason = "the same temperature, as it was given")]
+fn surface(mixed: &Mixed) -> Vec<SurfaceRow> {
+    let EnsembleResult { surface, lines, chosen, .. } = &mixed.result;
+    let row = |point: &senmon_protocol::job::SurfacePoint| SurfaceRow {
+        point: *point,
+        best_of_top_k: lines.iter().any(|l| l.top_k == point.top_k && l.temperature == Some(point.temperature)),
+        chosen: chosen.is_some_and(|c| c.top_k == point.top_k && c.temperature == point.temperature),
+    };
+    surface.iter().map(row).collect()
+}
+
 fn domains(views: &[DomainView], index: &ShardIndex) -> Vec<ReportDomain> {
-    let sums = domain_sums(index);
-    let all: u64 = sums.iter().map(|sum| sum.tokens).sum();
+    let sums = domain_sums(index).into_iter().zip(train_shares(index)).zip(held_out_shares(index));
     views
         .iter()
-        .zip(&sums)
-        .map(|(view, sum)| ReportDomain {
+        .zip(sums)
+        .map(|(view, ((sum, share), weight))| ReportDomain {
             index: view.index,
             label: view.label.clone(),
             top_terms: view.top_terms.clone(),
             documents: sum.documents,
             tokens: sum.tokens,
             documents_held_out: sum.held_out,
-            share: sum.tokens as f64 / all.max(1) as f64,
+            tokens_held_out: sum.tokens_held_out,
+            weight,
+            share,
         })
         .collect()
 }
@@ -207,6 +162,8 @@ pub struct DomainSum {
     pub documents: u64,
     /// Held-out documents.
     pub held_out: u64,
+    /// Their tokens.
+    pub tokens_held_out: u64,
 }
 
 /// Sums by domain.
@@ -218,134 +175,14 @@ pub fn domain_sums(index: &ShardIndex) -> Vec<DomainSum> {
         sum.documents += range.documents;
         match range.split {
             Split::Train => sum.tokens += range.tokens,
-            Split::HeldOut => sum.held_out += range.documents,
+            Split::HeldOut => {
+                sum.held_out += range.documents;
+                sum.tokens_held_out += range.tokens;
+            }
         }
     }
     sums
 }
 
-fn chains(spec: &ExperimentSpec, matrix: &[MatrixRow], views: &[DomainView]) -> Vec<ChainReport> {
-    let groups = spec.plan.iter().filter_map(|group| match group {
-        BranchGroup::Chain(chain) => Some(chain.name.as_str()),
-        _ => None,
-    });
-    groups
-        .map(|name| {
-            let mut rows: Vec<_> = matrix
-                .iter()
-                .filter(|row| row.role == BranchRole::Chain)
-                .filter_map(|row| Some((row.branch.strip_prefix(name)?.strip_prefix('-')?.parse::<u32>().ok()?, row)))
-                .collect();
-            rows.sort_by_key(|(link, _)| *link);
-            let links: Vec<ChainLink> = rows
-                .iter()
-                .enumerate()
-                .map(|(i, (_, row))| ChainLink {
-                    branch: row.branch.clone(),
-                    branch_id: row.branch_id,
-                    domain: row.domain.unwrap_or(0),
-                    loss: overall(&row.domains),
-                    domains: row.domains.clone(),
-                    forgetting: rows[..i]
-                        .iter()
-                        .filter_map(|(_, before)| {
-                            forgetting(before.domain?, &rows[..=i].iter().map(|(_, row)| *row).collect::<Vec<_>>())
-                        })
-                        .collect(),
-                })
-                .collect();
-            ChainReport { headline: chain_headline(&links, views), name: name.to_owned(), links }
-        })
-        .collect()
-}
-
-/// Loss of the last row on a domain over the lowest of all rows.
-fn forgetting(domain: u32, rows: &[&MatrixRow]) -> Option<Forgetting> {
-    let loss = |row: &MatrixRow| row.domains.iter().find(|d| d.domain == domain && d.tokens > 0).map(|d| d.loss);
-    let lowest = rows.iter().filter_map(|row| loss(row)).reduce(f64::min)?;
-    Some(Forgetting { domain, loss_delta: loss(rows.last()?)? - lowest })
-}
-
-fn chain_headline(links: &[ChainLink], views: &[DomainView]) -> String {
-    let Some(last) = links.last() else { return "No link of the chain finished.".to_owned() };
-    let worst = last.forgetting.iter().max_by(|a, b| a.loss_delta.total_cmp(&b.loss_delta));
-    match worst.filter(|worst| worst.loss_delta > 0.005) {
-        Some(worst) => {
-            let label = views.get(worst.domain as usize).map_or("", |view| view.label.as_str());
-            format!(
-                "After its last link the chain has forgotten {:.3} nats per token of domain {} ({label}).",
-                worst.loss_delta, worst.domain
-            )
-        }
-        None => "The chain forgot nothing of note of the domains it had learned.".to_owned(),
-    }
-}
-
-fn method(spec: &ExperimentSpec, missing: &[(String, String)]) -> Vec<String> {
-    let evaluation = &spec.evaluation;
-    let mut method = vec![
-        format!("Up to {} held-out documents of each domain were scored; every second one is reported, the others calibrate.", evaluation.documents_per_domain),
-        "Held out by a hash of the document id; no branch, the seed included, trains on them.".to_owned(),
-        format!("Windows of {} tokens without overlap, each document opened by the separator; perplexity per token, every token weighs the same.", spec.data.sequence_length),
-        format!("The router sees only the text before a token, every {} tokens; before the first word all experts weigh the same.", evaluation.route_every_tokens),
-        "The temperature has the lowest loss on the calibration half; probabilities are mixed, not logits.".to_owned(),
-        "Dense and the random-split experts have the experts' total tokens and settings; one seed, so small differences mean little.".to_owned(),
-    ];
-    method.extend(missing.iter().map(|(branch, why)| format!("{branch} is missing: {why}.")));
-    method
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use senmon_protocol::ids::{BranchId, CheckpointId};
-
-    fn row(branch: &str, domain: u32, losses: [f64; 2]) -> MatrixRow {
-        let domains = losses
-            .iter()
-            .zip(0..)
-            .map(|(&loss, domain)| DomainLoss { domain, documents: 1, tokens: 10, loss })
-            .collect();
-        MatrixRow {
-            branch: branch.into(),
-            branch_id: BranchId::new(),
-            role: BranchRole::Chain,
-            domain: Some(domain),
-            checkpoint_id: CheckpointId::new(),
-            evaluation_id: EvaluationId::new(),
-            domains,
-        }
-    }
-
-    #[test]
-    fn forgetting_is_the_loss_over_the_lowest_so_far() {
-        let spec = crate::domain::expand::tests::spec();
-        let chains = chains(&spec, &[row("chain-0", 0, [2.0, 3.0]), row("chain-1", 1, [2.5, 2.0])], &[]);
-        assert_eq!(chains[0].links[0].forgetting, []);
-        assert_eq!(chains[0].links[1].forgetting, [Forgetting { domain: 0, loss_delta: 0.5 }]);
-        assert!(chains[0].headline.contains("0.500 nats"), "{}", chains[0].headline);
-    }
-
-    #[test]
-    fn the_headline_is_honest_both_ways() {
-        let contestant = |key: &str, perplexity: f64| Contestant {
-            key: key.into(),
-            title: String::new(),
-            perplexity,
-            loss: perplexity.ln(),
-            vs_dense_percent: None,
-            temperature: None,
-            top_k: Some(2),
-            domains: Vec::new(),
-            evaluation_id: EvaluationId::new(),
-            checkpoint_id: None,
-            branch_id: None,
-        };
-        assert!(
-            headline(&[contestant("dense", 20.0), contestant("ensemble_top_2", 18.0)], &[]).contains("10.0 % better")
-        );
-        assert!(
-            headline(&[contestant("dense", 20.0), contestant("ensemble_top_2", 22.0)], &[]).contains("10.0 % worse")
-        );
-    }
-}
+mod tests;

@@ -1,15 +1,17 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
 mod fleet;
+mod numbers;
 mod training;
 
 pub use crate::domain::planner::KnownCorpus;
-pub use fleet::budget;
+pub use fleet::{budget, not_now, unused_slots};
 
 use crate::domain::{
     expand::{Domains, expand},
     planner::{self, Room},
     retention,
+    schedule::FleetWorker,
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
@@ -34,11 +36,15 @@ pub struct Known {
     /// For a seed that exists: its shape, or why it cannot be used.
     pub seed: Option<Result<ModelSpec, String>>,
     /// For a tokenizer that exists: its entries, or why it cannot be used.
-    pub tokenizer: Option<Result<u32, String>>,
+    pub tokenizer: Option<Result<u32, Fault>>,
+    /// Why the seed's folder and the tokenizer do not belong together.
+    pub mismatch: Option<String>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
     /// The time; a deadline lies after it.
     pub now: Option<DateTime<Utc>>,
+    /// Every worker that ever enrolled, as it is now.
+    pub fleet: Vec<FleetWorker>,
 }
 
 struct Faults(Vec<Fault>);
@@ -90,6 +96,10 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     evaluation(spec, &mut faults);
     faults.0.extend(retention::faults(&spec.retention));
     fleet::fleet(spec, known, &mut faults);
+    numbers::numbers(spec, &mut faults);
+    if faults.0.is_empty() {
+        faults.0.extend(numbers::unstorable(spec));
+    }
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
         faults.0.extend(planner::beyond_budget(spec, known));
@@ -156,13 +166,25 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
         }
         TokenizerSpec::File(_) => match &known.tokenizer {
             Some(Ok(entries)) => Some(*entries),
-            Some(Err(why)) => {
-                faults.add("tokenizer.path", why);
+            Some(Err(fault)) => {
+                faults.0.push(fault.clone());
                 None
             }
             None => None,
         },
     };
+    match (&spec.seed, &spec.tokenizer, &known.mismatch) {
+        (SeedSpec::Checkpoint(seed), TokenizerSpec::Train(_), _) => faults.add(
+            "tokenizer.kind",
+            format!(
+                "found train, but the seed is a checkpoint: its weights know one tokenizer only; expected kind: file with \
+                 the seed's own ({}/tokenizer.json)",
+                seed.path
+            ),
+        ),
+        (SeedSpec::Checkpoint(_), TokenizerSpec::File(_), Some(why)) => faults.add("tokenizer.path", why),
+        _ => {}
+    }
     let model = match (&spec.seed, &spec.model) {
         (SeedSpec::Train(_), None) => {
             faults.add("model", "is missing: a seed that is trained here needs a shape");
@@ -207,7 +229,10 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
 }
 
 fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
-    let mut names: HashSet<String> = ["seed", "dense", "average"].map(String::from).into();
+    let mut names: HashSet<String> = ["seed", "dense", "average", "ensemble"].map(String::from).into();
+    for domain in 0..spec.clustering.domains.min(DOMAINS_MAX) {
+        names.extend([format!("expert-{domain}"), format!("random-{domain}")]);
+    }
     let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
     faults.check(fan_outs <= 1, "plan", format!("{fan_outs} groups of kind fan_out"), "at most one");
     for (i, group) in spec.plan.iter().enumerate() {
@@ -224,11 +249,17 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
                 training::over(&fan_out.training, &format!("{path}.training"), faults);
             }
             BranchGroup::Chain(chain) => {
+                let links = match &chain.order {
+                    ChainOrder::Given(given) => given.domains.len(),
+                    ChainOrder::Similarity(order) => order.length.unwrap_or(spec.clustering.domains) as usize,
+                };
+                let links = (0..links.min(DOMAINS_MAX as usize)).map(|link| format!("{}-{link}", chain.name));
+                let taken = links.filter(|link| !names.insert(link.clone())).min();
                 faults.check(
-                    names.insert(chain.name.clone()),
+                    taken.is_none(),
                     &format!("{path}.name"),
-                    format!("{:?}", chain.name),
-                    "a name that no other group has",
+                    format!("{:?}, whose branch {}", chain.name, taken.unwrap_or_default()),
+                    "a name whose branches have names of their own",
                 );
                 self::chain(chain, &path, spec.clustering.domains, faults);
             }
@@ -273,8 +304,7 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
     let mut parents: HashSet<&str> = HashSet::from(["seed"]);
     for (i, branch) in tree.branches.iter().enumerate() {
         let at = |key: &str| format!("{path}.branches[{i}].{key}");
-        let plain = branch.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c)) && !branch.name.is_empty();
-        faults.check(plain, &at("name"), format!("{:?}", branch.name), "letters, digits, -, _ and .");
+        faults.check(is_branch_name(&branch.name), &at("name"), format!("{:?}", branch.name), BRANCH_NAME);
         faults.check(
             names.insert(branch.name.clone()),
             &at("name"),
@@ -308,6 +338,15 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
     }
 }
 
+/// What [`is_branch_name`] accepts, in words.
+pub const BRANCH_NAME: &str = "letters, digits, -, _ and .";
+
+/// Whether a person may name a branch so: no mark of a repeat (`~`) in it.
+#[must_use]
+pub fn is_branch_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
+
 fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     let evaluation = &spec.evaluation;
     faults.check(
@@ -316,6 +355,13 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
         evaluation.documents_per_domain,
         "at least 2: one calibrates, one is reported",
     );
+    faults.check(
+        (1..=1 << 20).contains(&evaluation.tokens_per_document_max),
+        "evaluation.tokens_per_document_max",
+        evaluation.tokens_per_document_max,
+        "1 to 1048576",
+    );
+    faults.check((1..=16).contains(&evaluation.repeats), "evaluation.repeats", evaluation.repeats, "1 to 16");
     faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, "at least 1");
     faults.check(
         !evaluation.top_k.is_empty() && !evaluation.top_k.contains(&0),
@@ -333,94 +379,17 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
     let most = (corpus.text_bytes / u64::from(spec.data.sequence_length)).max(1);
     let windows = vec![most; spec.clustering.domains as usize];
     let order: Vec<u32> = (0..spec.clustering.domains).collect();
-    match expand(spec, &Domains { windows: &windows, order: &order }) {
-        Ok(branches) => faults.check(
-            branches.len() <= BRANCHES_MAX,
-            "plan",
-            format!("{} branches", branches.len()),
-            &format!("at most {BRANCHES_MAX}"),
-        ),
-        Err(found) => {
-            for fault in found {
-                if faults.0.iter().all(|other| other.path != fault.path) {
-                    let message =
-                        format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
-                    faults.0.push(Fault { path: fault.path, message });
-                }
-            }
+    let found = expand(spec, &Domains { windows: &windows, order: &order });
+    let count = found.branches.len();
+    faults.check(count <= BRANCHES_MAX, "plan", format!("{count} branches"), &format!("at most {BRANCHES_MAX}"));
+    for fault in found.faults {
+        if faults.0.iter().all(|other| other.path != fault.path) {
+            let message =
+                format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
+            faults.0.push(Fault { path: fault.path, message });
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::expand::tests::spec;
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    fn known() -> Known {
-        Known {
-            corpus: Some(KnownCorpus { ready: true, documents: 500, text_bytes: 4_000_000 }),
-            corpora: vec!["c".into()],
-            seed: None,
-            tokenizer: None,
-            room: None,
-            now: None,
-        }
-    }
-
-    fn check(pointer: &str, value: Value, path: &str) {
-        let mut file = serde_json::to_value(spec()).unwrap();
-        *file.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
-        let faults = validate(&serde_json::from_value(file).unwrap(), &known());
-        assert!(faults.iter().any(|fault| fault.path == path), "{pointer}: {faults:?}");
-    }
-
-    #[test]
-    fn a_good_file_has_no_fault() {
-        assert_eq!(validate(&spec(), &known()), []);
-    }
-
-    #[test]
-    fn each_fault_is_named_with_its_path() {
-        check("/clustering/domains", json!(501), "clustering.domains");
-        check("/clustering/domains", json!(0), "clustering.domains");
-        check("/plan/1/order/domains", json!([0, 3]), "plan[1].order.domains");
-        check("/plan/1/order/domains", json!([0, 0]), "plan[1].order.domains");
-        check("/plan/1/replay", json!(0.95), "plan[1].replay");
-        check("/plan/0/tokens", json!("900B"), "plan[0].tokens");
-        check("/seed/tokens", json!("900B"), "seed.tokens");
-        check("/model/vocab_size", json!(299), "model.vocab_size");
-        check("/model/num_attention_heads", json!(3), "model.num_attention_heads");
-        check("/data/sequence_length", json!(17), "data.sequence_length");
-        check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
-        check("/evaluation/top_k", json!([0]), "evaluation.top_k");
-        check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
-        check("/resources", json!({ "memory_gib": -1 }), "resources.memory_gib");
-        check("/budget", json!({ "slot_hours": 0 }), "budget.slot_hours");
-        let nobody = Known { corpus: None, ..known() };
-        let now = DateTime::from_timestamp(1_000, 0);
-        let late = ExperimentSpec { deadline: DateTime::from_timestamp(999, 0), ..spec() };
-        assert_eq!(validate(&late, &Known { now, ..known() })[0].path, "deadline");
-        assert!(validate(&spec(), &nobody)[0].message.contains("registered corpus (c)"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_number_makes_it_panic(domains: u32, length: u32, batch: u32, tokens: u64, rate: f64, heads in 0_u32..9) {
-            let mut spec = spec();
-            spec.clustering.domains = domains % 5000;
-            spec.data.sequence_length = length;
-            spec.training.batch_windows = batch;
-            spec.training.learning_rate = rate;
-            if let Some(model) = &mut spec.model {
-                model.num_attention_heads = heads;
-            }
-            if let BranchGroup::FanOut(fan_out) = &mut spec.plan[0] {
-                fan_out.tokens.0 = tokens;
-            }
-            let _ = validate(&spec, &known());
-        }
-    }
-}
+mod tests;

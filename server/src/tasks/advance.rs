@@ -1,5 +1,8 @@
 //! Carries out what `domain::advance` asks for, for each experiment that is not over.
 
+mod held_out;
+mod judge;
+
 use super::ask;
 use crate::{
     app::App,
@@ -11,25 +14,22 @@ use crate::{
         jobs::NewJob,
     },
     domain::{
-        advance::{BranchFacts, Command, ENSEMBLE, EvaluationFacts, Facts, Fit, advance, stages},
+        advance::{BranchFacts, Command, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
-        goodput::sentence,
-        report,
     },
 };
 use anyhow::{Context, Result, bail};
-use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order};
+use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order, tokenizer::Tokenizer};
 use senmon_protocol::{
     clustering::{ClusteringState, ClusteringView},
     corpus::CorpusView,
-    ids::StorageKey,
+    ids::{BranchId, StorageKey},
     job::{
-        EnsembleJob, EnsembleMember, EvaluateJob, InitModel, JobKind, JobResult, JobSpec, MergeJob, MergeMember,
-        ModelFolder, Routing, ShardIndex, ShardJob, TrainJob, TrainStart,
+        InitModel, JobKind, JobSpec, MergeJob, MergeMember, ModelFolder, ShardIndex, ShardJob, TrainJob, TrainStart,
     },
-    report::{BranchCost, MatrixRow},
+    lineage::Lineage,
     spec::SeedSpec,
-    view::{BranchRole, BranchState, BranchView, ExperimentState, StreamExperiment, StreamMessage},
+    view::{BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, StreamExperiment, StreamMessage},
 };
 
 /// Advances every open experiment.
@@ -120,12 +120,14 @@ impl Scene<'_> {
             shards_done: shards.len(),
             shard_problem,
             indexed: self.row.shard_index.is_some(),
+            comparison: self.comparison().await?,
             branches: self
                 .branches
                 .iter()
                 .map(|branch| BranchFacts {
                     name: branch.name.clone(),
                     role: branch.role,
+                    repeat: branch.repeat,
                     parent: branch
                         .parent_id
                         .filter(|_| branch.start_checkpoint_id.is_none())
@@ -156,11 +158,13 @@ impl Scene<'_> {
             Command::CreateShardJobs => self.create_shard_jobs().await?,
             Command::WriteShardIndex => self.write_shard_index().await?,
             Command::CreateBranches => self.create_branches(facts).await?,
+            Command::CompareHeldOut => self.compare_held_out(facts).await?,
+            Command::ListHeldOut => self.list_held_out(facts).await?,
             Command::Train(name) => self.train(self.branch(name)?).await?,
             Command::Merge(name) => self.merge(self.branch(name)?).await?,
             Command::GiveUp(name, why) => db::branches::give_up(&app.db, self.branch(name)?.id, why).await?,
             Command::Evaluate(name) => self.evaluate(self.branch(name)?).await?,
-            Command::Ensemble(title) => self.ensemble(title).await?,
+            Command::Ensemble(repeat) => self.ensemble(*repeat).await?,
             Command::Report => self.report(facts).await?,
             Command::Fail(why) => self.fail(why, facts).await?,
         }
@@ -219,7 +223,9 @@ impl Scene<'_> {
                 router: self.router()?,
                 tokenizer: key.clone(),
                 separator: tokenizer.separator.clone(),
+                bos: self.row.spec.tokenizer.bos().map(str::to_owned),
                 held_out_fraction: self.row.spec.data.held_out_fraction,
+                documents_per_domain: self.row.spec.evaluation.documents_per_domain,
                 output: StorageKey::new(format!("shards/{}/{:05}", self.row.id, file.index))?,
             });
             self.ensure(format!("shard/{:05}", file.index), format!("shard {name}"), spec, None, None, 1).await?;
@@ -229,13 +235,16 @@ impl Scene<'_> {
 
     async fn write_shard_index(&self) -> Result<()> {
         let (_, shards, _) = db::experiments::shards(&self.app.db, self.row.id).await?;
-        let (tokenizer, _) = self.tokenizer()?;
+        let (tokenizer, key) = self.tokenizer()?;
+        let bytes = self.app.storage.get(&key).await?.with_context(|| format!("{key} is missing in the store"))?;
         let index = ShardIndex {
             domains: self.row.spec.clustering.domains,
             vocab_size: tokenizer.vocab_size,
             separator_id: tokenizer.separator_id,
+            bos_id: Tokenizer::from_bytes(&bytes, &tokenizer.separator, self.row.spec.tokenizer.bos())?.bos_id(),
             shards,
         };
+        self.gather_candidates(&index).await?;
         self.app.storage.put(&self.shards_key()?, serde_json::to_vec(&index)?).await?;
         Ok(db::experiments::set_shard_index(&self.app.db, self.row.id, &index).await?)
     }
@@ -246,7 +255,20 @@ impl Scene<'_> {
         let artefact = self.app.storage.local(&self.router()?).await?;
         let (router, _) = Router::load(&artefact.path)?;
         let order = similarity_order(router.centres(), &windows, windows.len());
-        match expand(&self.row.spec, &Domains { windows: &windows, order: &order }) {
+        let found = expand(&self.row.spec, &Domains { windows: &windows, order: &order });
+        for note in &found.notes {
+            let text = format!("{}: {}.", note.path, note.message);
+            self.app
+                .event(NewEvent {
+                    kind: "domain_left_out",
+                    level: "warn",
+                    text,
+                    experiment_id: Some(self.row.id),
+                    ..NewEvent::default()
+                })
+                .await;
+        }
+        match found.sound() {
             Ok(branches) => Ok(db::branches::insert_all(&self.app.db, self.row.id, &branches).await?),
             Err(faults) => {
                 let faults: Vec<String> =
@@ -259,16 +281,21 @@ impl Scene<'_> {
     async fn train(&self, branch: &BranchView) -> Result<()> {
         let spec = &self.row.spec;
         let (tokenizer, tokenizer_key) = self.tokenizer()?;
-        let start = match (branch.parent_id, &spec.seed, &spec.model) {
-            (Some(parent), _, _) => TrainStart::Checkpoint(match branch.start_checkpoint_id {
-                Some(id) => db::checkpoints::get(&self.app.db, id).await?.reference(),
-                None => db::checkpoints::latest(&self.app.db, parent).await?.context("the parent has no checkpoint")?,
-            }),
-            (None, SeedSpec::Checkpoint(seed), _) => TrainStart::Folder(ModelFolder { path: seed.path.clone() }),
+        // What is not of this house has read nothing of this corpus, as far as anybody knows.
+        let nothing = Lineage::default();
+        let (start, lineage) = match (branch.parent_id, &spec.seed, &spec.model) {
+            (Some(parent), _, _) => {
+                let start = self.start(branch, parent).await?;
+                let lineage = start.meta.lineage.clone();
+                (TrainStart::Checkpoint(start.reference()), lineage)
+            }
+            (None, SeedSpec::Checkpoint(seed), _) => {
+                (TrainStart::Folder(ModelFolder { path: seed.path.clone() }), nothing)
+            }
             (None, SeedSpec::Train(_), Some(model)) => {
                 let mut model = model.clone();
                 model.vocab_size = Some(model.vocab_size.unwrap_or(tokenizer.vocab_size));
-                TrainStart::Init(InitModel { model })
+                (TrainStart::Init(InitModel { model }), nothing)
             }
             (None, SeedSpec::Train(_), None) => bail!("the experiment has no model"),
         };
@@ -277,6 +304,7 @@ impl Scene<'_> {
             version: 1,
             weights: Vec::new(),
             part: None,
+            reshuffle: None,
         });
         let slots = training.slots;
         let job = JobSpec::Train(Box::new(TrainJob {
@@ -289,6 +317,7 @@ impl Scene<'_> {
             shards: self.shards_key()?,
             sequence_length: spec.data.sequence_length,
             mixture,
+            lineage,
             epochs_max: spec.data.epochs_max,
             attend_across_documents: spec.data.attend_across_documents,
             steps: branch.steps,
@@ -300,10 +329,22 @@ impl Scene<'_> {
         Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
     }
 
+    /// The checkpoint that a branch starts from: the one that somebody chose, else its parent's last.
+    async fn start(&self, branch: &BranchView, parent: BranchId) -> Result<CheckpointView> {
+        let db = &self.app.db;
+        let id = match branch.start_checkpoint_id {
+            Some(id) => id,
+            None => db::checkpoints::latest(db, parent).await?.context("the parent has no checkpoint")?.id,
+        };
+        Ok(db::checkpoints::get(db, id).await?)
+    }
+
     async fn merge(&self, branch: &BranchView) -> Result<()> {
         let mut members = Vec::new();
-        for expert in self.branches.iter().filter(|b| b.role == BranchRole::Expert && b.state == BranchState::Completed)
-        {
+        let is_member = |b: &&BranchView| {
+            b.role == BranchRole::Expert && b.repeat == branch.repeat && b.state == BranchState::Completed
+        };
+        for expert in self.branches.iter().filter(is_member) {
             let checkpoint =
                 db::checkpoints::latest(&self.app.db, expert.id).await?.context("an expert has no checkpoint")?;
             members.push(MergeMember { checkpoint, weight: 1.0 });
@@ -318,148 +359,6 @@ impl Scene<'_> {
         self.ensure(format!("merge/{}", branch.name), format!("merge {}", branch.name), job, Some(branch), None, 1)
             .await?;
         Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
-    }
-
-    async fn evaluate(&self, branch: &BranchView) -> Result<()> {
-        let checkpoint =
-            db::checkpoints::latest(&self.app.db, branch.id).await?.context("the branch has no checkpoint")?;
-        let spec = &self.row.spec;
-        let id = db::checkpoints::ensure_evaluation(
-            &self.app.db,
-            self.row.id,
-            &branch.name,
-            Some((branch.id, checkpoint.id)),
-        )
-        .await?;
-        let job = JobSpec::Evaluate(EvaluateJob {
-            experiment_id: self.row.id,
-            evaluation_id: id,
-            checkpoint,
-            shards: self.shards_key()?,
-            sequence_length: spec.data.sequence_length,
-            documents_per_domain: spec.evaluation.documents_per_domain,
-            precision: spec.training.precision,
-            output: StorageKey::new(format!("evaluations/{id}"))?,
-        });
-        self.ensure(format!("evaluate/{}", branch.name), format!("evaluate {}", branch.name), job, None, Some(id), 1)
-            .await
-    }
-
-    async fn ensemble(&self, title: &str) -> Result<()> {
-        let role = if title == ENSEMBLE { BranchRole::Expert } else { BranchRole::Random };
-        let mut members = Vec::new();
-        for branch in self.branches.iter().filter(|b| b.role == role && b.state == BranchState::Completed) {
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(JobResult::Evaluate(result)) = evaluation.and_then(|e| e.result.as_ref()) {
-                members.push(EnsembleMember {
-                    branch: branch.name.clone(),
-                    domain: branch.domain,
-                    scores: result.folder.clone(),
-                    sha256: result.sha256.clone(),
-                });
-            }
-        }
-        let n = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let (routing, mut top_k) = match role {
-            BranchRole::Expert => {
-                (Routing::Router, self.row.spec.evaluation.top_k.iter().map(|k| (*k).min(n)).collect::<Vec<_>>())
-            }
-            _ => (Routing::Uniform, vec![n]),
-        };
-        top_k.sort_unstable();
-        top_k.dedup();
-        let spec = &self.row.spec;
-        let id = db::checkpoints::ensure_evaluation(&self.app.db, self.row.id, title, None).await?;
-        let job = JobSpec::Ensemble(EnsembleJob {
-            experiment_id: self.row.id,
-            evaluation_id: id,
-            members,
-            routing,
-            shards: self.shards_key()?,
-            tokenizer: self.tokenizer()?.1,
-            router: self.router()?,
-            documents_per_domain: spec.evaluation.documents_per_domain,
-            route_every_tokens: spec.evaluation.route_every_tokens,
-            top_k,
-            temperatures: spec.evaluation.temperatures.clone(),
-        });
-        self.ensure(format!("ensemble/{title}"), format!("mix {}", title.replace('_', " ")), job, None, Some(id), 1)
-            .await
-    }
-
-    async fn report(&self, facts: &Facts) -> Result<()> {
-        let clustering = self.clustering.as_ref().context("the experiment has no clustering")?;
-        let (mut matrix, mut costs) = (Vec::new(), Vec::new());
-        for branch in &self.branches {
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(evaluation) = evaluation
-                && let (Some(JobResult::Evaluate(result)), Some(checkpoint_id)) =
-                    (&evaluation.result, evaluation.checkpoint_id)
-            {
-                matrix.push(MatrixRow {
-                    branch: branch.name.clone(),
-                    branch_id: branch.id,
-                    role: branch.role,
-                    domain: branch.domain,
-                    checkpoint_id,
-                    evaluation_id: evaluation.id,
-                    domains: result.domains.clone(),
-                });
-            }
-            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-            let tokens_per_second = branch.tokens as f64 / branch.wall_seconds.max(1e-9);
-            costs.push(BranchCost {
-                branch: branch.name.clone(),
-                branch_id: branch.id,
-                role: branch.role,
-                tokens: branch.tokens,
-                wall_seconds: branch.wall_seconds,
-                tokens_per_second,
-                checkpoint_bytes: db::checkpoints::bytes(&self.app.db, branch.id).await?,
-                checkpoint_id: branch.checkpoint_id,
-            });
-        }
-        let ensembles = self.evaluations.iter().filter_map(|e| match &e.result {
-            Some(JobResult::Ensemble(result)) => Some((e.id, e.title.clone(), result.clone())),
-            _ => None,
-        });
-        let scored = |b: &BranchView| matrix.iter().any(|row: &MatrixRow| row.branch_id == b.id);
-        let missing: Vec<_> = self
-            .branches
-            .iter()
-            .filter(|b| !scored(b))
-            .map(|b| {
-                let why = b.why.as_deref().filter(|_| b.state != BranchState::Completed);
-                (b.name.clone(), why.unwrap_or("its evaluation failed").trim_end_matches('.').to_owned())
-            })
-            .collect();
-        let report = report::assemble(report::Input {
-            experiment_id: self.row.id,
-            spec: &self.row.spec,
-            now: db::workers::now(&self.app.db).await?,
-            quality: clustering.quality.clone().unwrap_or_default(),
-            domains: &clustering.domains,
-            index: self.row.shard_index.as_ref().context("the shards have no index")?,
-            matrix,
-            ensembles: ensembles.collect(),
-            costs,
-            missing,
-            goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
-        });
-        db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
-        db::experiments::complete(&self.app.db, self.row.id, &report).await?;
-        let text = format!("The experiment is complete. {}", report.headline);
-        self.app
-            .event(NewEvent {
-                kind: "experiment_completed",
-                level: "info",
-                text,
-                experiment_id: Some(self.row.id),
-                ..NewEvent::default()
-            })
-            .await;
-        self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
-        Ok(())
     }
 
     async fn fail(&self, why: &str, facts: &Facts) -> Result<()> {

@@ -121,8 +121,8 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
             Err(why) => Err(anyhow::anyhow!(why)),
         },
     };
-    let checked =
-        made.and_then(|(bytes, separator)| Ok((Tokenizer::from_bytes(&bytes, &separator)?, bytes, separator)));
+    let checked = made
+        .and_then(|(bytes, separator)| Ok((Tokenizer::from_bytes(&bytes, &separator, spec.bos())?, bytes, separator)));
     match checked {
         Ok((tokenizer, bytes, separator)) => {
             let key = StorageKey::new(format!("tokenizers/{id}/tokenizer.json"))?;

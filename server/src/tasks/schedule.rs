@@ -70,6 +70,14 @@ pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
     Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
 
+/// Every worker that ever enrolled, as it is now; which slots are taken is left out.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn workers(app: &App) -> Result<Vec<FleetWorker>, db::DbError> {
+    fleet(app, db::workers::list(&app.db, None).await?, &[]).await
+}
+
 fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {
     let preempt_after_s = i64::try_from(app.config.preempt_after_ms / 1000).unwrap_or(i64::MAX);
     let running = running.into_iter().map(|row| row.job).collect();

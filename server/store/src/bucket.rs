@@ -12,7 +12,7 @@ use object_store::{
 };
 use senmon_protocol::ids::StorageKey;
 use sha2::{Digest, Sha256};
-use std::{fmt::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{fmt::Write as _, ops::Range, path::Path, sync::Arc, time::Duration};
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt},
@@ -153,24 +153,50 @@ impl Bucket {
         Ok(found.bytes().await?.to_vec())
     }
 
+    /// Size of an object.
+    ///
+    /// # Errors
+    /// When it is missing ([`is_missing`]) or the store refuses.
+    pub async fn size(&self, key: &StorageKey) -> Result<u64> {
+        Ok(self.store.head(&self.at(key)).await?.size)
+    }
+
     /// Size and contents, as they come.
     ///
     /// # Errors
     /// When it is missing ([`is_missing`]) or the store refuses.
     pub async fn read(&self, key: &StorageKey) -> Result<(u64, BoxStream<'static, Result<Bytes>>)> {
         let meta = self.store.head(&self.at(key)).await?;
+        // All of one version.
+        Ok((meta.size, self.parts(key, 0..meta.size, meta.e_tag, 1)))
+    }
+
+    /// Bytes of an object, in order, as they come; several parts are under way at a time. The caller compares them with
+    /// a hash: nothing else says that they are of one version.
+    #[must_use]
+    pub fn read_range(&self, key: &StorageKey, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+        self.parts(key, range, None, PARTS_AT_ONCE)
+    }
+
+    /// By parts, each a request of its own: a connection that breaks costs one part.
+    fn parts(
+        &self,
+        key: &StorageKey,
+        range: Range<u64>,
+        tag: Option<String>,
+        at_once: usize,
+    ) -> BoxStream<'static, Result<Bytes>> {
         let (store, at) = (self.store.clone(), self.at(key));
-        let firsts = (0..meta.size).step_by(PART_BYTES);
-        // By parts, each a request of its own: a connection that breaks costs one part. All of one version.
-        let parts = futures::stream::iter(firsts).then(move |first| {
-            let (store, at, size, tag) = (store.clone(), at.clone(), meta.size, meta.e_tag.clone());
+        let firsts = range.clone().step_by(PART_BYTES);
+        let parts = futures::stream::iter(firsts).map(move |first| {
+            let (store, at, tag) = (store.clone(), at.clone(), tag.clone());
             async move {
-                let range = first..(first + PART_BYTES as u64).min(size);
-                let options = GetOptions::new().with_range(Some(range)).with_if_match(tag);
+                let part = first..(first + PART_BYTES as u64).min(range.end);
+                let options = GetOptions::new().with_range(Some(part)).with_if_match(tag);
                 Ok::<_, anyhow::Error>(store.get_opts(&at, options).await?.bytes().await?)
             }
         });
-        Ok((meta.size, parts.boxed()))
+        parts.buffered(at_once).boxed()
     }
 
     /// Size and SHA-256 of an object, read to its end.
@@ -209,6 +235,14 @@ impl Bucket {
     /// # Errors
     /// When disk or store refuse, or the store holds something else than was sent.
     pub async fn put_file(&self, key: &StorageKey, path: &Path) -> Result<String> {
+        self.put_file_telling(key, path, &|_| {}).await
+    }
+
+    /// The same; `told` hears of the bytes of each part that is handed over.
+    ///
+    /// # Errors
+    /// As [`Self::put_file`].
+    pub async fn put_file_telling(&self, key: &StorageKey, path: &Path, told: &(dyn Fn(u64) + Sync)) -> Result<String> {
         let at = self.at(key);
         let mut file = File::open(path).await.with_context(|| format!("open {}", path.display()))?;
         let (mut hash, mut sent) = (Sha256::new(), 0);
@@ -230,6 +264,7 @@ impl Bucket {
                     }
                     hash.update(&next);
                     sent += next.len() as u64;
+                    told(next.len() as u64);
                     writer.put(next);
                 }
             };

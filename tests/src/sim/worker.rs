@@ -392,6 +392,7 @@ fn committed(id: CheckpointId, branch: usize, fence: Fence, step: u64) -> Writte
         fence,
         step,
         tokens: step,
+        lineage: Default::default(),
         parent_id: None,
         bytes: 1,
         loss: None,

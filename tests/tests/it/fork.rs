@@ -46,6 +46,10 @@ async fn a_fork_starts_from_the_checkpoint_that_was_chosen() -> Result<()> {
     let written = checkpoints(&world, fork.id).await?;
     let first = written.iter().min_by_key(|checkpoint| checkpoint.meta.step).context("a checkpoint of the fork")?;
     assert_eq!(first.meta.parent_id, Some(chosen.id));
+    // It reads on where the chosen checkpoint stood, in its own domain.
+    let drawn = |checkpoint: &CheckpointView| [0, 1, 2].map(|domain| checkpoint.meta.lineage.drawn_of(domain));
+    let ([a, b, c], own) = (drawn(chosen), first.meta.step * 8);
+    assert_eq!(drawn(first), [a, b + own, c]);
     assert_eq!(branch(&world, id, "seed").await?.context("the seed")?.state, BranchState::Paused);
     Ok(())
 }

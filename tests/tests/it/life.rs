@@ -23,6 +23,7 @@ async fn an_experiment_passes_through_every_stage() -> Result<()> {
     check_branches(&done);
     check_curves(&world, &done).await?;
     check_checkpoints(&world, &done).await?;
+    check_lineages(&world, &done).await?;
     let report: Report = world.api.get(&format!("/api/v1/experiments/{}/report", done.summary.id)).await?;
     check_report(&done, &report);
     check_scoring(&world, &done, &report).await?;
@@ -65,16 +66,18 @@ async fn check_scoring(world: &World, done: &ExperimentView, report: &Report) ->
     let (file, log) = (world.path("ensemble.json"), world.path("score.json"));
     fs::write(&file, serde_json::to_vec(&ensemble)?)?;
     let texts = fs::read_dir(world.path("corpus"))?.next().expect("a corpus file")?.path();
-    let args = ["score", &file.display().to_string(), &texts.display().to_string(), "--slot", "cpu"].map(str::to_owned);
+    let (file, texts) = (file.display().to_string(), texts.display().to_string());
+    let args = ["score", &file, &texts, "--top-k", "2", "--slot", "cpu"].map(str::to_owned);
     let status = Process::start("senmon-worker", &args, &log)?.wait(LIMIT)?;
     let text = fs::read_to_string(&log)?;
     assert!(status.success(), "{text}");
     let scored: serde_json::Value = serde_json::from_str(&text)?;
     let share = scored["share_run"].as_f64().expect("a share");
     assert!(share > 0.6 && share < 0.95, "{share}");
-    let best = report.contestants.iter().find(|c| c.key == "ensemble_top_2").expect("checked above");
-    let ratio = scored["loss"].as_f64().expect("a loss") / best.loss;
-    assert!((0.7..1.3).contains(&ratio), "loss {} by text, {} in the report", scored["loss"], best.loss);
+    let best =
+        report.contestants.iter().find(|c| c.key == "ensemble_top_2").and_then(|c| c.loss).expect("checked above");
+    let ratio = scored["loss"].as_f64().expect("a loss") / best;
+    assert!((0.7..1.3).contains(&ratio), "loss {} by text, {best} in the report", scored["loss"]);
     Ok(())
 }
 
@@ -145,18 +148,66 @@ async fn check_checkpoints(world: &World, done: &ExperimentView) -> Result<()> {
     Ok(())
 }
 
+/// A branch reads on where its parent's last checkpoint stood; the random parts stand at most where dense does.
+async fn check_lineages(world: &World, done: &ExperimentView) -> Result<()> {
+    let mut ends = BTreeMap::new();
+    for branch in &done.branches {
+        let id = branch.checkpoint_id.expect("checked above");
+        let end: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
+        ends.insert(branch.name.as_str(), end.meta.lineage);
+    }
+    let sum = |name: &str| ends[name].drawn.iter().map(|draws| draws.windows).sum::<u64>();
+    for branch in &done.branches {
+        let parent = done.branches.iter().find(|b| Some(b.id) == branch.parent_id);
+        let before = parent.map_or(0, |parent| sum(&parent.name));
+        match branch.role {
+            BranchRole::Average => assert_eq!(sum(&branch.name), sum("dense"), "the experts together"),
+            BranchRole::Random => assert!((before..=sum("dense")).contains(&sum(&branch.name)), "{}", branch.name),
+            _ => assert_eq!(sum(&branch.name), before + branch.steps * 8, "{}", branch.name),
+        }
+    }
+    for (draws, seed) in ends["expert-1"].drawn.iter().zip(&ends["seed"].drawn) {
+        assert_eq!(draws.windows > seed.windows, draws.domain == 1, "expert-1 reads its own domain alone");
+    }
+    Ok(())
+}
+
 fn check_report(done: &ExperimentView, report: &Report) {
     let keys: Vec<_> = report.contestants.iter().map(|c| c.key.as_str()).collect();
-    for key in ["seed", "dense", "random_ensemble", "best_expert", "average", "ensemble_top_1", "ensemble_top_2"] {
-        assert!(keys.contains(&key), "{key} is missing among {keys:?}");
-    }
+    let ensembles = ["ensemble", "ensemble_top_1", "ensemble_top_2", "ensemble_all"];
+    assert_eq!(keys, [&["seed", "dense", "random_ensemble", "best_expert", "average"], &ensembles[..]].concat());
+    let weights: f64 = report.domains.iter().map(|domain| domain.weight).sum();
+    assert!((weights - 1.0).abs() < 1e-9, "{weights}");
     for contestant in &report.contestants {
-        assert!((contestant.perplexity.ln() - contestant.loss).abs() < 1e-6, "{}", contestant.key);
-        let tokens: u64 = contestant.domains.iter().map(|d| d.tokens).sum();
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand tokens")]
-        let mean = contestant.domains.iter().map(|d| d.loss * d.tokens as f64).sum::<f64>() / tokens as f64;
-        assert!((mean - contestant.loss).abs() < 1e-6, "{}: {mean} and {}", contestant.key, contestant.loss);
+        let key = &contestant.key;
+        let loss = |domain: usize| contestant.domains[domain].loss.expect("every domain is scored");
+        let (mut mean, mut mean_macro) = (0.0, 0.0);
+        for domain in &report.domains {
+            mean += domain.weight * loss(domain.index as usize);
+            mean_macro += loss(domain.index as usize) / 3.0;
+        }
+        let near = |found: Option<f64>, expect: f64| found.is_some_and(|found| (found - expect).abs() < 1e-6);
+        assert!(near(contestant.loss, mean) && near(contestant.loss_macro, mean_macro), "{contestant:?}");
+        assert!(near(contestant.perplexity.map(f64::ln), mean), "{contestant:?}");
+        let differences = [contestant.vs_dense, contestant.vs_dense_macro].into_iter().flatten().count();
+        assert_eq!(differences, if key == "dense" { 0 } else { 2 }, "{contestant:?}");
+        for found in [contestant.vs_dense, contestant.vs_dense_macro].into_iter().flatten() {
+            assert!(found.nats_low <= found.nats && found.nats <= found.nats_high, "{key}: {found:?}");
+        }
+        let percent = contestant.vs_dense.map(|found| found.percent);
+        assert!(percent.is_none_or(|percent| near(contestant.vs_dense_percent, percent)), "{contestant:?}");
+        let cost = &contestant.cost;
+        assert!(cost.parameters_active.is_some_and(|n| n > 0) && cost.cpu_slot_hours > 0.0 && cost.gpu_hours == 0.0);
+        assert_eq!(cost.forward_passes, Some(contestant.top_k.unwrap_or(1)), "{key}");
     }
+    let chosen: Vec<_> = report.surface.iter().filter(|row| row.chosen).collect();
+    assert_eq!((report.surface.len(), chosen.len()), (9, 1), "three numbers of experts, three temperatures");
+    let lowest = report.surface.iter().filter_map(|row| row.point.calibration).reduce(f64::min);
+    assert_eq!(chosen[0].point.calibration, lowest);
+    assert_eq!(report.contestants[5].top_k, Some(chosen[0].point.top_k));
+    assert!(chosen[0].point.reported.zip(report.contestants[5].loss).is_some_and(|(a, b)| (a - b).abs() < 1e-9));
+    assert_eq!(report.basis.resamples, 2000);
+    assert!(report.headline.contains("95 % interval"), "{}", report.headline);
     // All were scored on the same tokens.
     let tokens = |c: &senmon_protocol::report::Contestant| c.domains.iter().map(|d| d.tokens).collect::<Vec<_>>();
     assert!(report.contestants.windows(2).all(|pair| tokens(&pair[0]) == tokens(&pair[1])));
@@ -167,6 +218,10 @@ fn check_report(done: &ExperimentView, report: &Report) {
     assert!(report.clustering.source_nmi.is_some());
     assert_eq!(report.chains.len(), 1);
     assert_eq!(report.chains[0].links.len(), 2);
+    for cost in report.costs.iter().filter(|c| c.role != BranchRole::Average) {
+        let fresh = cost.fresh_share.expect("every trained branch drew");
+        assert!((0.0..=1.0).contains(&fresh) && (cost.role != BranchRole::Seed || fresh > 0.0), "{cost:?}");
+    }
     assert!(
         report.costs.iter().filter(|c| c.role != BranchRole::Average).all(|c| c.tokens > 0 && c.wall_seconds > 0.0)
     );

@@ -10,6 +10,8 @@ mod goodput;
 mod house;
 mod life;
 mod model;
+mod publish;
+mod ranges;
 mod refusals;
 mod scheduling;
 mod stall;

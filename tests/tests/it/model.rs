@@ -120,6 +120,7 @@ impl Both {
                 role: BranchRole::Expert,
                 parent: None,
                 domain: None,
+                repeat: 0,
                 mixture: None,
                 training: Some(small.training.clone()),
                 steps: STEPS,
@@ -162,7 +163,7 @@ impl Both {
         let slot = SlotInfo { index: 0, device: "cpu".into(), device_name: "cpu".into(), memory_bytes: 1, threads: 1 };
         let request = EnrolWorker {
             name: format!("h{}-w{w}", self.seed),
-            protocol_version: 1,
+            protocol_version: senmon_protocol::WORKER_PROTOCOL_VERSION,
             version: "0".into(),
             host: "here".into(),
             slots: vec![slot],
@@ -360,6 +361,7 @@ impl Both {
             fence,
             step,
             tokens: step,
+            lineage: Default::default(),
             parent_id: None,
             bytes: 1,
             loss: None,

@@ -1,8 +1,12 @@
 //! Bad input: one clear message that names the field or file; nothing is half-created.
 
 use anyhow::{Context, Result};
+use senmon_corpus::tokenizer::train;
 use senmon_protocol::{
     corpus::CorpusView,
+    model::ModelSpec,
+    plan::PlanView,
+    problem::Fault,
     view::{ExperimentSummary, Page},
 };
 use senmon_tests::{
@@ -11,7 +15,7 @@ use senmon_tests::{
     spec,
 };
 use serde_json::{Value, json};
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 #[tokio::test]
 async fn a_faulty_experiment_is_refused_with_the_path_of_each_fault() -> Result<()> {
@@ -41,6 +45,72 @@ async fn a_faulty_experiment_is_refused_with_the_path_of_each_fault() -> Result<
     let page: Page<ExperimentSummary> = world.api.get("/api/v1/experiments").await?;
     assert!(page.items.is_empty(), "a refused experiment was stored");
     Ok(())
+}
+
+/// Writes a model folder that can be a seed, with this tokenizer.
+fn model_folder(folder: &Path, tokenizer: &[u8]) -> Result<()> {
+    let config = json!({
+        "model_type": "llama", "vocab_size": 512, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 0
+    })
+    .to_string();
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("config.json"), &config)?;
+    fs::write(folder.join("tokenizer.json"), tokenizer)?;
+    let model = ModelSpec::from_config_json(&config).map_err(anyhow::Error::msg)?;
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in model.tensors() {
+        let begin = end;
+        end += 4 * shape.iter().product::<u64>();
+        header.insert(name, json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
+    }
+    let header = serde_json::to_vec(&header)?;
+    let zeros = vec![0; usize::try_from(end)?];
+    fs::write(folder.join("model.safetensors"), [&header.len().to_le_bytes()[..], &header, &zeros].concat())?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_seed_or_tokenizer_that_cannot_be_used_is_said_by_plan_and_at_submission() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, documents: 40, ..WorldOptions::default() }).await?;
+    let folder = world.path("corpus/model");
+    let own = train(&["the kernel maps the page into memory and the driver asks the kernel"], 300)?;
+    let other = train(&["醤油と砂糖を鍋に入れて煮る料理、醤油と出汁の料理"], 300)?;
+    let mut spec = spec::small_json();
+    spec.as_object_mut().context("an object")?.remove("model");
+    set(&mut spec, "/seed", json!({ "kind": "checkpoint", "path": "model" }));
+    set(&mut spec, "/tokenizer", json!({ "kind": "file", "path": "model/tokenizer.json" }));
+
+    let check = async |path: &str, spec: &Value, expect: &str| -> Result<()> {
+        let said = |faults: &[Fault]| faults.iter().any(|f| f.path == path && f.message.contains(expect));
+        let plan: PlanView = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
+        assert!(said(&plan.refused), "{path}, {expect}: {:?}", plan.refused);
+        let problem = world.api.refused("/api/v1/experiments", spec).await?;
+        assert!(said(&problem.faults), "{path}, {expect}: {problem:?}");
+        Ok(())
+    };
+    model_folder(&folder, &own)?;
+    let plan: PlanView = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
+    assert!(plan.refused.iter().all(|fault| fault.path.starts_with("plan")), "{:?}", plan.refused);
+
+    let whole = fs::read(folder.join("model.safetensors"))?;
+    fs::write(folder.join("model.safetensors"), &whole[..whole.len() / 2])?;
+    check("seed.path", &spec, "cut short").await?;
+    fs::rename(folder.join("model.safetensors"), folder.join("pytorch_model.bin"))?;
+    check("seed.path", &spec, "pickled weights").await?;
+
+    model_folder(&folder, &own)?;
+    fs::write(world.path("corpus/other.json"), &other)?;
+    let with = |pointer: &str, value: Value| {
+        let mut spec = spec.clone();
+        set(&mut spec, pointer, value);
+        spec
+    };
+    check("tokenizer.path", &with("/tokenizer/path", json!("other.json")), "is not the model's").await?;
+    check("tokenizer.separator", &with("/tokenizer/separator", json!("</s>")), "<|endoftext|>").await?;
+    check("tokenizer.bos", &with("/tokenizer/bos", json!("<s>")), "<|endoftext|>").await?;
+    let trained = json!({ "kind": "train", "vocab_size": 300 });
+    check("tokenizer.kind", &with("/tokenizer", trained), "kind: file").await
 }
 
 #[tokio::test]

@@ -57,6 +57,30 @@ async fn a_job_waits_for_the_labels_it_needs_and_says_so() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_job_that_can_never_run_is_refused_at_submission_and_by_the_plan() -> Result<()> {
+    let (world, api) = world(20_000).await?;
+    let mut spec = spec::small_json();
+    spec["seed"]["training"] = json!({ "slots": 2 });
+    let says = |faults: &Value| faults.to_string().contains("seed asks for 2 slots on one worker; the largest has 1");
+    // Nobody is connected: nothing is known, and that is said.
+    let plan: Value = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
+    assert!(!says(&plan["refused"]) && plan["warnings"].to_string().contains("no worker is connected"), "{plan}");
+    let early: ExperimentView = world.api.post("/api/v1/experiments", &spec).await?;
+    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=100").await?;
+    let waits = |event: &EventView| event.kind == "experiment_waits" && event.experiment_id == Some(early.summary.id);
+    assert!(events.iter().any(waits), "{events:?}");
+    enrol(&api, "pretended").await?;
+    let plan: Value = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
+    assert!(says(&plan["refused"]), "{plan}");
+    let problem = world.api.refused("/api/v1/experiments", &spec).await?;
+    assert!(problem.status == 422 && problem.faults[0].path == "seed.training.slots", "{problem:?}");
+    // The same for slots to come: a warning at most.
+    let plan: Value = world.api.post("/api/v1/plan", &json!({ "experiment": spec, "slots": 20 })).await?;
+    assert!(!says(&plan["refused"]), "{plan}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_priority_reaches_the_queue() -> Result<()> {
     let (world, api) = world(20_000).await?;
     let first = world.submit(&spec::small()).await?.summary.id;

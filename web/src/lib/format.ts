@@ -44,6 +44,11 @@ export function ago(iso: string, now: number): string {
   return `${Math.floor(seconds)}${thin}s`;
 }
 
+/** A figure, or a dash where it is absent: what stands on nothing is no 0. */
+export function figure(value: number | null | undefined, digits: number): string {
+  return value == null || !Number.isFinite(value) ? "–" : value.toFixed(digits);
+}
+
 /** +1.2 %, −3.0 %. */
 export function percent(value: number): string {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}${thin}%`;

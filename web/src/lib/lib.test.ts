@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { align, heat, look, smooth } from "./curves";
-import { ago, bytes, duration, percent, ticks, tokens, whole } from "./format";
+import { ago, bytes, duration, figure, percent, ticks, tokens, whole } from "./format";
 import { gather, marks } from "./marks";
 import { messages } from "./messages";
 
@@ -11,6 +11,7 @@ test("numbers are written for people", () => {
   expect(duration(200)).toBe("3:20");
   expect(duration(3909)).toBe("1:05:09");
   expect(percent(-3)).toBe("−3.0\u2009%");
+  expect([figure(1.234, 2), figure(null, 2), figure(undefined, 2), figure(NaN, 2)]).toEqual(["1.23", "–", "–", "–"]);
   expect(bytes(2 ** 21)).toBe("2.0\u2009MiB");
   expect(ago("2026-01-01T00:00:00Z", Date.parse("2026-01-01T00:03:10Z"))).toBe("3\u2009min");
 });

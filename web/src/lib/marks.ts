@@ -15,6 +15,7 @@ const shapes: Record<string, { glyph: string; tone: Mark["tone"] }> = {
   step_skipped: { glyph: "⊘", tone: "warn" },
   rolled_back: { glyph: "↶", tone: "warn" },
   micro_batch_halved: { glyph: "½", tone: "warn" },
+  pass_changed: { glyph: "⇄", tone: "warn" },
 };
 
 /** Kinds that are worth a mark beside the curves of other branches. */

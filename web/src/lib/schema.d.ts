@@ -3442,6 +3442,11 @@ export interface components {
             folder: components["schemas"]["StorageKey"];
             /** @description SHA-256 of `shard.idx`. */
             idx_sha256: string;
+            /**
+             * @description SHA-256 of each range's bytes in `shard.bin`, in the same order: a job that reads some of them fetches and checks
+             *     no others. Empty where it was not kept.
+             */
+            range_sha256?: string[];
             /** @description The domains' ranges, by (domain, split). */
             ranges: components["schemas"]["ShardRange"][];
         };
@@ -4016,8 +4021,8 @@ export interface components {
             checkpoint_every_minutes?: number | null;
             /**
              * Format: int64
-             * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, only the last step
-             *     is kept.
+             * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, they are ten minutes
+             *     apart. The last step always is one.
              */
             checkpoint_every_steps?: number | null;
             checkpoint_every_tokens?: components["schemas"]["Tokens"] | null;
@@ -4071,7 +4076,8 @@ export interface components {
             schedule?: components["schemas"]["ScheduleKind"];
             /**
              * Format: int32
-             * @description Slots of one worker that a training job takes (a CPU slot brings its threads).
+             * @description Slots of one worker that a training job takes. CPU slots bring their threads; of accelerators one is used, and more
+             *     are refused.
              */
             slots?: number;
             /**
@@ -4245,7 +4251,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description the folder has no such manifest */
+            /** @description the folder has no such manifest, or not the files that it lists */
             422: {
                 headers: {
                     [name: string]: unknown;

@@ -9,6 +9,7 @@
 
 #![expect(unsafe_code, reason = "calls into C++; every length is checked before")]
 
+pub mod device;
 mod table;
 
 pub use table::{AdamW, Element, Heads, Scores};

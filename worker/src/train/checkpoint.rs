@@ -2,10 +2,11 @@
 //!
 //! Order of a save: files written, synced and read back, the folder synced, the manifest written and synced, the
 //! folder synced again. A folder without a manifest is no checkpoint; a folder whose files differ from it is refused
-//! by name.
+//! by name. The manifest lists what this save wrote, never what happens to lie in the folder.
 
 use super::{
-    hub::{HostTensor, HostTensors, MODEL_FILE, bytes_of, config_json, read_tensors, separator_of, write_tensors},
+    export::Export,
+    hub::{HostTensor, HostTensors, MODEL_FILE, bytes_of, config_json, read_tensors, write_tensors},
     parameters::{Arenas, Layout},
 };
 use anyhow::{Context, Result, ensure};
@@ -16,13 +17,13 @@ use senmon_protocol::{
     model::ModelSpec,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::Path,
+    sync::Arc,
 };
 use tch::{Device, Tensor};
 
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub moments: Option<(Arenas, Arenas)>,
     /// The rest; the digest is filled in by [`save`].
     pub state: TrainerState,
+    /// What stands beside the weights.
+    pub export: Arc<Export>,
 }
 
 /// Puts host tensors into tensors.
@@ -85,7 +88,53 @@ pub fn digest(layout: &Layout, weights: &Arenas, moments: Option<(&Arenas, &Aren
     hex(&hash.finalize())
 }
 
-/// Writes a checkpoint folder; returns the SHA-256 of its manifest. Sizes and digest of `meta` are filled in.
+/// A checkpoint folder that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// SHA-256 of its manifest.
+    pub manifest_sha256: String,
+    /// Names of its files, the manifest last.
+    pub files: Vec<String>,
+}
+
+/// A folder that is being written: what was written to it, in order.
+struct Folder<'a> {
+    path: &'a Path,
+    names: Vec<String>,
+}
+
+impl Folder<'_> {
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut file = File::create(self.path.join(name)).with_context(|| format!("create {name}"))?;
+        file.write_all(bytes).with_context(|| format!("write {name}"))?;
+        file.sync_all().with_context(|| format!("sync {name}"))?;
+        self.names.push(name.to_owned());
+        Ok(())
+    }
+
+    fn tensors(&mut self, name: &str, layout: &Layout, sets: &[(&str, &Arenas)]) -> Result<()> {
+        write_tensors(self.path, name, layout, sets)?;
+        self.names.push(name.to_owned());
+        Ok(())
+    }
+
+    /// Size and hash of each file, read back.
+    fn entries(&self) -> Result<BTreeMap<String, FileEntry>> {
+        let entry = |name: &String| -> Result<_> {
+            let path = self.path.join(name);
+            let bytes = fs::metadata(&path).with_context(|| format!("read {name} back"))?.len();
+            Ok((name.clone(), FileEntry { bytes, sha256: sha256_file(&path)? }))
+        };
+        self.names.iter().map(entry).collect()
+    }
+
+    fn sync(&self) -> Result<()> {
+        File::open(self.path)?.sync_all().with_context(|| format!("sync {}", self.path.display()))
+    }
+}
+
+/// Writes a checkpoint folder. Sizes and digest of `meta` are filled in. What an earlier try left in the folder is
+/// written over; its manifest goes first, because half a checkpoint is none.
 ///
 /// # Errors
 /// When the disk refuses, or gives back something else than was written.
@@ -95,33 +144,34 @@ pub fn save(
     tokenizer: &Path,
     id: CheckpointId,
     meta: &mut CheckpointMeta,
-) -> Result<String> {
+) -> Result<Saved> {
     let layout = Layout::new(&snapshot.spec);
     let moments = snapshot.moments.as_ref().map(|(first, second)| (first, second));
     meta.state_sha256 = digest(&layout, &snapshot.weights, moments, snapshot.state.step);
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    match fs::remove_file(folder.join(MANIFEST_FILE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove an earlier {MANIFEST_FILE}"));
+        }
+        _ => {}
+    }
+    let mut out = Folder { path: folder, names: Vec::new() };
     let tokenizer = fs::read(tokenizer).with_context(|| format!("read {}", tokenizer.display()))?;
-    let separator = separator_of(&tokenizer);
-    write(folder, "config.json", &serde_json::to_vec_pretty(&config_json(&snapshot.spec, separator.1))?)?;
-    write(folder, "tokenizer.json", &tokenizer)?;
-    let tokenizer_config = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": separator.0, "bos_token": separator.0,
-        "model_max_length": snapshot.spec.max_position_embeddings, "clean_up_tokenization_spaces": false
-    });
-    write(folder, "tokenizer_config.json", &serde_json::to_vec_pretty(&tokenizer_config)?)?;
-    write_tensors(folder, MODEL_FILE, &layout, &[("", &snapshot.weights)])?;
+    let mut config = config_json(&snapshot.spec);
+    snapshot.export.complete(&mut config);
+    out.write("config.json", &serde_json::to_vec_pretty(&config)?)?;
+    out.write("tokenizer.json", &tokenizer)?;
+    for (name, bytes) in snapshot.export.files() {
+        out.write(name, bytes)?;
+    }
+    out.tensors(MODEL_FILE, &layout, &[("", &snapshot.weights)])?;
     if let Some((first, second)) = &snapshot.moments {
-        write_tensors(folder, TRAINER_FILE, &layout, &[("first.", first), ("second.", second)])?;
+        out.tensors(TRAINER_FILE, &layout, &[("first.", first), ("second.", second)])?;
         let state = TrainerState { state_sha256: meta.state_sha256.clone(), ..snapshot.state.clone() };
-        write(folder, TRAINER_STATE_FILE, &serde_json::to_vec_pretty(&state)?)?;
+        out.write(TRAINER_STATE_FILE, &serde_json::to_vec_pretty(&state)?)?;
     }
-    File::open(folder)?.sync_all()?;
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        files.insert(name, FileEntry { bytes: entry.metadata()?.len(), sha256: sha256_file(&path)? });
-    }
+    out.sync()?;
+    let files = out.entries()?;
     meta.bytes = files.values().map(|file| file.bytes).sum();
     let manifest = Manifest {
         format: 1,
@@ -132,15 +182,9 @@ pub fn save(
         writer: concat!("senmon-worker ", env!("CARGO_PKG_VERSION")).into(),
     };
     let bytes = serde_json::to_vec_pretty(&manifest)?;
-    write(folder, MANIFEST_FILE, &bytes)?;
-    File::open(folder)?.sync_all()?;
-    Ok(hex(&Sha256::digest(&bytes)))
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(folder.join(name)).with_context(|| format!("create {name}"))?;
-    file.write_all(bytes).with_context(|| format!("write {name}"))?;
-    file.sync_all().with_context(|| format!("sync {name}"))
+    out.write(MANIFEST_FILE, &bytes)?;
+    out.sync()?;
+    Ok(Saved { manifest_sha256: hex(&Sha256::digest(&bytes)), files: out.names })
 }
 
 /// Reads the trainer's part of a resumable checkpoint: first and second moments, and the state.

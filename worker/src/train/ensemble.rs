@@ -1,195 +1,316 @@
-//! Several experts used together: probabilities mixed in log space from cached scores, by the router's weights of the
-//! text before each token. No model runs here.
+//! Several models compared from cached scores, document by document: the experts mixed by the router at every number of
+//! experts and every temperature, the random-split experts mixed alike, each model that stands alone. No model runs.
+//!
+//! Never chooses on the reported half: temperature, number of experts and the best single expert come of the
+//! calibration half.
 
 use super::{
-    context::{JobContext, Place, asked_to_end, ended},
-    evaluate::{HeldOut, Scores, held_out, losses},
+    context::{JobContext, Phase, Place, asked_to_end, ended},
+    evaluate::{HeldOut, Scores, held_out, sheet},
+    mix::{Mixing, document_nats},
+    route::{Sight, Stretch, route},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use senmon_corpus::{
-    router::{Router, weights},
-    shard_set::ShardSet,
+    bootstrap::{Judged, Sums, differences},
+    compare::{Documents, Half, alike, held_out_shares, lowest, mean_loss, train_shares},
+    router::Router,
     tokenizer::Tokenizer,
+    wanted::Wanted,
 };
 use senmon_protocol::job::{
-    DomainLoss, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, Routing, TemperaturePoint,
-    TerminationReason,
+    AloneResult, Choice, Compared, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, MemberPart,
+    SurfacePoint, TerminationReason,
 };
-use std::path::Path;
 
-/// Characters of context that the router looks at.
-const CONTEXT_CHARS_MAX: usize = 4096;
-
-/// Distances of one stretch of tokens from the members' centres; None where there is no context.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stretch {
-    /// First token and end.
-    pub tokens: std::ops::Range<usize>,
-    /// From each member's centre.
-    pub distances: Option<Vec<f32>>,
-}
-
-/// Runs an ensemble.
+/// Runs a comparison.
 ///
 /// # Errors
 /// How it ended without a result.
 pub fn run(job: &EnsembleJob, place: &Place, context: &dyn JobContext) -> Result<EnsembleResult, EndedOutcome> {
-    let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
-    let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
-    let members = load_members(job, place).map_err(corrupt)?;
-    let stretches = match job.routing {
-        Routing::Uniform => vec![Stretch { tokens: 0..members[0].logprobs.len(), distances: None }],
-        Routing::Router => route_job(job, place, &documents).map_err(corrupt)?,
+    let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
+    let held_out = held_out(&shards, place, &job.held_out, job.tokens_per_document_max).map_err(corrupt)?;
+    let index = shards.index();
+    let bench = Bench {
+        job,
+        place,
+        documents: sheet(&held_out),
+        by_share: held_out_shares(index),
+        prior: train_shares(index),
+        domains: index.domains,
     };
-    let domains = shards.index().domains;
-    let mut lines = Vec::new();
-    for (&top_k, done) in job.top_k.iter().zip(0_u64..) {
-        if let Some(end) = asked_to_end(context.command()) {
-            return Err(end);
+    let cells = job.top_k.len() * job.temperatures.len();
+    let mut work = Work { context, done: 0, total: ((cells + 3) * held_out.len().max(1)) as u64 };
+    work.pulse();
+    let alone = bench.alone()?;
+    let random = bench.random(&mut work)?;
+    let routed = bench.routed(&held_out, &mut work)?;
+    bench.judge(alone, random, routed, &mut work)
+}
+
+fn corrupt(error: anyhow::Error) -> EndedOutcome {
+    ended(TerminationReason::CorruptData, format!("{error:#}"))
+}
+
+/// How far a comparison is: a unit is one document touched once.
+struct Work<'a> {
+    context: &'a dyn JobContext,
+    done: u64,
+    total: u64,
+}
+
+impl Work<'_> {
+    /// Says that so much was done and hears whether to go on.
+    fn step(&mut self, units: u64) -> Result<(), EndedOutcome> {
+        self.done += units;
+        self.context.progress(self.done.min(self.total), self.total, 0.0);
+        self.pulse();
+        asked_to_end(self.context.command()).map_or(Ok(()), Err)
+    }
+
+    fn pulse(&self) {
+        self.context.pulse(Phase::Step);
+    }
+}
+
+/// What all contestants stand on.
+struct Bench<'a> {
+    job: &'a EnsembleJob,
+    place: &'a Place,
+    documents: Documents,
+    /// Each domain's share of the held-out tokens, `[k]`.
+    by_share: Vec<f64>,
+    /// Each domain's share of the training tokens, `[k]`.
+    prior: Vec<f64>,
+    domains: u32,
+}
+
+/// Nats of each document by the models that stand alone.
+struct Alone {
+    dense: Option<Vec<f64>>,
+    others: Vec<(String, Vec<f64>)>,
+}
+
+/// What mixing the experts came to.
+#[derive(Default)]
+struct Routed {
+    surface: Vec<SurfacePoint>,
+    chosen: Option<Choice>,
+    /// The line of each number of experts, with nats of each document.
+    lines: Vec<(u32, Option<f64>, Vec<f64>)>,
+    best_expert: Option<(String, Vec<f64>)>,
+}
+
+impl Bench<'_> {
+    fn members(&self, part: MemberPart) -> Vec<&EnsembleMember> {
+        self.job.members.iter().filter(|member| member.part == part).collect()
+    }
+
+    /// The scores of a member, if they are of the documents at hand.
+    fn load(&self, member: &EnsembleMember) -> Result<Scores, EndedOutcome> {
+        let scores = Scores::load(&self.place.path(&member.scores), &member.sha256).map_err(corrupt)?;
+        if scores.documents == self.documents {
+            return Ok(scores);
         }
-        lines.push(line(&members, &stretches, job, top_k, domains));
-        context.progress(done + 1, job.top_k.len() as u64, 0.0);
+        Err(corrupt(anyhow::anyhow!("the scores of {} are of other documents than those at hand", member.branch)))
     }
-    Ok(EnsembleResult { lines })
-}
 
-fn load_members(job: &EnsembleJob, place: &Place) -> Result<Vec<Scores>> {
-    let members: Vec<Scores> = job
-        .members
-        .iter()
-        .map(|member| Scores::load(&place.path(&member.scores), &member.sha256))
-        .collect::<Result<_>>()?;
-    let first = members.first().context("an ensemble needs at least one member")?;
-    for (scores, member) in members.iter().zip(&job.members) {
-        let same = scores.domain == first.domain && scores.tokens == first.tokens && scores.reported == first.reported;
-        ensure!(same, "the scores of {} are of other documents than those of {}", member.branch, job.members[0].branch);
+    fn load_all(&self, part: MemberPart) -> Result<Vec<Scores>, EndedOutcome> {
+        self.members(part).into_iter().map(|member| self.load(member)).collect()
     }
-    Ok(members)
-}
 
-/// Distances of a job's members.
-fn route_job(job: &EnsembleJob, place: &Place, documents: &[HeldOut]) -> Result<Vec<Stretch>> {
-    let (router, _) = Router::load(&place.path(&job.router))?;
-    // Only to decode: any separator that the tokenizer knows will do, so the first special token is taken.
-    let path = place.path(&job.tokenizer);
-    let tokenizer = Tokenizer::load(&path, &first_special(&path)?)?;
-    let centre = |member: &EnsembleMember| member.domain.map(|d| d as usize).context("a routed member needs a domain");
-    let centres: Vec<usize> = job.members.iter().map(centre).collect::<Result<_>>()?;
-    route(&router, &tokenizer, &centres, documents, job.route_every_tokens)
-}
+    fn alone(&self) -> Result<Alone, EndedOutcome> {
+        let dense = self.members(MemberPart::Dense).first().map(|member| self.load(member)).transpose()?;
+        let others = self.members(MemberPart::Alone).into_iter();
+        let others = others.map(|member| Ok((member.branch.clone(), self.load(member)?.nats())));
+        Ok(Alone { dense: dense.map(|scores| scores.nats()), others: others.collect::<Result<_, _>>()? })
+    }
 
-/// Distances from `centres` for every stretch of `every` tokens of every document, from the text before it.
-///
-/// # Errors
-/// When the tokenizer does not know a token.
-pub fn route(
-    router: &Router,
-    tokenizer: &Tokenizer,
-    centres: &[usize],
-    documents: &[impl AsRef<[u32]>],
-    every: u32,
-) -> Result<Vec<Stretch>> {
-    let every = every.max(1) as usize;
-    let mut stretches = Vec::new();
-    let mut first = 0;
-    for document in documents {
-        let tokens = document.as_ref();
-        for start in (0..tokens.len()).step_by(every) {
-            let text = tokenizer.decode(&tokens[..start])?;
-            let skipped = text.chars().count().saturating_sub(CONTEXT_CHARS_MAX);
-            let recent: String = text.chars().skip(skipped).collect();
-            let distances = router.distances(&recent).map(|all| centres.iter().map(|&centre| all[centre]).collect());
-            let end = (start + every).min(tokens.len());
-            stretches.push(Stretch { tokens: first + start..first + end, distances });
+    /// The random-split experts, every one with the same weight for every token: nats of each document.
+    fn random(&self, work: &mut Work) -> Result<Option<(u32, Vec<f64>)>, EndedOutcome> {
+        let members = self.load_all(MemberPart::Random)?;
+        if members.is_empty() {
+            return Ok(None);
         }
-        first += tokens.len();
-    }
-    Ok(stretches)
-}
-
-fn first_special(tokenizer: &Path) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(tokenizer)?)?;
-    let token = value["added_tokens"].as_array().into_iter().flatten().find_map(|token| token["content"].as_str());
-    Ok(token.unwrap_or(senmon_corpus::tokenizer::SEPARATOR).to_owned())
-}
-
-fn line(members: &[Scores], stretches: &[Stretch], job: &EnsembleJob, top_k: u32, domains: u32) -> EnsembleLine {
-    let logprobs: Vec<&[f32]> = members.iter().map(|member| member.logprobs.as_slice()).collect();
-    let at = |temperature: f64| mix(&logprobs, logprobs[0].len(), stretches, top_k as usize, temperature);
-    if job.routing == Routing::Uniform {
-        let mixed = at(1.0);
-        return EnsembleLine {
-            top_k,
-            temperature: None,
-            domains: losses(&members[0], domains, |token| mixed[token], true),
-            curve: Vec::new(),
+        let mut first = 0;
+        let stretch = |(document, &tokens): (usize, &u32)| {
+            let tokens = first..first + tokens as usize;
+            first = tokens.end;
+            Stretch { document, tokens, distances: None }
         };
+        let whole: Vec<Stretch> = self.documents.tokens.iter().enumerate().map(stretch).collect();
+        let prior = vec![1.0; members.len()];
+        let mixing = Mixing { prior: &prior, top_k: members.len(), temperature: 1.0 };
+        let nats = self.mixed(&members, &whole, mixing, work)?;
+        Ok(Some((count(members.len()), nats)))
     }
-    let curve: Vec<TemperaturePoint> = job
-        .temperatures
-        .iter()
-        .map(|&temperature| {
-            let mixed = at(temperature);
-            TemperaturePoint { temperature, loss: mean(&losses(&members[0], domains, |token| mixed[token], false)) }
-        })
-        .collect();
-    let best = curve.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).map_or(1.0, |point| point.temperature);
-    let mixed = at(best);
-    EnsembleLine {
-        top_k,
-        temperature: Some(best),
-        domains: losses(&members[0], domains, |token| mixed[token], true),
-        curve,
+
+    fn mixed(
+        &self,
+        members: &[Scores],
+        stretches: &[Stretch],
+        mixing: Mixing,
+        work: &mut Work,
+    ) -> Result<Vec<f64>, EndedOutcome> {
+        let logprobs: Vec<&[f32]> = members.iter().map(|member| member.logprobs.as_slice()).collect();
+        document_nats(&logprobs, stretches, self.documents.tokens.len(), mixing, &mut || work.step(1))
     }
-}
 
-#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
-fn mean(domains: &[DomainLoss]) -> f64 {
-    let tokens: u64 = domains.iter().map(|domain| domain.tokens).sum();
-    domains.iter().map(|domain| domain.loss * domain.tokens as f64).sum::<f64>() / tokens.max(1) as f64
-}
-
-/// Log-probability of each of `total` tokens under the mixture: `log Σ w_j p_j`, by the largest term. `members` are the
-/// experts' log-probabilities; those without a weight are not looked at.
-#[must_use]
-pub fn mix(members: &[&[f32]], total: usize, stretches: &[Stretch], top_k: usize, temperature: f64) -> Vec<f64> {
-    let mut mixed = vec![0.0; total];
-    for stretch in stretches {
-        let weights = weights(stretch.distances.as_deref(), members.len(), top_k, temperature);
-        let logs: Vec<(usize, f64)> =
-            weights.iter().enumerate().filter(|(_, w)| **w > 0.0).map(|(j, w)| (j, w.ln())).collect();
-        for token in stretch.tokens.clone() {
-            let term = |&(j, log): &(usize, f64)| log + f64::from(members[j][token]);
-            let largest = logs.iter().map(term).fold(f64::NEG_INFINITY, f64::max);
-            mixed[token] = largest + logs.iter().map(|entry| (term(entry) - largest).exp()).sum::<f64>().ln();
+    /// The experts at every number of experts and every temperature.
+    fn routed(&self, held_out: &[HeldOut], work: &mut Work) -> Result<Routed, EndedOutcome> {
+        let experts = self.members(MemberPart::Expert);
+        if experts.is_empty() {
+            return Ok(Routed::default());
         }
-    }
-    mixed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn probabilities_are_mixed_and_not_logits() {
-        let members: [&[f32]; 2] = [&[0.5_f32.ln(), 0.2_f32.ln()], &[0.1_f32.ln(), 0.4_f32.ln()]];
-        let stretches =
-            [Stretch { tokens: 0..1, distances: None }, Stretch { tokens: 1..2, distances: Some(vec![0.5, 1.0]) }];
-        let check = |top_k, expect: [f64; 2]| {
-            for (found, expect) in mix(&members, 2, &stretches, top_k, 0.5).iter().zip(expect) {
-                assert!((found.exp() - expect).abs() < 1e-6, "{} and {expect}", found.exp());
+        let centre = |member: &&EnsembleMember| {
+            let known = member.domain.filter(|domain| *domain < self.domains);
+            let domain = known.with_context(|| format!("{}: a routed member needs a domain", member.branch));
+            domain.map(|domain| domain as usize).map_err(corrupt)
+        };
+        let centres: Vec<usize> = experts.iter().map(centre).collect::<Result<_, _>>()?;
+        let stretches = self.route(&centres, held_out, work)?;
+        let members = self.load_all(MemberPart::Expert)?;
+        let prior: Vec<f64> = centres.iter().map(|&domain| self.prior[domain]).collect();
+        let mut routed = Routed::default();
+        for &top_k in &self.job.top_k {
+            let mut cells = Vec::new();
+            for &temperature in &self.job.temperatures {
+                let mixing = Mixing { prior: &prior, top_k: top_k as usize, temperature };
+                let nats = self.mixed(&members, &stretches, mixing, work)?;
+                let point = self.point(top_k, temperature, &nats);
+                routed.surface.push(point);
+                cells.push(((temperature, nats), point.calibration));
             }
-        };
-        let far = (-1.5_f64).exp();
-        check(2, [0.3, (0.2 + far * 0.4) / (1.0 + far)]);
-        check(1, [0.3, 0.2]);
+            let best = lowest(cells.iter().map(|(cell, loss)| (cell, *loss))).cloned();
+            // Without a finite loss there is nothing to choose: the line says what was found at the first temperature.
+            let (temperature, nats) = match best {
+                Some((temperature, nats)) => (Some(temperature), nats),
+                None => (None, cells.into_iter().next().map(|((_, nats), _)| nats).unwrap_or_default()),
+            };
+            routed.lines.push((top_k, temperature, nats));
+        }
+        routed.chosen = choose(&routed.surface);
+        let nats = experts.iter().zip(&members).map(|(member, scores)| (member.branch.clone(), scores.nats()));
+        routed.best_expert = lowest(nats.map(|(branch, nats)| {
+            let loss = self.mean(&nats, Half::Calibration, &self.by_share);
+            ((branch, nats), loss)
+        }));
+        Ok(routed)
     }
 
-    #[test]
-    fn an_ensemble_of_one_is_that_expert() {
-        let mixed = mix(&[&[-1.0, -2.5]], 2, &[Stretch { tokens: 0..2, distances: Some(vec![0.7]) }], 1, 0.1);
-        assert!((mixed[0] + 1.0).abs() < 1e-6 && (mixed[1] + 2.5).abs() < 1e-6);
+    fn route(&self, centres: &[usize], held_out: &[HeldOut], work: &mut Work) -> Result<Vec<Stretch>, EndedOutcome> {
+        let (router, _) = Router::load(&self.place.path(&self.job.router)).map_err(corrupt)?;
+        let fits = router.domains() == self.domains as usize;
+        if !fits {
+            let (found, expected) = (router.domains(), self.domains);
+            return Err(corrupt(anyhow::anyhow!("the router has {found} domains, the shards {expected}")));
+        }
+        let path = self.place.path(&self.job.tokenizer);
+        let tokenizer = std::fs::read(path).context("tokenizer").and_then(|bytes| Tokenizer::parse(&bytes));
+        let tokenizer = tokenizer.map_err(corrupt)?;
+        let sight = Sight { router: &router, tokenizer: &tokenizer, centres, every: self.job.route_every_tokens };
+        route(&sight, held_out, &mut || work.step(1))
     }
+
+    fn mean(&self, nats: &[f64], half: Half, weights: &[f64]) -> Option<f64> {
+        mean_loss(&self.documents.losses(nats, half, self.domains), weights).ok()
+    }
+
+    fn point(&self, top_k: u32, temperature: f64, nats: &[f64]) -> SurfacePoint {
+        let alike = alike(self.domains as usize);
+        SurfacePoint {
+            top_k,
+            temperature,
+            calibration: self.mean(nats, Half::Calibration, &self.by_share),
+            calibration_macro: self.mean(nats, Half::Calibration, &alike),
+            reported: self.mean(nats, Half::Reported, &self.by_share),
+            reported_macro: self.mean(nats, Half::Reported, &alike),
+        }
+    }
+
+    /// Every contestant against dense, on the reported half.
+    fn judge(
+        &self,
+        alone: Alone,
+        random: Option<(u32, Vec<f64>)>,
+        routed: Routed,
+        work: &mut Work,
+    ) -> Result<EnsembleResult, EndedOutcome> {
+        let all = alone.others.iter().map(|(_, nats)| nats);
+        let all = all.chain(routed.best_expert.iter().map(|(_, nats)| nats)).chain(random.iter().map(|(_, nats)| nats));
+        let all: Vec<&Vec<f64>> = all.chain(routed.lines.iter().map(|(_, _, nats)| nats)).collect();
+        let mut judged = self.compared(alone.dense.as_deref(), &all, work)?.into_iter();
+        let mut next = || judged.next().unwrap_or_default();
+        let others = alone.others.iter().map(|(branch, _)| AloneResult { branch: branch.clone(), vs_dense: next() });
+        let others = others.collect();
+        let best_expert = routed.best_expert.map(|(branch, _)| AloneResult { branch, vs_dense: next() });
+        let mut line = |top_k, temperature, nats: &[f64]| EnsembleLine {
+            top_k,
+            temperature,
+            domains: self.documents.losses(nats, Half::Reported, self.domains),
+            vs_dense: next(),
+        };
+        let random = random.map(|(members, nats)| line(members, None, &nats));
+        let lines = routed.lines.iter().map(|(top_k, temperature, nats)| line(*top_k, *temperature, nats)).collect();
+        Ok(EnsembleResult {
+            lines,
+            surface: routed.surface,
+            chosen: routed.chosen,
+            random,
+            alone: others,
+            best_expert,
+            resamples: if alone.dense.is_some() { self.job.resamples } else { 0 },
+        })
+    }
+
+    fn compared(
+        &self,
+        dense: Option<&[f64]>,
+        all: &[&Vec<f64>],
+        work: &mut Work,
+    ) -> Result<Vec<Compared>, EndedOutcome> {
+        let Some(dense) = dense else {
+            let absent = Some("there is no dense model to compare with".to_owned());
+            return Ok(vec![Compared { absent, ..Compared::default() }; all.len()]);
+        };
+        let kept: Vec<usize> = (0..dense.len()).filter(|&i| self.documents.reported[i]).collect();
+        let pick = |nats: &[f64]| kept.iter().map(|&i| nats[i]).collect::<Vec<f64>>();
+        let (base, contestants) = (pick(dense), all.iter().map(|nats| pick(nats)).collect::<Vec<_>>());
+        let domain: Vec<u32> = kept.iter().map(|&i| self.documents.domain[i]).collect();
+        let tokens: Vec<u32> = kept.iter().map(|&i| self.documents.tokens[i]).collect();
+        let sums = Sums { domain: &domain, tokens: &tokens, base: &base, contestants: &contestants };
+        let weightings = [self.by_share.clone(), alike(self.domains as usize)];
+        let (resamples, seed) = (self.job.resamples, self.job.random_seed);
+        let (begun, units) = (work.done, self.documents.tokens.len() as u64);
+        let mut end = None;
+        let found = differences(&sums, &weightings, resamples, seed, &mut |resample| {
+            let now = begun + units * u64::from(resample) / u64::from(resamples.max(1));
+            end = work.step(now - work.done).err();
+            end.is_none()
+        });
+        match (found, end) {
+            (Some(found), _) => Ok(found.into_iter().map(of_both).collect()),
+            (None, Some(end)) => Err(end),
+            (None, None) => Err(ended(TerminationReason::InternalError, "the bootstrap stopped by itself.")),
+        }
+    }
+}
+
+/// The point with the lowest loss on the calibration half.
+fn choose(surface: &[SurfacePoint]) -> Option<Choice> {
+    let points = surface.iter().map(|point| (point, point.calibration));
+    lowest(points).map(|point| Choice { top_k: point.top_k, temperature: point.temperature })
+}
+
+/// The judgements by share and alike.
+fn of_both(judged: Vec<Judged>) -> Compared {
+    let mut absent = None;
+    let mut found = judged.into_iter().map(|judged| judged.map_err(|why| absent = Some(why)).ok());
+    let (by_share, alike) = (found.next().flatten(), found.next().flatten());
+    drop(found);
+    Compared { by_share, alike, absent }
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -1,19 +1,27 @@
 //! Scores of one checkpoint on every domain's held-out documents; the log-probability of every token is cached.
 //!
-//! A document is opened by the separator and cut into windows without overlap, so every token is predicted once.
-//! Even documents of a domain calibrate, odd ones are reported.
+//! A document is opened as in training, by its opening token or the separator, and cut into windows without overlap, so
+//! every token is predicted once. Which documents, and which half calibrates, says the experiment's list.
 
 use super::{
     checkpoint::from_host,
-    context::{JobContext, Place, asked_to_end, ended, make_folder},
+    context::{JobContext, Phase, Place, asked_to_end, ended, make_folder},
     device, hub,
     model::Model,
 };
 use anyhow::{Context, Result, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet};
+use senmon_corpus::{
+    compare::{Documents, Half},
+    held_out::HeldOutList,
+    hex,
+    manifest::verify,
+    shard_set::ShardSet,
+    wanted::Wanted,
+};
 use senmon_protocol::{
-    job::{DomainLoss, EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
+    ids::StorageKey,
+    job::{EndedOutcome, EvaluateJob, EvaluateResult, TerminationReason},
     spec::Precision,
 };
 use sha2::{Digest, Sha256};
@@ -41,30 +49,33 @@ pub struct HeldOut {
 pub struct Scores {
     /// Log-probability of every token, documents in order, nats.
     pub logprobs: Vec<f32>,
-    /// Domain of each document.
-    pub domain: Vec<u32>,
-    /// Tokens of each document.
-    pub tokens: Vec<u32>,
-    /// Whether each document is reported.
-    pub reported: Vec<u8>,
+    /// The documents.
+    pub documents: Documents,
 }
 
-/// The documents to score: the same for every model of an experiment.
+/// The documents to score, by their list, each from its beginning to `tokens_max`: the same for every model of an experiment.
 ///
 /// # Errors
-/// When a shard is damaged.
-pub fn held_out(shards: &ShardSet, per_domain: u32) -> Result<Vec<HeldOut>> {
-    let mut all = Vec::new();
-    for domain in 0..shards.index().domains {
-        let documents = shards.held_out(domain, per_domain)?;
-        let lonely = documents.len() == 1;
-        all.extend(documents.into_iter().enumerate().map(|(i, tokens)| HeldOut {
-            domain,
-            reported: i % 2 == 1 || lonely,
-            tokens,
-        }));
+/// When the list is missing, or a shard is damaged.
+pub fn held_out(shards: &ShardSet, place: &Place, list: &StorageKey, tokens_max: u32) -> Result<Vec<HeldOut>> {
+    let bytes = std::fs::read(place.path(list)).with_context(|| list.to_string())?;
+    let list: HeldOutList = serde_json::from_slice(&bytes).with_context(|| list.to_string())?;
+    let read = |listed: &senmon_corpus::held_out::Listed| -> Result<HeldOut> {
+        let mut tokens = shards.held_out(listed)?;
+        tokens.truncate(tokens_max.max(1) as usize);
+        Ok(HeldOut { domain: listed.domain, reported: listed.reported, tokens })
+    };
+    list.documents.iter().map(read).collect()
+}
+
+/// What comparing needs to know of documents.
+#[must_use]
+pub fn sheet(documents: &[HeldOut]) -> Documents {
+    Documents {
+        domain: documents.iter().map(|document| document.domain).collect(),
+        tokens: documents.iter().map(|document| u32::try_from(document.tokens.len()).unwrap_or(u32::MAX)).collect(),
+        reported: documents.iter().map(|document| document.reported).collect(),
     }
-    Ok(all)
 }
 
 /// Runs an evaluation.
@@ -74,21 +85,25 @@ pub fn held_out(shards: &ShardSet, per_domain: u32) -> Result<Vec<HeldOut>> {
 pub fn run(job: &EvaluateJob, place: &Place, context: &dyn JobContext) -> Result<EvaluateResult, EndedOutcome> {
     let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
-    let shards = ShardSet::open(place.shard_index(&job.shards)?, &place.storage).map_err(corrupt)?;
-    let documents = held_out(&shards, job.documents_per_domain).map_err(corrupt)?;
+    let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
+    let documents = held_out(&shards, place, &job.held_out, job.tokens_per_document_max).map_err(corrupt)?;
     let folder = place.path(&job.checkpoint.folder);
     verify(&folder, &job.checkpoint.manifest_sha256).map_err(corrupt)?;
     let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
+    let parameters = spec.parameters(spec.vocab_size.unwrap_or_default().into());
     let kind = if job.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
     let model = Model::new(spec, &from_host(&weights), device, kind, job.sequence_length.into(), false);
-    let scores = score(&model, device, &documents, shards.index().separator_id, job.sequence_length, context)?;
+    let scores = score(&model, device, &documents, shards.index().opener_id(), job.sequence_length, context)?;
+    context.pulse(Phase::Long);
     let (key, path) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&key);
     make_folder(&path)?;
     let sha256 = scores.save(&path).map_err(|error| ended(TerminationReason::StorageFailure, format!("{error:#}")))?;
-    place.publish(&key, context)?;
-    let domains = losses(&scores, shards.index().domains, |token| f64::from(scores.logprobs[token]), true);
-    Ok(EvaluateResult { folder: key, sha256, domains })
+    place.publish(&key, &[SCORES_FILE], context)?;
+    let nats = scores.nats();
+    let losses = |half| scores.documents.losses(&nats, half, shards.index().domains);
+    let (domains, calibration) = (losses(Half::Reported), losses(Half::Calibration));
+    Ok(EvaluateResult { folder: key, sha256, domains, calibration, parameters: Some(parameters) })
 }
 
 /// A window to score.
@@ -102,14 +117,14 @@ pub struct Window {
     pub targets: Vec<i64>,
 }
 
-/// Documents, each opened by the separator, in windows of at most `length` tokens without overlap.
+/// Documents, each opened by a token, in windows of at most `length` tokens without overlap.
 #[must_use]
-pub fn windows(documents: &[impl AsRef<[u32]>], separator: u32, length: u32) -> Vec<Window> {
+pub fn windows(documents: &[impl AsRef<[u32]>], opener: u32, length: u32) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut first = 0;
     for document in documents {
         let tokens = document.as_ref();
-        let sequence: Vec<i64> = std::iter::once(separator).chain(tokens.iter().copied()).map(i64::from).collect();
+        let sequence: Vec<i64> = std::iter::once(opener).chain(tokens.iter().copied()).map(i64::from).collect();
         for start in (0..tokens.len()).step_by(length.max(1) as usize) {
             let end = (start + length as usize).min(tokens.len());
             let (inputs, targets) = (sequence[start..end].to_vec(), sequence[start + 1..=end].to_vec());
@@ -134,18 +149,13 @@ pub fn score(
     model: &Model,
     device: tch::Device,
     documents: &[HeldOut],
-    separator: u32,
+    opener: u32,
     length: u32,
     context: &dyn JobContext,
 ) -> Result<Scores, EndedOutcome> {
     let total = documents.iter().map(|document| document.tokens.len()).sum();
-    let logprobs = run_windows(model, device, windows(documents, separator, length), total, context)?;
-    Ok(Scores {
-        logprobs,
-        domain: documents.iter().map(|document| document.domain).collect(),
-        tokens: documents.iter().map(|document| u32::try_from(document.tokens.len()).unwrap_or(u32::MAX)).collect(),
-        reported: documents.iter().map(|document| u8::from(document.reported)).collect(),
-    })
+    let logprobs = run_windows(model, device, windows(documents, opener, length), total, context)?;
+    Ok(Scores { logprobs, documents: sheet(documents) })
 }
 
 /// Log-probabilities of `total` tokens, 0 for those in no window.
@@ -186,35 +196,26 @@ pub fn run_windows(
             logprobs[window.first..window.first + read].copy_from_slice(&row[..read]);
             done += read as u64;
         }
+        context.pulse(Phase::Step);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         context.progress(done, all, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
     }
     Ok(logprobs)
 }
 
-/// Loss by domain over the reported half (or the calibration half) of the documents; `logprob` is asked by token.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
-pub fn losses(scores: &Scores, domains: u32, logprob: impl Fn(usize) -> f64, reported: bool) -> Vec<DomainLoss> {
-    let mut losses: Vec<DomainLoss> =
-        (0..domains).map(|domain| DomainLoss { domain, documents: 0, tokens: 0, loss: 0.0 }).collect();
-    let mut first = 0;
-    for ((&domain, &tokens), &is_reported) in scores.domain.iter().zip(&scores.tokens).zip(&scores.reported) {
-        let range = first..first + tokens as usize;
-        first = range.end;
-        if (is_reported == 1) == reported
-            && let Some(loss) = losses.get_mut(domain as usize)
-        {
-            loss.documents += 1;
-            loss.tokens += u64::from(tokens);
-            loss.loss -= range.map(&logprob).sum::<f64>();
-        }
-    }
-    losses.iter_mut().filter(|loss| loss.tokens > 0).for_each(|loss| loss.loss /= loss.tokens as f64);
-    losses
-}
-
 impl Scores {
+    /// Negative log-likelihood of each document, nats.
+    #[must_use]
+    pub fn nats(&self) -> Vec<f64> {
+        let mut rest = self.logprobs.as_slice();
+        let document = |&tokens: &u32| {
+            let (own, behind) = rest.split_at(tokens as usize);
+            rest = behind;
+            -own.iter().map(|&logprob| f64::from(logprob)).sum::<f64>()
+        };
+        self.documents.tokens.iter().map(document).collect()
+    }
+
     /// Writes the cache; returns its SHA-256.
     ///
     /// # Errors
@@ -222,13 +223,14 @@ impl Scores {
     pub fn save(&self, folder: &Path) -> Result<String> {
         let floats: Vec<u8> = self.logprobs.iter().flat_map(|value| value.to_le_bytes()).collect();
         let words = |values: &[u32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let (domain, tokens) = (words(&self.domain), words(&self.tokens));
-        let n = self.domain.len();
+        let (domain, tokens) = (words(&self.documents.domain), words(&self.documents.tokens));
+        let reported: Vec<u8> = self.documents.reported.iter().map(|&reported| reported.into()).collect();
+        let n = reported.len();
         let views = [
             ("document_tokens", TensorView::new(Dtype::U32, vec![n], &tokens)?),
             ("domain", TensorView::new(Dtype::U32, vec![n], &domain)?),
             ("logprobs", TensorView::new(Dtype::F32, vec![self.logprobs.len()], &floats)?),
-            ("reported", TensorView::new(Dtype::U8, vec![n], &self.reported)?),
+            ("reported", TensorView::new(Dtype::U8, vec![n], &reported)?),
         ];
         let bytes = safetensors::serialize(views, None)?;
         let mut file = File::create(folder.join(SCORES_FILE))?;
@@ -256,13 +258,17 @@ impl Scores {
         };
         let scores = Self {
             logprobs: words("logprobs")?.into_iter().map(f32::from_bits).collect(),
-            domain: words("domain")?,
-            tokens: words("document_tokens")?,
-            reported: parts.tensor("reported")?.data().to_vec(),
+            documents: Documents {
+                domain: words("domain")?,
+                tokens: words("document_tokens")?,
+                reported: parts.tensor("reported")?.data().iter().map(|&reported| reported == 1).collect(),
+            },
         };
-        let total: u64 = scores.tokens.iter().copied().map(u64::from).sum();
+        let documents = &scores.documents;
+        let total: u64 = documents.tokens.iter().copied().map(u64::from).sum();
+        let n = documents.tokens.len();
         ensure!(
-            total == scores.logprobs.len() as u64 && scores.domain.len() == scores.tokens.len(),
+            total == scores.logprobs.len() as u64 && documents.domain.len() == n && documents.reported.len() == n,
             "{SCORES_FILE}: its parts do not fit together"
         );
         Ok(scores)

@@ -347,21 +347,21 @@ impl<T: Number> Sink<'_, T> {
 }
 
 /// Names of one block's parameters.
-struct Names {
-    norm: String,
-    q: String,
-    kv: [String; 2],
-    q_bias: String,
-    kv_bias: [String; 2],
-    output: String,
-    norm_middle: String,
-    gate: String,
-    up: String,
-    down: String,
+pub(super) struct Names {
+    pub(super) norm: String,
+    pub(super) q: String,
+    pub(super) kv: [String; 2],
+    pub(super) q_bias: String,
+    pub(super) kv_bias: [String; 2],
+    pub(super) output: String,
+    pub(super) norm_middle: String,
+    pub(super) gate: String,
+    pub(super) up: String,
+    pub(super) down: String,
 }
 
 impl Names {
-    fn new(layer: usize) -> Self {
+    pub(super) fn new(layer: usize) -> Self {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         Self {
             norm: name("input_layernorm.weight"),

@@ -3,18 +3,15 @@
 use super::parameters::{Arenas, Layout};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+pub use senmon_corpus::seed::MODEL_FILE;
+use senmon_corpus::seed::{Seed, inspect};
 use senmon_protocol::model::{ModelSpec, ModelType};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs::{self, File},
+    fs::File,
     path::Path,
 };
-
-/// Weights in one file.
-pub const MODEL_FILE: &str = "model.safetensors";
-/// Which file holds which tensor, where there are several.
-const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// A tensor on the host: shape and fp32 values.
 pub type HostTensor = (Vec<usize>, Vec<f32>);
@@ -24,58 +21,21 @@ pub type HostTensors = BTreeMap<String, HostTensor>;
 /// Reads a model folder: ours, or what `transformers` saved, in one file or several, fp32, bf16 or fp16.
 ///
 /// # Errors
-/// An unsupported key of `config.json`, or a tensor that is missing, extra, misshapen, of another type or not finite,
-/// by name.
+/// What keeps the folder from being used ([`inspect`]), or a tensor that holds a value that is not finite, by name.
 pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
-    let text = fs::read_to_string(folder.join("config.json"))
-        .with_context(|| format!("config.json of {}", folder.display()))?;
-    let spec = ModelSpec::from_config_json(&text).map_err(anyhow::Error::msg)?;
-    let known: BTreeMap<String, Vec<i64>> =
-        Layout::new(&spec).shapes().map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect();
+    let Seed { spec, files } = inspect(folder).map_err(anyhow::Error::msg)?;
+    let known: BTreeSet<String> = spec.tensors().into_iter().map(|(name, _)| name).collect();
     let mut found = HostTensors::new();
-    for file in weight_files(folder)? {
-        for (name, tensor) in read_tensors(folder, &file)? {
-            let ours = known.contains_key(&name);
-            // Old conversions carry the rotary frequencies; tied models sometimes carry the output twice.
-            if !ours
-                && (name.ends_with("rotary_emb.inv_freq") || (spec.tie_word_embeddings && name == "lm_head.weight"))
-            {
-                continue;
-            }
-            ensure!(ours, "{file}: tensor {name} belongs to no model of this config.json");
+    for file in files {
+        for (name, tensor) in read_tensors(folder, &file)?.into_iter().filter(|(name, _)| known.contains(name)) {
             ensure!(
                 tensor.1.iter().all(|value| value.is_finite()),
                 "{file}: tensor {name} holds a value that is not finite"
             );
-            ensure!(found.insert(name.clone(), tensor).is_none(), "{file}: tensor {name} is in another file too");
+            found.insert(name, tensor);
         }
     }
-    for (name, shape) in &known {
-        let (have, _) = found.get(name).with_context(|| format!("{MODEL_FILE}: tensor {name} is missing"))?;
-        let want: Vec<usize> = shape.iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect();
-        ensure!(*have == want, "{MODEL_FILE}: tensor {name} has shape {have:?}, config.json asks for {want:?}");
-    }
     Ok((spec, found))
-}
-
-/// Names of the files that hold the weights.
-fn weight_files(folder: &Path) -> Result<BTreeSet<String>> {
-    if folder.join(MODEL_FILE).exists() {
-        return Ok(BTreeSet::from([MODEL_FILE.to_owned()]));
-    }
-    let path = folder.join(INDEX_FILE);
-    ensure!(path.exists(), "{MODEL_FILE} is missing in {}, and so is {INDEX_FILE}", folder.display());
-    let index: Value = serde_json::from_slice(&fs::read(path)?).context(INDEX_FILE)?;
-    let map = index["weight_map"].as_object().with_context(|| format!("{INDEX_FILE}: weight_map is missing"))?;
-    let mut files = BTreeSet::new();
-    for (tensor, file) in map {
-        let name = file.as_str().with_context(|| format!("{INDEX_FILE}: weight_map.{tensor} is no file name"))?;
-        let plain = Path::new(name).file_name().is_some_and(|plain| plain == name);
-        ensure!(plain, "{INDEX_FILE}: weight_map.{tensor}: found {name}, expected a file of this folder");
-        ensure!(folder.join(name).exists(), "{INDEX_FILE}: {name} is missing");
-        files.insert(name.to_owned());
-    }
-    Ok(files)
 }
 
 /// Reads all tensors of a file as fp32.
@@ -147,9 +107,9 @@ pub fn bytes_of(tensor: &tch::Tensor) -> &[u8] {
     bytemuck::cast_slice(super::buffer::values::<f32>(tensor))
 }
 
-/// `config.json` of a model, for `transformers`.
+/// `config.json` of a model, for `transformers`; the ids of its special tokens are added by who knows them.
 #[must_use]
-pub fn config_json(spec: &ModelSpec, separator: u64) -> Value {
+pub fn config_json(spec: &ModelSpec) -> Value {
     let (architecture, kind) = match spec.model_type {
         ModelType::Llama => ("LlamaForCausalLM", "llama"),
         ModelType::Mistral => ("MistralForCausalLM", "mistral"),
@@ -161,7 +121,7 @@ pub fn config_json(spec: &ModelSpec, separator: u64) -> Value {
         "num_key_value_heads": spec.kv_heads(), "head_dim": spec.head_size(), "max_position_embeddings": spec.max_position_embeddings,
         "rms_norm_eps": spec.rms_norm_eps, "rope_theta": spec.rope_theta, "rope_scaling": spec.rope_scaling,
         "tie_word_embeddings": spec.tie_word_embeddings, "initializer_range": spec.initializer_range, "hidden_act": "silu",
-        "attention_dropout": 0.0, "bos_token_id": separator, "eos_token_id": separator, "torch_dtype": "float32", "use_cache": true
+        "attention_dropout": 0.0, "torch_dtype": "float32", "use_cache": true
     });
     match spec.model_type {
         ModelType::Llama => config["mlp_bias"] = json!(false),
@@ -172,13 +132,4 @@ pub fn config_json(spec: &ModelSpec, separator: u64) -> Value {
         config["attention_bias"] = json!(false);
     }
     config
-}
-
-/// The separator token and its id, by the first special token of the tokenizer.
-#[must_use]
-pub fn separator_of(tokenizer: &[u8]) -> (String, u64) {
-    let value: Value = serde_json::from_slice(tokenizer).unwrap_or_default();
-    let added = value["added_tokens"].as_array().into_iter().flatten().find(|token| token["special"] == true);
-    let text = added.and_then(|token| token["content"].as_str()).unwrap_or("<|endoftext|>");
-    (text.to_owned(), added.and_then(|token| token["id"].as_u64()).unwrap_or(0))
 }

@@ -1,8 +1,10 @@
 //! The average of several checkpoints' weights, written as a checkpoint of weights alone.
 
 use super::{
-    checkpoint::{self, Snapshot, TrainerState, from_host},
+    checkpoint::{Snapshot, TrainerState, from_host},
+    commit::{Draft, commit},
     context::{JobContext, Place, asked_to_end, ended},
+    export::Export,
     hub::{self, HostTensors},
     model::place_weights,
     parameters::Layout,
@@ -10,8 +12,8 @@ use super::{
 use senmon_corpus::manifest::verify;
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
-    ids::CheckpointId,
-    job::{EndedOutcome, MergeJob, MergeResult, TerminationReason, WrittenCheckpoint},
+    job::{EndedOutcome, MergeJob, MergeResult, TerminationReason},
+    lineage::Lineage,
 };
 
 /// Runs a merge.
@@ -26,13 +28,18 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     }
     context.started(0, None);
     let mut sum: Option<(senmon_protocol::model::ModelSpec, HostTensors)> = None;
+    let mut lineages = Vec::new();
+    let mut export = Export::default();
     for (member, done) in job.members.iter().zip(0_u64..) {
         if let Some(end) = asked_to_end(context.command()) {
             return Err(end);
         }
         let folder = place.path(&member.checkpoint.folder);
-        verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?;
+        lineages.push(verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?.meta.lineage);
         let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
+        if done == 0 {
+            export = Export::load(&folder).map_err(corrupt)?;
+        }
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {
             return Err(ended(
@@ -46,13 +53,14 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
     }
     let Some((spec, weights)) = sum else { return Err(ended(TerminationReason::InvalidInput, "no members.")) };
     let weights = place_weights(&Layout::new(&spec), &from_host(&weights), tch::Device::Cpu);
-    let mut meta = CheckpointMeta {
+    let meta = CheckpointMeta {
         kind: CheckpointKind::Weights,
         experiment_id: job.experiment_id,
         branch_id: job.branch_id,
         fence: place.fence,
         step: 0,
         tokens: 0,
+        lineage: Lineage::joined(&lineages),
         parent_id: None,
         bytes: 0,
         loss: None,
@@ -67,16 +75,10 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         state_sha256: String::new(),
         health: super::health::HealthState::default(),
     };
-    let snapshot = Snapshot { spec, weights, moments: None, state };
-    let failure = |error: &dyn std::fmt::Display| ended(TerminationReason::StorageFailure, format!("{error:#}"));
-    let (id, folder) =
-        (CheckpointId::new(), job.output.join(format!("{:08}-f{}", 0, place.fence)).map_err(|error| failure(&error))?);
-    context.announce(id, &folder, 0);
-    let _held = place.store.hold(&folder);
-    let manifest_sha256 = checkpoint::save(&place.path(&folder), &snapshot, &place.path(&job.tokenizer), id, &mut meta)
-        .map_err(|error| failure(&error))?;
-    place.publish(&folder, context)?;
-    context.commit(WrittenCheckpoint { id, folder, manifest_sha256, meta });
+    let snapshot = Snapshot { spec, weights, moments: None, state, export: export.into() };
+    let name = format!("{:08}-f{}", 0, place.fence);
+    let draft = Draft { snapshot: &snapshot, meta, tokenizer: &job.tokenizer, output: &job.output, name };
+    commit(draft, place, context, place.store.patience)?;
     Ok(MergeResult { members: job.members.len() as u64 })
 }
 

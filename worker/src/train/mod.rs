@@ -9,15 +9,22 @@ mod buffer;
 pub mod checkpoint;
 #[cfg(feature = "torch")]
 pub mod clock;
+#[cfg(feature = "torch")]
+pub mod commit;
 pub mod context;
 #[cfg(feature = "torch")]
+pub mod cuda;
+#[cfg(feature = "torch")]
 pub mod data;
+pub mod decontaminate;
 #[cfg(feature = "torch")]
 pub mod device;
 #[cfg(feature = "torch")]
 pub mod ensemble;
 #[cfg(feature = "torch")]
 pub mod evaluate;
+#[cfg(feature = "torch")]
+pub mod export;
 #[cfg(feature = "torch")]
 mod fused;
 #[cfg(feature = "torch")]
@@ -28,6 +35,8 @@ pub mod memory;
 #[cfg(feature = "torch")]
 pub mod merge;
 #[cfg(feature = "torch")]
+pub mod mix;
+#[cfg(feature = "torch")]
 pub mod model;
 #[cfg(feature = "torch")]
 pub mod optimizer;
@@ -35,6 +44,8 @@ pub mod optimizer;
 pub mod parameters;
 #[cfg(feature = "torch")]
 mod rotary;
+#[cfg(feature = "torch")]
+pub mod route;
 #[cfg(feature = "torch")]
 pub mod saver;
 #[cfg(feature = "torch")]
@@ -45,6 +56,8 @@ pub mod score;
 pub mod selftest;
 #[cfg(feature = "torch")]
 pub mod session;
+#[cfg(feature = "torch")]
+pub mod shape;
 pub mod shard;
 #[cfg(feature = "torch")]
 pub mod trainer;
@@ -63,6 +76,7 @@ pub fn run_job(job: &JobSpec, place: &Place, context: &dyn JobContext) -> Outcom
     tch::set_num_threads(place.threads.into());
     let result: Result<JobResult, EndedOutcome> = match job {
         JobSpec::Shard(job) => shard::run(job, place, context).map(JobResult::Shard),
+        JobSpec::Decontaminate(job) => decontaminate::run(job, place, context).map(JobResult::Decontaminate),
         #[cfg(feature = "torch")]
         JobSpec::Train(job) => session::run(job, place, context).map(JobResult::Train),
         #[cfg(feature = "torch")]

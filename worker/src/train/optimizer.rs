@@ -47,8 +47,9 @@ impl AdamW {
     }
 }
 
+/// Settings of step number `steps` in fp32.
 #[expect(clippy::cast_possible_truncation, reason = "computed in f64, used in fp32")]
-fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u64) -> kernels::AdamW {
+pub(super) fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u64) -> kernels::AdamW {
     let steps = i32::try_from(steps).unwrap_or(i32::MAX);
     kernels::AdamW {
         rate: rate as f32,

@@ -33,38 +33,12 @@ pub struct Arenas {
 }
 
 impl Layout {
-    /// The layout of a model. Projections that are multiplied together lie side by side.
+    /// The layout of a model, in the order of [`ModelSpec::tensors`].
     #[must_use]
     pub fn new(spec: &ModelSpec) -> Self {
-        let [h, i, v] = [spec.hidden_size, spec.intermediate_size, spec.vocab_size.unwrap_or(0)].map(i64::from);
-        let q = i64::from(spec.num_attention_heads) * i64::from(spec.head_size());
-        let kv = i64::from(spec.kv_heads()) * i64::from(spec.head_size());
         let mut layout = Self { places: BTreeMap::new(), matrices: 0, vectors: 0 };
-        layout.add("model.embed_tokens.weight".into(), vec![v, h]);
-        for layer in 0..spec.num_hidden_layers {
-            let block = [
-                ("self_attn.q_proj", vec![q, h]),
-                ("self_attn.k_proj", vec![kv, h]),
-                ("self_attn.v_proj", vec![kv, h]),
-                ("self_attn.o_proj", vec![h, q]),
-                ("mlp.gate_proj", vec![i, h]),
-                ("mlp.up_proj", vec![i, h]),
-                ("mlp.down_proj", vec![h, i]),
-                ("input_layernorm", vec![h]),
-                ("post_attention_layernorm", vec![h]),
-            ];
-            for (name, shape) in block {
-                layout.add(format!("model.layers.{layer}.{name}.weight"), shape);
-            }
-            if spec.qkv_bias() {
-                for (name, width) in [("q", q), ("k", kv), ("v", kv)] {
-                    layout.add(format!("model.layers.{layer}.self_attn.{name}_proj.bias"), vec![width]);
-                }
-            }
-        }
-        layout.add("model.norm.weight".into(), vec![h]);
-        if !spec.tie_word_embeddings {
-            layout.add("lm_head.weight".into(), vec![v, h]);
+        for (name, shape) in spec.tensors() {
+            layout.add(name, shape.into_iter().map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect());
         }
         layout
     }

@@ -4,16 +4,15 @@
 //! cause is an event, and a later interval tries again. Only what must not be lost is tried until patience ends.
 
 use super::{
-    checkpoint::{self, Snapshot, TrainerState},
-    context::{JobContext, Phase, Place, ended, is_to_stop},
+    checkpoint::{Snapshot, TrainerState},
+    commit::{Draft, commit},
+    context::{JobContext, Phase, Place, asked_to_end, ended},
     parameters::{Arenas, Layout},
     trainer::Trainer,
 };
-use crate::store::persist;
 use senmon_protocol::{
     checkpoint::CheckpointMeta,
-    ids::CheckpointId,
-    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, WrittenCheckpoint},
+    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob},
     spec::TrainingSpec,
 };
 use std::{
@@ -93,7 +92,7 @@ impl<'s> Saver<'s> {
     /// Whether a checkpoint is due after `step` steps; after a failure not before its pause is over.
     pub fn is_due(&mut self, training: &TrainingSpec, step: u64, step_tokens: u64) -> bool {
         let since = self.last.get_or_insert_with(Instant::now).elapsed();
-        let minutes = training.checkpoint_every_minutes.is_some_and(|every| since.as_secs_f64() >= every * 60.0);
+        let minutes = training.minutes_between_checkpoints().is_some_and(|every| since.as_secs_f64() >= every * 60.0);
         let rests = self.failures.not_before.is_some_and(|at| Instant::now() < at);
         !rests && (minutes || is_due_by_count(training, step, step_tokens))
     }
@@ -111,11 +110,14 @@ impl<'s> Saver<'s> {
         need: Need,
     ) -> Result<bool, EndedOutcome> {
         let start = Instant::now();
-        if need == Need::May && !self.wait(WAIT_MAX) {
+        // Asked to end, this save is the last: it waits for the one under way, for as long as this process may.
+        let limit = if asked_to_end(context.command()).is_some() { Duration::MAX } else { WAIT_MAX };
+        if need == Need::May && !self.wait(limit, context) {
             self.stalled += start.elapsed();
             self.last = Some(Instant::now());
             let text = format!("checkpoint at step {} is left out: the store still takes the one before.", state.step);
             context.event("checkpoint_skipped", state.step, "warn", &text);
+            context.pulse(Phase::Step);
             return Ok(false);
         }
         self.finish(context)?;
@@ -149,7 +151,9 @@ impl<'s> Saver<'s> {
     }
 
     /// Whether the save under way is over, or will be within `limit`.
-    fn wait(&self, limit: Duration) -> bool {
+    fn wait(&self, limit: Duration, context: &dyn JobContext) -> bool {
+        // It waits for the disk, however slow; the writer gives the signs of life meanwhile.
+        context.pulse(Phase::Long);
         let start = Instant::now();
         while self.writing.as_ref().is_some_and(|(handle, _)| !handle.is_finished()) {
             if start.elapsed() >= limit {
@@ -249,7 +253,8 @@ fn copy(trainer: &Trainer, (mut weights, (mut first, mut second)): Room, state: 
     take(&mut weights, &trainer.weights);
     take(&mut first, &trainer.optimizer.first);
     take(&mut second, &trainer.optimizer.second);
-    Snapshot { spec: trainer.spec.clone(), weights, moments: Some((first, second)), state }
+    let (spec, export) = (trainer.spec.clone(), trainer.export.clone());
+    Snapshot { spec, weights, moments: Some((first, second)), state, export }
 }
 
 /// Writes a snapshot and asks for its commit; what must not be lost is tried until patience ends.
@@ -261,35 +266,15 @@ fn write(
     meta: CheckpointMeta,
     need: Need,
 ) -> Result<CheckpointRef, EndedOutcome> {
-    let (id, step) = (CheckpointId::new(), snapshot.state.step);
-    let failure = |error: &dyn std::fmt::Display| {
-        ended(TerminationReason::StorageFailure, format!("checkpoint at step {step} could not be written: {error:#}"))
-    };
     // A state after a rollback has the step of an older one: what it leaves out tells them apart.
     let left_out = match snapshot.state.health.skipped.len() {
         0 => String::new(),
         count => format!("-s{count}"),
     };
-    let name = format!("{step:08}-f{}{left_out}", place.fence);
-    let folder = job.output.join(name).map_err(|error| failure(&error))?;
-    context.announce(id, &folder, step);
-    let _held = place.store.hold(&folder);
-    let path = place.path(&folder);
-    let once = || {
-        let mut meta = meta.clone();
-        let manifest_sha256 = checkpoint::save(&path, snapshot, &place.path(&job.tokenizer), id, &mut meta)?;
-        place.store.publish(&folder)?;
-        Ok((manifest_sha256, meta))
-    };
+    let name = format!("{:08}-f{}{left_out}", snapshot.state.step, place.fence);
     let patience = if need == Need::Must { place.store.patience } else { Duration::ZERO };
-    let written = persist(patience, &|| is_to_stop(context), &|_| false, once);
-    let (manifest_sha256, meta) = written.map_err(|error| {
-        // Half a checkpoint is none, and its room may be what the next one lacks.
-        let _ = std::fs::remove_dir_all(&path);
-        failure(&error)
-    })?;
-    context.commit(WrittenCheckpoint { id, folder: folder.clone(), manifest_sha256: manifest_sha256.clone(), meta });
-    Ok(CheckpointRef { id, folder, manifest_sha256, step })
+    let draft = Draft { snapshot, meta, tokenizer: &job.tokenizer, output: &job.output, name };
+    commit(draft, place, context, patience)
 }
 
 #[cfg(test)]

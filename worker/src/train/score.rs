@@ -4,10 +4,11 @@ use super::{
     checkpoint::from_host,
     context::JobContext,
     device,
-    ensemble::{Stretch, mix, route},
     evaluate::{Window, run_windows, windows},
     hub,
+    mix::{Mixing, mix},
     model::Model,
+    route::{Sight, Stretch, route},
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use senmon_corpus::{
@@ -40,10 +41,13 @@ pub struct Scored {
     pub temperature: f64,
     /// Tokens scored.
     pub tokens: u64,
-    /// Mean negative log-likelihood, nats per token.
-    pub loss: f64,
+    /// Mean negative log-likelihood, nats per token; absent where it is not finite.
+    pub loss: Option<f64>,
     /// Its exponential.
-    pub perplexity: f64,
+    pub perplexity: Option<f64>,
+    /// Why a figure is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
     /// Tokens that experts read, over tokens times experts: 1 where every expert reads everything.
     pub share_run: f64,
     /// Tokens that each expert read, by branch.
@@ -57,8 +61,8 @@ pub struct Scored {
 pub struct ScoredText {
     /// Tokens, the separator at its end included.
     pub tokens: u64,
-    /// Nats per token.
-    pub loss: f64,
+    /// Nats per token; absent where it is not finite.
+    pub loss: Option<f64>,
 }
 
 /// Scores texts with the experts of `ensemble`, whose folders lie below `storage`. Experts are loaded one after the
@@ -66,7 +70,7 @@ pub struct ScoredText {
 ///
 /// A token needs what its window holds before it, so an expert reads a window up to the last token that it has a
 /// weight for, and a window without such a token not at all. Where the router knows nothing of the text yet (its
-/// beginning), all experts weigh the same and all read.
+/// beginning), the experts with the largest prior have the weight.
 ///
 /// # Errors
 /// When an artefact is missing or altered, or the ensemble has no such number of experts.
@@ -85,21 +89,23 @@ pub fn score(
     ensure!((1..=experts.len()).contains(&top_k), "top_k: found {top_k}, the ensemble has {} experts", experts.len());
     let temperature = temperature(ensemble, manner)?;
     let folder = |expert: usize| storage.join(experts[expert].checkpoint.folder.as_str());
-    let tokenizer = Tokenizer::load(&folder(0).join("tokenizer.json"), &ensemble.separator)?;
+    let tokenizer = Tokenizer::load(&folder(0).join("tokenizer.json"), &ensemble.separator, ensemble.bos.as_deref())?;
     let (router, _) = Router::load(&storage.join(ensemble.router.as_str()))?;
     let documents = tokenizer.encode(texts)?;
     let centres: Vec<usize> = experts.iter().map(|expert| expert.domain as usize).collect();
     if let Some(unknown) = centres.iter().find(|centre| **centre >= router.domains()) {
         bail!("domain {unknown}: the router has {} domains", router.domains());
     }
-    let stretches = route(&router, &tokenizer, &centres, &documents, ensemble.route_every_tokens)?;
+    let sight = Sight { router: &router, tokenizer: &tokenizer, centres: &centres, every: ensemble.route_every_tokens };
+    let stretches = route(&sight, &documents, &mut || Ok(())).map_err(|end| anyhow!(end.message))?;
+    let prior: Vec<f64> = experts.iter().map(|expert| expert.prior).collect();
     let total: usize = documents.iter().map(Vec::len).sum();
     let mut logprobs = Vec::with_capacity(experts.len());
     let mut tokens_run = Vec::with_capacity(experts.len());
     for (number, expert) in experts.iter().enumerate() {
         let needed =
-            needed(&stretches, total, |distances| weights(distances, experts.len(), top_k, temperature)[number] > 0.0);
-        let all = windows(&documents, tokenizer.separator_id(), ensemble.sequence_length);
+            needed(&stretches, total, |distances| weights(distances, &prior, top_k, temperature)[number] > 0.0);
+        let all = windows(&documents, tokenizer.opener_id(), ensemble.sequence_length);
         let read: Vec<Window> = all.into_iter().filter_map(|window| up_to_last(window, &needed)).collect();
         tokens_run.push((expert.branch.clone(), read.iter().map(|window| window.inputs.len() as u64).sum()));
         if read.is_empty() {
@@ -113,7 +119,9 @@ pub fn score(
         logprobs.push(run_windows(&model, device, read, total, context).map_err(|end| anyhow!(end.message))?);
     }
     let members: Vec<&[f32]> = logprobs.iter().map(Vec::as_slice).collect();
-    Ok(sum_up(&mix(&members, total, &stretches, top_k, temperature), &documents, tokens_run, manner, temperature))
+    let mut mixed = Vec::with_capacity(total);
+    mix(&members, &stretches, Mixing { prior: &prior, top_k, temperature }, |_, logprob| mixed.push(logprob));
+    Ok(sum_up(&mixed, &documents, tokens_run, manner, temperature))
 }
 
 fn temperature(ensemble: &Ensemble, manner: Manner) -> Result<f64> {
@@ -142,6 +150,12 @@ fn up_to_last(mut window: Window, needed: &[bool]) -> Option<Window> {
     Some(window)
 }
 
+/// Nats per token; None where that is not finite, or there is no token.
+#[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
+fn mean_loss(logprobs: &[f64]) -> Option<f64> {
+    Some(-logprobs.iter().sum::<f64>() / logprobs.len() as f64).filter(|loss| loss.is_finite())
+}
+
 #[expect(clippy::cast_precision_loss, reason = "tokens below 2^53")]
 fn sum_up(
     mixed: &[f64],
@@ -156,17 +170,20 @@ fn sum_up(
         .map(|document| {
             let (own, behind) = rest.split_at(document.len());
             rest = behind;
-            ScoredText { tokens: own.len() as u64, loss: -own.iter().sum::<f64>() / own.len().max(1) as f64 }
+            ScoredText { tokens: own.len() as u64, loss: mean_loss(own) }
         })
         .collect();
-    let loss = -mixed.iter().sum::<f64>() / mixed.len().max(1) as f64;
+    let loss = mean_loss(mixed);
+    let spoilt = texts.iter().filter(|text| text.loss.is_none()).count();
+    let absent = (loss.is_none()).then(|| format!("the loss of {spoilt} of {} texts is not finite", texts.len()));
     let run: u64 = tokens_run.iter().map(|(_, tokens)| tokens).sum();
     Scored {
         top_k: manner.top_k,
         temperature,
         tokens: mixed.len() as u64,
         loss,
-        perplexity: loss.exp(),
+        perplexity: loss.map(f64::exp).filter(|perplexity| perplexity.is_finite()),
+        absent,
         share_run: run as f64 / (mixed.len() * tokens_run.len()).max(1) as f64,
         tokens_run,
         texts,

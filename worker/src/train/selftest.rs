@@ -48,10 +48,7 @@ pub fn run(device: Device, tf32: bool) -> Vec<Finding> {
             error_max,
         })
         .collect();
-    // The fused pass runs on CPUs alone, autograd runs everywhere.
-    let passes: &[(bool, &str)] =
-        if device == Device::Cpu { &[(true, "fused"), (false, "autograd")] } else { &[(false, "autograd")] };
-    for &(fused, pass) in passes {
+    for (fused, pass) in [(true, "fused"), (false, "autograd")] {
         for (kind, name, error_max) in formats {
             let (_, losses) = tiny(STORED_LOSSES.len(), device, kind, fused);
             let errors = losses.iter().zip(STORED_LOSSES).map(|(loss, stored)| (loss / stored - 1.0).abs());

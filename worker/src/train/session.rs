@@ -7,6 +7,7 @@ use super::{
     context::{JobContext, MetricPoint, Phase, Place, TrainingTime, asked_to_end, ended},
     data::{self, Batch, Source},
     device,
+    export::{Export, Marks},
     health::{HealthState, sentence},
     hub::{self, HostTensors},
     memory::{resident_bytes, within_memory},
@@ -17,11 +18,13 @@ use super::{
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
-use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, windows::WindowOrder};
+use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart},
+    lineage::Lineage,
+    model::ModelSpec,
     spec::{OptimizerStart, Precision, SpikeAction},
 };
 use sha2::{Digest, Sha256};
@@ -42,6 +45,8 @@ struct Session<'a> {
     place: &'a Place,
     context: &'a dyn JobContext,
     device: Device,
+    /// None for a start that is not trained.
+    order: Option<&'a WindowOrder>,
     trainer: Trainer,
     health: HealthState,
     /// Checkpoints of this attempt that a rollback may go back to.
@@ -52,6 +57,7 @@ struct Session<'a> {
     parent: Option<CheckpointId>,
     loss: Option<f64>,
     peak: f64,
+    peak_data_sheet: Option<f64>,
     /// Since the first step of this attempt.
     spent: TrainingTime,
 }
@@ -76,20 +82,18 @@ impl Interval {
 /// How it ended without a result; every reason of the closed list that can happen here.
 pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<TrainResult, EndedOutcome> {
     let device = device::open(&place.device).map_err(|error| ended(TerminationReason::InvalidInput, error))?;
-    let index = place.shard_index(&job.shards)?;
-    let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-    let shards = ShardSet::open(index, &place.storage).map_err(corrupt)?;
-    shards.verify(&place.storage).map_err(corrupt)?;
-    let mut session = Session::open(job, place, context, device, &shards)?;
+    let shards = place.shards(&job.shards, &Wanted::of(&job.mixture), context)?;
     if job.steps == 0 {
+        let session = Session::open(job, place, context, device, &shards, None)?;
         context.started(0, None);
         session.save_start()?;
         return Ok(TrainResult { steps: 0, tokens: 0, loss_last: None });
     }
     let windows = shards.windows(job.sequence_length);
     let invalid = |error| ended(TerminationReason::InvalidInput, error);
-    let order = WindowOrder::new(&windows, &job.mixture, job.training.random_seed).map_err(invalid)?;
+    let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).map_err(invalid)?;
     order.ensure_budget(job.steps * u64::from(job.training.batch_windows), job.epochs_max).map_err(invalid)?;
+    let mut session = Session::open(job, place, context, device, &shards, Some(&order))?;
     session.resume_or_begin(&shards, &order)?;
     std::thread::scope(|scope| session.train(scope, &shards, &order))?;
     Ok(TrainResult { steps: job.steps, tokens: job.steps * session.step_tokens(), loss_last: session.loss })
@@ -102,9 +106,14 @@ impl<'a> Session<'a> {
         context: &'a dyn JobContext,
         device: Device,
         shards: &ShardSet,
+        order: Option<&'a WindowOrder>,
     ) -> Result<Self, EndedOutcome> {
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
-        let (spec, weights, parent, carried) = match (&job.resume, &job.start) {
+        let marked = |export: Export, spec: &ModelSpec| {
+            let marks = Marks::of(shards.index(), &place.path(&job.tokenizer))?;
+            export.marked(&marks, spec)
+        };
+        let (spec, weights, parent, carried, export) = match (&job.resume, &job.start) {
             (Some(from), _) | (None, TrainStart::Checkpoint(from)) => {
                 let folder = place.path(&from.folder);
                 let manifest = verify(&folder, &from.manifest_sha256).map_err(corrupt)?;
@@ -115,15 +124,19 @@ impl<'a> Session<'a> {
                     .then(|| checkpoint::load_trainer(&folder, &Layout::new(&spec)))
                     .transpose()
                     .map_err(corrupt)?;
-                (spec, from_host(&weights), Some(from.id), carried)
+                let export = Export::load(&folder).map_err(corrupt)?;
+                (spec, from_host(&weights), Some(from.id), carried, export)
             }
             (None, TrainStart::Folder(folder)) => {
                 let invalid = |error: anyhow::Error| ended(TerminationReason::InvalidInput, format!("seed: {error:#}"));
-                let (spec, weights) = hub::load_model(std::path::Path::new(&folder.path)).map_err(invalid)?;
-                (spec, from_host(&weights), None, None)
+                let folder = std::path::Path::new(&folder.path);
+                let (spec, weights) = hub::load_model(folder).map_err(invalid)?;
+                let export = Export::load(folder).and_then(|own| marked(own, &spec)).map_err(invalid)?;
+                (spec, from_host(&weights), None, None, export)
             }
             (None, TrainStart::Init(init)) => {
-                (init.model.clone(), initial_weights(&init.model, job.training.random_seed), None, None)
+                let export = marked(Export::default(), &init.model).map_err(corrupt)?;
+                (init.model.clone(), initial_weights(&init.model, job.training.random_seed), None, None, export)
             }
         };
         if spec.vocab_size.unwrap_or(0) < shards.index().vocab_size {
@@ -153,12 +166,15 @@ impl<'a> Session<'a> {
         };
         let mut trainer = Trainer::new(spec, &weights, device, kind, shape);
         trainer.deterministic = job.training.deterministic;
+        trainer.export = export.into();
         let peak = device::matmul_peak(device, kind);
+        let peak_data_sheet = device::data_sheet_peak(device, kind);
         let mut session = Self {
             job,
             place,
             context,
             device,
+            order,
             trainer,
             health: HealthState::default(),
             written: Vec::new(),
@@ -167,6 +183,7 @@ impl<'a> Session<'a> {
             parent,
             loss: None,
             peak,
+            peak_data_sheet,
             spent: TrainingTime::default(),
         };
         if let Some((moments, state)) = carried {
@@ -300,7 +317,15 @@ impl<'a> Session<'a> {
         loop {
             let trainer = &mut self.trainer;
             let pass = || trainer.forward_backward(&batch.tokens, batch.document_first.as_deref());
-            let said = match within_memory(pass) {
+            let found = within_memory(pass);
+            for note in self.trainer.take_notes() {
+                if note.warns {
+                    self.context.event("pass_changed", self.step + 1, "warn", &note.text);
+                } else {
+                    self.context.log("info", &note.text);
+                }
+            }
+            let said = match found {
                 Ok(found) => return Ok(found),
                 Err(said) => said,
             };
@@ -385,7 +410,8 @@ impl<'a> Session<'a> {
             ("time/checkpoint_stall_share", interval.stalled.as_secs_f64() / seconds),
             ("memory/bytes", resident_bytes()),
         ];
-        let of_device = device::usage(self.device);
+        let of_data_sheet = self.peak_data_sheet.map(|peak| ("throughput/mfu_data_sheet", per_second * flops / peak));
+        let of_device = device::usage(self.device).into_iter().chain(of_data_sheet);
         let values: BTreeMap<String, Option<f64>> = values
             .into_iter()
             .chain(of_device)
@@ -396,11 +422,17 @@ impl<'a> Session<'a> {
         *interval = Interval::new();
     }
 
+    /// What the lineage has drawn up to the next batch, the batches left out included.
+    fn lineage(&self) -> Lineage {
+        let drawn = self.health.batch_of(self.step) * u64::from(self.job.training.batch_windows);
+        self.order.map_or_else(|| self.job.lineage.clone(), |order| order.after(drawn))
+    }
+
     /// Everything of a checkpoint but the tensors.
     fn state(&self, next_batch_hash: Option<u64>) -> (TrainerState, CheckpointMeta) {
         let (job, tokens) = (self.job, self.step * self.step_tokens());
-        let config =
-            serde_json::to_vec(&(&job.training, &job.mixture, job.sequence_length, job.steps)).unwrap_or_default();
+        let config = serde_json::to_vec(&(&job.training, &job.mixture, &job.lineage, job.sequence_length, job.steps))
+            .unwrap_or_default();
         let meta = CheckpointMeta {
             kind: CheckpointKind::Resumable,
             experiment_id: job.experiment_id,
@@ -408,6 +440,7 @@ impl<'a> Session<'a> {
             fence: self.place.fence,
             step: self.step,
             tokens,
+            lineage: self.lineage(),
             parent_id: self.parent,
             bytes: 0,
             loss: self.loss,

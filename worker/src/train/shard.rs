@@ -3,10 +3,11 @@
 use super::context::{JobContext, Place, asked_to_end, ended};
 use anyhow::{Context, Result};
 use senmon_corpus::{
+    read::change,
     router::Router,
     scan::decode_dropped,
     sha256_file,
-    shard::{ShardInput, Sidecar, write_shard},
+    shard::{SHARD_FILES, ShardInput, Sidecar, write_shard},
     tokenizer::Tokenizer,
 };
 use senmon_protocol::{
@@ -20,16 +21,7 @@ use std::path::Path;
 /// # Errors
 /// How it ended without a result.
 pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<ShardResult, EndedOutcome> {
-    let path = Path::new(&job.file.path);
-    let found = std::fs::metadata(path)
-        .map(|meta| meta.len())
-        .map_err(|error| ended(TerminationReason::CorruptData, format!("{}: {error}", job.file.path)))?;
-    if found != job.file.bytes {
-        return Err(ended(
-            TerminationReason::CorruptData,
-            format!("{} has {found} bytes, its snapshot {}", job.file.path, job.file.bytes),
-        ));
-    }
+    let path = unchanged(&job.file)?;
     let (folder, output) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&folder);
     let written = write(job, place, context, path, &output)
@@ -39,9 +31,10 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
             if let Some(why) = difference(&job.file, &written) {
                 return Err(ended(TerminationReason::CorruptData, format!("{}: {why}", job.file.path)));
             }
-            place.publish(&folder, context)?;
-            let Sidecar { bin_sha256, idx_sha256, counts, ranges, .. } = written;
-            Ok(ShardResult { folder, bin_sha256, idx_sha256, counts, ranges })
+            place.publish(&folder, &SHARD_FILES, context)?;
+            let Sidecar { bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256, .. } = written;
+            let held_out_sha256 = Some(held_out_sha256);
+            Ok(ShardResult { folder, bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256 })
         }
         None => Err(asked_to_end(context.command())
             .unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))),
@@ -50,11 +43,8 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
 
 /// What was read otherwise than when the file was registered, in one sentence.
 fn difference(file: &CorpusFile, found: &Sidecar) -> Option<String> {
-    if found.input_sha256 != file.sha256 {
-        return Some(format!(
-            "it changed after its registration (SHA-256 {}, its snapshot {}): register it again under another name",
-            found.input_sha256, file.sha256
-        ));
+    if let Some(change) = change(&found.input_sha256, &file.sha256) {
+        return Some(change);
     }
     let counts =
         |counts: &DocumentCounts| [counts.records, counts.documents, counts.empty, counts.duplicates, counts.broken];
@@ -76,23 +66,45 @@ fn write(
 ) -> Result<Option<Sidecar>> {
     let (router, router_sha256) = Router::load(&place.path(&job.router))?;
     let tokenizer_path = place.path(&job.tokenizer);
-    let tokenizer = Tokenizer::load(&tokenizer_path, &job.separator)?;
-    let dropped = job.file.dropped.as_ref().map(|key| -> Result<_> {
-        Ok(decode_dropped(&std::fs::read(place.path(key)).with_context(|| key.to_string())?)?)
-    });
+    let tokenizer = Tokenizer::load(&tokenizer_path, &job.separator, job.bos.as_deref())?;
     let input = ShardInput {
         path,
         fields: &job.fields,
-        dropped: &dropped.transpose()?.unwrap_or_default(),
+        dropped: &dropped(&job.file, place)?,
         router: &router,
         router_sha256: &router_sha256,
         tokenizer: &tokenizer,
         tokenizer_sha256: &sha256_file(&tokenizer_path)?,
         held_out_fraction: job.held_out_fraction,
+        documents_per_domain: job.documents_per_domain,
     };
     let total = job.file.counts.documents;
     write_shard(&input, output, |done| {
         context.progress(done, total, 0.0);
         asked_to_end(context.command()).is_none()
     })
+}
+
+/// The path of an input file, which is what its snapshot says.
+///
+/// # Errors
+/// [`TerminationReason::CorruptData`].
+pub fn unchanged(file: &CorpusFile) -> Result<&Path, EndedOutcome> {
+    let path = Path::new(&file.path);
+    let corrupt = |message| ended(TerminationReason::CorruptData, message);
+    let found = std::fs::metadata(path).map(|meta| meta.len());
+    let found = found.map_err(|error| corrupt(format!("{}: {error}", file.path)))?;
+    if found == file.bytes {
+        return Ok(path);
+    }
+    Err(corrupt(format!("{} has {found} bytes, its snapshot {}", file.path, file.bytes)))
+}
+
+/// Records of an input file to leave out.
+///
+/// # Errors
+/// When their list is missing or damaged.
+pub fn dropped(file: &CorpusFile, place: &Place) -> Result<Vec<u64>> {
+    let Some(key) = &file.dropped else { return Ok(Vec::new()) };
+    Ok(decode_dropped(&std::fs::read(place.path(key)).with_context(|| key.to_string())?)?)
 }

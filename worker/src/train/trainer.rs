@@ -1,9 +1,12 @@
-//! Weights, moments and one way of computing gradients: on a CPU the fused pass, elsewhere autograd.
+//! Weights, moments and one way of computing gradients: the fused pass of a CPU or of a card, or autograd.
 
+pub use super::shape::{Note, Shape};
 use super::{
     buffer::values_mut,
     clock::{Clock, Part},
+    cuda::{self, Machine, proof},
     device::upload,
+    export::Export,
     fused::{Fused, Tokens, Weights},
     model::{Model, Use, place_weights},
     optimizer::{AdamW, gradient_norm},
@@ -13,7 +16,7 @@ use super::{
 use half::bf16;
 use senmon_kernels as kernels;
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
 
 /// How gradients are computed.
@@ -21,27 +24,8 @@ enum Pass {
     Fp32(Box<Fused<f32>>),
     /// The matrices once more in bf16, written by the optimiser.
     Bf16(Box<Fused<bf16>>, Arenas),
+    Card(Box<cuda::Pass>),
     Autograd(Box<Model>),
-}
-
-/// Sizes of one training step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Windows of one optimiser step.
-    pub windows: i64,
-    /// Windows of one forward and backward pass: a divisor of `windows`.
-    pub micro: i64,
-    /// Tokens of a window.
-    pub length: i64,
-}
-
-impl Shape {
-    /// The same batch in passes of half the windows or less; None where a pass has one window already.
-    #[must_use]
-    pub fn halved(self) -> Option<Self> {
-        let micro = (1..=self.micro / 2).rev().find(|micro| self.windows % micro == 0)?;
-        Some(Self { micro, ..self })
-    }
 }
 
 /// Gradients and what computes them. Built for the first batch: the memory of a pass is most of what training takes.
@@ -54,6 +38,8 @@ struct Engine {
 pub struct Trainer {
     /// Shape of the model.
     pub spec: ModelSpec,
+    /// What stands beside the weights in a checkpoint.
+    pub export: Arc<Export>,
     /// Names and places of the parameters.
     pub layout: Layout,
     /// fp32 weights.
@@ -64,6 +50,9 @@ pub struct Trainer {
     pub clock: Clock,
     /// Same bits on every run also where that costs: a GPU's attention. To be set before the first batch.
     pub deterministic: bool,
+    /// Where the kernels of a card run, proven.
+    machine: Option<Machine>,
+    notes: Vec<Note>,
     engine: Option<Engine>,
     kind: Kind,
     fused: bool,
@@ -75,10 +64,11 @@ impl Trainer {
     /// A trainer of named fp32 weights.
     #[must_use]
     pub fn new(spec: ModelSpec, named: &BTreeMap<String, Tensor>, device: Device, kind: Kind, shape: Shape) -> Self {
-        Self::with_pass(spec, named, device, kind, shape, device == Device::Cpu)
+        Self::with_pass(spec, named, device, kind, shape, true)
     }
 
-    /// A trainer whose gradients come from the fused pass or from autograd. For tests: [`Trainer::new`] chooses.
+    /// A trainer whose gradients come from the device's fused pass, or from autograd. For tests: [`Trainer::new`] takes
+    /// the fused one, which gives way to autograd on a card where it does not prove itself.
     #[must_use]
     pub fn with_pass(
         spec: ModelSpec,
@@ -94,7 +84,10 @@ impl Trainer {
             optimizer: AdamW::new(&layout, device),
             clock: Clock::default(),
             deterministic: false,
+            machine: None,
+            notes: Vec::new(),
             engine: None,
+            export: Arc::default(),
             spec,
             layout,
             kind,
@@ -104,11 +97,57 @@ impl Trainer {
         }
     }
 
-    fn engine(&self) -> Engine {
+    /// Computes gradients with a card's kernels on `machine`. For tests: a card is found by itself.
+    pub fn run_on(&mut self, machine: Machine) {
+        self.machine = Some(machine);
+    }
+
+    /// What was found out since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        if let Some(Engine { pass: Pass::Card(pass), .. }) = &mut self.engine {
+            self.notes.append(&mut pass.take_notes());
+        }
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The card, where the fused pass may run on it: proven for this model, once.
+    fn machine(&mut self) -> Option<Machine> {
+        let card = self.device != Device::Cpu;
+        if !self.fused || (card && self.deterministic) {
+            return None;
+        }
+        if card && self.machine.is_none() {
+            let found = Machine::of_card(self.device, self.kind, &self.spec)
+                .and_then(|machine| proof::check(&machine, &self.spec).map(|()| machine));
+            match found {
+                Ok(machine) => self.machine = Some(machine),
+                Err(error) => {
+                    self.fused = false;
+                    let text = format!("the fused pass is not used on this device, autograd is: {error}");
+                    self.notes.push(Note { warns: true, text });
+                }
+            }
+        }
+        self.machine.clone()
+    }
+
+    fn engine(&mut self) -> Engine {
+        let machine = self.machine();
         let (spec, Shape { windows, micro, length }) = (&self.spec, self.shape);
         let wide = micro < windows;
+        let zeros = |kind| self.layout.zeros(kind, self.device);
+        if let Some(machine) = machine {
+            let grads = zeros(if wide { Kind::Float } else { self.kind });
+            match cuda::Pass::new(machine, spec, &self.weights, &grads, self.shape) {
+                Ok(pass) => return Engine { pass: Pass::Card(Box::new(pass)), grads },
+                Err(error) => {
+                    let text = format!("the fused pass cannot begin, autograd goes on: {error}");
+                    self.notes.push(Note { warns: true, text });
+                }
+            }
+        }
         let angles = || rotary::angles(spec, u32::try_from(length).unwrap_or(0));
-        let pass = match (self.fused, self.kind) {
+        let pass = match (self.fused && self.device == Device::Cpu, self.kind) {
             (false, kind) => {
                 let for_what = Use { trains: true, deterministic: self.deterministic };
                 Pass::Autograd(Box::new(Model::over(spec.clone(), &self.layout, &self.weights, kind, length, for_what)))
@@ -121,7 +160,7 @@ impl Trainer {
             (true, _) => Pass::Fp32(Box::new(Fused::new(spec, angles(), micro, length, wide))),
         };
         let narrow = matches!(pass, Pass::Bf16(..)) && !wide;
-        let grads = self.layout.zeros(if narrow { Kind::BFloat16 } else { Kind::Float }, self.device);
+        let grads = zeros(if narrow { Kind::BFloat16 } else { Kind::Float });
         Engine { pass, grads }
     }
 
@@ -146,6 +185,11 @@ impl Trainer {
         let count = (windows * self.shape.length) as f64;
         // Out of self while it works: a pass that fails for want of memory leaves none behind.
         let mut engine = self.engine.take().unwrap_or_else(|| self.engine());
+        if let Pass::Card(pass) = &mut engine.pass {
+            let (loss, squares) = pass.batch(tokens, document_first);
+            self.engine = Some(engine);
+            return (loss / count, squares.sqrt());
+        }
         let mut loss = 0.0;
         for (number, tokens) in tokens.chunks(micro * row).enumerate() {
             let inputs: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[..length]).copied().collect();
@@ -168,6 +212,7 @@ impl Trainer {
         match pass {
             Pass::Fp32(fused) => fused.pass(Weights { arenas: &self.weights }, grads, tokens, scale, add, clock),
             Pass::Bf16(fused, copy) => fused.pass(Weights { arenas: copy }, grads, tokens, scale, add, clock),
+            Pass::Card(_) => unreachable!("a card takes a batch at once"),
             Pass::Autograd(model) => {
                 let tensor = |values: &[i64]| upload(values, device).view([-1, length]);
                 let first = tokens.document_first.map(|first| upload(first, device).view([-1, length]));
@@ -186,6 +231,9 @@ impl Trainer {
         let Engine { pass, grads } = self.engine.as_mut().expect("a batch before a step");
         let copy = match pass {
             Pass::Bf16(_, copy) => Some(&mut copy.matrices),
+            Pass::Card(pass) => {
+                return pass.step((&self.weights, grads), &mut self.optimizer, training, rate, scale);
+            }
             Pass::Fp32(_) | Pass::Autograd(_) => None,
         };
         self.clock.begin();
@@ -196,8 +244,12 @@ impl Trainer {
     /// Takes other weights and moments, of the same layout: a resumed or rolled back state.
     pub fn set_weights(&mut self, named: &BTreeMap<String, Tensor>) {
         tch::no_grad(|| self.layout.fill(&mut self.weights, named));
-        if let Some(Engine { pass: Pass::Bf16(_, copy), .. }) = &mut self.engine {
-            kernels::to_bf16(values_mut(&mut self.weights.matrices), values_mut(&mut copy.matrices));
+        match self.engine.as_mut().map(|engine| &mut engine.pass) {
+            Some(Pass::Bf16(_, copy)) => {
+                kernels::to_bf16(values_mut(&mut self.weights.matrices), values_mut(&mut copy.matrices));
+            }
+            Some(Pass::Card(pass)) => pass.refresh(&self.weights),
+            _ => {}
         }
     }
 

@@ -47,7 +47,7 @@ pub fn store(root: &Path) {
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
     let bytes = train(&borrowed, 300).unwrap();
     fs::write(root.join("tokenizer.json"), &bytes).unwrap();
-    let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR).unwrap();
+    let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR, None).unwrap();
     let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
     let input = ShardInput {
         path: &input,
@@ -58,6 +58,7 @@ pub fn store(root: &Path) {
         tokenizer: &tokenizer,
         tokenizer_sha256: "t",
         held_out_fraction: 0.1,
+        documents_per_domain: 100,
     };
     let folder = StorageKey::new("shards/0/f1").unwrap();
     let sidecar = write_shard(&input, &root.join(folder.as_str()), |_| true).unwrap().unwrap();
@@ -65,10 +66,18 @@ pub fn store(root: &Path) {
         folder,
         bin_sha256: sidecar.bin_sha256,
         idx_sha256: sidecar.idx_sha256,
+        held_out_sha256: Some(sidecar.held_out_sha256),
         counts: sidecar.counts,
         ranges: sidecar.ranges,
+        range_sha256: sidecar.range_sha256,
     };
-    let index = ShardIndex { domains: 2, vocab_size: tokenizer.vocab_size(), separator_id: 0, shards: vec![shard] };
+    let index = ShardIndex {
+        domains: 2,
+        vocab_size: tokenizer.vocab_size(),
+        separator_id: 0,
+        bos_id: tokenizer.bos_id(),
+        shards: vec![shard],
+    };
     fs::write(root.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
 }
 

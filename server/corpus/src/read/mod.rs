@@ -31,6 +31,11 @@ use std::{
 /// A longer record is a broken one: nobody's document, and a way to fill the memory.
 pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;
 
+/// Documents worked on side by side.
+const BATCH_DOCUMENTS: usize = 256;
+/// Text of a batch: documents as long as books would fill the memory.
+const BATCH_BYTES: usize = 16 << 20;
+
 /// One document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
@@ -84,6 +89,17 @@ pub struct FileRead {
     pub sha256: String,
     /// Records, broken ones, missing ids and replaced surrogates; what became of the documents is the caller's to count.
     pub counts: DocumentCounts,
+}
+
+/// What is to be said of a file that is not the one that was registered, by their SHA-256.
+#[must_use]
+pub fn change(found: &str, registered: &str) -> Option<String> {
+    (found != registered).then(|| {
+        format!(
+            "it changed after its registration (SHA-256 {found}, its snapshot {registered}): corpora are immutable, \
+             register the new one under another name"
+        )
+    })
 }
 
 /// The items of one file.
@@ -153,6 +169,41 @@ impl Iterator for Documents {
 }
 
 impl Documents {
+    /// The next document of a file that was read before: what is broken or damaged was counted then, and is passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read, which it could.
+    pub fn next_document(&mut self) -> io::Result<Option<Document>> {
+        loop {
+            match self.next() {
+                None => return Ok(None),
+                Some(Ok(document)) => return Ok(Some(document)),
+                Some(Err(Trouble::File(problem))) if problem.kind == FileProblemKind::Unreadable => {
+                    return Err(io::Error::other(format!("from record {} on: {}", problem.record, problem.why)));
+                }
+                Some(Err(_)) => {}
+            }
+        }
+    }
+
+    /// The next documents to work on side by side, of those to keep; none at the end.
+    ///
+    /// # Errors
+    /// As [`Self::next_document`].
+    pub fn next_batch(&mut self, mut keep: impl FnMut(&Document) -> bool) -> io::Result<Vec<Document>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH_DOCUMENTS
+            && bytes < BATCH_BYTES
+            && let Some(document) = self.next_document()?
+        {
+            if keep(&document) {
+                bytes += document.text.len();
+                batch.push(document);
+            }
+        }
+        Ok(batch)
+    }
+
     /// Reads what is left of the file, for its hash: of the very bytes that the documents came from.
     ///
     /// # Errors

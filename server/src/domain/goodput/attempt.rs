@@ -117,7 +117,9 @@ impl Attempt {
                 (_, Some(end)) if end != End::Completed => TimeCause::Wasted,
                 (JobKind::Shard, _) => TimeCause::Sharding,
                 (JobKind::Merge, _) => TimeCause::Merging,
-                (JobKind::Evaluate | JobKind::Ensemble | JobKind::Train, _) => TimeCause::Evaluation,
+                (JobKind::Evaluate | JobKind::Ensemble | JobKind::Decontaminate | JobKind::Train, _) => {
+                    TimeCause::Evaluation
+                }
             };
             let rest = if is_silent { TimeCause::Detection } else { work };
             vec![Piece::of(work, self.started_at, second), Piece::of(rest, second, until)]

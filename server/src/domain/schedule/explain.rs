@@ -94,8 +94,9 @@ fn obstacle(worker: &FleetWorker, job: &WaitingJob) -> Option<String> {
     })
 }
 
-/// `40 GiB`, `1.5 GiB`.
-fn gib(bytes: u64) -> String {
+/// Memory in words: `40 GiB`, `1.5 GiB`.
+#[must_use]
+pub fn gib(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
     let value = bytes as f64 / f64::from(1_u32 << 30);
     let text = format!("{value:.1}");

@@ -3,12 +3,14 @@
 //! Never reads the clock or the database, and never grants a slot twice. Solved again after it was carried out, it
 //! changes nothing.
 
+mod able;
 mod explain;
 mod fit;
 mod plan;
 mod room;
 
-pub use explain::why_waiting;
+pub use able::{Ask, Lack, lack};
+pub use explain::{gib, why_waiting};
 pub use plan::plan;
 
 use senmon_protocol::{

@@ -277,3 +277,22 @@ fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
         assert!(error.contains(name) && error.contains(why), "{error}");
     }
 }
+
+#[test]
+fn a_group_is_the_field_or_the_id_up_to_its_first_hash_sign() {
+    let check = |line: &str, group: Option<&str>, expect: &str| {
+        let fields =
+            DocumentFields { id: Some("id".into()), group: group.map(Into::into), ..DocumentFields::default() };
+        let key = |fields: &DocumentFields| {
+            let (found, _) = read_with("a#b.jsonl", line.as_bytes(), fields);
+            found[0].as_ref().unwrap().split_key().to_owned()
+        };
+        assert_eq!(key(&fields), expect, "{line}");
+        assert_eq!(key(&DocumentFields::default()), "a#b.jsonl:1");
+    };
+    check(r#"{"id": "page#1", "text": "x"}"#, None, "page");
+    check(r#"{"id": "page#1#2", "text": "x"}"#, None, "page");
+    check(r#"{"id": "page", "text": "x"}"#, None, "page");
+    check(r#"{"id": "page#1", "site": "s#1", "text": "x"}"#, Some("site"), "s#1");
+    check(r#"{"id": "page#1", "text": "x"}"#, Some("site"), "page");
+}

@@ -1,0 +1,209 @@
+//! Evaluations, comparisons and the report of an experiment.
+//!
+//! Never computes a figure: jobs do, and `domain::report` puts together what they found.
+
+use super::Scene;
+use crate::{
+    db::{self, events::NewEvent},
+    domain::{
+        advance::{Facts, ensemble_title, is_compared, stages},
+        goodput::sentence,
+        report::{self, Mixed, Scored},
+    },
+};
+use anyhow::{Context, Result};
+use senmon_corpus::{bootstrap::RESAMPLES, shard_set::windows_by_domain, windows::fresh_share};
+use senmon_protocol::{
+    ids::StorageKey,
+    job::{EnsembleJob, EnsembleMember, EvaluateJob, JobResult, JobSpec, MemberPart},
+    lineage::Lineage,
+    report::{BranchCost, MatrixRow},
+    view::{BranchRole, BranchState, BranchView, StreamExperiment, StreamMessage},
+};
+
+impl Scene<'_> {
+    pub(super) async fn evaluate(&self, branch: &BranchView) -> Result<()> {
+        let checkpoint =
+            db::checkpoints::latest(&self.app.db, branch.id).await?.context("the branch has no checkpoint")?;
+        let spec = &self.row.spec;
+        let id = db::checkpoints::ensure_evaluation(
+            &self.app.db,
+            self.row.id,
+            &branch.name,
+            Some((branch.id, checkpoint.id)),
+        )
+        .await?;
+        let job = JobSpec::Evaluate(EvaluateJob {
+            experiment_id: self.row.id,
+            evaluation_id: id,
+            checkpoint,
+            shards: self.shards_key()?,
+            sequence_length: spec.data.sequence_length,
+            held_out: self.held_out_key()?,
+            tokens_per_document_max: spec.evaluation.tokens_per_document_max,
+            precision: spec.training.precision,
+            output: StorageKey::new(format!("evaluations/{id}"))?,
+        });
+        self.ensure(format!("evaluate/{}", branch.name), format!("evaluate {}", branch.name), job, None, Some(id), 1)
+            .await
+    }
+
+    /// Asks for the comparison of one repeat: its experts, its controls and the seed.
+    pub(super) async fn ensemble(&self, repeat: u32) -> Result<()> {
+        let mut members = Vec::new();
+        for branch in self.branches.iter().filter(|b| b.state == BranchState::Completed) {
+            let part = match branch.role {
+                BranchRole::Seed => MemberPart::Alone,
+                role if !is_compared(role) || branch.repeat != repeat => continue,
+                BranchRole::Expert => MemberPart::Expert,
+                BranchRole::Random => MemberPart::Random,
+                BranchRole::Dense => MemberPart::Dense,
+                _ => MemberPart::Alone,
+            };
+            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
+            if let Some(JobResult::Evaluate(result)) = evaluation.and_then(|e| e.result.as_ref()) {
+                members.push(EnsembleMember {
+                    branch: branch.name.clone(),
+                    part,
+                    domain: branch.domain,
+                    scores: result.folder.clone(),
+                    sha256: result.sha256.clone(),
+                });
+            }
+        }
+        let spec = &self.row.spec;
+        let experts = members.iter().filter(|member| member.part == MemberPart::Expert).count();
+        let most = u32::try_from(experts).unwrap_or(u32::MAX);
+        let mut top_k: Vec<u32> = spec.evaluation.top_k.iter().map(|k| (*k).min(most)).filter(|k| *k > 0).collect();
+        top_k.sort_unstable();
+        top_k.dedup();
+        let title = ensemble_title(repeat);
+        let id = db::checkpoints::ensure_evaluation(&self.app.db, self.row.id, &title, None).await?;
+        let job = JobSpec::Ensemble(EnsembleJob {
+            experiment_id: self.row.id,
+            evaluation_id: id,
+            members,
+            shards: self.shards_key()?,
+            tokenizer: self.tokenizer()?.1,
+            router: self.router()?,
+            held_out: self.held_out_key()?,
+            tokens_per_document_max: spec.evaluation.tokens_per_document_max,
+            route_every_tokens: spec.evaluation.route_every_tokens,
+            top_k,
+            temperatures: spec.evaluation.temperatures.clone(),
+            resamples: RESAMPLES,
+            random_seed: spec.training.random_seed,
+        });
+        self.ensure(format!("ensemble/{title}"), format!("compare {title}"), job, None, Some(id), 1).await
+    }
+
+    /// The scored branches, and what each branch cost.
+    async fn rows(&self) -> Result<(Vec<Scored>, Vec<BranchCost>)> {
+        let index = self.row.shard_index.as_ref().context("the shards have no index")?;
+        let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
+        let (mut matrix, mut costs) = (Vec::new(), Vec::new());
+        for branch in &self.branches {
+            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
+            if let Some(evaluation) = evaluation
+                && let (Some(JobResult::Evaluate(result)), Some(checkpoint_id)) =
+                    (&evaluation.result, evaluation.checkpoint_id)
+            {
+                let row = MatrixRow {
+                    branch: branch.name.clone(),
+                    branch_id: branch.id,
+                    role: branch.role,
+                    domain: branch.domain,
+                    repeat: branch.repeat,
+                    checkpoint_id,
+                    evaluation_id: evaluation.id,
+                    domains: result.domains.clone(),
+                };
+                let (calibration, parameters) = (result.calibration.clone(), result.parameters);
+                matrix.push(Scored { row, calibration, parameters });
+            }
+            let (gpu_seconds, cpu_seconds) = db::branches::slot_seconds(&self.app.db, branch.id).await?;
+            let trained = branch.tokens > 0 && branch.wall_seconds > 0.0;
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+            let rate = branch.tokens as f64 / branch.wall_seconds;
+            costs.push(BranchCost {
+                branch: branch.name.clone(),
+                branch_id: branch.id,
+                role: branch.role,
+                tokens: branch.tokens,
+                wall_seconds: branch.wall_seconds,
+                gpu_hours: gpu_seconds / 3600.0,
+                cpu_slot_hours: cpu_seconds / 3600.0,
+                tokens_per_second: trained.then_some(rate),
+                fresh_share: self.fresh_share(branch, &windows).await?,
+                checkpoint_bytes: db::checkpoints::bytes(&self.app.db, branch.id).await?,
+                checkpoint_id: branch.checkpoint_id,
+            });
+        }
+        Ok((matrix, costs))
+    }
+
+    /// Share of what a branch drew that its lineage read for the first time.
+    async fn fresh_share(&self, branch: &BranchView, windows: &[u64]) -> Result<Option<f64>> {
+        let (Some(end), true) = (branch.checkpoint_id, branch.steps > 0) else { return Ok(None) };
+        let before = match branch.parent_id {
+            Some(parent) => self.start(branch, parent).await?.meta.lineage,
+            None => Lineage::default(),
+        };
+        let after = db::checkpoints::get(&self.app.db, end).await?.meta.lineage;
+        Ok(fresh_share(windows, &before, &after))
+    }
+
+    pub(super) async fn report(&self, facts: &Facts) -> Result<()> {
+        let clustering = self.clustering.as_ref().context("the experiment has no clustering")?;
+        let (matrix, costs) = self.rows().await?;
+        let repeats = self.branches.iter().map(|branch| branch.repeat).max().unwrap_or(0);
+        let ensembles = (0..=repeats).filter_map(|repeat| {
+            let title = ensemble_title(repeat);
+            let evaluation = self.evaluations.iter().find(|e| e.branch_id.is_none() && e.title == title)?;
+            match &evaluation.result {
+                Some(JobResult::Ensemble(result)) => {
+                    Some(Mixed { repeat, evaluation_id: evaluation.id, result: result.clone() })
+                }
+                _ => None,
+            }
+        });
+        let scored = |b: &BranchView| matrix.iter().any(|scored: &Scored| scored.row.branch_id == b.id);
+        let missing: Vec<_> = self
+            .branches
+            .iter()
+            .filter(|b| !scored(b))
+            .map(|b| {
+                let why = b.why.as_deref().filter(|_| b.state != BranchState::Completed);
+                (b.name.clone(), why.unwrap_or("its evaluation failed").trim_end_matches('.').to_owned())
+            })
+            .collect();
+        let report = report::assemble(report::Input {
+            experiment_id: self.row.id,
+            spec: &self.row.spec,
+            now: db::workers::now(&self.app.db).await?,
+            quality: clustering.quality.clone().unwrap_or_default(),
+            domains: &clustering.domains,
+            index: self.row.shard_index.as_ref().context("the shards have no index")?,
+            matrix,
+            ensembles: ensembles.collect(),
+            costs,
+            missing,
+            held_out: self.row.held_out.clone().unwrap_or_default(),
+            goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
+        });
+        db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
+        db::experiments::complete(&self.app.db, self.row.id, &report).await?;
+        let text = format!("The experiment is complete. {}", report.headline);
+        self.app
+            .event(NewEvent {
+                kind: "experiment_completed",
+                level: "info",
+                text,
+                experiment_id: Some(self.row.id),
+                ..NewEvent::default()
+            })
+            .await;
+        self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
+        Ok(())
+    }
+}
