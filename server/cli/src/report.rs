@@ -122,7 +122,8 @@ fn clustering(report: &Report) -> String {
     let parts: Vec<_> = figures.into_iter().filter_map(figure).collect();
     let sample = words::count(quality.sample_documents);
     let sample = format!("On a sample of {sample} documents: {}\n", parts.join(", "));
-    let absent = quality.absent.iter().map(|absent| format!("no {}: {}\n", absent.figure.replace('_', " "), absent.why));
+    let absent =
+        quality.absent.iter().map(|absent| format!("no {}: {}\n", absent.figure.replace('_', " "), absent.why));
     let remarks = quality.remarks.iter().map(|remark| format!("{remark}\n"));
     [sample].into_iter().chain(absent).chain(remarks).collect()
 }

@@ -1553,15 +1553,16 @@ export interface components {
             /** @description What the scan counted. */
             counts: components["schemas"]["DocumentCounts"];
             dropped?: components["schemas"]["StorageKey"] | null;
-            /** @description Format, by the file's ending. */
+            /** @description Format, by the ending of the path. */
             format: components["schemas"]["FileFormat"];
             /**
              * Format: int32
              * @description Position in the corpus, from 0.
              */
             index: number;
-            /** @description Absolute path. */
+            /** @description Absolute path: of the link, where it is one. */
             path: string;
+            problem?: components["schemas"]["FileProblem"] | null;
             /** @description SHA-256 of the file, lower-case hex. */
             sha256: string;
         };
@@ -1586,12 +1587,14 @@ export interface components {
              * @description When it was registered.
              */
             created_at: string;
-            /** @description Fields of a record. */
+            /** @description How documents are read from its files. */
             fields: components["schemas"]["DocumentFields"];
             /** @description The files of the snapshot. */
             files: components["schemas"]["CorpusFile"][];
             /** @description Id. */
             id: components["schemas"]["CorpusId"];
+            /** @description What its folders and globs held and was not taken. */
+            left_out: components["schemas"]["LeftOut"];
             /** @description Name. */
             name: string;
             /** @description Why it was refused. */
@@ -1645,11 +1648,11 @@ export interface components {
          * @enum {string}
          */
         DeviceKind: "cpu" | "cuda";
-        /** @description Counts of records, each record in exactly one of the last four. */
+        /** @description Counts of records. Each record is in exactly one of `documents`, `empty`, `duplicates` and `broken`. */
         DocumentCounts: {
             /**
              * Format: int64
-             * @description Records that could not be read (broken JSON, missing field, invalid UTF-8, truncated file).
+             * @description Records that could not be read (broken JSON, missing field, invalid UTF-8).
              */
             broken: number;
             /**
@@ -1664,9 +1667,14 @@ export interface components {
             duplicates: number;
             /**
              * Format: int64
-             * @description Empty or white-space-only texts, dropped.
+             * @description Empty, white-space-only and null texts, dropped.
              */
             empty: number;
+            /**
+             * Format: int64
+             * @description Of the records: those whose id field was missing, null or empty; file and record stand in for it.
+             */
+            ids_missing?: number;
             /**
              * Format: int64
              * @description Records seen, whatever became of them.
@@ -1674,14 +1682,30 @@ export interface components {
             records: number;
             /**
              * Format: int64
+             * @description Of the records: those with halves of characters (lone surrogates), each replaced by U+FFFD.
+             */
+            surrogates_replaced?: number;
+            /**
+             * Format: int64
              * @description Bytes of UTF-8 text in the documents kept.
              */
             text_bytes: number;
         };
-        /** @description Names of the fields of a record. Plain text files are one document each and have no fields. */
+        /**
+         * @description How documents are read from files: the fields of a record, and what a record is where the file does not say.
+         *     A name with dots (`meta.id`) reaches into nested records where no field has the whole name; plain text files have no
+         *     fields.
+         */
         DocumentFields: {
             /**
-             * @description Field with a stable id; without it the id is `<file name>:<record number>`.
+             * @description Field whose records stay on one side of the held-out split when they have the same value. Without it (or where a
+             *     record has none) the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
+             * @default null
+             */
+            group: string | null;
+            /**
+             * @description Field with a stable id: text or a number. Without it, and where a record has none, the id is
+             *     `<file name>:<record number>`.
              * @default null
              */
             id: string | null;
@@ -1691,10 +1715,21 @@ export interface components {
              */
             source: string | null;
             /**
-             * @description Field with the text. Default `text`.
+             * @description Field with the text: text, a number, or a list of texts, which are joined by line ends. Default `text`.
              * @default text
              */
             text: string;
+            /**
+             * @description What is one document in `.txt` files.
+             * @default auto
+             */
+            text_documents: components["schemas"]["TextDocuments"];
+            /**
+             * Format: int64
+             * @description Longest window that a zstd frame may ask for, in bytes: memory to read one file. 1 KiB to 2 GiB, default 2 GiB.
+             * @default 2147483648
+             */
+            zstd_window_bytes_max: number;
         };
         /** @description Held-out loss on one domain. */
         DomainLoss: {
@@ -2210,10 +2245,27 @@ export interface components {
          */
         Fence: number;
         /**
-         * @description File formats that are read.
+         * @description File formats that are read, by the file's ending.
          * @enum {string}
          */
-        FileFormat: "jsonl" | "jsonl_gz" | "jsonl_zst" | "parquet" | "text";
+        FileFormat: "jsonl" | "jsonl_gz" | "jsonl_zst" | "json" | "json_gz" | "json_zst" | "parquet" | "text" | "text_gz" | "text_zst";
+        /** @description Why a file cannot be read to its end. */
+        FileProblem: {
+            /** @description What kind of problem. */
+            kind: components["schemas"]["FileProblemKind"];
+            /**
+             * Format: int64
+             * @description The record, from 1, from which on nothing was read.
+             */
+            record: number;
+            /** @description What is wrong, in one sentence. */
+            why: string;
+        };
+        /**
+         * @description Kinds of problems of a file.
+         * @enum {string}
+         */
+        FileProblemKind: "damaged" | "unreadable";
         /** @description The fleet in one look. */
         FleetView: {
             /**
@@ -2495,6 +2547,23 @@ export interface components {
              * @description 0 to 1.
              */
             share: number;
+        };
+        /** @description Files that a registration met and did not take. */
+        LeftOut: {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description The first of them, at most 100. */
+            first: components["schemas"]["LeftOutFile"][];
+        };
+        /** @description A file that a registration met and did not take. */
+        LeftOutFile: {
+            /** @description Its path. */
+            path: string;
+            /** @description Why. */
+            why: string;
         };
         /** @description What makes a line an event. */
         LineEvent: {
@@ -2828,12 +2897,14 @@ export interface components {
                  * @description When it was registered.
                  */
                 created_at: string;
-                /** @description Fields of a record. */
+                /** @description How documents are read from its files. */
                 fields: components["schemas"]["DocumentFields"];
                 /** @description The files of the snapshot. */
                 files: components["schemas"]["CorpusFile"][];
                 /** @description Id. */
                 id: components["schemas"]["CorpusId"];
+                /** @description What its folders and globs held and was not taken. */
+                left_out: components["schemas"]["LeftOut"];
                 /** @description Name. */
                 name: string;
                 /** @description Why it was refused. */
@@ -3073,15 +3144,20 @@ export interface components {
         };
         /** @description `POST /api/v1/corpora`: registers files as an immutable corpus and scans them. */
         RegisterCorpus: {
-            /** @description How a document is read from a record. */
+            /** @description How documents are read from files. */
             fields?: components["schemas"]["DocumentFields"];
             /** @description Unique name, 1 to 100 characters of letters, digits, `-`, `_`, `.`. */
             name: string;
             /**
              * @description Files, folders and globs on the server's disk, inside its `corpus_roots`. A folder stands for every
-             *     readable file below it.
+             *     readable file below it; links to folders are not followed.
              */
             paths: string[];
+            /**
+             * @description Whether a file that ends early or has a damaged part is taken up to its damage. Without it the corpus is
+             *     refused and the files are named.
+             */
+            tolerate_damaged_files?: boolean;
             /**
              * Format: double
              * @description Share of records (0 to 1) that may be broken before the corpus is refused.
@@ -3687,6 +3763,11 @@ export interface components {
          * @enum {string}
          */
         TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
+        /**
+         * @description What is one document in a text file.
+         * @enum {string}
+         */
+        TextDocuments: "auto" | "file" | "line" | "block";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
