@@ -872,6 +872,20 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A figure that is not given. */
+        AbsentFigure: {
+            /** @description Its field. */
+            figure: string;
+            /** @description Why. */
+            why: string;
+        };
+        /** @description A model by itself in a comparison; its losses are those of its evaluation. */
+        AloneResult: {
+            /** @description Name of the branch. */
+            branch: string;
+            /** @description Against dense, on the reported half. */
+            vs_dense: components["schemas"]["Compared"];
+        };
         /**
          * @description `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
          *     resumes from it; when the attempt ends first, its folder is removed.
@@ -989,6 +1003,39 @@ export interface components {
             /** @description Name of the worker. */
             worker: string;
         };
+        /** @description What the figures of a report stand on. */
+        Basis: {
+            /**
+             * Format: int64
+             * @description Documents of the half that calibrates.
+             */
+            documents_calibration: number;
+            /**
+             * Format: int64
+             * @description Documents of the reported half.
+             */
+            documents_reported: number;
+            /**
+             * Format: int32
+             * @description Trainings of each expert and control, with a seed each.
+             */
+            repeats: number;
+            /**
+             * Format: int32
+             * @description Resamples behind each interval; 0 where there is none.
+             */
+            resamples: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_calibration: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_reported: number;
+        };
         /** @description What a branch cost. */
         BranchCost: {
             /** @description Name. */
@@ -1001,6 +1048,21 @@ export interface components {
              */
             checkpoint_bytes: number;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+            /**
+             * Format: double
+             * @description Hours of CPU slots, likewise.
+             */
+            cpu_slot_hours: number;
+            /**
+             * Format: double
+             * @description Share of its tokens that its lineage read for the first time, 0 to 1; None where it drew nothing.
+             */
+            fresh_share?: number | null;
+            /**
+             * Format: double
+             * @description Hours of accelerators: attempts times the slots that they held.
+             */
+            gpu_hours: number;
             /** @description Role. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -1010,9 +1072,9 @@ export interface components {
             tokens: number;
             /**
              * Format: double
-             * @description Tokens over seconds.
+             * @description Tokens over seconds; absent where nothing was trained.
              */
-            tokens_per_second: number;
+            tokens_per_second?: number | null;
             /**
              * Format: double
              * @description Seconds in attempts.
@@ -1071,6 +1133,11 @@ export interface components {
             /** @description Name, unique in the experiment: `seed`, `expert-3`, `dense`, `random-0`, `chain-2`, `average`. */
             name: string;
             parent_id?: components["schemas"]["BranchId"] | null;
+            /**
+             * Format: int32
+             * @description Which training with another seed it belongs to, from 0; `expert-3~2` is repeat 1 of `expert-3`.
+             */
+            repeat?: number;
             /** @description What it is for. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -1212,13 +1279,13 @@ export interface components {
             domain: number;
             /** @description Loss on each domain after it. */
             domains: components["schemas"]["DomainLoss"][];
-            /** @description For each domain learned before: loss now − lowest loss after any link so far. */
+            /** @description For each domain learned before: loss now − loss after the link so far that the calibration half calls best. */
             forgetting: components["schemas"]["Forgetting"][];
             /**
              * Format: double
-             * @description Overall loss after it.
+             * @description Overall loss after it, domains by their share of the held-out tokens; absent where it is not finite.
              */
-            loss: number;
+            loss?: number | null;
         };
         /** @description Order of a chain. */
         ChainOrder: (components["schemas"]["GivenOrder"] & {
@@ -1281,6 +1348,8 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description What it can be used for. */
             kind: components["schemas"]["CheckpointKind"];
+            /** @description What the branch and its ancestors have drawn up to here; a branch from here goes on behind it. */
+            lineage?: components["schemas"]["Lineage"];
             /**
              * Format: double
              * @description Loss of the last step, nats per token.
@@ -1360,33 +1429,73 @@ export interface components {
              */
             verified_at?: string | null;
         };
+        /** @description A number of experts and a temperature. */
+        Choice: {
+            /**
+             * Format: double
+             * @description Temperature.
+             */
+            temperature: number;
+            /**
+             * Format: int32
+             * @description Experts mixed.
+             */
+            top_k: number;
+        };
         /**
          * Format: uuid
          * @description One fitted partition of a corpus into domains.
          */
         ClusteringId: string;
-        /** @description Quality of a clustering on its sample. */
+        /**
+         * @description Quality of a clustering on its sample. A figure that stands on nothing, or is not finite, is none and has its reason
+         *     in `absent`. All are of the documents of the sample that have a term, unless they say otherwise.
+         */
         ClusteringQuality: {
+            /** @description Figures that are none, with the reason. */
+            absent?: components["schemas"]["AbsentFigure"][];
             /**
              * Format: double
-             * @description Largest domain over the mean, by greedy assignment of the sample.
+             * @description How far the balanced assignment's total cost is from the least possible at most, as a part of it.
              */
-            balance_max_over_mean: number;
+            balance_gap_max?: number | null;
+            /**
+             * Format: double
+             * @description Largest domain over the mean, by greedy assignment of the whole sample.
+             */
+            balance_max_over_mean?: number | null;
             /**
              * Format: int32
              * @description Dimensions of the vectors.
              */
             dimensions: number;
             /**
+             * Format: int64
+             * @description Documents that differ in their vectors, each counted once.
+             */
+            documents_distinct?: number;
+            /**
+             * Format: int64
+             * @description Documents among them without a term of the vocabulary: nothing is known of them, the fit leaves them out.
+             */
+            documents_without_terms?: number;
+            /**
              * Format: double
              * @description Mean squared distance of a document from its centre (greedy assignment).
              */
-            inertia_mean: number;
+            inertia_mean?: number | null;
+            /**
+             * Format: double
+             * @description The same of k-means without balance, where the fit started: the difference is what balance costs.
+             */
+            inertia_mean_plain?: number | null;
             /**
              * Format: int32
-             * @description Passes until the centres stood still.
+             * @description Balanced passes until the centres stood still.
              */
             iterations: number;
+            /** @description What a person should know of this fit, in sentences. */
+            remarks?: string[];
             /**
              * Format: int64
              * @description Documents in the sample.
@@ -1394,17 +1503,33 @@ export interface components {
             sample_documents: number;
             /**
              * Format: double
-             * @description Mean silhouette on at most 2,000 documents, −1 to 1. None for k = 1.
+             * @description Mean silhouette on at most 2,000 documents, −1 to 1.
              */
             silhouette?: number | null;
             /**
+             * Format: int64
+             * @description Documents with a source label: those that the next two figures are of.
+             */
+            source_documents?: number;
+            /**
              * Format: double
-             * @description Normalised mutual information with the documents' source labels, where the corpus has them.
+             * @description Normalised mutual information with the source labels.
              */
             source_nmi?: number | null;
             /**
              * Format: double
-             * @description Normalised mutual information of the fit with a second fit under another seed, 0 to 1.
+             * @description The same of k-means without balance.
+             */
+            source_nmi_plain?: number | null;
+            /**
+             * Format: double
+             * @description Adjusted Rand index with the same second fit: 1 for equal domains, 0 for chance.
+             */
+            stability_ari?: number | null;
+            /**
+             * Format: double
+             * @description Normalised mutual information, 0 to 1, with a second fit under another seed that saw the documents in another
+             *     order (greedy assignments).
              */
             stability_nmi?: number | null;
             /**
@@ -1479,6 +1604,13 @@ export interface components {
             /** @description Fence of the attempt. */
             fence: components["schemas"]["Fence"];
         };
+        /** @description A contestant's loss minus dense's, nats per token, over the reported documents. */
+        Compared: {
+            /** @description Why one of them is absent. */
+            absent?: string | null;
+            alike?: components["schemas"]["Interval"] | null;
+            by_share?: components["schemas"]["Interval"] | null;
+        };
         /** @description `POST /api/v1/attempts/{id}/complete`: ends the attempt. */
         CompleteAttempt: {
             /** @description Fence of the attempt. */
@@ -1492,26 +1624,54 @@ export interface components {
             /** @description The result. */
             result: components["schemas"]["JobResult"];
         };
-        /** @description A line of the main table. */
+        /** @description A line of the main table. A figure that stands on nothing or is not finite is absent; `absent` says why. */
         Contestant: {
+            /** @description Why figures are absent, a sentence each. */
+            absent: string[];
             branch_id?: components["schemas"]["BranchId"] | null;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+            /** @description What it costs. */
+            cost: components["schemas"]["ContestantCost"];
+            /**
+             * Format: int64
+             * @description Documents behind the figures.
+             */
+            documents: number;
             /** @description Loss per domain. */
             domains: components["schemas"]["DomainLoss"][];
             /** @description The evaluation behind the figures. */
             evaluation_id: components["schemas"]["EvaluationId"];
-            /** @description Stable word: `seed`, `dense`, `random_ensemble`, `best_expert`, `average`, `ensemble_top_1`, …, `ensemble_all`. */
+            /**
+             * @description Stable word: `seed`, `dense`, `random_ensemble`, `best_expert`, `average`, `ensemble` (the routed ensemble as it
+             *     was chosen on the calibration half), `ensemble_top_1`, …, `ensemble_all`.
+             */
             key: string;
             /**
              * Format: double
-             * @description Overall loss, nats per token.
+             * @description Nats per token, each domain weighted by its share of the corpus's held-out tokens.
              */
-            loss: number;
+            loss?: number | null;
             /**
              * Format: double
-             * @description Overall perplexity.
+             * @description Nats per token, every domain alike.
              */
-            perplexity: number;
+            loss_macro?: number | null;
+            /**
+             * Format: double
+             * @description Exponential of `loss`.
+             */
+            perplexity?: number | null;
+            /**
+             * Format: double
+             * @description Exponential of `loss_macro`.
+             */
+            perplexity_macro?: number | null;
+            /**
+             * Format: int32
+             * @description The repeat whose figures these are, from 0; the others are in `spread`.
+             */
+            repeat: number;
+            spread?: components["schemas"]["Spread"] | null;
             /**
              * Format: double
              * @description Calibrated temperature of a routed ensemble.
@@ -1520,15 +1680,55 @@ export interface components {
             /** @description Name for people. */
             title: string;
             /**
+             * Format: int64
+             * @description Tokens behind them.
+             */
+            tokens: number;
+            /**
              * Format: int32
              * @description Experts that run for a token.
              */
             top_k?: number | null;
+            vs_dense?: components["schemas"]["Difference"] | null;
+            vs_dense_macro?: components["schemas"]["Difference"] | null;
             /**
              * Format: double
              * @description Perplexity over dense − 1, percent; negative is better.
              */
             vs_dense_percent?: number | null;
+        };
+        /** @description What a contestant costs: to use, and to train beyond the seed (for the seed itself, its own training). */
+        ContestantCost: {
+            /**
+             * Format: double
+             * @description Hours of CPU slots.
+             */
+            cpu_slot_hours: number;
+            /**
+             * Format: int32
+             * @description Forward passes for a token.
+             */
+            forward_passes?: number | null;
+            /**
+             * Format: double
+             * @description Hours of accelerators.
+             */
+            gpu_hours: number;
+            /**
+             * Format: double
+             * @description Hours of both for each nat per token that its loss lies below the seed's.
+             */
+            hours_per_nat?: number | null;
+            /**
+             * Format: int64
+             * @description Parameters that work on a token.
+             */
+            parameters_active?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens trained.
+             */
+            training_tokens: number;
         };
         /** @description Branches trained for comparison, each at the fan-out's total token budget. The untouched seed is always one. */
         ControlsSpec: {
@@ -1628,13 +1828,18 @@ export interface components {
             /** @description Whether a token sees the documents before its own in a window. */
             attend_across_documents?: boolean;
             /**
+             * @description Whether held-out documents that share most of their 13-grams with a training document are left out of the
+             *     evaluation. It reads the corpus once more.
+             */
+            decontaminate?: boolean;
+            /**
              * Format: double
-             * @description How often a branch may read one domain in all.
+             * @description How often a lineage may read one domain in all, from the seed's first token to a branch's last.
              */
             epochs_max?: number;
             /**
              * Format: double
-             * @description Share of documents kept out of training, chosen by a hash of the document id: 0 to 0.5.
+             * @description Share of documents kept out of training, chosen by a hash of the document's group: 0 to 0.5.
              */
             held_out_fraction?: number;
             /**
@@ -1643,11 +1848,70 @@ export interface components {
              */
             sequence_length: number;
         };
+        /** @description Compares the training documents of one input file with the held-out documents of all. */
+        DecontaminateJob: {
+            /** @description The held-out documents that the evaluation may score, with the hashes of their 13-grams. */
+            candidates: components["schemas"]["StorageKey"];
+            /** @description The experiment. */
+            experiment_id: components["schemas"]["ExperimentId"];
+            /** @description Fields of its records. */
+            fields: components["schemas"]["DocumentFields"];
+            /** @description The input. */
+            file: components["schemas"]["CorpusFile"];
+            /**
+             * Format: double
+             * @description Share of documents held out, by a hash of the document's group.
+             */
+            held_out_fraction: number;
+        };
+        /** @description What a comparison found. */
+        DecontaminateResult: {
+            /**
+             * Format: int64
+             * @description Training documents compared.
+             */
+            documents: number;
+            /** @description Held-out documents that share most of their 13-grams with one of them. */
+            overlaps: components["schemas"]["Overlap"][];
+        };
         /**
          * @description Kind of a device.
          * @enum {string}
          */
         DeviceKind: "cpu" | "cuda";
+        /** @description A difference to dense and its 95 % interval, by a paired bootstrap over the reported documents. */
+        Difference: {
+            /**
+             * Format: double
+             * @description Nats per token; negative is better.
+             */
+            nats: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            nats_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            nats_low: number;
+            /**
+             * Format: double
+             * @description The same in perplexity, percent.
+             */
+            percent: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            percent_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            percent_low: number;
+        };
         /** @description Counts of records. Each record is in exactly one of `documents`, `empty`, `duplicates` and `broken`. */
         DocumentCounts: {
             /**
@@ -1698,8 +1962,8 @@ export interface components {
          */
         DocumentFields: {
             /**
-             * @description Field whose records stay on one side of the held-out split when they have the same value. Without it (or where a
-             *     record has none) the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
+             * @description Field with a group: records of one group are on one side of the split into training and held-out text. Without it
+             *     the group is the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
              * @default null
              */
             group: string | null;
@@ -1731,6 +1995,19 @@ export interface components {
              */
             zstd_window_bytes_max: number;
         };
+        /** @description Draws of one domain. */
+        DomainDraws: {
+            /**
+             * Format: int32
+             * @description Domain number.
+             */
+            domain: number;
+            /**
+             * Format: int64
+             * @description Windows drawn; beyond the domain's windows, each epoch counts anew.
+             */
+            windows: number;
+        };
         /** @description Held-out loss on one domain. */
         DomainLoss: {
             /**
@@ -1745,9 +2022,9 @@ export interface components {
             domain: number;
             /**
              * Format: double
-             * @description Mean negative log-likelihood, nats per token. 0 when no token was scored.
+             * @description Mean negative log-likelihood, nats per token. Absent where no token was scored, or where it is not finite.
              */
-            loss: number;
+            loss?: number | null;
             /**
              * Format: int64
              * @description Tokens scored.
@@ -1869,6 +2146,9 @@ export interface components {
         };
         /** @description `GET /api/v1/experiments/{id}/ensemble`: the experts of a finished experiment and how they are mixed. */
         Ensemble: {
+            /** @description Token before each document; None for what the tokenizer does by itself. */
+            bos?: string | null;
+            chosen?: components["schemas"]["CalibratedTemperature"] | null;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description The experts. */
@@ -1894,19 +2174,29 @@ export interface components {
             /** @description The temperature for each number of experts, calibrated on held-out documents. */
             temperatures: components["schemas"]["CalibratedTemperature"][];
         };
-        /** @description Mixes the probabilities of several experts from their cached scores. */
+        /**
+         * @description Mixes and compares models from their cached scores: the experts by the router, the random-split experts alike, and
+         *     every contestant with dense, document by document.
+         */
         EnsembleJob: {
-            /**
-             * Format: int32
-             * @description As in the members' evaluations.
-             */
-            documents_per_domain: number;
             /** @description The evaluation's row. */
             evaluation_id: components["schemas"]["EvaluationId"];
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
-            /** @description The members. */
+            /** @description As in the members' evaluations. */
+            held_out?: components["schemas"]["StorageKey"];
+            /** @description The models. */
             members: components["schemas"]["EnsembleMember"][];
+            /**
+             * Format: int64
+             * @description Seed of the bootstrap.
+             */
+            random_seed?: number;
+            /**
+             * Format: int32
+             * @description Resamples of the bootstrap.
+             */
+            resamples?: number;
             /**
              * Format: int32
              * @description Tokens between two looks of the router.
@@ -1914,26 +2204,27 @@ export interface components {
             route_every_tokens: number;
             /** @description Folder of the router artefact. */
             router: components["schemas"]["StorageKey"];
-            /** @description How members are weighted. */
-            routing: components["schemas"]["Routing"];
-            /** @description The shard index. */
+            /** @description The shard index: the documents, the domains' weights and the router's prior. */
             shards: components["schemas"]["StorageKey"];
             /** @description Temperatures to try. */
             temperatures: number[];
             /** @description `tokenizer.json`: the router reads the text before each token. */
             tokenizer: components["schemas"]["StorageKey"];
+            /**
+             * Format: int32
+             * @description As in the members' evaluations.
+             */
+            tokens_per_document_max?: number;
             /** @description Numbers of experts to measure. */
             top_k: number[];
         };
         /** @description The ensemble at one number of experts. */
         EnsembleLine: {
-            /** @description The whole temperature curve, calibration half. */
-            curve: components["schemas"]["TemperaturePoint"][];
             /** @description Loss on the reported half at that temperature. */
             domains: components["schemas"]["DomainLoss"][];
             /**
              * Format: double
-             * @description Temperature with the lowest loss on the calibration half. None for uniform mixing.
+             * @description Temperature with the lowest loss on the calibration half. None for uniform mixing, and where no loss is finite.
              */
             temperature?: number | null;
             /**
@@ -1941,8 +2232,10 @@ export interface components {
              * @description Experts mixed for each token.
              */
             top_k: number;
+            /** @description Against dense, on the reported half. */
+            vs_dense?: components["schemas"]["Compared"];
         };
-        /** @description One member of an ensemble. */
+        /** @description One model of a comparison. */
         EnsembleMember: {
             /** @description Name of the branch. */
             branch: string;
@@ -1951,29 +2244,40 @@ export interface components {
              * @description Its domain, for routed mixing.
              */
             domain?: number | null;
+            /** @description What it is in the comparison. */
+            part?: components["schemas"]["MemberPart"];
             /** @description Folder of its evaluation. */
             scores: components["schemas"]["StorageKey"];
             /** @description SHA-256 of `logprobs.safetensors` there. */
             sha256: string;
         };
-        /** @description What an ensemble reached. */
+        /** @description What a comparison found. Whatever is chosen here is chosen on the calibration half. */
         EnsembleResult: {
-            /** @description One line for each number of experts. */
-            lines: components["schemas"]["EnsembleLine"][];
+            /** @description The models that stand alone, except dense. */
+            alone?: components["schemas"]["AloneResult"][];
+            best_expert?: components["schemas"]["AloneResult"] | null;
+            chosen?: components["schemas"]["Choice"] | null;
+            /** @description The routed ensemble: one line for each number of experts, at the temperature that is best for it. */
+            lines?: components["schemas"]["EnsembleLine"][];
+            random?: components["schemas"]["EnsembleLine"] | null;
+            /**
+             * Format: int32
+             * @description Resamples behind each interval.
+             */
+            resamples?: number;
+            /** @description Every number of experts at every temperature. */
+            surface?: components["schemas"]["SurfacePoint"][];
         };
         /** @description Scores one checkpoint on every domain's held-out documents. */
         EvaluateJob: {
             /** @description The checkpoint. */
             checkpoint: components["schemas"]["CheckpointRef"];
-            /**
-             * Format: int32
-             * @description Documents of each domain, at most.
-             */
-            documents_per_domain: number;
             /** @description The evaluation's row. */
             evaluation_id: components["schemas"]["EvaluationId"];
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
+            /** @description The list of the held-out documents to score. */
+            held_out?: components["schemas"]["StorageKey"];
             /** @description Folder for `logprobs.safetensors`; the worker appends `/f<fence>`. */
             output: components["schemas"]["StorageKey"];
             /** @description Number format. */
@@ -1985,13 +2289,25 @@ export interface components {
             sequence_length: number;
             /** @description The shard index. */
             shards: components["schemas"]["StorageKey"];
+            /**
+             * Format: int32
+             * @description Tokens of each document that are scored, at most.
+             */
+            tokens_per_document_max?: number;
         };
         /** @description What an evaluation found. */
         EvaluateResult: {
+            /** @description The same on the half that calibrates: whatever is chosen is chosen here. */
+            calibration?: components["schemas"]["DomainLoss"][];
             /** @description Loss on the reported half of each domain's held-out documents. */
             domains: components["schemas"]["DomainLoss"][];
             /** @description Folder with the cached log-probabilities of every scored token. */
             folder: components["schemas"]["StorageKey"];
+            /**
+             * Format: int64
+             * @description Parameters of the model.
+             */
+            parameters?: number | null;
             /** @description SHA-256 of `logprobs.safetensors`. */
             sha256: string;
         };
@@ -2004,11 +2320,19 @@ export interface components {
         EvaluationSpec: {
             /**
              * Format: int32
-             * @description Held-out documents of each domain that are scored (all, when there are fewer). Every second one
-             *     calibrates the router's temperature, the others are reported.
+             * @description Held-out documents of each domain that are scored: those with the smallest hashes of their ids (all, when there
+             *     are fewer). One half is reported; on the other everything is chosen that is chosen: temperature, number of
+             *     experts, the best single expert.
              * @default 100
              */
             documents_per_domain: number;
+            /**
+             * Format: int32
+             * @description How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
+             *     report gives mean and range.
+             * @default 1
+             */
+            repeats: number;
             /**
              * Format: int32
              * @description Tokens between two looks of the router at the text so far.
@@ -2029,6 +2353,12 @@ export interface components {
              *     ]
              */
             temperatures: number[];
+            /**
+             * Format: int32
+             * @description Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
+             * @default 8192
+             */
+            tokens_per_document_max: number;
             /**
              * @description Numbers of experts that the ensemble is measured with; `k` and larger mean all.
              * @default [
@@ -2217,6 +2547,11 @@ export interface components {
              * @description Its domain.
              */
             domain: number;
+            /**
+             * Format: double
+             * @description The router's belief in it before there is text: its domain's share of the training tokens.
+             */
+            prior?: number;
         };
         /** @description One branch per domain. */
         FanOut: {
@@ -2318,7 +2653,7 @@ export interface components {
             domain: number;
             /**
              * Format: double
-             * @description Nats per token, 0 or more.
+             * @description Nats per token; below 0 where the reported half likes this link better than the calibration half's choice.
              */
             loss_delta: number;
         };
@@ -2439,10 +2774,50 @@ export interface components {
             /** @description One command for each attempt listed. */
             attempts: components["schemas"]["AttemptCommand"][];
         };
+        /** @description What became of the held-out documents that the evaluation asked for. */
+        HeldOutSummary: {
+            /**
+             * Format: int64
+             * @description Training documents that they were compared with; None where the experiment asked for no comparison.
+             */
+            compared?: number | null;
+            /**
+             * Format: int64
+             * @description Documents scored, both halves, all domains.
+             */
+            documents: number;
+            /**
+             * Format: int64
+             * @description Documents left out because most of their 13-grams stand in a training document.
+             */
+            left_out: number;
+            /** @description The first of them, by domain. */
+            left_out_first: components["schemas"]["LeftOut"][];
+            /** @description Input files that could not be compared, and why. */
+            problems: string[];
+        };
         /** @description Random weights. */
         InitModel: {
             /** @description Shape, `vocab_size` filled in. */
             model: components["schemas"]["ModelSpec"];
+        };
+        /** @description A difference and its 95 % interval (paired bootstrap over documents). */
+        Interval: {
+            /**
+             * Format: double
+             * @description The difference, nats per token; negative is better.
+             */
+            nats: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            nats_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            nats_low: number;
         };
         /**
          * Format: uuid
@@ -2453,7 +2828,7 @@ export interface components {
          * @description Kind of a job, for queues and capabilities.
          * @enum {string}
          */
-        JobKind: "shard" | "train" | "evaluate" | "merge" | "ensemble";
+        JobKind: "shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate";
         /** @description What came of a job. */
         JobResult: (components["schemas"]["ShardResult"] & {
             /** @enum {string} */
@@ -2470,6 +2845,9 @@ export interface components {
         }) | (components["schemas"]["EnsembleResult"] & {
             /** @enum {string} */
             kind: "ensemble";
+        }) | (components["schemas"]["DecontaminateResult"] & {
+            /** @enum {string} */
+            kind: "decontaminate";
         });
         /** @description What to do. */
         JobSpec: (components["schemas"]["ShardJob"] & {
@@ -2487,6 +2865,9 @@ export interface components {
         }) | (components["schemas"]["EnsembleJob"] & {
             /** @enum {string} */
             kind: "ensemble";
+        }) | (components["schemas"]["DecontaminateJob"] & {
+            /** @enum {string} */
+            kind: "decontaminate";
         });
         /**
          * @description State of a job.
@@ -2580,6 +2961,13 @@ export interface components {
              */
             step: number;
         };
+        /** @description Where a lineage stands in the order of each domain's windows. */
+        Lineage: {
+            /** @description Windows drawn, in the order of the domains. What was skipped or left to the other parts of a random split counts as drawn. */
+            drawn?: components["schemas"]["DomainDraws"][];
+            /** @description Where the order of what was left was shuffled anew, oldest first. */
+            reshuffles?: components["schemas"]["Reshuffle"][];
+        };
         /** @description See [`RopeScaling::Linear`]. */
         LinearScaling: {
             /**
@@ -2663,9 +3051,19 @@ export interface components {
             domains: components["schemas"]["DomainLoss"][];
             /** @description The evaluation. */
             evaluation_id: components["schemas"]["EvaluationId"];
+            /**
+             * Format: int32
+             * @description Which training with another seed, from 0.
+             */
+            repeat: number;
             /** @description Role. */
             role: components["schemas"]["BranchRole"];
         };
+        /**
+         * @description What a model is in a comparison.
+         * @enum {string}
+         */
+        MemberPart: "expert" | "random" | "dense" | "alone";
         /** @description Averages weights. */
         MergeJob: {
             /** @description The branch that stands for the result. */
@@ -2739,6 +3137,11 @@ export interface components {
         Mixture: {
             part?: components["schemas"]["MixturePart"] | null;
             /**
+             * Format: int64
+             * @description For a repeat with another seed: the key by which the windows that the lineage has not drawn are shuffled anew.
+             */
+            reshuffle?: number | null;
+            /**
              * Format: int32
              * @description Version; part of the data order.
              */
@@ -2746,8 +3149,17 @@ export interface components {
             /** @description Domain numbers and weights (positive, need not sum to 1), by domain. */
             weights: components["schemas"]["DomainWeight"][];
         };
-        /** @description Part `index` of a random partition of all windows into `of` parts. */
+        /**
+         * @description One of `of` parts that share out the draws of the mixture: its order is cut into blocks of `block` draws, and of each
+         *     round of `of` blocks every part takes one, dealt out by a hash of seed and round. Parts that draw as much in all as a
+         *     branch without parts draw together exactly its windows, each once.
+         */
         MixturePart: {
+            /**
+             * Format: int32
+             * @description Draws dealt out together: the windows of one step.
+             */
+            block: number;
             /**
              * Format: int32
              * @description 0 to `of` − 1.
@@ -2760,7 +3172,7 @@ export interface components {
             of: number;
             /**
              * Format: int64
-             * @description Seed of the partition, the same for all parts.
+             * @description Seed of the deal, the same for all parts.
              */
             seed: number;
         };
@@ -2850,6 +3262,21 @@ export interface components {
             /** @enum {string} */
             kind: "ended";
         });
+        /** @description A held-out document and the training document that holds most of it. */
+        Overlap: {
+            /**
+             * Format: int32
+             * @description Place in the list of candidates.
+             */
+            candidate: number;
+            /** @description Id of the training document. */
+            document: string;
+            /**
+             * Format: double
+             * @description Share of its 13-grams: more than a half.
+             */
+            share: number;
+        };
         /** @description One page of a list. */
         Page_CheckpointView: {
             /** @description The items, in the list's order. */
@@ -3075,10 +3502,21 @@ export interface components {
              * @description Its domain.
              */
             domain?: number | null;
+            /**
+             * Format: double
+             * @description Share of its tokens that its lineage reads for the first time, 0 to 1; equal domains are assumed before they are
+             *     known. None where it draws nothing.
+             */
+            fresh_share?: number | null;
             /** @description Name. */
             name: string;
             /** @description Name of its parent. */
             parent?: string | null;
+            /**
+             * Format: int32
+             * @description Which training with another seed it belongs to, from 0 (`evaluation.repeats`).
+             */
+            repeat?: number;
             /** @description What it is for. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -3165,15 +3603,20 @@ export interface components {
             tolerated_broken_share?: number;
         };
         /**
-         * @description `GET /api/v1/experiments/{id}/report`. All perplexities are per token, on the reported half of the held-out
-         *     documents; overall figures weigh every token the same.
+         * @description `GET /api/v1/experiments/{id}/report`. Perplexities are per token, on the reported half of the held-out documents;
+         *     whatever was chosen was chosen on the other half.
          */
         Report: {
+            /** @description What the figures stand on. */
+            basis: components["schemas"]["Basis"];
             /** @description Where chains forgot. */
             chains: components["schemas"]["ChainReport"][];
             /** @description Quality of the clustering. */
             clustering: components["schemas"]["ClusteringQuality"];
-            /** @description One line a contestant: seed, dense, random-split ensemble, best single expert, weight average, ensembles. */
+            /**
+             * @description One line a contestant: seed, dense, random-split ensemble, best single expert, weight average, the routed
+             *     ensemble as it was chosen, and at each number of experts.
+             */
             contestants: components["schemas"]["Contestant"][];
             /** @description What each branch cost. */
             costs: components["schemas"]["BranchCost"][];
@@ -3188,14 +3631,15 @@ export interface components {
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description The finding in one sentence. */
             headline: string;
+            held_out?: components["schemas"]["HeldOutSummary"] | null;
             /** @description Loss of every model on every domain. */
             matrix: components["schemas"]["MatrixRow"][];
             /** @description How it was measured, in sentences. */
             method: string[];
             /** @description Its name. */
             name: string;
-            /** @description The temperature curves of the routed ensemble, one for each number of experts. */
-            routing: components["schemas"]["RoutingCurve"][];
+            /** @description The routed ensemble at every number of experts and every temperature, on both halves; of the first repeat. */
+            surface: components["schemas"]["SurfaceRow"][];
         };
         /** @description A domain in the report. */
         ReportDomain: {
@@ -3218,7 +3662,7 @@ export interface components {
             label: string;
             /**
              * Format: double
-             * @description Share of all training tokens.
+             * @description Share of all training tokens: the router's prior.
              */
             share: number;
             /**
@@ -3226,8 +3670,28 @@ export interface components {
              * @description Training tokens.
              */
             tokens: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_held_out: number;
             /** @description Top terms. */
             top_terms: string[];
+            /**
+             * Format: double
+             * @description Share of all held-out tokens: the domain's weight in the headline.
+             */
+            weight: number;
+        };
+        /** @description A new order of the windows not yet drawn, for a repeat of a training with another seed. */
+        Reshuffle: {
+            /** @description What was drawn before it, and keeps its place. */
+            drawn: components["schemas"]["DomainDraws"][];
+            /**
+             * Format: int64
+             * @description Key of the order.
+             */
+            key: number;
         };
         /**
          * @description What each slot of an experiment's jobs must offer. Memory and device are asked for jobs that hold the model
@@ -3292,26 +3756,6 @@ export interface components {
             /** @enum {string} */
             rope_type: "llama3";
         });
-        /**
-         * @description How members are weighted.
-         * @enum {string}
-         */
-        Routing: "router" | "uniform";
-        /** @description Temperature curve at one number of experts. */
-        RoutingCurve: {
-            /** @description Loss over temperature on the calibration half. */
-            curve: components["schemas"]["TemperaturePoint"][];
-            /**
-             * Format: double
-             * @description The chosen temperature.
-             */
-            temperature: number;
-            /**
-             * Format: int32
-             * @description Experts mixed.
-             */
-            top_k: number;
-        };
         /** @description One attempt that runs. */
         RunningAttempt: {
             /** @description The attempt. */
@@ -3382,6 +3826,13 @@ export interface components {
         };
         /** @description Reads one input file and writes one shard: documents assigned to domains, tokenised, split. */
         ShardJob: {
+            /** @description Token put before each document; None for what the tokenizer does by itself. */
+            bos?: string | null;
+            /**
+             * Format: int32
+             * @description Held-out documents of each domain that the evaluation may ask for.
+             */
+            documents_per_domain?: number;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description Fields of its records. */
@@ -3390,7 +3841,7 @@ export interface components {
             file: components["schemas"]["CorpusFile"];
             /**
              * Format: double
-             * @description Share of documents held out, by a hash of the document id.
+             * @description Share of documents held out, by a hash of the document's group.
              */
             held_out_fraction: number;
             /** @description Folder for `shard.bin`, `shard.idx`, `shard.json`; belongs to this job. The worker appends `/f<fence>`. */
@@ -3440,6 +3891,8 @@ export interface components {
             counts: components["schemas"]["DocumentCounts"];
             /** @description Folder that was written. */
             folder: components["schemas"]["StorageKey"];
+            /** @description SHA-256 of `held_out.json`; None in shards of older versions. */
+            held_out_sha256?: string | null;
             /** @description SHA-256 of `shard.idx`. */
             idx_sha256: string;
             /**
@@ -3597,6 +4050,44 @@ export interface components {
          * @enum {string}
          */
         Split: "train" | "held_out";
+        /** @description Mean and range over trainings with other seeds. */
+        Spread: {
+            /**
+             * Format: double
+             * @description Highest.
+             */
+            loss_max: number;
+            /**
+             * Format: double
+             * @description Mean of `loss`, nats per token.
+             */
+            loss_mean: number;
+            /**
+             * Format: double
+             * @description Lowest.
+             */
+            loss_min: number;
+            /**
+             * Format: int32
+             * @description Repeats that have the figure.
+             */
+            repeats: number;
+            /**
+             * Format: double
+             * @description Highest.
+             */
+            vs_dense_percent_max?: number | null;
+            /**
+             * Format: double
+             * @description Mean of the differences to the dense model of the same repeat, percent of perplexity.
+             */
+            vs_dense_percent_mean?: number | null;
+            /**
+             * Format: double
+             * @description Lowest.
+             */
+            vs_dense_percent_min?: number | null;
+        };
         /**
          * @description A stage of an experiment's life, in order.
          * @enum {string}
@@ -3745,18 +4236,48 @@ export interface components {
             /** @description Steps. */
             steps: number[];
         };
-        /** @description One point of a temperature curve. */
-        TemperaturePoint: {
+        /**
+         * @description The routed ensemble at one number of experts and one temperature, on both halves. Nats per token; absent where
+         *     nothing was scored or the loss is not finite.
+         */
+        SurfacePoint: {
             /**
              * Format: double
-             * @description Mean negative log-likelihood, nats per token.
+             * @description Calibration half, domains by their share of the held-out tokens: what the choice is made by.
              */
-            loss: number;
+            calibration?: number | null;
+            /**
+             * Format: double
+             * @description Calibration half, every domain alike.
+             */
+            calibration_macro?: number | null;
+            /**
+             * Format: double
+             * @description Reported half, domains by their share.
+             */
+            reported?: number | null;
+            /**
+             * Format: double
+             * @description Reported half, every domain alike.
+             */
+            reported_macro?: number | null;
             /**
              * Format: double
              * @description Temperature.
              */
             temperature: number;
+            /**
+             * Format: int32
+             * @description Experts mixed.
+             */
+            top_k: number;
+        };
+        /** @description A point of the surface, and whether it was chosen. */
+        SurfaceRow: components["schemas"]["SurfacePoint"] & {
+            /** @description The best temperature for this number of experts, on the calibration half. */
+            best_of_top_k: boolean;
+            /** @description The best of all, on the calibration half: what the headline reports. */
+            chosen: boolean;
         };
         /**
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
@@ -3860,9 +4381,14 @@ export interface components {
         };
         /** @description A tokenizer on disk. */
         TokenizerFile: {
+            /**
+             * @description Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+             *     `""` for none. A document without one is opened by the separator.
+             */
+            bos?: string | null;
             /** @description Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`. */
             path: string;
-            /** @description Token put between documents. */
+            /** @description Token put between documents: one of the tokenizer's special tokens. */
             separator?: string;
         };
         /** @description The tokenizer of an experiment. */
@@ -3888,11 +4414,13 @@ export interface components {
             branch_id: components["schemas"]["BranchId"];
             /**
              * Format: double
-             * @description How often one domain may be read.
+             * @description How often a lineage may read one domain.
              */
             epochs_max: number;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
+            /** @description What the parent's lineage has drawn already; the branch goes on behind it. */
+            lineage?: components["schemas"]["Lineage"];
             /** @description What to draw from. */
             mixture: components["schemas"]["Mixture"];
             /** @description Folder for checkpoints; the worker appends `/<step, 8 digits>-f<fence>`. */
