@@ -85,7 +85,7 @@ pub fn run(config: &Config, args: &Score) -> Result<()> {
     let texts = documents(&args.texts, &fields)
         .with_context(|| format!("read {}", args.texts.display()))?
         .map(|item| {
-            item.map(|document| document.text).map_err(|broken| anyhow::anyhow!("{}: {broken:?}", args.texts.display()))
+            item.map(|document| document.text).map_err(|trouble| anyhow::anyhow!("{}: {trouble}", args.texts.display()))
         })
         .collect::<Result<Vec<String>>>()?;
     ensure!(!texts.is_empty(), "{}: found no document", args.texts.display());

@@ -65,7 +65,7 @@ fn write(folder: &Path) -> String {
     };
     let tokenizer = folder.with_extension("tokenizer");
     fs::write(&tokenizer, r#"{"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": true}]}"#).unwrap();
-    save(folder, &snapshot, &tokenizer, CheckpointId::new(), &mut meta).unwrap()
+    save(folder, &snapshot, &tokenizer, CheckpointId::new(), &mut meta).unwrap().manifest_sha256
 }
 
 #[test]

@@ -10,10 +10,10 @@ use crate::{
     words,
 };
 use chrono::Utc;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use senmon_protocol::{
     clustering::DomainView,
-    corpus::{CorpusState, CorpusView, DocumentFields, RegisterCorpus},
+    corpus::{CorpusState, CorpusView, DocumentFields, RegisterCorpus, TextDocuments, ZSTD_WINDOW_BYTES_MAX},
 };
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -33,10 +33,10 @@ pub enum Corpus {
 pub struct Add {
     /// Unique name.
     name: String,
-    /// .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .txt files, folders with such, or globs.
+    /// .jsonl, .ndjson, .json and .txt files (each also with .gz or .zst), .parquet files, folders with such, or globs.
     #[arg(required = true)]
     paths: Vec<String>,
-    /// Field with the text.
+    /// Field with the text; meta.text reaches into nested records.
     #[arg(long, default_value = "text")]
     text_field: String,
     /// Field with a stable id.
@@ -48,12 +48,34 @@ pub struct Add {
     /// Field with a source label.
     #[arg(long)]
     source_field: Option<String>,
+    /// What is one document in .txt files.
+    #[arg(long, value_enum, default_value = "auto")]
+    text_documents: OneDocument,
+    /// Longest window that a zstd frame may ask for, in bytes: memory to read one file.
+    #[arg(long, default_value_t = ZSTD_WINDOW_BYTES_MAX)]
+    zstd_window_bytes_max: u64,
     /// Share of records (0 to 1) that may be broken.
     #[arg(long, default_value_t = 0.001)]
     tolerated_broken_share: f64,
+    /// Take files that end early or have a damaged part up to their damage, instead of refusing the corpus.
+    #[arg(long)]
+    tolerate_damaged_files: bool,
     /// Wait until it is read.
     #[arg(long)]
     wait: bool,
+}
+
+/// What is one document in a text file.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum OneDocument {
+    /// The file up to 1 MiB of text, blocks where it is longer.
+    Auto,
+    /// The file, whatever its length.
+    File,
+    /// Each line that is not blank.
+    Line,
+    /// Paragraphs gathered up to 8 KiB.
+    Block,
 }
 
 /// One corpus.
@@ -121,8 +143,16 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
             id: args.id_field,
             group: args.group_field,
             source: args.source_field,
+            text_documents: match args.text_documents {
+                OneDocument::Auto => TextDocuments::Auto,
+                OneDocument::File => TextDocuments::File,
+                OneDocument::Line => TextDocuments::Line,
+                OneDocument::Block => TextDocuments::Block,
+            },
+            zstd_window_bytes_max: args.zstd_window_bytes_max,
         },
         tolerated_broken_share: args.tolerated_broken_share,
+        tolerate_damaged_files: args.tolerate_damaged_files,
     };
     let mut corpus: CorpusView = client.post("/corpora", &request).await?;
     while args.wait && corpus.state == CorpusState::Scanning {
@@ -142,14 +172,21 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
     }
 }
 
-/// A path as the server can read it: the server's folder is not this one.
+/// A path as the server can read it: the server's folder is not this one. A link keeps its name, which says the format.
 fn absolute(path: &str) -> CliResult<String> {
     if path.contains("://") {
         return Ok(path.to_owned());
     }
     let bad = |error: std::io::Error| CliError::Refused(format!("{path}: {error}"));
     let found = Path::new(path);
-    let whole = if found.exists() { found.canonicalize() } else { std::path::absolute(found) };
+    let whole = match (found.parent(), found.file_name()) {
+        (Some(folder), Some(name)) if found.exists() => {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().map(|folder| folder.join(name))
+        }
+        _ if found.exists() => found.canonicalize(),
+        _ => std::path::absolute(found),
+    };
     whole
         .map_err(bad)?
         .into_os_string()
@@ -165,7 +202,7 @@ fn describe(corpus: &CorpusView) -> String {
     }
     let _ = writeln!(
         text,
-        "{} documents with {} of text; of {} records {} were empty, {} exact duplicates, {} broken\n",
+        "{} documents with {} of text; of {} records {} were empty, {} exact duplicates, {} broken",
         words::count(counts.documents),
         words::bytes(counts.text_bytes),
         words::count(counts.records),
@@ -173,6 +210,14 @@ fn describe(corpus: &CorpusView) -> String {
         words::count(counts.duplicates),
         words::count(counts.broken)
     );
+    let mended = [
+        (counts.ids_missing, "had no id (file and record stand in)"),
+        (counts.surrogates_replaced, "had halves of characters (replaced by U+FFFD)"),
+    ];
+    for (n, what) in mended.into_iter().filter(|(n, _)| *n > 0) {
+        let _ = writeln!(text, "{} records {what}", words::count(n));
+    }
+    text.push('\n');
     let mut table = Table::new(&["file", "format", ">size", ">documents", ">dropped", ">broken"]);
     for file in &corpus.files {
         let name = Path::new(&file.path).file_name().map_or(file.path.clone(), |name| name.to_string_lossy().into());
@@ -186,6 +231,16 @@ fn describe(corpus: &CorpusView) -> String {
         ]);
     }
     text.push_str(&table.render());
+    for (file, problem) in corpus.files.iter().filter_map(|file| Some((file, file.problem.as_ref()?))) {
+        let (kind, why) = (words::name(&problem.kind), one_line(&problem.why));
+        let _ = writeln!(text, "{kind}: {} from record {} on: {why}", file.path, problem.record);
+    }
+    for file in &corpus.left_out.first {
+        let _ = writeln!(text, "left out: {}: {}", file.path, one_line(&file.why));
+    }
+    if corpus.left_out.count > corpus.left_out.first.len() as u64 {
+        let _ = writeln!(text, "left out: {} files in all", words::count(corpus.left_out.count));
+    }
     for broken in &corpus.broken_first {
         let _ = writeln!(text, "broken: {} record {}: {}", broken.path, broken.record, one_line(&broken.why));
     }

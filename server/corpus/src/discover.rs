@@ -5,21 +5,13 @@ use crate::{
     features::TfidfSvd,
     kmeans::{self, Centres, assign_greedy, squared_distance},
     quality::{nmi, silhouette, stability},
-    read::{Document, documents},
+    read::Document,
     router::Router,
 };
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
-use senmon_protocol::{
-    clustering::{AbsentFigure, ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec},
-    corpus::DocumentFields,
-};
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashSet},
-    io,
-    path::PathBuf,
-};
+use senmon_protocol::clustering::{AbsentFigure, ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec};
+use std::{cmp::Reverse, collections::HashSet};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 const SILHOUETTE_ROWS: usize = 2_000;
@@ -33,38 +25,6 @@ pub struct Discovery {
     pub quality: ClusteringQuality,
     /// The domains.
     pub domains: Vec<DomainView>,
-}
-
-/// A file to sample from, with the records to leave out.
-#[derive(Debug, Clone)]
-pub struct SampleFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Records to leave out, ascending.
-    pub dropped: Vec<u64>,
-}
-
-/// Draws `n` documents: those whose texts have the smallest hashes, in the order of these. So neither the order of
-/// files and documents nor their names matter, the sample is the same whatever the machine, and memory is the sample.
-///
-/// # Errors
-/// When a file cannot be opened; broken records were counted by the scan and are passed over.
-pub fn sample(files: &[SampleFile], fields: &DocumentFields, n: usize, seed: u64) -> io::Result<Vec<Document>> {
-    let mut kept: BTreeMap<u128, Document> = BTreeMap::new();
-    for file in files {
-        let dropped: HashSet<u64> = file.dropped.iter().copied().collect();
-        for document in documents(&file.path, fields)?.flatten().filter(|document| !dropped.contains(&document.record))
-        {
-            let key = order_key(&document.text, seed);
-            if kept.len() < n || kept.last_key_value().is_some_and(|(largest, _)| key < *largest) {
-                kept.entry(key).or_insert(document);
-            }
-            if kept.len() > n {
-                kept.pop_last();
-            }
-        }
-    }
-    Ok(kept.into_values().collect())
 }
 
 /// Where a text comes in the order in which a fit sees texts: it says nothing of the corpus.
@@ -223,6 +183,8 @@ fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &str, source: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample};
+    use senmon_protocol::corpus::DocumentFields;
 
     fn spec(domains: u32) -> ClusteringSpec {
         serde_json::from_value(
@@ -272,7 +234,7 @@ mod tests {
             let path = folder.path().join(name);
             let line = |d: &Document| serde_json::json!({ "text": d.text, "source": d.source }).to_string() + "\n";
             std::fs::write(&path, documents.iter().map(line).collect::<String>()).unwrap();
-            SampleFile { path, dropped: vec![] }
+            SampleFile { sha256: crate::sha256_file(&path).unwrap(), path, dropped: vec![] }
         };
         let mut sorted = documents();
         for (i, document) in sorted.iter_mut().enumerate() {
@@ -288,7 +250,8 @@ mod tests {
         for n in [12, 35, 60] {
             let fit = |files: &[SampleFile]| {
                 let fields = DocumentFields { source: Some("source".into()), ..DocumentFields::default() };
-                discover(&sample(files, &fields, n, 7).unwrap(), &spec(4)).unwrap()
+                let size = SampleSize { documents: n, bytes: SAMPLE_BYTES_MAX };
+                discover(&sample(files, &fields, size, 7).unwrap(), &spec(4)).unwrap()
             };
             let (one, other) = (fit(&of_sorted), fit(&of_shuffled));
             assert_eq!((&one.router, &one.quality), (&other.router, &other.quality), "{n} documents");
@@ -394,19 +357,5 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert!(Router::load(folder.path()).unwrap_err().to_string().contains("SHA-256"));
-    }
-
-    #[test]
-    fn a_sample_is_the_same_every_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.jsonl");
-        let lines: String = (0..200).map(|i| format!("{{\"text\": \"t{i}\"}}\n")).collect();
-        std::fs::write(&path, lines).unwrap();
-        let files = [SampleFile { path, dropped: vec![0, 5] }];
-        let draw = |seed| sample(&files, &DocumentFields::default(), 50, seed).unwrap();
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-        assert_eq!(draw(1).len(), 50);
-        assert!(draw(1).iter().all(|document| document.record != 0 && document.record != 5));
     }
 }

@@ -1,7 +1,8 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`terms`], [`features`], [`start`], [`auction`],
+//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`start`],
+//! [`auction`],
 //! [`kmeans`], [`router`], [`quality`], [`describe`], [`discover`], [`tokenizer`], [`seed`], [`megatron`], [`grams`],
 //! [`held_out`], [`shard`], [`wanted`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
 
@@ -12,6 +13,7 @@ pub mod bootstrap;
 pub mod compare;
 pub mod describe;
 pub mod discover;
+mod duplicates;
 pub mod features;
 pub mod grams;
 pub mod held_out;
@@ -22,6 +24,7 @@ mod permutation;
 pub mod quality;
 pub mod read;
 pub mod router;
+pub mod sample;
 pub mod scan;
 pub mod seed;
 pub mod shard;

@@ -7,7 +7,7 @@ use crate::{
     held_out::{HELD_OUT_FILE, Smallest, is_held_out},
     hex,
     megatron::{TokenType, push_token, write_index},
-    read::{Document, documents},
+    read::{Document, FileRead, documents},
     router::Router,
     tokenizer::Tokenizer,
 };
@@ -26,8 +26,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Documents vectorised and tokenised side by side.
-const BATCH_DOCUMENTS: usize = 256;
 /// Bytes of tokens held back before they are spilled.
 const BUFFER_BYTES: usize = 32 << 20;
 
@@ -66,6 +64,8 @@ pub struct Sidecar {
     pub bin_sha256: String,
     /// SHA-256 of `shard.idx`.
     pub idx_sha256: String,
+    /// SHA-256 of the input file, of the bytes that were read.
+    pub input_sha256: String,
     /// SHA-256 of `held_out.json`.
     pub held_out_sha256: String,
     /// Hash of the router's artefact.
@@ -90,13 +90,13 @@ struct Lane {
 /// What a pass over the file leaves.
 struct Filled {
     lanes: Lanes,
-    counts: DocumentCounts,
+    read: FileRead,
     /// Candidates, placed inside their lanes.
     held_out: Smallest,
 }
 
-/// Writes `shard.bin`, `shard.idx`, `held_out.json` and `shard.json` into `folder` and syncs them. `progress` is told the documents
-/// done after each batch and answers whether to go on; None is returned when it does not.
+/// Writes `shard.bin`, `shard.idx`, `held_out.json` and `shard.json` into `folder` and syncs them. `progress` is told
+/// the documents done after each batch and answers whether to go on; None is returned when it does not.
 ///
 /// # Errors
 /// When the input cannot be opened, a text not be tokenised, or the folder not be written to.
@@ -127,21 +127,12 @@ fn fill(
     let mut buffered = 0;
     let mut items = documents(input.path, input.fields)?;
     loop {
-        let mut batch = Vec::with_capacity(BATCH_DOCUMENTS);
-        for item in items.by_ref() {
-            counts.records += 1;
-            match item {
-                Ok(document) if dropped.contains(&document.record) && document.text.trim().is_empty() => {
-                    counts.empty += 1
-                }
-                Ok(document) if dropped.contains(&document.record) => counts.duplicates += 1,
-                Ok(document) => batch.push(document),
-                Err(_) => counts.broken += 1,
-            }
-            if batch.len() == BATCH_DOCUMENTS {
-                break;
-            }
-        }
+        let batch = items.next_batch(|document| {
+            let is_dropped = dropped.contains(&document.record);
+            let count = if document.text.trim().is_empty() { &mut counts.empty } else { &mut counts.duplicates };
+            *count += u64::from(is_dropped);
+            !is_dropped
+        })?;
         if batch.is_empty() {
             break;
         }
@@ -156,7 +147,9 @@ fn fill(
             return Ok(None);
         }
     }
-    Ok(Some(Filled { lanes, counts, held_out }))
+    let mut read = items.end()?;
+    read.counts.add(&counts);
+    Ok(Some(Filled { lanes, read, held_out }))
 }
 
 fn append(
@@ -200,7 +193,7 @@ fn join(
     folder: &Path,
     spill: &Path,
     kind: TokenType,
-    Filled { lanes, counts, held_out }: Filled,
+    Filled { lanes, read, held_out }: Filled,
 ) -> Result<Sidecar> {
     let mut out = BufWriter::new(File::create(folder.join("shard.bin"))?);
     let mut whole = Sha256::new();
@@ -250,10 +243,11 @@ fn join(
         format: 1,
         bin_sha256: hex(&whole.finalize()),
         idx_sha256: crate::sha256_file(&idx)?,
+        input_sha256: read.sha256,
         held_out_sha256: crate::sha256_file(&folder.join(HELD_OUT_FILE))?,
         router_sha256: input.router_sha256.to_owned(),
         tokenizer_sha256: input.tokenizer_sha256.to_owned(),
-        counts,
+        counts: read.counts,
         ranges,
         range_sha256,
     };

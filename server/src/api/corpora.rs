@@ -10,16 +10,17 @@ use crate::{
     db,
     domain::report::domain_sums,
 };
+use anyhow::Context;
 use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
     response::IntoResponse,
 };
-use senmon_corpus::snapshot::expand_paths;
+use senmon_corpus::snapshot::{Found, expand_paths};
 use senmon_protocol::{
     clustering::{ClusteringView, DomainView},
-    corpus::{CorpusView, RegisterCorpus},
+    corpus::{CorpusView, LeftOut, RegisterCorpus, ZSTD_WINDOW_BYTES_MAX},
     ids::{ClusteringId, ExperimentId},
     problem::Fault,
     view::Page,
@@ -57,15 +58,24 @@ async fn register(State(app): State<App>, _: User, Body(body): Body<RegisterCorp
             message: format!("found {}, expected 0 to 1", body.tolerated_broken_share),
         });
     }
-    let paths = expand_paths(&body.paths, &app.config.corpus_roots).unwrap_or_else(|found| {
+    if !(1 << 10..=ZSTD_WINDOW_BYTES_MAX).contains(&body.fields.zstd_window_bytes_max) {
+        faults.push(Fault {
+            path: "fields.zstd_window_bytes_max".into(),
+            message: format!("found {}, expected 1024 to {ZSTD_WINDOW_BYTES_MAX}", body.fields.zstd_window_bytes_max),
+        });
+    }
+    let (paths, roots) = (body.paths.clone(), app.config.corpus_roots.clone());
+    // A folder may hold a million entries, on a disk that is far away.
+    let listed = tokio::task::spawn_blocking(move || expand_paths(&paths, &roots)).await.context("list the paths")?;
+    let found = listed.unwrap_or_else(|found| {
         faults.extend(found);
-        Vec::new()
+        Found { files: Vec::new(), left_out: LeftOut::default() }
     });
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
-    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let id = db::corpora::insert(&app.db, &body, &paths).await?;
+    let paths: Vec<String> = found.files.iter().map(|path| path.display().to_string()).collect();
+    let id = db::corpora::insert(&app.db, &body, &paths, &found.left_out).await?;
     app.wake.scan.notify_one();
     Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }

@@ -3,7 +3,7 @@
 use super::{DbError, Result, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, RegisterCorpus},
+    corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
     ids::CorpusId,
 };
 use sqlx::{PgPool, types::Json};
@@ -15,6 +15,7 @@ struct Row {
     problem: Option<String>,
     request: Json<RegisterCorpus>,
     files: Json<Vec<CorpusFile>>,
+    left_out: Json<LeftOut>,
     broken_first: Json<Vec<BrokenRecord>>,
     created_at: DateTime<Utc>,
 }
@@ -31,6 +32,7 @@ impl TryFrom<Row> for CorpusView {
             problem: row.problem,
             fields: row.request.0.fields,
             files: row.files.0,
+            left_out: row.left_out.0,
             counts,
             broken_first: row.broken_first.0,
             created_at: row.created_at,
@@ -42,12 +44,19 @@ impl TryFrom<Row> for CorpusView {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the name is taken.
-pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String]) -> Result<CorpusId> {
+pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], left_out: &LeftOut) -> Result<CorpusId> {
     let id = CorpusId::new();
     let done = sqlx::query!(
-        "INSERT INTO corpora (id, name, state, request, paths) VALUES ($1, $2, 'scanning', $3, $4) ON CONFLICT (name) DO NOTHING",
-        id.0, request.name, Json(request) as _, Json(paths) as _
-    ).execute(pool).await?;
+        "INSERT INTO corpora (id, name, state, request, paths, left_out) VALUES ($1, $2, 'scanning', $3, $4, $5)
+         ON CONFLICT (name) DO NOTHING",
+        id.0,
+        request.name,
+        Json(request) as _,
+        Json(paths) as _,
+        Json(left_out) as _
+    )
+    .execute(pool)
+    .await?;
     if done.rows_affected() == 1 {
         return Ok(id);
     }
@@ -64,7 +73,7 @@ pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String]) -
 pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
     let id = id_or_name.parse::<uuid::Uuid>().ok();
     let row = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora WHERE id = $1 OR name = $2"#, id, id_or_name
     ).fetch_optional(pool).await?;
     row.ok_or_else(|| DbError::NotFound { noun: "corpus", id: id_or_name.to_owned() })?.try_into()
@@ -76,7 +85,7 @@ pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
 /// When Postgres refuses.
 pub async fn list(pool: &PgPool) -> Result<Vec<CorpusView>> {
     let rows = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora ORDER BY created_at DESC"#
     ).fetch_all(pool).await?;
     rows.into_iter().map(TryInto::try_into).collect()

@@ -2,15 +2,16 @@
 
 use super::ask;
 use crate::{app::App, db};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use senmon_corpus::{
-    discover::{SampleFile, discover, sample},
+    discover::discover,
+    sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample},
     scan::decode_dropped,
     tokenizer::{SEPARATOR, Tokenizer, train},
 };
 use senmon_protocol::{
     clustering::ClusteringSpec,
-    corpus::{CorpusState, CorpusView, DocumentFields},
+    corpus::{CorpusState, CorpusView},
     ids::{ClusteringId, CorpusId, StorageKey},
     spec::TokenizerSpec,
 };
@@ -35,20 +36,13 @@ pub async fn run(app: App) -> Result<()> {
     Ok(())
 }
 
-/// The files to sample from. None when the corpus changed on disk since its snapshot, with the sentence.
+/// The files to sample from, or the sentence that says why there are none.
 async fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<SampleFile>, String>> {
     if corpus.state != CorpusState::Ready {
         return Ok(Err(format!("the corpus {} has no snapshot", corpus.name)));
     }
     let mut files = Vec::new();
     for file in &corpus.files {
-        let found = std::fs::metadata(&file.path).map(|meta| meta.len()).unwrap_or(0);
-        if found != file.bytes {
-            return Ok(Err(format!(
-                "{} has {found} bytes, its snapshot {}: corpora are immutable, register the new one under another name",
-                file.path, file.bytes
-            )));
-        }
         let dropped = match &file.dropped {
             None => Vec::new(),
             Some(key) => match app.storage.get(key).await?.map(|bytes| decode_dropped(&bytes)) {
@@ -57,9 +51,21 @@ async fn sample_files(app: &App, corpus: &CorpusView) -> Result<Result<Vec<Sampl
                 None => return Ok(Err(format!("{key} is missing in the store"))),
             },
         };
-        files.push(SampleFile { path: file.path.clone().into(), dropped });
+        files.push(SampleFile { path: file.path.clone().into(), sha256: file.sha256.clone(), dropped });
     }
     Ok(Ok(files))
+}
+
+fn size(documents: u32) -> SampleSize {
+    SampleSize { documents: documents as usize, bytes: SAMPLE_BYTES_MAX }
+}
+
+/// A fit that panics would panic again: it is a failure like any other, and what waits behind it goes on.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(error = %error, "a fit panicked");
+        Err(anyhow!("the server failed while it worked on this; its log says where"))
+    })
 }
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
@@ -73,8 +79,8 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: Cluster
     let folder = local.path.clone();
     tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
     let fields = corpus.fields.clone();
-    let fitted = tokio::task::spawn_blocking(move || -> Result<_> {
-        let documents = sample(&files, &fields, spec.sample_documents as usize, spec.seed)?;
+    let fitted = apart(move || {
+        let documents = sample(&files, &fields, size(spec.sample_documents), spec.seed)?;
         let discovery = match discover(&documents, &spec) {
             Ok(discovery) => discovery,
             Err(why) => return Ok(Err(why)),
@@ -82,8 +88,7 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: Cluster
         let sha256 = discovery.router.save(&folder)?;
         Ok(Ok((discovery, sha256)))
     })
-    .await
-    .context("the fit panicked")?;
+    .await;
     match fitted {
         Ok(Ok((discovery, sha256))) => {
             app.storage.publish(&key, &local).await?;
@@ -103,16 +108,15 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -
             .map(|bytes| (bytes, file.separator.clone())),
         TokenizerSpec::Train(settings) => match sample_files(app, &corpus).await? {
             Ok(files) => {
-                let (fields, n, vocab_size): (DocumentFields, _, _) =
-                    (corpus.fields.clone(), settings.sample_documents as usize, settings.vocab_size);
+                let (fields, size, vocab_size) =
+                    (corpus.fields.clone(), size(settings.sample_documents), settings.vocab_size);
                 tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
-                tokio::task::spawn_blocking(move || -> Result<_> {
-                    let documents = sample(&files, &fields, n, TOKENIZER_SAMPLE_SEED)?;
+                apart(move || {
+                    let documents = sample(&files, &fields, size, TOKENIZER_SAMPLE_SEED)?;
                     let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
                     Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
                 })
                 .await
-                .context("the training panicked")?
             }
             Err(why) => Err(anyhow::anyhow!(why)),
         },

@@ -4,11 +4,11 @@ use super::ask;
 use crate::{app::App, db, db::corpora::ToScan};
 use anyhow::{Context, Result};
 use senmon_corpus::{
-    scan::{ScanReport, encode_dropped, scan},
+    scan::{ScanReport, encode_dropped, refusal, scan},
     snapshot::format_of,
 };
 use senmon_protocol::{
-    corpus::{CorpusFile, DocumentCounts},
+    corpus::CorpusFile,
     ids::{CorpusId, StorageKey},
 };
 use std::path::PathBuf;
@@ -31,19 +31,25 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
     let paths: Vec<PathBuf> = corpus.paths.iter().map(PathBuf::from).collect();
     let (fields, work) = (corpus.request.fields.clone(), app.config.data_dir.join("scan").join(id.to_string()));
     tracing::info!(corpus.id = %id, corpus.name = corpus.request.name, files = paths.len(), "scanning a corpus");
-    let folder = work.clone();
-    let report = tokio::task::spawn_blocking(move || scan(&paths, &fields, &folder, |_| {}))
-        .await
-        .context("the scan panicked")?;
-    let _ = std::fs::remove_dir_all(&work);
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?),
+    let read = tokio::task::spawn_blocking(move || {
+        let report = scan(&paths, &fields, &work, |_| {});
+        let _ = std::fs::remove_dir_all(&work);
+        report
+    });
+    // What cannot be read must not be tried for ever: the corpora behind it wait.
+    let report = match read.await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?);
+        }
+        Err(error) => {
+            tracing::error!(corpus.id = %id, error = %error, "a scan panicked");
+            let why = "the server failed while it read the files; its log says where";
+            return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(why))).await?);
+        }
     };
     let files = store(app, id, &report).await?;
-    let mut counts = DocumentCounts::default();
-    files.iter().for_each(|file| counts.add(&file.counts));
-    let problem = refusal(&counts, corpus.request.tolerated_broken_share, &report);
+    let problem = refusal(&report, &corpus.request);
     Ok(ask(db::corpora::finish_scan(&app.db, id, &files, &report.broken_first, problem.as_deref())).await?)
 }
 
@@ -68,29 +74,8 @@ async fn store(app: &App, id: CorpusId, report: &ScanReport) -> Result<Vec<Corpu
             sha256: file.sha256.clone(),
             counts: file.counts,
             dropped,
+            problem: file.problem.clone(),
         });
     }
     Ok(files)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share")]
-fn refusal(counts: &DocumentCounts, tolerated: f64, report: &ScanReport) -> Option<String> {
-    let share = counts.broken as f64 / counts.records.max(1) as f64;
-    let first = report
-        .broken_first
-        .first()
-        .map(|b| format!("; the first is {} record {}: {}", b.path, b.record, b.why))
-        .unwrap_or_default();
-    if share > tolerated {
-        return Some(format!(
-            "{} of {} records are broken, tolerated_broken_share allows {tolerated}{first}",
-            counts.broken, counts.records
-        ));
-    }
-    (counts.documents == 0).then(|| {
-        format!(
-            "no document is left: {} records, {} empty, {} broken{first}",
-            counts.records, counts.empty, counts.broken
-        )
-    })
 }

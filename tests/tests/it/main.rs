@@ -4,6 +4,7 @@ mod chaos;
 mod control_load;
 mod dashboard;
 mod faults;
+mod files;
 mod fork;
 mod goodput;
 mod house;

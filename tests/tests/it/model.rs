@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta, Manifest},
+    corpus::LeftOut,
     ids::{AttemptId, BranchId, CheckpointId, ExperimentId, Fence, JobId, StorageKey, WorkerId},
     job::{CompletedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, TrainResult, WrittenCheckpoint},
     view::{BranchRole, ExperimentState, JobState, WorkerMode},
@@ -109,7 +110,7 @@ impl Both {
     async fn new(pool: &PgPool, seed: u64) -> Result<Self> {
         let name = format!("corpus-{seed}");
         let request = serde_json::from_value(json!({ "name": name, "paths": ["/x"], "fields": { "text": "text" } }))?;
-        let corpus = db::corpora::insert(pool, &request, &[]).await?;
+        let corpus = db::corpora::insert(pool, &request, &[], &LeftOut::default()).await?;
         let mut small = spec::small();
         small.max_restarts = 2;
         let experiment = db::experiments::insert(pool, &small, corpus, "test").await?;

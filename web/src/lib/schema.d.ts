@@ -872,6 +872,20 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A figure that is not given. */
+        AbsentFigure: {
+            /** @description Its field. */
+            figure: string;
+            /** @description Why. */
+            why: string;
+        };
+        /** @description A model by itself in a comparison; its losses are those of its evaluation. */
+        AloneResult: {
+            /** @description Name of the branch. */
+            branch: string;
+            /** @description Against dense, on the reported half. */
+            vs_dense: components["schemas"]["Compared"];
+        };
         /**
          * @description `POST /api/v1/attempts/{id}/announce`: the bytes of a checkpoint are on their way. Until it is committed, nothing
          *     resumes from it; when the attempt ends first, its folder is removed.
@@ -989,6 +1003,39 @@ export interface components {
             /** @description Name of the worker. */
             worker: string;
         };
+        /** @description What the figures of a report stand on. */
+        Basis: {
+            /**
+             * Format: int64
+             * @description Documents of the half that calibrates.
+             */
+            documents_calibration: number;
+            /**
+             * Format: int64
+             * @description Documents of the reported half.
+             */
+            documents_reported: number;
+            /**
+             * Format: int32
+             * @description Trainings of each expert and control, with a seed each.
+             */
+            repeats: number;
+            /**
+             * Format: int32
+             * @description Resamples behind each interval; 0 where there is none.
+             */
+            resamples: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_calibration: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_reported: number;
+        };
         /** @description What a branch cost. */
         BranchCost: {
             /** @description Name. */
@@ -1001,6 +1048,21 @@ export interface components {
              */
             checkpoint_bytes: number;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+            /**
+             * Format: double
+             * @description Hours of CPU slots, likewise.
+             */
+            cpu_slot_hours: number;
+            /**
+             * Format: double
+             * @description Share of its tokens that its lineage read for the first time, 0 to 1; None where it drew nothing.
+             */
+            fresh_share?: number | null;
+            /**
+             * Format: double
+             * @description Hours of accelerators: attempts times the slots that they held.
+             */
+            gpu_hours: number;
             /** @description Role. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -1010,9 +1072,9 @@ export interface components {
             tokens: number;
             /**
              * Format: double
-             * @description Tokens over seconds.
+             * @description Tokens over seconds; absent where nothing was trained.
              */
-            tokens_per_second: number;
+            tokens_per_second?: number | null;
             /**
              * Format: double
              * @description Seconds in attempts.
@@ -1071,6 +1133,11 @@ export interface components {
             /** @description Name, unique in the experiment: `seed`, `expert-3`, `dense`, `random-0`, `chain-2`, `average`. */
             name: string;
             parent_id?: components["schemas"]["BranchId"] | null;
+            /**
+             * Format: int32
+             * @description Which training with another seed it belongs to, from 0; `expert-3~2` is repeat 1 of `expert-3`.
+             */
+            repeat?: number;
             /** @description What it is for. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -1212,13 +1279,13 @@ export interface components {
             domain: number;
             /** @description Loss on each domain after it. */
             domains: components["schemas"]["DomainLoss"][];
-            /** @description For each domain learned before: loss now − lowest loss after any link so far. */
+            /** @description For each domain learned before: loss now − loss after the link so far that the calibration half calls best. */
             forgetting: components["schemas"]["Forgetting"][];
             /**
              * Format: double
-             * @description Overall loss after it.
+             * @description Overall loss after it, domains by their share of the held-out tokens; absent where it is not finite.
              */
-            loss: number;
+            loss?: number | null;
         };
         /** @description Order of a chain. */
         ChainOrder: (components["schemas"]["GivenOrder"] & {
@@ -1281,6 +1348,8 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description What it can be used for. */
             kind: components["schemas"]["CheckpointKind"];
+            /** @description What the branch and its ancestors have drawn up to here; a branch from here goes on behind it. */
+            lineage?: components["schemas"]["Lineage"];
             /**
              * Format: double
              * @description Loss of the last step, nats per token.
@@ -1360,33 +1429,73 @@ export interface components {
              */
             verified_at?: string | null;
         };
+        /** @description A number of experts and a temperature. */
+        Choice: {
+            /**
+             * Format: double
+             * @description Temperature.
+             */
+            temperature: number;
+            /**
+             * Format: int32
+             * @description Experts mixed.
+             */
+            top_k: number;
+        };
         /**
          * Format: uuid
          * @description One fitted partition of a corpus into domains.
          */
         ClusteringId: string;
-        /** @description Quality of a clustering on its sample. */
+        /**
+         * @description Quality of a clustering on its sample. A figure that stands on nothing, or is not finite, is none and has its reason
+         *     in `absent`. All are of the documents of the sample that have a term, unless they say otherwise.
+         */
         ClusteringQuality: {
+            /** @description Figures that are none, with the reason. */
+            absent?: components["schemas"]["AbsentFigure"][];
             /**
              * Format: double
-             * @description Largest domain over the mean, by greedy assignment of the sample.
+             * @description How far the balanced assignment's total cost is from the least possible at most, as a part of it.
              */
-            balance_max_over_mean: number;
+            balance_gap_max?: number | null;
+            /**
+             * Format: double
+             * @description Largest domain over the mean, by greedy assignment of the whole sample.
+             */
+            balance_max_over_mean?: number | null;
             /**
              * Format: int32
              * @description Dimensions of the vectors.
              */
             dimensions: number;
             /**
+             * Format: int64
+             * @description Documents that differ in their vectors, each counted once.
+             */
+            documents_distinct?: number;
+            /**
+             * Format: int64
+             * @description Documents among them without a term of the vocabulary: nothing is known of them, the fit leaves them out.
+             */
+            documents_without_terms?: number;
+            /**
              * Format: double
              * @description Mean squared distance of a document from its centre (greedy assignment).
              */
-            inertia_mean: number;
+            inertia_mean?: number | null;
+            /**
+             * Format: double
+             * @description The same of k-means without balance, where the fit started: the difference is what balance costs.
+             */
+            inertia_mean_plain?: number | null;
             /**
              * Format: int32
-             * @description Passes until the centres stood still.
+             * @description Balanced passes until the centres stood still.
              */
             iterations: number;
+            /** @description What a person should know of this fit, in sentences. */
+            remarks?: string[];
             /**
              * Format: int64
              * @description Documents in the sample.
@@ -1394,17 +1503,33 @@ export interface components {
             sample_documents: number;
             /**
              * Format: double
-             * @description Mean silhouette on at most 2,000 documents, −1 to 1. None for k = 1.
+             * @description Mean silhouette on at most 2,000 documents, −1 to 1.
              */
             silhouette?: number | null;
             /**
+             * Format: int64
+             * @description Documents with a source label: those that the next two figures are of.
+             */
+            source_documents?: number;
+            /**
              * Format: double
-             * @description Normalised mutual information with the documents' source labels, where the corpus has them.
+             * @description Normalised mutual information with the source labels.
              */
             source_nmi?: number | null;
             /**
              * Format: double
-             * @description Normalised mutual information of the fit with a second fit under another seed, 0 to 1.
+             * @description The same of k-means without balance.
+             */
+            source_nmi_plain?: number | null;
+            /**
+             * Format: double
+             * @description Adjusted Rand index with the same second fit: 1 for equal domains, 0 for chance.
+             */
+            stability_ari?: number | null;
+            /**
+             * Format: double
+             * @description Normalised mutual information, 0 to 1, with a second fit under another seed that saw the documents in another
+             *     order (greedy assignments).
              */
             stability_nmi?: number | null;
             /**
@@ -1479,6 +1604,13 @@ export interface components {
             /** @description Fence of the attempt. */
             fence: components["schemas"]["Fence"];
         };
+        /** @description A contestant's loss minus dense's, nats per token, over the reported documents. */
+        Compared: {
+            /** @description Why one of them is absent. */
+            absent?: string | null;
+            alike?: components["schemas"]["Interval"] | null;
+            by_share?: components["schemas"]["Interval"] | null;
+        };
         /** @description `POST /api/v1/attempts/{id}/complete`: ends the attempt. */
         CompleteAttempt: {
             /** @description Fence of the attempt. */
@@ -1492,26 +1624,54 @@ export interface components {
             /** @description The result. */
             result: components["schemas"]["JobResult"];
         };
-        /** @description A line of the main table. */
+        /** @description A line of the main table. A figure that stands on nothing or is not finite is absent; `absent` says why. */
         Contestant: {
+            /** @description Why figures are absent, a sentence each. */
+            absent: string[];
             branch_id?: components["schemas"]["BranchId"] | null;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+            /** @description What it costs. */
+            cost: components["schemas"]["ContestantCost"];
+            /**
+             * Format: int64
+             * @description Documents behind the figures.
+             */
+            documents: number;
             /** @description Loss per domain. */
             domains: components["schemas"]["DomainLoss"][];
             /** @description The evaluation behind the figures. */
             evaluation_id: components["schemas"]["EvaluationId"];
-            /** @description Stable word: `seed`, `dense`, `random_ensemble`, `best_expert`, `average`, `ensemble_top_1`, …, `ensemble_all`. */
+            /**
+             * @description Stable word: `seed`, `dense`, `random_ensemble`, `best_expert`, `average`, `ensemble` (the routed ensemble as it
+             *     was chosen on the calibration half), `ensemble_top_1`, …, `ensemble_all`.
+             */
             key: string;
             /**
              * Format: double
-             * @description Overall loss, nats per token.
+             * @description Nats per token, each domain weighted by its share of the corpus's held-out tokens.
              */
-            loss: number;
+            loss?: number | null;
             /**
              * Format: double
-             * @description Overall perplexity.
+             * @description Nats per token, every domain alike.
              */
-            perplexity: number;
+            loss_macro?: number | null;
+            /**
+             * Format: double
+             * @description Exponential of `loss`.
+             */
+            perplexity?: number | null;
+            /**
+             * Format: double
+             * @description Exponential of `loss_macro`.
+             */
+            perplexity_macro?: number | null;
+            /**
+             * Format: int32
+             * @description The repeat whose figures these are, from 0; the others are in `spread`.
+             */
+            repeat: number;
+            spread?: components["schemas"]["Spread"] | null;
             /**
              * Format: double
              * @description Calibrated temperature of a routed ensemble.
@@ -1520,15 +1680,55 @@ export interface components {
             /** @description Name for people. */
             title: string;
             /**
+             * Format: int64
+             * @description Tokens behind them.
+             */
+            tokens: number;
+            /**
              * Format: int32
              * @description Experts that run for a token.
              */
             top_k?: number | null;
+            vs_dense?: components["schemas"]["Difference"] | null;
+            vs_dense_macro?: components["schemas"]["Difference"] | null;
             /**
              * Format: double
              * @description Perplexity over dense − 1, percent; negative is better.
              */
             vs_dense_percent?: number | null;
+        };
+        /** @description What a contestant costs: to use, and to train beyond the seed (for the seed itself, its own training). */
+        ContestantCost: {
+            /**
+             * Format: double
+             * @description Hours of CPU slots.
+             */
+            cpu_slot_hours: number;
+            /**
+             * Format: int32
+             * @description Forward passes for a token.
+             */
+            forward_passes?: number | null;
+            /**
+             * Format: double
+             * @description Hours of accelerators.
+             */
+            gpu_hours: number;
+            /**
+             * Format: double
+             * @description Hours of both for each nat per token that its loss lies below the seed's.
+             */
+            hours_per_nat?: number | null;
+            /**
+             * Format: int64
+             * @description Parameters that work on a token.
+             */
+            parameters_active?: number | null;
+            /**
+             * Format: int64
+             * @description Tokens trained.
+             */
+            training_tokens: number;
         };
         /** @description Branches trained for comparison, each at the fan-out's total token budget. The untouched seed is always one. */
         ControlsSpec: {
@@ -1553,15 +1753,16 @@ export interface components {
             /** @description What the scan counted. */
             counts: components["schemas"]["DocumentCounts"];
             dropped?: components["schemas"]["StorageKey"] | null;
-            /** @description Format, by the file's ending. */
+            /** @description Format, by the ending of the path. */
             format: components["schemas"]["FileFormat"];
             /**
              * Format: int32
              * @description Position in the corpus, from 0.
              */
             index: number;
-            /** @description Absolute path. */
+            /** @description Absolute path: of the link, where it is one. */
             path: string;
+            problem?: components["schemas"]["FileProblem"] | null;
             /** @description SHA-256 of the file, lower-case hex. */
             sha256: string;
         };
@@ -1586,12 +1787,14 @@ export interface components {
              * @description When it was registered.
              */
             created_at: string;
-            /** @description Fields of a record. */
+            /** @description How documents are read from its files. */
             fields: components["schemas"]["DocumentFields"];
             /** @description The files of the snapshot. */
             files: components["schemas"]["CorpusFile"][];
             /** @description Id. */
             id: components["schemas"]["CorpusId"];
+            /** @description What its folders and globs held and was not taken. */
+            left_out: components["schemas"]["LeftOut"];
             /** @description Name. */
             name: string;
             /** @description Why it was refused. */
@@ -1625,13 +1828,18 @@ export interface components {
             /** @description Whether a token sees the documents before its own in a window. */
             attend_across_documents?: boolean;
             /**
+             * @description Whether held-out documents that share most of their 13-grams with a training document are left out of the
+             *     evaluation. It reads the corpus once more.
+             */
+            decontaminate?: boolean;
+            /**
              * Format: double
-             * @description How often a branch may read one domain in all.
+             * @description How often a lineage may read one domain in all, from the seed's first token to a branch's last.
              */
             epochs_max?: number;
             /**
              * Format: double
-             * @description Share of documents kept out of training, chosen by a hash of the document id: 0 to 0.5.
+             * @description Share of documents kept out of training, chosen by a hash of the document's group: 0 to 0.5.
              */
             held_out_fraction?: number;
             /**
@@ -1640,16 +1848,75 @@ export interface components {
              */
             sequence_length: number;
         };
+        /** @description Compares the training documents of one input file with the held-out documents of all. */
+        DecontaminateJob: {
+            /** @description The held-out documents that the evaluation may score, with the hashes of their 13-grams. */
+            candidates: components["schemas"]["StorageKey"];
+            /** @description The experiment. */
+            experiment_id: components["schemas"]["ExperimentId"];
+            /** @description Fields of its records. */
+            fields: components["schemas"]["DocumentFields"];
+            /** @description The input. */
+            file: components["schemas"]["CorpusFile"];
+            /**
+             * Format: double
+             * @description Share of documents held out, by a hash of the document's group.
+             */
+            held_out_fraction: number;
+        };
+        /** @description What a comparison found. */
+        DecontaminateResult: {
+            /**
+             * Format: int64
+             * @description Training documents compared.
+             */
+            documents: number;
+            /** @description Held-out documents that share most of their 13-grams with one of them. */
+            overlaps: components["schemas"]["Overlap"][];
+        };
         /**
          * @description Kind of a device.
          * @enum {string}
          */
         DeviceKind: "cpu" | "cuda";
-        /** @description Counts of records, each record in exactly one of the last four. */
+        /** @description A difference to dense and its 95 % interval, by a paired bootstrap over the reported documents. */
+        Difference: {
+            /**
+             * Format: double
+             * @description Nats per token; negative is better.
+             */
+            nats: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            nats_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            nats_low: number;
+            /**
+             * Format: double
+             * @description The same in perplexity, percent.
+             */
+            percent: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            percent_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            percent_low: number;
+        };
+        /** @description Counts of records. Each record is in exactly one of `documents`, `empty`, `duplicates` and `broken`. */
         DocumentCounts: {
             /**
              * Format: int64
-             * @description Records that could not be read (broken JSON, missing field, invalid UTF-8, truncated file).
+             * @description Records that could not be read (broken JSON, missing field, invalid UTF-8).
              */
             broken: number;
             /**
@@ -1664,9 +1931,14 @@ export interface components {
             duplicates: number;
             /**
              * Format: int64
-             * @description Empty or white-space-only texts, dropped.
+             * @description Empty, white-space-only and null texts, dropped.
              */
             empty: number;
+            /**
+             * Format: int64
+             * @description Of the records: those whose id field was missing, null or empty; file and record stand in for it.
+             */
+            ids_missing?: number;
             /**
              * Format: int64
              * @description Records seen, whatever became of them.
@@ -1674,14 +1946,30 @@ export interface components {
             records: number;
             /**
              * Format: int64
+             * @description Of the records: those with halves of characters (lone surrogates), each replaced by U+FFFD.
+             */
+            surrogates_replaced?: number;
+            /**
+             * Format: int64
              * @description Bytes of UTF-8 text in the documents kept.
              */
             text_bytes: number;
         };
-        /** @description Names of the fields of a record. Plain text files are one document each and have no fields. */
+        /**
+         * @description How documents are read from files: the fields of a record, and what a record is where the file does not say.
+         *     A name with dots (`meta.id`) reaches into nested records where no field has the whole name; plain text files have no
+         *     fields.
+         */
         DocumentFields: {
             /**
-             * @description Field with a stable id; without it the id is `<file name>:<record number>`.
+             * @description Field with a group: records of one group are on one side of the split into training and held-out text. Without it
+             *     the group is the id up to its first `#`, so that pieces of one page (`page#1`, `page#2`) stay together.
+             * @default null
+             */
+            group: string | null;
+            /**
+             * @description Field with a stable id: text or a number. Without it, and where a record has none, the id is
+             *     `<file name>:<record number>`.
              * @default null
              */
             id: string | null;
@@ -1691,10 +1979,34 @@ export interface components {
              */
             source: string | null;
             /**
-             * @description Field with the text. Default `text`.
+             * @description Field with the text: text, a number, or a list of texts, which are joined by line ends. Default `text`.
              * @default text
              */
             text: string;
+            /**
+             * @description What is one document in `.txt` files.
+             * @default auto
+             */
+            text_documents: components["schemas"]["TextDocuments"];
+            /**
+             * Format: int64
+             * @description Longest window that a zstd frame may ask for, in bytes: memory to read one file. 1 KiB to 2 GiB, default 2 GiB.
+             * @default 2147483648
+             */
+            zstd_window_bytes_max: number;
+        };
+        /** @description Draws of one domain. */
+        DomainDraws: {
+            /**
+             * Format: int32
+             * @description Domain number.
+             */
+            domain: number;
+            /**
+             * Format: int64
+             * @description Windows drawn; beyond the domain's windows, each epoch counts anew.
+             */
+            windows: number;
         };
         /** @description Held-out loss on one domain. */
         DomainLoss: {
@@ -1710,9 +2022,9 @@ export interface components {
             domain: number;
             /**
              * Format: double
-             * @description Mean negative log-likelihood, nats per token. 0 when no token was scored.
+             * @description Mean negative log-likelihood, nats per token. Absent where no token was scored, or where it is not finite.
              */
-            loss: number;
+            loss?: number | null;
             /**
              * Format: int64
              * @description Tokens scored.
@@ -1834,6 +2146,9 @@ export interface components {
         };
         /** @description `GET /api/v1/experiments/{id}/ensemble`: the experts of a finished experiment and how they are mixed. */
         Ensemble: {
+            /** @description Token before each document; None for what the tokenizer does by itself. */
+            bos?: string | null;
+            chosen?: components["schemas"]["CalibratedTemperature"] | null;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description The experts. */
@@ -1859,19 +2174,29 @@ export interface components {
             /** @description The temperature for each number of experts, calibrated on held-out documents. */
             temperatures: components["schemas"]["CalibratedTemperature"][];
         };
-        /** @description Mixes the probabilities of several experts from their cached scores. */
+        /**
+         * @description Mixes and compares models from their cached scores: the experts by the router, the random-split experts alike, and
+         *     every contestant with dense, document by document.
+         */
         EnsembleJob: {
-            /**
-             * Format: int32
-             * @description As in the members' evaluations.
-             */
-            documents_per_domain: number;
             /** @description The evaluation's row. */
             evaluation_id: components["schemas"]["EvaluationId"];
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
-            /** @description The members. */
+            /** @description As in the members' evaluations. */
+            held_out?: components["schemas"]["StorageKey"];
+            /** @description The models. */
             members: components["schemas"]["EnsembleMember"][];
+            /**
+             * Format: int64
+             * @description Seed of the bootstrap.
+             */
+            random_seed?: number;
+            /**
+             * Format: int32
+             * @description Resamples of the bootstrap.
+             */
+            resamples?: number;
             /**
              * Format: int32
              * @description Tokens between two looks of the router.
@@ -1879,26 +2204,27 @@ export interface components {
             route_every_tokens: number;
             /** @description Folder of the router artefact. */
             router: components["schemas"]["StorageKey"];
-            /** @description How members are weighted. */
-            routing: components["schemas"]["Routing"];
-            /** @description The shard index. */
+            /** @description The shard index: the documents, the domains' weights and the router's prior. */
             shards: components["schemas"]["StorageKey"];
             /** @description Temperatures to try. */
             temperatures: number[];
             /** @description `tokenizer.json`: the router reads the text before each token. */
             tokenizer: components["schemas"]["StorageKey"];
+            /**
+             * Format: int32
+             * @description As in the members' evaluations.
+             */
+            tokens_per_document_max?: number;
             /** @description Numbers of experts to measure. */
             top_k: number[];
         };
         /** @description The ensemble at one number of experts. */
         EnsembleLine: {
-            /** @description The whole temperature curve, calibration half. */
-            curve: components["schemas"]["TemperaturePoint"][];
             /** @description Loss on the reported half at that temperature. */
             domains: components["schemas"]["DomainLoss"][];
             /**
              * Format: double
-             * @description Temperature with the lowest loss on the calibration half. None for uniform mixing.
+             * @description Temperature with the lowest loss on the calibration half. None for uniform mixing, and where no loss is finite.
              */
             temperature?: number | null;
             /**
@@ -1906,8 +2232,10 @@ export interface components {
              * @description Experts mixed for each token.
              */
             top_k: number;
+            /** @description Against dense, on the reported half. */
+            vs_dense?: components["schemas"]["Compared"];
         };
-        /** @description One member of an ensemble. */
+        /** @description One model of a comparison. */
         EnsembleMember: {
             /** @description Name of the branch. */
             branch: string;
@@ -1916,29 +2244,40 @@ export interface components {
              * @description Its domain, for routed mixing.
              */
             domain?: number | null;
+            /** @description What it is in the comparison. */
+            part?: components["schemas"]["MemberPart"];
             /** @description Folder of its evaluation. */
             scores: components["schemas"]["StorageKey"];
             /** @description SHA-256 of `logprobs.safetensors` there. */
             sha256: string;
         };
-        /** @description What an ensemble reached. */
+        /** @description What a comparison found. Whatever is chosen here is chosen on the calibration half. */
         EnsembleResult: {
-            /** @description One line for each number of experts. */
-            lines: components["schemas"]["EnsembleLine"][];
+            /** @description The models that stand alone, except dense. */
+            alone?: components["schemas"]["AloneResult"][];
+            best_expert?: components["schemas"]["AloneResult"] | null;
+            chosen?: components["schemas"]["Choice"] | null;
+            /** @description The routed ensemble: one line for each number of experts, at the temperature that is best for it. */
+            lines?: components["schemas"]["EnsembleLine"][];
+            random?: components["schemas"]["EnsembleLine"] | null;
+            /**
+             * Format: int32
+             * @description Resamples behind each interval.
+             */
+            resamples?: number;
+            /** @description Every number of experts at every temperature. */
+            surface?: components["schemas"]["SurfacePoint"][];
         };
         /** @description Scores one checkpoint on every domain's held-out documents. */
         EvaluateJob: {
             /** @description The checkpoint. */
             checkpoint: components["schemas"]["CheckpointRef"];
-            /**
-             * Format: int32
-             * @description Documents of each domain, at most.
-             */
-            documents_per_domain: number;
             /** @description The evaluation's row. */
             evaluation_id: components["schemas"]["EvaluationId"];
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
+            /** @description The list of the held-out documents to score. */
+            held_out?: components["schemas"]["StorageKey"];
             /** @description Folder for `logprobs.safetensors`; the worker appends `/f<fence>`. */
             output: components["schemas"]["StorageKey"];
             /** @description Number format. */
@@ -1950,13 +2289,25 @@ export interface components {
             sequence_length: number;
             /** @description The shard index. */
             shards: components["schemas"]["StorageKey"];
+            /**
+             * Format: int32
+             * @description Tokens of each document that are scored, at most.
+             */
+            tokens_per_document_max?: number;
         };
         /** @description What an evaluation found. */
         EvaluateResult: {
+            /** @description The same on the half that calibrates: whatever is chosen is chosen here. */
+            calibration?: components["schemas"]["DomainLoss"][];
             /** @description Loss on the reported half of each domain's held-out documents. */
             domains: components["schemas"]["DomainLoss"][];
             /** @description Folder with the cached log-probabilities of every scored token. */
             folder: components["schemas"]["StorageKey"];
+            /**
+             * Format: int64
+             * @description Parameters of the model.
+             */
+            parameters?: number | null;
             /** @description SHA-256 of `logprobs.safetensors`. */
             sha256: string;
         };
@@ -1969,11 +2320,19 @@ export interface components {
         EvaluationSpec: {
             /**
              * Format: int32
-             * @description Held-out documents of each domain that are scored (all, when there are fewer). Every second one
-             *     calibrates the router's temperature, the others are reported.
+             * @description Held-out documents of each domain that are scored: those with the smallest hashes of their ids (all, when there
+             *     are fewer). One half is reported; on the other everything is chosen that is chosen: temperature, number of
+             *     experts, the best single expert.
              * @default 100
              */
             documents_per_domain: number;
+            /**
+             * Format: int32
+             * @description How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
+             *     report gives mean and range.
+             * @default 1
+             */
+            repeats: number;
             /**
              * Format: int32
              * @description Tokens between two looks of the router at the text so far.
@@ -1994,6 +2353,12 @@ export interface components {
              *     ]
              */
             temperatures: number[];
+            /**
+             * Format: int32
+             * @description Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
+             * @default 8192
+             */
+            tokens_per_document_max: number;
             /**
              * @description Numbers of experts that the ensemble is measured with; `k` and larger mean all.
              * @default [
@@ -2182,6 +2547,11 @@ export interface components {
              * @description Its domain.
              */
             domain: number;
+            /**
+             * Format: double
+             * @description The router's belief in it before there is text: its domain's share of the training tokens.
+             */
+            prior?: number;
         };
         /** @description One branch per domain. */
         FanOut: {
@@ -2210,10 +2580,27 @@ export interface components {
          */
         Fence: number;
         /**
-         * @description File formats that are read.
+         * @description File formats that are read, by the file's ending.
          * @enum {string}
          */
-        FileFormat: "jsonl" | "jsonl_gz" | "jsonl_zst" | "parquet" | "text";
+        FileFormat: "jsonl" | "jsonl_gz" | "jsonl_zst" | "json" | "json_gz" | "json_zst" | "parquet" | "text" | "text_gz" | "text_zst";
+        /** @description Why a file cannot be read to its end. */
+        FileProblem: {
+            /** @description What kind of problem. */
+            kind: components["schemas"]["FileProblemKind"];
+            /**
+             * Format: int64
+             * @description The record, from 1, from which on nothing was read.
+             */
+            record: number;
+            /** @description What is wrong, in one sentence. */
+            why: string;
+        };
+        /**
+         * @description Kinds of problems of a file.
+         * @enum {string}
+         */
+        FileProblemKind: "damaged" | "unreadable";
         /** @description The fleet in one look. */
         FleetView: {
             /**
@@ -2266,7 +2653,7 @@ export interface components {
             domain: number;
             /**
              * Format: double
-             * @description Nats per token, 0 or more.
+             * @description Nats per token; below 0 where the reported half likes this link better than the calibration half's choice.
              */
             loss_delta: number;
         };
@@ -2387,10 +2774,50 @@ export interface components {
             /** @description One command for each attempt listed. */
             attempts: components["schemas"]["AttemptCommand"][];
         };
+        /** @description What became of the held-out documents that the evaluation asked for. */
+        HeldOutSummary: {
+            /**
+             * Format: int64
+             * @description Training documents that they were compared with; None where the experiment asked for no comparison.
+             */
+            compared?: number | null;
+            /**
+             * Format: int64
+             * @description Documents scored, both halves, all domains.
+             */
+            documents: number;
+            /**
+             * Format: int64
+             * @description Documents left out because most of their 13-grams stand in a training document.
+             */
+            left_out: number;
+            /** @description The first of them, by domain. */
+            left_out_first: components["schemas"]["LeftOut"][];
+            /** @description Input files that could not be compared, and why. */
+            problems: string[];
+        };
         /** @description Random weights. */
         InitModel: {
             /** @description Shape, `vocab_size` filled in. */
             model: components["schemas"]["ModelSpec"];
+        };
+        /** @description A difference and its 95 % interval (paired bootstrap over documents). */
+        Interval: {
+            /**
+             * Format: double
+             * @description The difference, nats per token; negative is better.
+             */
+            nats: number;
+            /**
+             * Format: double
+             * @description Upper end.
+             */
+            nats_high: number;
+            /**
+             * Format: double
+             * @description Lower end.
+             */
+            nats_low: number;
         };
         /**
          * Format: uuid
@@ -2401,7 +2828,7 @@ export interface components {
          * @description Kind of a job, for queues and capabilities.
          * @enum {string}
          */
-        JobKind: "shard" | "train" | "evaluate" | "merge" | "ensemble";
+        JobKind: "shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate";
         /** @description What came of a job. */
         JobResult: (components["schemas"]["ShardResult"] & {
             /** @enum {string} */
@@ -2418,6 +2845,9 @@ export interface components {
         }) | (components["schemas"]["EnsembleResult"] & {
             /** @enum {string} */
             kind: "ensemble";
+        }) | (components["schemas"]["DecontaminateResult"] & {
+            /** @enum {string} */
+            kind: "decontaminate";
         });
         /** @description What to do. */
         JobSpec: (components["schemas"]["ShardJob"] & {
@@ -2435,6 +2865,9 @@ export interface components {
         }) | (components["schemas"]["EnsembleJob"] & {
             /** @enum {string} */
             kind: "ensemble";
+        }) | (components["schemas"]["DecontaminateJob"] & {
+            /** @enum {string} */
+            kind: "decontaminate";
         });
         /**
          * @description State of a job.
@@ -2496,6 +2929,23 @@ export interface components {
              */
             share: number;
         };
+        /** @description Files that a registration met and did not take. */
+        LeftOut: {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description The first of them, at most 100. */
+            first: components["schemas"]["LeftOutFile"][];
+        };
+        /** @description A file that a registration met and did not take. */
+        LeftOutFile: {
+            /** @description Its path. */
+            path: string;
+            /** @description Why. */
+            why: string;
+        };
         /** @description What makes a line an event. */
         LineEvent: {
             /**
@@ -2510,6 +2960,13 @@ export interface components {
              * @description The optimiser step concerned.
              */
             step: number;
+        };
+        /** @description Where a lineage stands in the order of each domain's windows. */
+        Lineage: {
+            /** @description Windows drawn, in the order of the domains. What was skipped or left to the other parts of a random split counts as drawn. */
+            drawn?: components["schemas"]["DomainDraws"][];
+            /** @description Where the order of what was left was shuffled anew, oldest first. */
+            reshuffles?: components["schemas"]["Reshuffle"][];
         };
         /** @description See [`RopeScaling::Linear`]. */
         LinearScaling: {
@@ -2594,9 +3051,19 @@ export interface components {
             domains: components["schemas"]["DomainLoss"][];
             /** @description The evaluation. */
             evaluation_id: components["schemas"]["EvaluationId"];
+            /**
+             * Format: int32
+             * @description Which training with another seed, from 0.
+             */
+            repeat: number;
             /** @description Role. */
             role: components["schemas"]["BranchRole"];
         };
+        /**
+         * @description What a model is in a comparison.
+         * @enum {string}
+         */
+        MemberPart: "expert" | "random" | "dense" | "alone";
         /** @description Averages weights. */
         MergeJob: {
             /** @description The branch that stands for the result. */
@@ -2670,6 +3137,11 @@ export interface components {
         Mixture: {
             part?: components["schemas"]["MixturePart"] | null;
             /**
+             * Format: int64
+             * @description For a repeat with another seed: the key by which the windows that the lineage has not drawn are shuffled anew.
+             */
+            reshuffle?: number | null;
+            /**
              * Format: int32
              * @description Version; part of the data order.
              */
@@ -2677,8 +3149,17 @@ export interface components {
             /** @description Domain numbers and weights (positive, need not sum to 1), by domain. */
             weights: components["schemas"]["DomainWeight"][];
         };
-        /** @description Part `index` of a random partition of all windows into `of` parts. */
+        /**
+         * @description One of `of` parts that share out the draws of the mixture: its order is cut into blocks of `block` draws, and of each
+         *     round of `of` blocks every part takes one, dealt out by a hash of seed and round. Parts that draw as much in all as a
+         *     branch without parts draw together exactly its windows, each once.
+         */
         MixturePart: {
+            /**
+             * Format: int32
+             * @description Draws dealt out together: the windows of one step.
+             */
+            block: number;
             /**
              * Format: int32
              * @description 0 to `of` − 1.
@@ -2691,7 +3172,7 @@ export interface components {
             of: number;
             /**
              * Format: int64
-             * @description Seed of the partition, the same for all parts.
+             * @description Seed of the deal, the same for all parts.
              */
             seed: number;
         };
@@ -2781,6 +3262,21 @@ export interface components {
             /** @enum {string} */
             kind: "ended";
         });
+        /** @description A held-out document and the training document that holds most of it. */
+        Overlap: {
+            /**
+             * Format: int32
+             * @description Place in the list of candidates.
+             */
+            candidate: number;
+            /** @description Id of the training document. */
+            document: string;
+            /**
+             * Format: double
+             * @description Share of its 13-grams: more than a half.
+             */
+            share: number;
+        };
         /** @description One page of a list. */
         Page_CheckpointView: {
             /** @description The items, in the list's order. */
@@ -2828,12 +3324,14 @@ export interface components {
                  * @description When it was registered.
                  */
                 created_at: string;
-                /** @description Fields of a record. */
+                /** @description How documents are read from its files. */
                 fields: components["schemas"]["DocumentFields"];
                 /** @description The files of the snapshot. */
                 files: components["schemas"]["CorpusFile"][];
                 /** @description Id. */
                 id: components["schemas"]["CorpusId"];
+                /** @description What its folders and globs held and was not taken. */
+                left_out: components["schemas"]["LeftOut"];
                 /** @description Name. */
                 name: string;
                 /** @description Why it was refused. */
@@ -3004,10 +3502,21 @@ export interface components {
              * @description Its domain.
              */
             domain?: number | null;
+            /**
+             * Format: double
+             * @description Share of its tokens that its lineage reads for the first time, 0 to 1; equal domains are assumed before they are
+             *     known. None where it draws nothing.
+             */
+            fresh_share?: number | null;
             /** @description Name. */
             name: string;
             /** @description Name of its parent. */
             parent?: string | null;
+            /**
+             * Format: int32
+             * @description Which training with another seed it belongs to, from 0 (`evaluation.repeats`).
+             */
+            repeat?: number;
             /** @description What it is for. */
             role: components["schemas"]["BranchRole"];
             /**
@@ -3073,15 +3582,20 @@ export interface components {
         };
         /** @description `POST /api/v1/corpora`: registers files as an immutable corpus and scans them. */
         RegisterCorpus: {
-            /** @description How a document is read from a record. */
+            /** @description How documents are read from files. */
             fields?: components["schemas"]["DocumentFields"];
             /** @description Unique name, 1 to 100 characters of letters, digits, `-`, `_`, `.`. */
             name: string;
             /**
              * @description Files, folders and globs on the server's disk, inside its `corpus_roots`. A folder stands for every
-             *     readable file below it.
+             *     readable file below it; links to folders are not followed.
              */
             paths: string[];
+            /**
+             * @description Whether a file that ends early or has a damaged part is taken up to its damage. Without it the corpus is
+             *     refused and the files are named.
+             */
+            tolerate_damaged_files?: boolean;
             /**
              * Format: double
              * @description Share of records (0 to 1) that may be broken before the corpus is refused.
@@ -3089,15 +3603,20 @@ export interface components {
             tolerated_broken_share?: number;
         };
         /**
-         * @description `GET /api/v1/experiments/{id}/report`. All perplexities are per token, on the reported half of the held-out
-         *     documents; overall figures weigh every token the same.
+         * @description `GET /api/v1/experiments/{id}/report`. Perplexities are per token, on the reported half of the held-out documents;
+         *     whatever was chosen was chosen on the other half.
          */
         Report: {
+            /** @description What the figures stand on. */
+            basis: components["schemas"]["Basis"];
             /** @description Where chains forgot. */
             chains: components["schemas"]["ChainReport"][];
             /** @description Quality of the clustering. */
             clustering: components["schemas"]["ClusteringQuality"];
-            /** @description One line a contestant: seed, dense, random-split ensemble, best single expert, weight average, ensembles. */
+            /**
+             * @description One line a contestant: seed, dense, random-split ensemble, best single expert, weight average, the routed
+             *     ensemble as it was chosen, and at each number of experts.
+             */
             contestants: components["schemas"]["Contestant"][];
             /** @description What each branch cost. */
             costs: components["schemas"]["BranchCost"][];
@@ -3112,14 +3631,15 @@ export interface components {
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description The finding in one sentence. */
             headline: string;
+            held_out?: components["schemas"]["HeldOutSummary"] | null;
             /** @description Loss of every model on every domain. */
             matrix: components["schemas"]["MatrixRow"][];
             /** @description How it was measured, in sentences. */
             method: string[];
             /** @description Its name. */
             name: string;
-            /** @description The temperature curves of the routed ensemble, one for each number of experts. */
-            routing: components["schemas"]["RoutingCurve"][];
+            /** @description The routed ensemble at every number of experts and every temperature, on both halves; of the first repeat. */
+            surface: components["schemas"]["SurfaceRow"][];
         };
         /** @description A domain in the report. */
         ReportDomain: {
@@ -3142,7 +3662,7 @@ export interface components {
             label: string;
             /**
              * Format: double
-             * @description Share of all training tokens.
+             * @description Share of all training tokens: the router's prior.
              */
             share: number;
             /**
@@ -3150,8 +3670,28 @@ export interface components {
              * @description Training tokens.
              */
             tokens: number;
+            /**
+             * Format: int64
+             * @description Their tokens.
+             */
+            tokens_held_out: number;
             /** @description Top terms. */
             top_terms: string[];
+            /**
+             * Format: double
+             * @description Share of all held-out tokens: the domain's weight in the headline.
+             */
+            weight: number;
+        };
+        /** @description A new order of the windows not yet drawn, for a repeat of a training with another seed. */
+        Reshuffle: {
+            /** @description What was drawn before it, and keeps its place. */
+            drawn: components["schemas"]["DomainDraws"][];
+            /**
+             * Format: int64
+             * @description Key of the order.
+             */
+            key: number;
         };
         /**
          * @description What each slot of an experiment's jobs must offer. Memory and device are asked for jobs that hold the model
@@ -3216,26 +3756,6 @@ export interface components {
             /** @enum {string} */
             rope_type: "llama3";
         });
-        /**
-         * @description How members are weighted.
-         * @enum {string}
-         */
-        Routing: "router" | "uniform";
-        /** @description Temperature curve at one number of experts. */
-        RoutingCurve: {
-            /** @description Loss over temperature on the calibration half. */
-            curve: components["schemas"]["TemperaturePoint"][];
-            /**
-             * Format: double
-             * @description The chosen temperature.
-             */
-            temperature: number;
-            /**
-             * Format: int32
-             * @description Experts mixed.
-             */
-            top_k: number;
-        };
         /** @description One attempt that runs. */
         RunningAttempt: {
             /** @description The attempt. */
@@ -3306,6 +3826,13 @@ export interface components {
         };
         /** @description Reads one input file and writes one shard: documents assigned to domains, tokenised, split. */
         ShardJob: {
+            /** @description Token put before each document; None for what the tokenizer does by itself. */
+            bos?: string | null;
+            /**
+             * Format: int32
+             * @description Held-out documents of each domain that the evaluation may ask for.
+             */
+            documents_per_domain?: number;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description Fields of its records. */
@@ -3314,7 +3841,7 @@ export interface components {
             file: components["schemas"]["CorpusFile"];
             /**
              * Format: double
-             * @description Share of documents held out, by a hash of the document id.
+             * @description Share of documents held out, by a hash of the document's group.
              */
             held_out_fraction: number;
             /** @description Folder for `shard.bin`, `shard.idx`, `shard.json`; belongs to this job. The worker appends `/f<fence>`. */
@@ -3364,6 +3891,8 @@ export interface components {
             counts: components["schemas"]["DocumentCounts"];
             /** @description Folder that was written. */
             folder: components["schemas"]["StorageKey"];
+            /** @description SHA-256 of `held_out.json`; None in shards of older versions. */
+            held_out_sha256?: string | null;
             /** @description SHA-256 of `shard.idx`. */
             idx_sha256: string;
             /**
@@ -3521,6 +4050,44 @@ export interface components {
          * @enum {string}
          */
         Split: "train" | "held_out";
+        /** @description Mean and range over trainings with other seeds. */
+        Spread: {
+            /**
+             * Format: double
+             * @description Highest.
+             */
+            loss_max: number;
+            /**
+             * Format: double
+             * @description Mean of `loss`, nats per token.
+             */
+            loss_mean: number;
+            /**
+             * Format: double
+             * @description Lowest.
+             */
+            loss_min: number;
+            /**
+             * Format: int32
+             * @description Repeats that have the figure.
+             */
+            repeats: number;
+            /**
+             * Format: double
+             * @description Highest.
+             */
+            vs_dense_percent_max?: number | null;
+            /**
+             * Format: double
+             * @description Mean of the differences to the dense model of the same repeat, percent of perplexity.
+             */
+            vs_dense_percent_mean?: number | null;
+            /**
+             * Format: double
+             * @description Lowest.
+             */
+            vs_dense_percent_min?: number | null;
+        };
         /**
          * @description A stage of an experiment's life, in order.
          * @enum {string}
@@ -3669,24 +4236,59 @@ export interface components {
             /** @description Steps. */
             steps: number[];
         };
-        /** @description One point of a temperature curve. */
-        TemperaturePoint: {
+        /**
+         * @description The routed ensemble at one number of experts and one temperature, on both halves. Nats per token; absent where
+         *     nothing was scored or the loss is not finite.
+         */
+        SurfacePoint: {
             /**
              * Format: double
-             * @description Mean negative log-likelihood, nats per token.
+             * @description Calibration half, domains by their share of the held-out tokens: what the choice is made by.
              */
-            loss: number;
+            calibration?: number | null;
+            /**
+             * Format: double
+             * @description Calibration half, every domain alike.
+             */
+            calibration_macro?: number | null;
+            /**
+             * Format: double
+             * @description Reported half, domains by their share.
+             */
+            reported?: number | null;
+            /**
+             * Format: double
+             * @description Reported half, every domain alike.
+             */
+            reported_macro?: number | null;
             /**
              * Format: double
              * @description Temperature.
              */
             temperature: number;
+            /**
+             * Format: int32
+             * @description Experts mixed.
+             */
+            top_k: number;
+        };
+        /** @description A point of the surface, and whether it was chosen. */
+        SurfaceRow: components["schemas"]["SurfacePoint"] & {
+            /** @description The best temperature for this number of experts, on the calibration half. */
+            best_of_top_k: boolean;
+            /** @description The best of all, on the calibration half: what the headline reports. */
+            chosen: boolean;
         };
         /**
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
         TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
+        /**
+         * @description What is one document in a text file.
+         * @enum {string}
+         */
+        TextDocuments: "auto" | "file" | "line" | "block";
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
@@ -3779,9 +4381,14 @@ export interface components {
         };
         /** @description A tokenizer on disk. */
         TokenizerFile: {
+            /**
+             * @description Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+             *     `""` for none. A document without one is opened by the separator.
+             */
+            bos?: string | null;
             /** @description Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`. */
             path: string;
-            /** @description Token put between documents. */
+            /** @description Token put between documents: one of the tokenizer's special tokens. */
             separator?: string;
         };
         /** @description The tokenizer of an experiment. */
@@ -3807,11 +4414,13 @@ export interface components {
             branch_id: components["schemas"]["BranchId"];
             /**
              * Format: double
-             * @description How often one domain may be read.
+             * @description How often a lineage may read one domain.
              */
             epochs_max: number;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
+            /** @description What the parent's lineage has drawn already; the branch goes on behind it. */
+            lineage?: components["schemas"]["Lineage"];
             /** @description What to draw from. */
             mixture: components["schemas"]["Mixture"];
             /** @description Folder for checkpoints; the worker appends `/<step, 8 digits>-f<fence>`. */

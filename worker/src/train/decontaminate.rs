@@ -7,21 +7,18 @@ use super::{
     context::{JobContext, Place, asked_to_end, ended},
     shard::{dropped, unchanged},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use senmon_corpus::{
     grams::Sketches,
     held_out::{Candidate, is_held_out},
-    read::{Document, documents},
+    read::{Document, change, documents},
 };
 use senmon_protocol::job::{DecontaminateJob, DecontaminateResult, EndedOutcome, Overlap, TerminationReason};
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
 };
-
-/// Documents compared side by side.
-const BATCH_DOCUMENTS: usize = 256;
 
 /// Runs a comparison.
 ///
@@ -57,9 +54,9 @@ fn compare(
     // Of several training documents that hold one, the closest is named.
     let mut closest: BTreeMap<u32, (f64, String)> = BTreeMap::new();
     let mut compared = 0;
-    let mut items = documents(path, &job.fields)?.filter_map(Result::ok).filter(trained).fuse();
+    let mut items = documents(path, &job.fields)?;
     loop {
-        let batch: Vec<Document> = items.by_ref().take(BATCH_DOCUMENTS).collect();
+        let batch = items.next_batch(trained)?;
         if batch.is_empty() {
             break;
         }
@@ -78,6 +75,8 @@ fn compare(
             return Ok(None);
         }
     }
+    let change = change(&items.end()?.sha256, &job.file.sha256);
+    ensure!(change.is_none(), "{}", change.unwrap_or_default());
     let overlap = |(candidate, (share, document))| Overlap { candidate, share, document };
     Ok(Some(DecontaminateResult { documents: compared, overlaps: closest.into_iter().map(overlap).collect() }))
 }

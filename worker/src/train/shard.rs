@@ -3,6 +3,7 @@
 use super::context::{JobContext, Place, asked_to_end, ended};
 use anyhow::{Context, Result};
 use senmon_corpus::{
+    read::change,
     router::Router,
     scan::decode_dropped,
     sha256_file,
@@ -10,7 +11,7 @@ use senmon_corpus::{
     tokenizer::Tokenizer,
 };
 use senmon_protocol::{
-    corpus::CorpusFile,
+    corpus::{CorpusFile, DocumentCounts},
     job::{EndedOutcome, ShardJob, ShardResult, TerminationReason},
 };
 use std::path::Path;
@@ -26,14 +27,34 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
     let written = write(job, place, context, path, &output)
         .map_err(|error| ended(TerminationReason::StorageFailure, format!("{}: {error:#}", job.file.path)))?;
     match written {
-        Some(Sidecar { bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256, .. }) => {
+        Some(written) => {
+            if let Some(why) = difference(&job.file, &written) {
+                return Err(ended(TerminationReason::CorruptData, format!("{}: {why}", job.file.path)));
+            }
             place.publish(&folder, &SHARD_FILES, context)?;
+            let Sidecar { bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256, .. } = written;
             let held_out_sha256 = Some(held_out_sha256);
             Ok(ShardResult { folder, bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256 })
         }
         None => Err(asked_to_end(context.command())
             .unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))),
     }
+}
+
+/// What was read otherwise than when the file was registered, in one sentence.
+fn difference(file: &CorpusFile, found: &Sidecar) -> Option<String> {
+    if let Some(change) = change(&found.input_sha256, &file.sha256) {
+        return Some(change);
+    }
+    let counts =
+        |counts: &DocumentCounts| [counts.records, counts.documents, counts.empty, counts.duplicates, counts.broken];
+    let (found, registered) = (counts(&found.counts), counts(&file.counts));
+    (found != registered).then(|| {
+        format!(
+            "records, documents, empty texts, duplicates and broken records are {found:?}, at its registration \
+             {registered:?}: another version of the program read it, register it again under another name"
+        )
+    })
 }
 
 fn write(
