@@ -21,7 +21,8 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
     let registered = |text: &str| {
         fs::write(&path, text).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
-        let scanned = senmon_corpus::scan::scan(&[path.clone()], &fields, &root.join("work"), |_| {}).unwrap();
+        let scanned =
+            senmon_corpus::scan::scan(std::slice::from_ref(&path), &fields, &root.join("work"), |_| {}).unwrap();
         let found = &scanned.files[0];
         let file: CorpusFile = serde_json::from_value(json!({
             "index": 0, "path": path, "format": "jsonl", "bytes": found.bytes, "sha256": found.sha256,

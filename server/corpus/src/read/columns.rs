@@ -167,8 +167,8 @@ impl Columns {
                     .with_projection(self.plan.mask.clone())
                     .with_batch_size(usize::try_from(batch).unwrap_or(1));
             guarded(|| {
-                let leaves = (0..group.num_columns()).filter(|leaf| self.plan.mask.leaf_included(*leaf));
-                leaves.into_iter().try_for_each(|leaf| check_dictionary(&self.plan.file, group.column(leaf), rows))
+                let mut leaves = (0..group.num_columns()).filter(|leaf| self.plan.mask.leaf_included(*leaf));
+                leaves.try_for_each(|leaf| check_dictionary(&self.plan.file, group.column(leaf), rows))
             })?;
             self.reader = Some(guarded(|| builder.build())?);
             self.rows_left = rows;
