@@ -163,7 +163,8 @@ fn second_head(folder: &Path, embedding: &Found, head: &Found) -> Result<(), Str
     let (mut first, mut second) = (part(embedding).map_err(wrong)?, part(head).map_err(wrong)?);
     let (mut a, mut b) = (Vec::new(), Vec::new());
     while same {
-        (a.clear(), b.clear());
+        a.clear();
+        b.clear();
         first.by_ref().take(1 << 20).read_to_end(&mut a).map_err(wrong)?;
         second.by_ref().take(1 << 20).read_to_end(&mut b).map_err(wrong)?;
         same = a == b;

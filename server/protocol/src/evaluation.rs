@@ -34,7 +34,6 @@ pub struct EvaluateJob {
 }
 
 /// Jobs of older versions name no list; they can be read, and end where they look for it.
-#[expect(clippy::expect_used, reason = "a constant")]
 fn unlisted() -> StorageKey {
     StorageKey::new("unlisted").expect("a key")
 }

@@ -1,5 +1,6 @@
 //! Experiment file to branches: mixtures, budgets, steps, parents. Never knows where they run.
 
+use crate::domain::validate::REPEATS_MAX;
 use senmon_corpus::windows::{BadMixture, WindowOrder, blocks_of_part, fresh_share};
 use senmon_protocol::{
     job::{DomainWeight, Mixture, MixturePart},
@@ -224,7 +225,7 @@ impl Expander<'_> {
         let training = self.spec.training.with(&fan_out.training);
         let path = format!("{path}.tokens");
         let faults = self.out.faults.len();
-        for repeat in 0..self.spec.evaluation.repeats.max(1) {
+        for repeat in 0..self.spec.evaluation.repeats.clamp(1, REPEATS_MAX) {
             self.experts(fan_out, &training, repeat, &path);
             self.controls(&training, repeat, &path);
             if self.spec.weight_average {

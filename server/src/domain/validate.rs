@@ -23,6 +23,8 @@ use std::{collections::HashSet, fmt::Display};
 
 /// Domains at most.
 pub const DOMAINS_MAX: u32 = 4096;
+/// Trainings of each branch with other seeds at most.
+pub const REPEATS_MAX: u32 = 16;
 /// Branches of one experiment at most.
 const BRANCHES_MAX: usize = 20_000;
 
@@ -361,7 +363,13 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
         evaluation.tokens_per_document_max,
         "1 to 1048576",
     );
-    faults.check((1..=16).contains(&evaluation.repeats), "evaluation.repeats", evaluation.repeats, "1 to 16");
+    let repeats = 1..=REPEATS_MAX;
+    faults.check(
+        repeats.contains(&evaluation.repeats),
+        "evaluation.repeats",
+        evaluation.repeats,
+        &format!("1 to {REPEATS_MAX}"),
+    );
     faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, "at least 1");
     faults.check(
         !evaluation.top_k.is_empty() && !evaluation.top_k.contains(&0),
