@@ -15,7 +15,7 @@ pub fn small_json() -> Value {
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
             "max_position_embeddings": 64
         },
-        "data": { "sequence_length": 64, "held_out_fraction": 0.1, "epochs_max": 20.0 },
+        "data": { "sequence_length": 64, "held_out_fraction": 0.2, "epochs_max": 20.0 },
         "training": {
             "batch_windows": 8, "learning_rate": 0.003, "deterministic": true, "checkpoint_every_steps": 20,
             "log_every_steps": 5
@@ -26,7 +26,7 @@ pub fn small_json() -> Value {
             { "kind": "chain", "order": { "kind": "similarity", "length": 2 }, "tokens_per_domain": 10240, "replay": 0.2 }
         ],
         "controls": { "dense": true, "random_split": true },
-        "evaluation": { "documents_per_domain": 8, "top_k": [1, 2, 3], "temperatures": [0.05, 0.2, 1.0] }
+        "evaluation": { "documents_per_domain": 24, "top_k": [1, 2, 3], "temperatures": [0.05, 0.2, 1.0] }
     })
 }
 

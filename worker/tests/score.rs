@@ -33,7 +33,7 @@ fn ensemble(root: &Path) -> Ensemble {
             manifest_sha256: written.manifest_sha256,
             step: written.meta.step,
         };
-        Expert { branch: format!("expert-{domain}"), domain, prior: 0.5, checkpoint }
+        Expert { branch: format!("expert-{domain}"), domain, prior: [1.0, 1e-9][domain as usize], checkpoint }
     };
     Ensemble {
         experiment_id: ExperimentId::new(),
@@ -67,7 +67,8 @@ fn only_experts_with_a_weight_run_and_the_numbers_stay() {
     assert!((all.share_run - 1.0).abs() < 1e-9 && (all.temperature - 0.1).abs() < 1e-12, "{all:?}");
     assert_eq!(all.tokens, all.texts.iter().map(|text| text.tokens).sum::<u64>());
 
-    // The nearest expert alone: fewer tokens read. Sharp routing over both gives the same mixture, so the same loss.
+    // The nearest expert alone: fewer tokens read. Sharp routing (and a sharp prior) over both gives the same mixture, so
+    // the same loss.
     let nearest = run(&ensemble, 1, Some(1e-7));
     assert!(nearest.share_run < 0.95, "{}", nearest.share_run);
     let sharp = run(&ensemble, 2, Some(1e-7));

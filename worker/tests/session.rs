@@ -282,10 +282,11 @@ fn a_stop_waits_for_the_save_under_way_and_saves_where_it_stands() {
     let notes = Notes::default();
     let ended = std::thread::scope(|scope| {
         scope.spawn(|| {
+            // The start reads it too, at once; the next reader opens it anew.
+            fs::write(&pipe, &tokenizer).unwrap();
             std::thread::sleep(SLOW);
             for _ in 0..2 {
                 fs::write(&pipe, &tokenizer).unwrap();
-                // The next reader opens it anew.
                 std::thread::sleep(Duration::from_millis(200));
             }
         });

@@ -1,6 +1,7 @@
 //! How sure a difference is: paired bootstrap over documents, domain by domain.
 //!
-//! Documents are drawn anew with replacement inside each domain, the same draw for every contestant (paired: Koehn 2004,
+//! Documents of one group (pieces of one page, say) are alike, so groups are drawn, each with all its documents; a
+//! document without fellows is a group of its own. They are drawn anew with replacement inside each domain, the same draw for every contestant (paired: Koehn 2004,
 //! "Statistical significance tests for machine translation evaluation", section 4), and the difference is computed
 //! again; the interval is the middle 95 % of what comes (percentile method: Efron and Tibshirani 1993, section 13.3). Of
 //! a domain's n documents n − 1 are drawn, so that the variance of a mean comes out as s²/n and not (n − 1)/n of it (Rao
@@ -14,10 +15,11 @@ use rand_chacha::{
     rand_core::{RngCore, SeedableRng},
 };
 use senmon_protocol::job::Interval;
+use std::collections::BTreeMap;
 
 /// Resamples of a report.
 pub const RESAMPLES: u32 = 2000;
-/// Share of the weight that may lie on domains with one document, whose chance a bootstrap cannot see.
+/// Share of the weight that may lie on domains with one group, whose chance a bootstrap cannot see.
 const BLIND_SHARE_MAX: f64 = 0.05;
 /// Resamples between two looks whether to go on.
 const LOOK_EVERY: u32 = 20;
@@ -31,6 +33,8 @@ pub struct Sums<'a> {
     pub domain: &'a [u32],
     /// Tokens of each document, `[n]`.
     pub tokens: &'a [u32],
+    /// Group of each document, `[n]`.
+    pub group: &'a [u64],
     /// What the contestants are compared with: nats of each document, `[n]`.
     pub base: &'a [f64],
     /// The contestants: nats of each document, [c, n].
@@ -42,7 +46,8 @@ pub type Judged = Result<Interval, String>;
 
 /// The documents of one domain with a weight.
 struct Stratum {
-    documents: Vec<usize>,
+    /// Documents of each group.
+    groups: Vec<Vec<usize>>,
     /// Share of the domain in the mean, for each weighting, `[w]`.
     shares: Vec<f64>,
 }
@@ -64,7 +69,7 @@ pub fn differences(
     for i in 0..n {
         deltas.extend(finite.iter().map(|&c| sums.contestants[c][i] - sums.base[i]));
     }
-    let whole = |stratum: &Stratum, take: &mut dyn FnMut(usize)| stratum.documents.iter().for_each(|&i| take(i));
+    let whole = |stratum: &Stratum, take: &mut dyn FnMut(usize)| stratum.groups.iter().flatten().for_each(|&i| take(i));
     let points = once(sums, &strata, &deltas, width, weightings.len(), whole);
     let mut drawn: Vec<Vec<f64>> = vec![Vec::with_capacity(resamples as usize); points.len()];
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
@@ -73,9 +78,9 @@ pub fn differences(
             return None;
         }
         let draw = |stratum: &Stratum, take: &mut dyn FnMut(usize)| {
-            let documents = &stratum.documents;
-            for _ in 0..documents.len().saturating_sub(1).max(1) {
-                take(documents[below(&mut chance, documents.len())]);
+            let groups = &stratum.groups;
+            for _ in 0..groups.len().saturating_sub(1).max(1) {
+                groups[below(&mut chance, groups.len())].iter().for_each(|&i| take(i));
             }
         };
         let found = once(sums, &strata, &deltas, width, weightings.len(), draw);
@@ -103,25 +108,25 @@ fn not_finite(sums: &Sums) -> String {
 /// Domains in which there is something, with their shares.
 fn strata(sums: &Sums, weightings: &[Vec<f64>]) -> Vec<Stratum> {
     let domains = weightings.first().map_or(0, Vec::len);
-    let mut documents = vec![Vec::new(); domains];
+    let mut groups: Vec<BTreeMap<u64, Vec<usize>>> = vec![BTreeMap::new(); domains];
     for (i, &domain) in sums.domain.iter().enumerate() {
         if sums.tokens[i] > 0 && (domain as usize) < domains {
-            documents[domain as usize].push(i);
+            groups[domain as usize].entry(sums.group[i]).or_default().push(i);
         }
     }
     let total = |weights: &Vec<f64>| {
-        let held = weights.iter().zip(&documents).filter(|(_, documents)| !documents.is_empty());
+        let held = weights.iter().zip(&groups).filter(|(_, groups)| !groups.is_empty());
         held.map(|(weight, _)| weight).sum::<f64>()
     };
     let totals: Vec<f64> = weightings.iter().map(total).collect();
     let share = |domain: usize, (weights, total): (&Vec<f64>, &f64)| {
         if *total > 0.0 { weights[domain] / total } else { 0.0 }
     };
-    let stratum = |(domain, documents)| Stratum {
-        documents,
+    let stratum = |(domain, groups): (usize, BTreeMap<u64, Vec<usize>>)| Stratum {
+        groups: groups.into_values().collect(),
         shares: weightings.iter().zip(&totals).map(|pair| share(domain, pair)).collect(),
     };
-    documents.into_iter().enumerate().filter(|(_, documents)| !documents.is_empty()).map(stratum).collect()
+    groups.into_iter().enumerate().filter(|(_, groups)| !groups.is_empty()).map(stratum).collect()
 }
 
 /// The statistic of one draw, [w, c].
@@ -162,10 +167,10 @@ fn unseen(strata: &[Stratum], w: usize) -> Option<String> {
     if strata.iter().all(|stratum| stratum.shares[w] <= 0.0) {
         return Some("no held-out document was scored".to_owned());
     }
-    let blind: f64 = strata.iter().filter(|s| s.documents.len() < 2).map(|stratum| stratum.shares[w]).sum();
+    let blind: f64 = strata.iter().filter(|s| s.groups.len() < 2).map(|stratum| stratum.shares[w]).sum();
     (blind > BLIND_SHARE_MAX).then(|| {
         let (percent, most) = (blind * 100.0, BLIND_SHARE_MAX * 100.0);
-        format!("{percent:.0} % of the weight lies on domains with one reported document (at most {most:.0} % may)")
+        format!("{percent:.0} % of the weight lies on domains whose reported documents are one, or of one group (at most {most:.0} % may)")
     })
 }
 
@@ -206,6 +211,7 @@ mod tests {
     struct World {
         domain: Vec<u32>,
         tokens: Vec<u32>,
+        group: Vec<u64>,
         base: Vec<f64>,
         contestants: Vec<Vec<f64>>,
     }
@@ -219,12 +225,13 @@ mod tests {
             // Documents differ far more among themselves than contestants do on one of them.
             let base: Vec<f64> = tokens.iter().map(|&t| f64::from(t) * (3.0 + normal(&mut chance))).collect();
             let noisy = base.iter().zip(&tokens).map(|(b, &t)| b + f64::from(t) * 0.1 * normal(&mut chance)).collect();
-            Self { domain, tokens, base, contestants: vec![noisy] }
+            let group = (0..domain.len() as u64).collect();
+            Self { domain, tokens, group, base, contestants: vec![noisy] }
         }
 
         fn judge(&self, weightings: &[Vec<f64>], resamples: u32, seed: u64) -> Vec<Vec<Judged>> {
-            let Self { domain, tokens, base, contestants } = self;
-            differences(&Sums { domain, tokens, base, contestants }, weightings, resamples, seed, &mut |_| true)
+            let Self { domain, tokens, group, base, contestants } = self;
+            differences(&Sums { domain, tokens, group, base, contestants }, weightings, resamples, seed, &mut |_| true)
                 .unwrap()
         }
     }
@@ -269,6 +276,27 @@ mod tests {
         assert!((0.90..0.98).contains(&held), "{held}");
     }
 
+    /// Documents that are copies of each other say what one of them says, and not more.
+    #[test]
+    fn fellows_of_a_group_add_no_certainty() {
+        let single = World::new(&[30], 3, |_| 10);
+        let copies = |list: &[f64]| list.iter().flat_map(|x| [*x; 4]).collect::<Vec<f64>>();
+        let world = World {
+            domain: vec![0; 120],
+            tokens: vec![10; 120],
+            group: (0..120).map(|i| i / 4).collect(),
+            base: copies(&single.base),
+            contestants: vec![copies(&single.contestants[0])],
+        };
+        let width = |world: &World| {
+            let found = world.judge(&[vec![1.0]], 2000, 1)[0][0].clone().unwrap();
+            found.nats_high - found.nats_low
+        };
+        assert!((width(&world) / width(&single) - 1.0).abs() < 0.05);
+        let apart = World { group: (0..120).collect(), ..world };
+        assert!((width(&apart) / width(&single) - 0.5).abs() < 0.05, "as if they were independent");
+    }
+
     #[test]
     fn what_cannot_be_said_is_not_said() {
         let mut world = World::new(&[4, 1], 1, |_| 10);
@@ -276,10 +304,10 @@ mod tests {
             let found = world.judge(&[weights.to_vec()], 50, 1)[0][0].clone();
             assert!(found.clone().is_err_and(|why| why.contains(expect)), "{expect:?} is not in {found:?}");
         };
-        check(&world, [0.9, 0.1], "10 % of the weight lies on domains with one reported document");
+        check(&world, [0.9, 0.1], "10 % of the weight lies on domains whose reported documents are one");
         assert!(world.judge(&[vec![0.99, 0.01]], 50, 1)[0][0].is_ok());
         check(&world, [0.0, 0.0], "no held-out document");
-        let nothing = World { domain: vec![], tokens: vec![], base: vec![], contestants: vec![vec![]] };
+        let nothing = World { domain: vec![], tokens: vec![], group: vec![], base: vec![], contestants: vec![vec![]] };
         check(&nothing, [0.5, 0.5], "no held-out document");
         let good = world.contestants[0].clone();
         world.contestants.push(vec![f64::NAN; 5]);
@@ -290,7 +318,7 @@ mod tests {
         let mut world = World::new(&[4, 1], 1, |_| 10);
         world.base[2] = f64::NAN;
         check(&world, [1.0, 0.0], "dense's loss on a document");
-        let stopped = Sums { domain: &[], tokens: &[], base: &[], contestants: &[] };
+        let stopped = Sums { domain: &[], tokens: &[], group: &[], base: &[], contestants: &[] };
         assert!(differences(&stopped, &[vec![1.0]], 50, 1, &mut |done| done < 20).is_none());
     }
 

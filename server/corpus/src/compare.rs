@@ -48,7 +48,12 @@ pub fn mean_loss(domains: &[DomainLoss], weights: &[f64]) -> Result<f64, String>
             weight_sum += weight;
         }
     }
-    if weight_sum > 0.0 { Ok(sum / weight_sum) } else { Err("no held-out document was scored".to_owned()) }
+    if weight_sum <= 0.0 {
+        return Err("no held-out document was scored".to_owned());
+    }
+    Some(sum / weight_sum)
+        .filter(|mean| mean.is_finite())
+        .ok_or_else(|| "the mean over domains is not finite".to_owned())
 }
 
 /// Domains with a weight in which nothing was scored: [`mean_loss`] leaves them out.
@@ -71,6 +76,8 @@ pub struct Documents {
     pub domain: Vec<u32>,
     /// Tokens.
     pub tokens: Vec<u32>,
+    /// Hash of its group: documents of one group are not independent of each other.
+    pub group: Vec<u64>,
     /// Whether it is reported, or calibrates.
     pub reported: Vec<bool>,
 }

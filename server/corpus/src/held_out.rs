@@ -115,6 +115,8 @@ pub struct Listed {
     pub shard: u32,
     /// Its place in the shard.
     pub document: u64,
+    /// Hash of its group: pieces of one page come and go together.
+    pub group: u64,
     /// Reported, or used to calibrate.
     pub reported: bool,
 }
@@ -130,6 +132,7 @@ impl HeldOutList {
             domain: candidate.domain,
             shard: candidate.shard,
             document: candidate.document,
+            group: candidate.group,
             reported,
         };
         Self { documents: kept.iter().zip(halves).map(listed).collect() }

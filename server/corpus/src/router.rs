@@ -245,7 +245,8 @@ mod tests {
     #[test]
     fn before_there_is_text_the_prior_speaks_within_the_same_top_k() {
         assert_eq!(weights(None, &[0.1, 0.6, 0.3], 1, 0.1), [0.0, 1.0, 0.0]);
-        assert_eq!(weights(None, &[0.1, 0.6, 0.2], 2, 0.1), [0.0, 0.75, 0.25]);
+        let found = weights(None, &[0.1, 0.6, 0.2], 2, 0.1);
+        assert!(found[0] == 0.0 && (found[1] - 0.75).abs() < 1e-12 && (found[2] - 0.25).abs() < 1e-12, "{found:?}");
         assert_eq!(weights(None, &[0.0, 0.0], 2, 0.1), [0.5, 0.5]);
     }
 }

@@ -4,7 +4,10 @@
 use super::Size;
 use crate::{World, spec};
 use anyhow::{Context, Result};
-use senmon_protocol::ids::{BranchId, ExperimentId};
+use senmon_protocol::{
+    ids::{BranchId, ExperimentId},
+    report::HeldOutSummary,
+};
 use senmon_server::domain::metrics::{
     LOSS, Points, compact,
     pyramid::{Buckets, CHUNK_POINTS, FAN, summarise},
@@ -89,8 +92,8 @@ async fn experiment(db: &PgPool, number: usize, count: usize) -> Result<Experime
     sqlx::query("INSERT INTO tokenizers (id, corpus_id, spec, spec_sha256, state, storage_key, vocab_size, separator, separator_id) VALUES ($1, $2, $3, '', 'ready', 'tokenizer', 512, '', 0)")
         .bind(tokenizer).bind(corpus).bind(json!(submitted.tokenizer)).execute(db).await?;
     let index = json!({ "domains": 3, "vocab_size": 512, "separator_id": 0, "shards": [] });
-    sqlx::query("INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, clustering_id, tokenizer_id, shard_index) VALUES ($1, $2, $3, 'running', 50, 'bench', $4, $5, $6, $7)")
-        .bind(id.0).bind(&name).bind(json!(submitted)).bind(corpus).bind(clustering).bind(tokenizer).bind(index).execute(db).await?;
+    sqlx::query("INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, clustering_id, tokenizer_id, shard_index, held_out) VALUES ($1, $2, $3, 'running', 50, 'bench', $4, $5, $6, $7, $8)")
+        .bind(id.0).bind(&name).bind(json!(submitted)).bind(corpus).bind(clustering).bind(tokenizer).bind(index).bind(json!(HeldOutSummary::default())).execute(db).await?;
     let mixture = json!({ "version": 1, "weights": [{ "domain": 0, "weight": 1.0 }] });
     sqlx::query(
         "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, state, mixture, training, steps, batch_tokens)

@@ -278,7 +278,8 @@ impl Bench<'_> {
         let (base, contestants) = (pick(dense), all.iter().map(|nats| pick(nats)).collect::<Vec<_>>());
         let domain: Vec<u32> = kept.iter().map(|&i| self.documents.domain[i]).collect();
         let tokens: Vec<u32> = kept.iter().map(|&i| self.documents.tokens[i]).collect();
-        let sums = Sums { domain: &domain, tokens: &tokens, base: &base, contestants: &contestants };
+        let group: Vec<u64> = kept.iter().map(|&i| self.documents.group[i]).collect();
+        let sums = Sums { domain: &domain, tokens: &tokens, group: &group, base: &base, contestants: &contestants };
         let weightings = [self.by_share.clone(), alike(self.domains as usize)];
         let (resamples, seed) = (self.job.resamples, self.job.random_seed);
         let (begun, units) = (work.done, self.documents.tokens.len() as u64);

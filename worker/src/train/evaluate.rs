@@ -38,6 +38,8 @@ pub const SCORES_FILE: &str = "logprobs.safetensors";
 pub struct HeldOut {
     /// Its domain.
     pub domain: u32,
+    /// Hash of its group.
+    pub group: u64,
     /// Reported, or used to calibrate.
     pub reported: bool,
     /// Its tokens, the separator last.
@@ -63,7 +65,7 @@ pub fn held_out(shards: &ShardSet, place: &Place, list: &StorageKey, tokens_max:
     let read = |listed: &senmon_corpus::held_out::Listed| -> Result<HeldOut> {
         let mut tokens = shards.held_out(listed)?;
         tokens.truncate(tokens_max.max(1) as usize);
-        Ok(HeldOut { domain: listed.domain, reported: listed.reported, tokens })
+        Ok(HeldOut { domain: listed.domain, group: listed.group, reported: listed.reported, tokens })
     };
     list.documents.iter().map(read).collect()
 }
@@ -74,6 +76,7 @@ pub fn sheet(documents: &[HeldOut]) -> Documents {
     Documents {
         domain: documents.iter().map(|document| document.domain).collect(),
         tokens: documents.iter().map(|document| u32::try_from(document.tokens.len()).unwrap_or(u32::MAX)).collect(),
+        group: documents.iter().map(|document| document.group).collect(),
         reported: documents.iter().map(|document| document.reported).collect(),
     }
 }
@@ -224,11 +227,13 @@ impl Scores {
         let floats: Vec<u8> = self.logprobs.iter().flat_map(|value| value.to_le_bytes()).collect();
         let words = |values: &[u32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         let (domain, tokens) = (words(&self.documents.domain), words(&self.documents.tokens));
+        let group: Vec<u8> = self.documents.group.iter().flat_map(|value| value.to_le_bytes()).collect();
         let reported: Vec<u8> = self.documents.reported.iter().map(|&reported| reported.into()).collect();
         let n = reported.len();
         let views = [
             ("document_tokens", TensorView::new(Dtype::U32, vec![n], &tokens)?),
             ("domain", TensorView::new(Dtype::U32, vec![n], &domain)?),
+            ("group", TensorView::new(Dtype::U64, vec![n], &group)?),
             ("logprobs", TensorView::new(Dtype::F32, vec![self.logprobs.len()], &floats)?),
             ("reported", TensorView::new(Dtype::U8, vec![n], &reported)?),
         ];
@@ -261,6 +266,14 @@ impl Scores {
             documents: Documents {
                 domain: words("domain")?,
                 tokens: words("document_tokens")?,
+                group: parts
+                    .tensor("group")?
+                    .data()
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|x| u64::from_le_bytes(*x))
+                    .collect(),
                 reported: parts.tensor("reported")?.data().iter().map(|&reported| reported == 1).collect(),
             },
         };
@@ -268,7 +281,8 @@ impl Scores {
         let total: u64 = documents.tokens.iter().copied().map(u64::from).sum();
         let n = documents.tokens.len();
         ensure!(
-            total == scores.logprobs.len() as u64 && documents.domain.len() == n && documents.reported.len() == n,
+            total == scores.logprobs.len() as u64
+                && [documents.domain.len(), documents.group.len(), documents.reported.len()] == [n; 3],
             "{SCORES_FILE}: its parts do not fit together"
         );
         Ok(scores)

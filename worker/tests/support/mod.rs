@@ -58,7 +58,7 @@ pub fn store(root: &Path) {
         router_sha256: "r",
         tokenizer: &tokenizer,
         tokenizer_sha256: "t",
-        held_out_fraction: 0.1,
+        held_out_fraction: 0.25,
         documents_per_domain: 100,
     };
     let folder = StorageKey::new("shards/0/f1").unwrap();
