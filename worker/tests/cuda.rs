@@ -37,13 +37,11 @@ fn machine(kind: Kind, spec: &ModelSpec) -> Machine {
     Machine::of_cpu(kind, spec).unwrap()
 }
 
-/// Losses and norms of two steps, and gradients of the first, with a card's kernels and with autograd.
-fn both(
-    spec: &ModelSpec,
-    kind: Kind,
-    shape: Shape,
-    documents: Option<&[i32]>,
-) -> [(Vec<(f64, f64)>, BTreeMap<String, Tensor>); 2] {
+/// Losses and norms of two steps, and gradients of the first.
+type Seen = (Vec<(f64, f64)>, BTreeMap<String, Tensor>);
+
+/// What is seen with a card's kernels and with autograd.
+fn both(spec: &ModelSpec, kind: Kind, shape: Shape, documents: Option<&[i32]>) -> [Seen; 2] {
     let training: TrainingSpec = serde_json::from_value(json!({ "batch_windows": 3, "learning_rate": 1e-3 })).unwrap();
     let vocab = i64::from(spec.vocab_size.unwrap());
     let tokens: Vec<i64> = (0..shape.windows * (shape.length + 1)).map(|i| (i * i * 7 + i / 3) % vocab).collect();
@@ -151,10 +149,7 @@ fn a_wrong_kernel_is_named() {
 /// The bodies for cards beside those for CPUs, on the same numbers.
 #[test]
 fn kernels_for_cards_and_for_cpus_agree() {
-    fn held<T: kernels::Element>(tensor: &Tensor) -> Vec<T>
-    where
-        T: tch::kind::Element + Copy + Default,
-    {
+    fn held<T: kernels::Element + tch::kind::Element + Copy + Default>(tensor: &Tensor) -> Vec<T> {
         Vec::<T>::try_from(&tensor.contiguous().view(-1)).unwrap()
     }
     let spec = spec(&json!({}));

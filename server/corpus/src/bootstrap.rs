@@ -88,9 +88,9 @@ pub fn differences(
     }
     let mut judged = vec![vec![Err(not_finite(sums)); weightings.len()]; sums.contestants.len()];
     for (place, &c) in finite.iter().enumerate() {
-        for w in 0..weightings.len() {
+        for (w, judged) in judged[c].iter_mut().enumerate() {
             let at = w * width + place;
-            judged[c][w] = unseen(&strata, w).map_or_else(|| interval(points[at], &mut drawn[at]), Err);
+            *judged = unseen(&strata, w).map_or_else(|| interval(points[at], &mut drawn[at]), Err);
         }
     }
     Some(judged)
@@ -157,7 +157,6 @@ fn once(
 }
 
 /// A number below `n`: the bias is below n / 2^32.
-#[expect(clippy::cast_possible_truncation, reason = "below n")]
 fn below(chance: &mut ChaCha8Rng, n: usize) -> usize {
     ((u64::from(chance.next_u32()) * n as u64) >> 32) as usize
 }

@@ -191,8 +191,12 @@ mod tests {
 
     #[test]
     fn losses_that_are_not_finite_are_absent_and_never_zero() {
-        let documents =
-            Documents { domain: vec![0, 1, 1, 3], tokens: vec![2, 4, 1, 1], reported: vec![true, true, false, true] };
+        let documents = Documents {
+            domain: vec![0, 1, 1, 3],
+            tokens: vec![2, 4, 1, 1],
+            group: vec![0, 1, 2, 3],
+            reported: vec![true, true, false, true],
+        };
         let found = documents.losses(&[6.0, f64::NAN, 0.5, f64::INFINITY], Half::Reported, 4);
         let cells: Vec<_> = found.iter().map(|d| (d.documents, d.tokens, d.loss)).collect();
         assert_eq!(cells, [(1, 2, Some(3.0)), (1, 4, None), (0, 0, None), (1, 1, None)]);

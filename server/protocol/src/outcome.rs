@@ -17,7 +17,7 @@ pub enum JobResult {
     Train(TrainResult),
     Evaluate(EvaluateResult),
     Merge(MergeResult),
-    Ensemble(EnsembleResult),
+    Ensemble(Box<EnsembleResult>),
     Decontaminate(DecontaminateResult),
 }
 

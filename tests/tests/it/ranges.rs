@@ -131,7 +131,7 @@ async fn an_expert_fetches_and_checks_the_ranges_of_its_mixture_and_no_others() 
     // Two ranges, one of each shard, and the small files beside them.
     let (fetched, passed) = fetch(&store(1 << 30), expert(2), u64::MAX).await;
     fetched.map_err(|end| anyhow::anyhow!(end.message))?;
-    assert!(passed >= 2 * RANGE_BYTES && passed < 3 * RANGE_BYTES, "{passed} of {others} bytes");
+    assert!((2 * RANGE_BYTES..3 * RANGE_BYTES).contains(&passed), "{passed} of {others} bytes");
     let wanted = Wanted::Train([2].into());
     let kind = TokenType::for_vocab(VOCAB);
     for shard in &index.shards {
@@ -151,7 +151,7 @@ async fn an_expert_fetches_and_checks_the_ranges_of_its_mixture_and_no_others() 
     // joins it in the same files.
     let again = store(1 << 30);
     let small = fetch(&again, expert(2), u64::MAX).await.1;
-    assert!(small >= 2 * RANGE_BYTES && small < 3 * RANGE_BYTES, "{small} bytes were read back");
+    assert!((2 * RANGE_BYTES..3 * RANGE_BYTES).contains(&small), "{small} bytes were read back");
     assert_eq!(fetch(&again, expert(2), u64::MAX).await.1, 0);
     let (fetched, passed) = fetch(&again, expert(3), u64::MAX).await;
     assert!(fetched.is_ok() && (2 * RANGE_BYTES..3 * RANGE_BYTES).contains(&passed), "{passed}");

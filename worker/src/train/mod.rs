@@ -84,7 +84,9 @@ pub fn run_job(job: &JobSpec, place: &Place, context: &dyn JobContext) -> Outcom
         #[cfg(feature = "torch")]
         JobSpec::Merge(job) => merge::run(job, place, context).map(JobResult::Merge),
         #[cfg(feature = "torch")]
-        JobSpec::Ensemble(job) => ensemble::run(job, place, context).map(JobResult::Ensemble),
+        JobSpec::Ensemble(job) => {
+            ensemble::run(job, place, context).map(|result| JobResult::Ensemble(Box::new(result)))
+        }
         #[cfg(not(feature = "torch"))]
         other => Err(ended(
             TerminationReason::InternalError,

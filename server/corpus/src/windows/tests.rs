@@ -1,3 +1,5 @@
+//! What an order draws: what it promises, over random lineages.
+
 use super::*;
 use proptest::prelude::*;
 use senmon_protocol::job::DomainWeight;
@@ -29,7 +31,7 @@ fn node() -> impl Strategy<Value = Node> {
         .prop_map(|(parent, start, mut weights, draws, reshuffle, part)| {
             weights.sort_by_key(|entry| entry.0);
             weights.dedup_by_key(|entry| entry.0);
-            let part = (part % 4 == 0).then(|| (part / 4 % 3, 3));
+            let part = (part % 4 == 0).then_some((part / 4 % 3, 3));
             Node { parent, start, weights, draws, reshuffle: reshuffle.filter(|key| key % 3 == 0), part }
         })
 }

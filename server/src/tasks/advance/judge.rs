@@ -162,7 +162,7 @@ impl Scene<'_> {
             let evaluation = self.evaluations.iter().find(|e| e.branch_id.is_none() && e.title == title)?;
             match &evaluation.result {
                 Some(JobResult::Ensemble(result)) => {
-                    Some(Mixed { repeat, evaluation_id: evaluation.id, result: result.clone() })
+                    Some(Mixed { repeat, evaluation_id: evaluation.id, result: (**result).clone() })
                 }
                 _ => None,
             }

@@ -194,7 +194,6 @@ impl Attention {
     ///
     /// # Panics
     /// With libtorch's words, where it refuses.
-    #[must_use]
     pub fn backward(&self, kept: &Kept, dout: &Tensor) -> (Tensor, Tensor, Tensor) {
         let (dq, dk, dv) = self.way_back(kept, dout);
         (packed(dq), packed(dk), packed(dv))
