@@ -1,7 +1,7 @@
 //! Documents out of files, one record at a time: memory does not grow with the file.
 //!
-//! In layers: [`bytes`] opens, hashes and unpacks; [`encoding`] knows what is no UTF-8; [`json`], [`text`] and
-//! [`columns`] cut records; [`record`] makes documents of them. A record that cannot be read is an item of its own and
+//! In layers: `bytes` opens, hashes and unpacks; `encoding` knows what is no UTF-8; `json`, `text` and
+//! `columns` cut records; `record` makes documents of them. A record that cannot be read is an item of its own and
 //! reading goes on; a file that ends early or is damaged ends with an item that says so. Never a silent gap, never a
 //! guess at what damage took away, never a second look at a damaged place.
 
