@@ -189,5 +189,8 @@ fn a_comparison_chooses_on_one_half_judges_on_the_other_and_can_be_stopped() {
     fs::write(root.join("fewer.json"), serde_json::to_vec(&list).unwrap()).unwrap();
     let other = EnsembleJob { held_out: StorageKey::new("fewer.json").unwrap(), ..job };
     let end = run(root, &other, &Listener::default()).unwrap_err();
-    assert!(end.reason == TerminationReason::CorruptData && end.message.contains("seed"), "{end:?}");
+    assert!(
+        end.reason == TerminationReason::CorruptData && end.message.contains("scores of dense are of other documents"),
+        "{end:?}"
+    );
 }
