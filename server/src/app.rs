@@ -1,7 +1,13 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::auth::Known, config::Config, domain::lease::Listening, ingest::Ingest, storage::Storage, tasks::pace::Paces,
+    api::auth::Known,
+    config::Config,
+    domain::lease::Listening,
+    heavy::Heavy,
+    ingest::Ingest,
+    storage::Storage,
+    tasks::{pace::Paces, supervise::Loops},
     usage::Counter,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -37,6 +43,10 @@ pub struct App {
     pub ingest: Ingest,
     /// Who asked a moment ago.
     pub known: Known,
+    /// Where work that costs is done.
+    pub heavy: Heavy,
+    /// How the server's own loops fare.
+    pub loops: Loops,
     /// How fast workers train beside each other.
     pub paces: Paces,
     /// Hints to the dashboards.

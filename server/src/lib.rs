@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod db;
 pub mod domain;
+pub mod heavy;
 pub mod ingest;
 pub mod postgres;
 pub mod serve;

@@ -6,10 +6,11 @@ use crate::{
     config::Config,
     db,
     domain::lease::Listening,
+    heavy::Heavy,
     ingest::Ingest,
     postgres::{Cluster, lock_folder},
     storage::Storage,
-    tasks::{self, pace::Paces},
+    tasks::{self, pace::Paces, supervise::Loops},
     usage::Counter,
 };
 use anyhow::{Context, Result};
@@ -53,6 +54,8 @@ pub async fn serve(config: Config) -> Result<()> {
     let pool = db::connect(options).await?;
     let (stop, stopped) = watch::channel(false);
     let app = App {
+        heavy: Heavy::default(),
+        loops: Loops::default(),
         storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
         usage: Counter::default(),
         listening: Arc::new(Mutex::new(Listening::begun(db::workers::now(&pool).await?))),
@@ -72,6 +75,10 @@ pub async fn serve(config: Config) -> Result<()> {
     first_start(&app).await?;
     if address.ip().is_loopback() {
         print_sign_in(&app, &address.to_string()).await?;
+    }
+    // Before any loop asks: of a new store this makes the identity.
+    if let Err(error) = tasks::identity::is_seen(&app).await {
+        tracing::error!(error = format!("{error:#}"), "the store cannot be read now");
     }
     let mut loops = tasks::start(&app, &stopped);
     tracing::info!(%address, data_dir = %app.config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "serving");

@@ -8,7 +8,7 @@ use senmon_protocol::{
     ids::Fence,
     job::Outcome,
     storable,
-    worker::{CompleteAttempt, LineEvent, LogBatch, LogLine, MetricBatch},
+    worker::{CompleteAttempt, LINE_CHARS_MAX, LineEvent, LogBatch, LogLine, MetricBatch},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -154,7 +154,10 @@ impl Desk {
                 self.step = point.step;
                 self.points.push(point);
             }
-            Item::Line(line) => self.lines.push(LogLine { text: storable(&line.text), ..line }),
+            Item::Line(line) => {
+                let text: String = line.text.chars().take(LINE_CHARS_MAX).collect();
+                self.lines.push(LogLine { text: storable(&text), ..line });
+            }
             Item::Record(mut record) => {
                 if let Record::Complete(CompleteAttempt { outcome: Outcome::Ended(ended), .. }) = &mut *record {
                     ended.message = storable(&ended.message);

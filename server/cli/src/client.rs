@@ -84,6 +84,8 @@ impl Client {
             match parse(path, &self.send(self.request(Method::GET, &page)).await?)? {
                 List::Whole(whole) => items.extend::<Vec<T>>(whole),
                 List::Page(page) => {
+                    // Said beside the list, which stays readable for scripts.
+                    page.broken.iter().for_each(|row| eprintln!("senmon: {}", row.problem));
                     items.extend(page.items);
                     cursor = page.next_cursor;
                 }

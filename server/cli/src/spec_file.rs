@@ -1,7 +1,7 @@
 //! The experiment file: YAML, every mistake named with its place and what is accepted there.
 
 use crate::error::{CliError, CliResult};
-use senmon_protocol::spec::ExperimentSpec;
+use senmon_protocol::{file, problem::Fault, spec::ExperimentSpec};
 use std::path::Path;
 
 /// Reads an experiment file; `-` is standard input.
@@ -16,17 +16,8 @@ pub fn load(path: &Path) -> CliResult<ExperimentSpec> {
 }
 
 fn parse(text: &str) -> Result<ExperimentSpec, String> {
-    let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let place = error.path().to_string();
-        let why = error.into_inner().to_string();
-        // The parser repeats the place, or the place above, where it knows it.
-        let parents =
-            std::iter::successors(Some(place.as_str()), |place| place.rsplit_once('.').map(|(above, _)| above));
-        let shorter = parents.filter_map(|place| why.strip_prefix(&format!("{place}: "))).next();
-        let why = shorter.unwrap_or(&why).to_owned();
-        if place == "." { why } else { format!("{place}: {why}") }
-    })
+    file::parse(text)
+        .map_err(|Fault { path, message }| if path == "body" { message } else { format!("{path}: {message}") })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod corpus;
 pub mod decontamination;
 pub mod ensemble;
 pub mod evaluation;
+pub mod file;
 pub mod fleet;
 pub mod goodput;
 pub mod ids;

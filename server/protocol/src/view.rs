@@ -22,6 +22,18 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give this as `cursor` to get the next page; absent on the last one.
     pub next_cursor: Option<String>,
+    /// What belongs to this list and cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<BrokenRow>,
+}
+
+/// A row of the database that this program cannot read: it hides itself, and spoils no list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BrokenRow {
+    /// Id of what cannot be read.
+    pub id: String,
+    /// What it is, and why it cannot be read.
+    pub problem: String,
 }
 
 /// State of an experiment.
@@ -150,6 +162,9 @@ pub struct ExperimentView {
     pub clustering_id: Option<ClusteringId>,
     /// The branches, parents before children.
     pub branches: Vec<BranchView>,
+    /// Branches that cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<BrokenRow>,
 }
 
 /// What a branch is for.

@@ -186,6 +186,11 @@ pub struct MetricBatch {
     pub series: BTreeMap<String, Vec<Option<f64>>>,
 }
 
+/// Most lines of a [`LogBatch`].
+pub const LINES_MAX: usize = 10_000;
+/// Most characters of a line; a worker cuts what is longer.
+pub const LINE_CHARS_MAX: usize = 65_536;
+
 /// `POST /api/v1/attempts/{id}/logs`: lines of the attempt's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

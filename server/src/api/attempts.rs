@@ -8,15 +8,17 @@ use crate::{
     },
     app::App,
     db::{
-        self,
+        self, DbError,
         attempts::{Ended, Held},
         events::NewEvent,
         ingest::Batch,
     },
     domain::{
+        claims,
         lease::Next,
         metrics::{LOSS, Points},
     },
+    tasks::identity,
 };
 use axum::{
     Json,
@@ -25,8 +27,9 @@ use axum::{
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
-    ids::{AttemptId, StorageKey},
-    job::{Outcome, TerminationReason},
+    ids::{AttemptId, Fence, StorageKey},
+    job::{JobSpec, Outcome, TerminationReason},
+    problem::Fault,
     view::{StreamExperiment, StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
@@ -43,6 +46,21 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(announce))
         .routes(routes!(checkpoints))
         .routes(routes!(complete))
+}
+
+/// Largest body of what grows with the work: results of large corpora, points and lines that waited for hours.
+const WRITES_KIB: usize = 16 << 10;
+
+/// Numbers that JSON's readers hold exactly are below this.
+const NUMBER_MAX: u64 = 1 << 53;
+
+fn fault(fault: Fault) -> ApiError {
+    ApiError::Invalid(vec![fault])
+}
+
+/// The job that an attempt holds, and the domains of its clustering.
+async fn held_job(app: &App, id: AttemptId, fence: Fence) -> ApiResult<(JobSpec, u32)> {
+    Ok(db::attempts::job(&app.db, id, fence).await?.ok_or_else(|| DbError::StaleFence(id.to_string()))?)
 }
 
 fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
@@ -64,6 +82,8 @@ async fn started(
     Path(id): Path<AttemptId>,
     Body(body): Body<AttemptStarted>,
 ) -> ApiResult<Json<()>> {
+    let (job, _) = held_job(&app, id, body.fence).await?;
+    claims::started(&job, body.step_start).map_err(fault)?;
     let (held, is_new) = db::attempts::started(&app.db, id, &body).await?;
     if !is_new {
         return Ok(Json(()));
@@ -90,23 +110,22 @@ async fn metrics(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
-    Body(body): Body<MetricBatch>,
+    Body(body): Body<MetricBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
     let n = body.steps.len();
-    let uneven = body
-        .series
-        .iter()
-        .find(|(_, values)| values.len() != n)
-        .map(|(name, values)| (format!("series.{name}"), values.len()));
-    let uneven =
-        uneven
-            .or((body.tokens.len() != n).then(|| ("tokens".to_owned(), body.tokens.len())))
-            .or((body.at_ms.len() != n).then(|| ("at_ms".to_owned(), body.at_ms.len())));
-    if let Some((path, found)) = uneven {
-        return Err(ApiError::invalid(&path, format!("found {found} values, expected {n} as in steps")));
+    for (path, found) in [("tokens", body.tokens.len()), ("at_ms", body.at_ms.len())] {
+        if found != n {
+            return Err(ApiError::invalid(path, format!("found {found} values, expected {n} as in steps")));
+        }
     }
+    claims::series(&body.series, n).map_err(fault)?;
     if n == 0 || body.steps.windows(2).any(|pair| pair[0] >= pair[1]) {
         return Err(ApiError::invalid("steps", "expected at least one step, ascending"));
+    }
+    let plain = body.steps.iter().chain(&body.tokens).all(|value| *value < NUMBER_MAX)
+        && body.at_ms.iter().all(|at| at.unsigned_abs() < NUMBER_MAX);
+    if !plain {
+        return Err(ApiError::invalid("steps", "found a step, a count or a time of 2^53 or more, expected less"));
     }
     let signed = |values: &[u64]| values.iter().map(|value| db::signed(*value)).collect::<Vec<_>>();
     let points = Points {
@@ -124,7 +143,11 @@ async fn metrics(
         loss: points.series.get(LOSS).and_then(|values| values[n - 1]),
         body: points.encode(false),
     };
+    let last = batch.step_last;
     let place = app.ingest.batch(batch).await?;
+    if let Some(steps) = place.steps.filter(|steps| last > *steps) {
+        return Err(ApiError::invalid("steps", format!("found step {last}, the branch has {steps}")));
+    }
     if let Some(branch_id) = place.branch {
         app.hint(StreamMessage::Metrics(StreamMetrics {
             experiment_id: place.experiment,
@@ -143,8 +166,9 @@ async fn logs(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
-    Body(body): Body<LogBatch>,
+    Body(body): Body<LogBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
+    claims::lines(&body).map_err(fault)?;
     for event in db::attempts::logs(&app.db, id, &body).await? {
         app.hint(StreamMessage::Event(event));
     }
@@ -158,6 +182,8 @@ async fn announce(
     Path(id): Path<AttemptId>,
     Body(body): Body<AnnounceCheckpoint>,
 ) -> ApiResult<Json<()>> {
+    let (job, _) = held_job(&app, id, body.fence).await?;
+    claims::checkpoint_place(&job, body.fence, &body.folder, body.step).map_err(fault)?;
     db::attempts::announce(&app.db, id, &body).await?;
     Ok(Json(()))
 }
@@ -169,8 +195,13 @@ async fn checkpoints(
     Path(id): Path<AttemptId>,
     Body(body): Body<CommitCheckpoint>,
 ) -> ApiResult<Json<()>> {
-    db::attempts::ensure_held(&app.db, id, body.fence).await?;
+    let (job, domains) = held_job(&app, id, body.fence).await?;
+    if !identity::is_seen(&app).await? {
+        // The worker keeps it in its spool, and asks again.
+        return Err(ApiError::Unavailable(anyhow::anyhow!("the store that is there is not the one of this database")));
+    }
     let written = &body.checkpoint;
+    claims::committed(&job, domains, body.fence, written).map_err(fault)?;
     let key = written
         .folder
         .join(MANIFEST_FILE)
@@ -242,8 +273,14 @@ async fn complete(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
-    Body(body): Body<CompleteAttempt>,
+    Body(body): Body<CompleteAttempt, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
+    // One that holds its job no more is answered by its fence, or as it was before.
+    if let Outcome::Completed(completed) = &body.outcome
+        && let Some((job, domains)) = db::attempts::job(&app.db, id, body.fence).await?
+    {
+        claims::completed(&job, domains, body.fence, &completed.result).map_err(fault)?;
+    }
     if let Some(ended) = end(&app, id, body).await? {
         app.polls.freed(ended.held.worker, &ended.slots);
         app.wake.schedule.notify_one();

@@ -136,7 +136,7 @@ async fn all_metrics(
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<Vec<MetricsView>>> {
     let mut views = Vec::new();
-    for branch in db::branches::of_experiment(&app.db, id).await? {
+    for branch in db::branches::of_experiment(&app.db, id).await?.rows {
         if branch.attempts > 0 && branch.steps > 0 {
             views.push(curves(&app, branch.id, &query).await?);
         }
@@ -230,7 +230,7 @@ async fn fork(
     if !open {
         return Err(ApiError::Conflict("fork needs an experiment that is not over".into()));
     }
-    let checkpoints = db::checkpoints::list(&app.db, None, Some(id), body.checkpoint_id, None, 1000).await?;
+    let checkpoints = db::checkpoints::list(&app.db, None, Some(id), body.checkpoint_id, None, 1000).await?.rows;
     let checkpoint = match (checkpoints.into_iter().find(|found| found.problem.is_none()), body.checkpoint_id) {
         (Some(checkpoint), _) => checkpoint,
         (None, Some(named)) => {

@@ -9,7 +9,7 @@ use crate::{
     },
     app::App,
     db,
-    tasks::scrub,
+    tasks::{identity, scrub},
 };
 use axum::{
     Json,
@@ -69,7 +69,7 @@ async fn of_branch(
     _: Viewer,
     Path(id): Path<BranchId>,
 ) -> ApiResult<Json<Vec<CheckpointView>>> {
-    Ok(Json(db::checkpoints::list(&app.db, None, Some(id), None, None, 1000).await?))
+    Ok(Json(db::checkpoints::list(&app.db, None, Some(id), None, None, 1000).await?.rows))
 }
 
 #[utoipa::path(get, path = "/checkpoints/{id}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "the checkpoint", body = CheckpointView), (status = 404, description = "no such checkpoint")))]
@@ -79,6 +79,9 @@ async fn show(State(app): State<App>, _: Viewer, Path(id): Path<CheckpointId>) -
 
 #[utoipa::path(post, path = "/checkpoints/{id}/verify", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "every file was read and compared with the manifest", body = CheckpointVerdict), (status = 404, description = "no such checkpoint")))]
 async fn verify(State(app): State<App>, _: User, Path(id): Path<CheckpointId>) -> ApiResult<Json<CheckpointVerdict>> {
+    if !identity::is_seen(&app).await? {
+        return Err(ApiError::Unavailable(anyhow::anyhow!("the store that is there is not the one of this database")));
+    }
     Ok(Json(scrub::verify(&app, &db::checkpoints::get(&app.db, id).await?).await?))
 }
 

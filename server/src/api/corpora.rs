@@ -7,10 +7,9 @@ use crate::{
         error::{ApiError, ApiResult},
     },
     app::App,
-    db,
+    db::{self, Listed},
     domain::report::domain_sums,
 };
-use anyhow::Context;
 use axum::{
     Json,
     extract::{Path, State},
@@ -38,11 +37,16 @@ pub fn router() -> OpenApiRouter<App> {
 
 #[utoipa::path(get, path = "/corpora", tag = "corpora", responses((status = 200, description = "all corpora, newest first", body = Page<CorpusView>)))]
 async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Page<CorpusView>>> {
-    Ok(Json(Page { items: db::corpora::list(&app.db).await?, next_cursor: None }))
+    let Listed { rows, broken } = db::corpora::list(&app.db).await?;
+    Ok(Json(Page { items: rows, next_cursor: None, broken }))
 }
 
 #[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
-async fn register(State(app): State<App>, _: User, Body(body): Body<RegisterCorpus>) -> ApiResult<impl IntoResponse> {
+async fn register(
+    State(app): State<App>,
+    _: User,
+    Body(body): Body<RegisterCorpus, 4096>,
+) -> ApiResult<impl IntoResponse> {
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
         && (1..=100).contains(&body.name.chars().count());
@@ -66,7 +70,7 @@ async fn register(State(app): State<App>, _: User, Body(body): Body<RegisterCorp
     }
     let (paths, roots) = (body.paths.clone(), app.config.corpus_roots.clone());
     // A folder may hold a million entries, on a disk that is far away.
-    let listed = tokio::task::spawn_blocking(move || expand_paths(&paths, &roots)).await.context("list the paths")?;
+    let listed = app.heavy.run(move || expand_paths(&paths, &roots)).await?;
     let found = listed.unwrap_or_else(|found| {
         faults.extend(found);
         Found { files: Vec::new(), left_out: LeftOut::default() }

@@ -33,6 +33,6 @@ async fn show(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -
         router: db::fits::clustering(&app.db, clustering).await?.router.ok_or_else(missing)?,
         separator: db::fits::tokenizer(&app.db, tokenizer).await?.separator,
     };
-    let checkpoints = db::checkpoints::list(&app.db, Some(id), None, None, None, i64::MAX).await?;
+    let checkpoints = db::checkpoints::list(&app.db, Some(id), None, None, None, i64::MAX).await?.rows;
     Ok(Json(assemble(places, &row.spec, &report, &checkpoints)))
 }

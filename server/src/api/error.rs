@@ -17,6 +17,9 @@ pub enum ApiError {
     /// The body or query cannot be read.
     #[error("{0}")]
     Malformed(String),
+    /// The body is larger than this request may have, in bytes.
+    #[error("found a body of more than {0} bytes, which is the most that this request may have")]
+    TooLarge(usize),
     /// Nobody known is asking.
     #[error("a bearer token or a session is needed")]
     Unauthenticated,
@@ -35,6 +38,9 @@ pub enum ApiError {
     /// The database or the store is away, or does not answer in time.
     #[error("the database or the store does not answer; ask again in a moment")]
     Unavailable(#[source] anyhow::Error),
+    /// A stored row that this program cannot read.
+    #[error("{0}")]
+    Unreadable(String),
     /// The server's own fault.
     #[error("the server could not do it; its log says why")]
     Internal(#[source] anyhow::Error),
@@ -71,7 +77,9 @@ impl From<DbError> for ApiError {
             DbError::Conflict(_) => Self::Conflict(error.to_string()),
             DbError::Sql(sql) if is_away(sql) => Self::Unavailable(error.into()),
             DbError::Sql(sql) if has_nul(sql) => Self::Malformed(NUL.into()),
-            DbError::Impossible(_) | DbError::Sql(_) => Self::Internal(error.into()),
+            DbError::Unstorable { path, message } => Self::invalid(path, message.as_str()),
+            DbError::Impossible(_) => Self::Unreadable(error.to_string()),
+            DbError::Sql(_) => Self::Internal(error.into()),
         }
     }
 }
@@ -87,6 +95,7 @@ impl IntoResponse for ApiError {
         let (status, code, title) = match &self {
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", "The input has faults"),
             Self::Malformed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be read"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "This role may not do that"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
@@ -96,6 +105,7 @@ impl IntoResponse for ApiError {
                 tracing::warn!(error = format!("{error:#}"), "no answer in time");
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment")
             }
+            Self::Unreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "unreadable", "A stored row cannot be read"),
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "request failed");
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed")

@@ -4,14 +4,14 @@ use crate::{
     api::{
         ListQuery,
         auth::{User, Viewer},
-        body::Body,
+        body::{Body, FileBody},
         error::{ApiError, ApiResult},
         page,
         plan::known,
     },
     app::App,
     db::{
-        self,
+        self, Listed,
         events::NewEvent,
         experiments::{ExperimentRow, Filter},
         tokens::Answer,
@@ -61,12 +61,13 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Page<ExperimentSummary>>> {
     let filter = Filter { before: query.cursor.map(ExperimentId), limit: query.limit() + 1, ..Filter::default() };
-    let mut items = Vec::new();
-    for row in db::experiments::list(&app.db, filter).await? {
-        let branches = db::branches::of_experiment(&app.db, row.id).await?;
-        items.push(summary(&app, &row, &branches).await?);
+    let Listed { rows, broken } = db::experiments::list(&app.db, filter).await?;
+    let mut listed = Listed { rows: Vec::new(), broken };
+    for row in rows {
+        let branches = db::branches::of_experiment(&app.db, row.id).await?.rows;
+        listed.rows.push(summary(&app, &row, &branches).await?);
     }
-    Ok(Json(page(items, query.limit(), |item| item.id.to_string())))
+    Ok(Json(page(listed, query.limit(), |item| item.id.to_string())))
 }
 
 async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> ApiResult<ExperimentSummary> {
@@ -97,11 +98,18 @@ async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> Api
 
 async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let row = db::experiments::get(&app.db, id).await?;
-    let mut branches = db::branches::of_experiment(&app.db, id).await?;
+    let Listed { rows: mut branches, broken } = db::branches::of_experiment(&app.db, id).await?;
     let all = branches.clone();
     crate::api::branches::explain(app, &mut branches, &all).await?;
     let summary = summary(app, &row, &branches).await?;
-    Ok(ExperimentView { summary, spec: row.spec, corpus_id: row.corpus_id, clustering_id: row.clustering_id, branches })
+    Ok(ExperimentView {
+        summary,
+        spec: row.spec,
+        corpus_id: row.corpus_id,
+        clustering_id: row.clustering_id,
+        branches,
+        broken,
+    })
 }
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
@@ -111,7 +119,7 @@ async fn submit(
     State(app): State<App>,
     User(identity): User,
     headers: HeaderMap,
-    Body(mut spec): Body<ExperimentSpec>,
+    FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let hash = Sha256::digest(serde_json::to_vec(&spec).map_err(anyhow::Error::from)?).to_vec();
@@ -127,7 +135,11 @@ async fn submit(
         return Ok((StatusCode::ACCEPTED, Json(serde_json::from_value(answer.response).map_err(anyhow::Error::from)?)));
     }
     let (known, corpus) = known(&app, &mut spec).await?;
-    let faults = validate(&spec, &known);
+    let judge = move || {
+        let faults = validate(&spec, &known);
+        (spec, known, faults)
+    };
+    let (spec, known, faults) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
     let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
     app.event(NewEvent {
@@ -177,7 +189,7 @@ async fn evaluations(
     _: Viewer,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<Vec<EvaluationView>>> {
-    let rows = db::checkpoints::evaluations(&app.db, id).await?;
+    let rows = db::checkpoints::evaluations(&app.db, id).await?.rows;
     Ok(Json(
         rows.into_iter()
             .map(|row| EvaluationView {
@@ -209,8 +221,10 @@ async fn change(
     who: &str,
     did: &str,
 ) -> ApiResult<Json<ExperimentView>> {
-    db::experiments::get(&app.db, id).await?;
-    db::experiments::set_state(&app.db, id, to).await?;
+    if let Err(error) = db::experiments::set_state(&app.db, id, to).await {
+        db::experiments::get(&app.db, id).await?;
+        return Err(error.into());
+    }
     announce(app, id, who, did).await;
     Ok(Json(view(app, id).await?))
 }

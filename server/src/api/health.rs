@@ -20,7 +20,13 @@ pub fn router() -> Router<App> {
 
 async fn ready(State(app): State<App>) -> impl IntoResponse {
     match db::workers::now(&app.db).await {
-        Ok(_) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(_) => {
+            let failing = app.loops.failing();
+            let lines = failing.iter().map(|(name, loop_)| {
+                format!("the loop {name} failed {} times in a row: {}\n", loop_.times, loop_.error)
+            });
+            (StatusCode::OK, format!("ready\n{}", lines.collect::<String>()))
+        }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: the database does not answer: {error}\n")),
     }
 }
@@ -42,6 +48,11 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let mut text = String::new();
     for (name, help, value) in gauges {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    let name = "senmon_loop_failures";
+    let _ = writeln!(text, "# HELP {name} failures in a row of the server's own loops\n# TYPE {name} gauge");
+    for (task, failing) in app.loops.failing() {
+        let _ = writeln!(text, "{name}{{loop=\"{task}\"}} {}", failing.times);
     }
     // No counters: a productive step becomes a wasted one when a resume takes it back.
     if let Ok(hour) = super::goodput::recent(&app, 1.0).await {

@@ -18,19 +18,11 @@ pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::app::App;
-use axum::{
-    Router,
-    extract::{DefaultBodyLimit, State},
-    http::HeaderValue,
-    middleware,
-    response::IntoResponse,
-    routing::get,
-};
+use crate::{app::App, db::Listed};
+use axum::{Router, extract::State, http::HeaderValue, middleware, response::IntoResponse, routing::get};
 use std::{sync::Arc, time::Duration};
 use tower_http::{
-    catch_panic::CatchPanicLayer, compression::CompressionLayer, limit::RequestBodyLimitLayer,
-    set_header::SetResponseHeaderLayer, trace::TraceLayer,
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
 };
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -39,8 +31,6 @@ use utoipa_axum::router::OpenApiRouter;
 /// no request for ever. Shorter than a worker's patience (30 s), so that it hears why.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
-/// Largest body of a request.
-const BODY_BYTES_MAX: usize = 16 << 20;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -126,8 +116,6 @@ pub fn router(app: App) -> Router {
         .fallback(ui::serve)
         .with_state(app)
         .layer(middleware::from_fn(request_id))
-        .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         .layer(CompressionLayer::new())
         .layer(header(
             "content-security-policy",
@@ -191,10 +179,11 @@ impl ListQuery {
 }
 
 /// A page of at most `limit` of the items, of which one more than `limit` was read.
-fn page<T>(mut items: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senmon_protocol::view::Page<T> {
+fn page<T>(listed: Listed<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senmon_protocol::view::Page<T> {
+    let Listed { rows: mut items, broken } = listed;
     let limit = usize::try_from(limit).unwrap_or(1);
-    let more = items.len() > limit;
+    let more = items.len() + broken.len() > limit;
     items.truncate(limit);
-    let next_cursor = items.last().filter(|_| more).map(cursor);
-    senmon_protocol::view::Page { items, next_cursor }
+    let last = items.last().map(cursor).or_else(|| broken.last().map(|row| row.id.clone()));
+    senmon_protocol::view::Page { items, next_cursor: last.filter(|_| more), broken }
 }

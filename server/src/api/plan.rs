@@ -30,9 +30,13 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(post, path = "/plan", tag = "experiments", request_body = PlanRequest, responses((status = 200, description = "what the experiment would do, and what would be refused", body = PlanView)))]
-async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanRequest>) -> ApiResult<Json<PlanView>> {
+async fn show(
+    State(app): State<App>,
+    _: Viewer,
+    Body(mut request): Body<PlanRequest, 512>,
+) -> ApiResult<Json<PlanView>> {
     let (known, _) = known(&app, &mut request.experiment).await?;
-    let workers = db::workers::list(&app.db, None).await?;
+    let workers = db::workers::list(&app.db, None).await?.rows;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
     let jobs = db::leases::running(&app.db, None).await?;
     let running = jobs.iter().filter(|row| row.tokens_per_second > 0.0 && !row.job.slots.is_empty());
@@ -41,7 +45,7 @@ async fn show(State(app): State<App>, _: Viewer, Body(mut request): Body<PlanReq
     #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
     let rate = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
     let fleet = Fleet { slots: u32::try_from(slots).unwrap_or(u32::MAX), tokens_per_second: rate };
-    Ok(Json(plan(&request, &known, fleet)))
+    Ok(Json(app.heavy.run(move || plan(&request, &known, fleet)).await?))
 }
 
 /// Looks up the corpus, and checks seed and tokenizer on disk; their paths become absolute.
@@ -57,7 +61,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
     let corpora = if corpus.is_some() {
         Vec::new()
     } else {
-        db::corpora::list(&app.db).await?.into_iter().map(|c| c.name).collect()
+        db::corpora::list(&app.db).await?.rows.into_iter().map(|c| c.name).collect()
     };
     let roots = app.config.corpus_roots.clone();
     let (mut seed, mut tokenizer) = (spec.seed.clone(), spec.tokenizer.clone());
@@ -66,7 +70,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
         let found = look(&mut seed, &mut tokenizer, &roots);
         (found, seed, tokenizer)
     };
-    let (found, seed, tokenizer) = tokio::task::spawn_blocking(look).await.map_err(anyhow::Error::from)?;
+    let (found, seed, tokenizer) = app.heavy.run(look).await?;
     (spec.seed, spec.tokenizer) = (seed, tokenizer);
     let known = Known {
         corpus: corpus.as_ref().map(|corpus| KnownCorpus {

@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(post, path = "/session", tag = "session", request_body = SignIn, security(()), responses((status = 204, description = "signed in; the cookie is set"), (status = 401, description = "unknown token or used code")))]
-async fn sign_in(State(app): State<App>, Body(body): Body<SignIn>) -> ApiResult<impl IntoResponse> {
+async fn sign_in(State(app): State<App>, Body(body): Body<SignIn, 4>) -> ApiResult<impl IntoResponse> {
     let secret_hash = hash(body.token.trim());
     let token = match db::tokens::by_secret(&app.db, &secret_hash).await? {
         Some(identity) if identity.role == Role::Worker => {
@@ -68,7 +68,11 @@ async fn tokens(State(app): State<App>, _: Admin) -> ApiResult<Json<Vec<TokenVie
 }
 
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = CreateToken, responses((status = 201, description = "the token; its secret is shown this once", body = CreatedToken)))]
-async fn create_token(State(app): State<App>, _: Admin, Body(body): Body<CreateToken>) -> ApiResult<impl IntoResponse> {
+async fn create_token(
+    State(app): State<App>,
+    _: Admin,
+    Body(body): Body<CreateToken, 4>,
+) -> ApiResult<impl IntoResponse> {
     if body.name.trim().is_empty() || body.name.chars().count() > 100 {
         return Err(ApiError::invalid("name", format!("found {:?}, expected 1 to 100 characters", body.name)));
     }

@@ -59,7 +59,7 @@ async fn count(app: &App) -> ApiResult<(Usage, Duration)> {
 
 async fn forecasts(app: &App) -> ApiResult<Vec<StorageForecast>> {
     let mut forecasts = Vec::new();
-    for row in db::experiments::list(&app.db, Filter { open: true, ..Filter::default() }).await? {
+    for row in db::experiments::list(&app.db, Filter { open: true, ..Filter::default() }).await?.rows {
         let (bytes, each) = db::retention::held(&app.db, row.id).await?;
         let bytes_forecast = checkpoint_bytes(&row.spec, &Known::default(), each);
         forecasts.push(StorageForecast { experiment_id: row.id, experiment: row.spec.name, bytes, bytes_forecast });

@@ -84,7 +84,7 @@ async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
     let jobs = db::leases::running(&app.db, None).await?;
     let mut by_worker: HashMap<WorkerId, Vec<&RunningRow>> = HashMap::new();
     jobs.iter().for_each(|row| by_worker.entry(row.job.worker).or_default().push(row));
-    let rows = db::workers::list(&app.db, None).await?;
+    let rows = db::workers::list(&app.db, None).await?.rows;
     Ok(rows
         .into_iter()
         .map(|row| {
@@ -177,7 +177,7 @@ async fn disable(State(app): State<App>, Admin(who): Admin, Path(id): Path<Worke
 }
 
 #[utoipa::path(post, path = "/workers", tag = "worker protocol", request_body = EnrolWorker, responses((status = 200, description = "enrolled", body = Enrolled), (status = 422, description = "another protocol, or faults of the input")))]
-async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker>) -> ApiResult<Json<Enrolled>> {
+async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 256>) -> ApiResult<Json<Enrolled>> {
     if body.protocol_version != WORKER_PROTOCOL_VERSION {
         let found = body.protocol_version;
         return Err(ApiError::invalid(
@@ -243,7 +243,7 @@ async fn heartbeat(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<WorkerId>,
-    Body(body): Body<Heartbeat>,
+    Body(body): Body<Heartbeat, 1024>,
 ) -> ApiResult<Json<Heartbeaten>> {
     Ok(Json(app.ingest.beat(Beat { worker: id, body }).await?))
 }

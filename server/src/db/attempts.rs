@@ -1,6 +1,6 @@
 //! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
 
-use super::{DbError, Result, signed, unword};
+use super::{DbError, Result, Stored, each, kept, signed, unword};
 use crate::domain::{
     lease::{Budgets, Charge, Next, after_failure, charge},
     strikes::{Ending, bad_worker, poison},
@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     checkpoint::Manifest,
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
-    job::{EndedOutcome, JobKind, JobResult, Outcome, TerminationReason, WrittenCheckpoint},
+    job::{EndedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, WrittenCheckpoint},
     view::{AttemptView, EventView},
     worker::{AnnounceCheckpoint, AttemptStarted, AttemptTime, CompleteAttempt, LogBatch},
 };
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgPool};
 
 /// The attempt that a write belongs to, its lease held.
 #[derive(Debug, Clone)]
@@ -56,14 +56,22 @@ async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result
     })
 }
 
-/// Whether an attempt holds its job: asked before work is done for a write that would be refused.
+/// The job that an attempt holds, and the domains of its clustering: what its claims are held against. None where it
+/// does not hold it (any more).
 ///
 /// # Errors
-/// [`DbError::StaleFence`].
-pub async fn ensure_held(pool: &PgPool, attempt: AttemptId, fence: Fence) -> Result<()> {
-    let mut tx = pool.begin().await?;
-    hold(&mut tx, attempt, fence).await?;
-    Ok(tx.rollback().await?)
+/// [`DbError::Impossible`] when the job cannot be read.
+pub async fn job(pool: &PgPool, attempt: AttemptId, fence: Fence) -> Result<Option<(JobSpec, u32)>> {
+    let row = sqlx::query!(
+        r#"SELECT j.spec AS "spec: Stored<JobSpec>", COALESCE(jsonb_array_length(c.domains), 0) AS "domains!" FROM jobs j
+           JOIN experiments e ON e.id = j.experiment_id LEFT JOIN clusterings c ON c.id = e.clustering_id
+           WHERE j.attempt_id = $1 AND j.fence = $2"#,
+        attempt.0,
+        fence.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| Ok((row.spec.read("spec")?, u32::try_from(row.domains).unwrap_or(0)))).transpose()
 }
 
 /// Notes where a training attempt starts: points of earlier fences beyond it are superseded from now on. True when it
@@ -130,7 +138,7 @@ pub async fn checkpoint(
          ON CONFLICT (id) DO UPDATE SET state = 'committed', manifest_sha256 = $7, meta = $8, created_at = now()
              WHERE checkpoints.state = 'pending' AND checkpoints.folder = $6",
         written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
-        Json(meta) as _
+        kept("checkpoint.meta", meta)? as _
     ).execute(&mut *tx).await?;
     let is_new = done.rows_affected() == 1;
     if is_new {
@@ -190,14 +198,14 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt)
     let CompleteAttempt { fence, outcome, time } = body;
     let mut tx = pool.begin().await?;
     let before = sqlx::query_scalar!(
-        r#"SELECT outcome AS "outcome: Json<Outcome>" FROM attempts WHERE id = $1 AND fence = $2"#,
+        r#"SELECT outcome AS "outcome: Stored<Outcome>" FROM attempts WHERE id = $1 AND fence = $2"#,
         attempt.0,
         fence.0
     )
     .fetch_optional(&mut *tx)
     .await?
     .flatten();
-    if before.is_some_and(|before| before.0 == *outcome) {
+    if before.is_some_and(|before| before.read("outcome").is_ok_and(|before| before == *outcome)) {
         return Ok(None);
     }
     let held = hold(&mut tx, attempt, *fence).await?;
@@ -207,9 +215,9 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt)
     let row = sqlx::query!(
         r#"UPDATE attempts a SET finished_at = now(), outcome = $2,
              progress_last = COALESCE((SELECT step FROM branches b WHERE b.id = a.branch_id), (SELECT done FROM jobs j WHERE j.id = a.job_id))
-           WHERE id = $1 RETURNING slots AS "slots: Json<Vec<u16>>", GREATEST(step_last, step_start) AS step"#,
+           WHERE id = $1 RETURNING slots AS "slots: Stored<Vec<u16>>", GREATEST(step_last, step_start) AS step"#,
         attempt.0,
-        Json(outcome) as _
+        kept("outcome", outcome)? as _
     )
     .fetch_one(&mut *tx)
     .await?;
@@ -222,7 +230,7 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt)
     };
     tx.commit().await?;
     let step = row.step.map(super::count).filter(|_| held.kind == JobKind::Train);
-    Ok(Some(Ended { held, slots: row.slots.0, step, next }))
+    Ok(Some(Ended { held, slots: row.slots.read("slots").unwrap_or_default(), step, next }))
 }
 
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
@@ -256,12 +264,12 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
     sqlx::query!(
         "UPDATE jobs SET state = 'completed', result = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, preempted_for = NULL, remaining = 0, done = total,
              tokens_per_second = 0 WHERE id = $1",
-        held.job.0, Json(result) as _
+        held.job.0, kept("outcome.result", result)? as _
     ).execute(&mut *tx).await?;
     sqlx::query!(
         "UPDATE evaluations SET result = $2 WHERE id = (SELECT evaluation_id FROM jobs WHERE id = $1)",
         held.job.0,
-        Json(result) as _
+        kept("outcome.result", result)? as _
     )
     .execute(&mut *tx)
     .await?;
@@ -415,12 +423,12 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
         job_id: uuid::Uuid,
         fence: i64,
         worker: String,
-        slots: Json<Vec<u16>>,
+        slots: Stored<Vec<u16>>,
         step_start: Option<i64>,
         resume_verified: Option<bool>,
         started_at: DateTime<Utc>,
         finished_at: Option<DateTime<Utc>>,
-        outcome: Option<Json<Outcome>>,
+        outcome: Option<Stored<Outcome>>,
         starting_ms: i64,
         training_ms: i64,
         checkpoint_stall_ms: i64,
@@ -431,19 +439,21 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
         r#"SELECT a.id, a.job_id, a.fence, w.name AS worker, a.slots AS "slots: _", a.step_start, a.resume_verified, a.started_at, a.finished_at,
            a.outcome AS "outcome: _", a.starting_ms, a.training_ms, a.checkpoint_stall_ms, a.data_wait_ms, a.step_last FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 ORDER BY a.fence"#, branch.0
     ).fetch_all(pool).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let ended = match row.outcome.map(|outcome| outcome.0) {
+    let listed = each(
+        "attempt",
+        rows,
+        |row| row.id,
+        |row| {
+            let ended = match row.outcome.map(|outcome| outcome.read("outcome")).transpose()? {
                 Some(Outcome::Ended(ended)) => Some(ended),
                 _ => None,
             };
-            AttemptView {
+            Ok(AttemptView {
                 id: AttemptId(row.id),
                 job_id: JobId(row.job_id),
                 fence: Fence(row.fence),
                 worker: row.worker,
-                slots: row.slots.0,
+                slots: row.slots.read("slots")?,
                 step_start: row.step_start.map(super::count),
                 resume_verified: row.resume_verified,
                 started_at: row.started_at,
@@ -458,7 +468,8 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
                 reason: ended.as_ref().map(|ended| ended.reason),
                 advice: ended.as_ref().map(|ended| ended.reason.advice().to_owned()),
                 message: ended.map(|ended| ended.message),
-            }
-        })
-        .collect())
+            })
+        },
+    );
+    Ok(listed.rows)
 }

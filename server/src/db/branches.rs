@@ -1,6 +1,6 @@
 //! Branches.
 
-use super::{DbError, Result, count, signed, unword, word};
+use super::{DbError, Listed, Result, Stored, count, each, signed, unword, word};
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
@@ -79,16 +79,16 @@ pub async fn insert_fork(
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
+pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Listed<BranchView>> {
     list(pool, Some(experiment), None, true).await
 }
 
-/// The same without sparklines, for the loops.
+/// The same without sparklines, for the loops: all of them, or none.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// When Postgres refuses, or one of them cannot be read.
 pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
-    list(pool, Some(experiment), None, false).await
+    list(pool, Some(experiment), None, false).await?.all()
 }
 
 /// One branch.
@@ -98,7 +98,7 @@ pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<Branch
 pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
     list(pool, None, Some(id), true)
         .await?
-        .pop()
+        .one()?
         .ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
 }
 
@@ -108,10 +108,10 @@ async fn list(
     experiment: Option<ExperimentId>,
     branch: Option<BranchId>,
     sparklines: bool,
-) -> Result<Vec<BranchView>> {
+) -> Result<Listed<BranchView>> {
     let rows = sqlx::query!(
-        r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Json<Mixture>",
-           b.training AS "training: Json<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id, b.repeat,
+        r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Stored<Mixture>",
+           b.training AS "training: Stored<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id, b.repeat,
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
            (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
            (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
@@ -129,8 +129,11 @@ async fn list(
            WHERE b.experiment_id = $1 OR b.id = $2 ORDER BY b.ordinal"#,
         experiment.map(|id| id.0), branch.map(|id| id.0), sparklines
     ).fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| {
+    Ok(each(
+        "branch",
+        rows,
+        |row| row.id,
+        |row| {
             let (step, steps, batch) = (count(row.step), count(row.steps), count(row.batch_tokens));
             let state: BranchState = unword(&row.state)?;
             let rate = Some(row.tokens_per_second).filter(|rate| *rate > 0.0);
@@ -148,8 +151,8 @@ async fn list(
                 parent_id: row.parent_id.map(BranchId),
                 state,
                 why: row.problem,
-                mixture: row.mixture.map(|m| m.0),
-                training: row.training.map(|t| t.0),
+                mixture: row.mixture.map(|mixture| mixture.read("mixture")).transpose()?,
+                training: row.training.map(|training| training.read("training")).transpose()?,
                 step,
                 steps,
                 tokens: step * batch,
@@ -164,8 +167,8 @@ async fn list(
                 checkpoint_id: row.checkpoint_id.map(CheckpointId),
                 start_checkpoint_id: row.start_id.map(CheckpointId),
             })
-        })
-        .collect()
+        },
+    ))
 }
 
 /// Seconds of slots that a branch's attempts held, on accelerators and on CPUs. A slot is what it is with its worker now.

@@ -1,13 +1,13 @@
 //! Checkpoints and evaluations.
 
-use super::{DbError, Result};
+use super::{DbError, Listed, Result, Stored, each};
 use senmon_protocol::{
     checkpoint::CheckpointMeta,
     ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, StorageKey},
     job::{CheckpointRef, JobResult},
     view::CheckpointView,
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::PgPool;
 
 /// Committed checkpoints of an experiment or branch, newest first.
 ///
@@ -20,31 +20,35 @@ pub async fn list(
     id: Option<CheckpointId>,
     before: Option<CheckpointId>,
     limit: i64,
-) -> Result<Vec<CheckpointView>> {
+) -> Result<Listed<CheckpointView>> {
     let rows = sqlx::query!(
-        r#"SELECT c.id, c.folder, c.manifest_sha256 AS "manifest_sha256!", c.meta AS "meta!: Json<CheckpointMeta>", c.created_at, c.verified_at, c.problem, b.name AS branch, e.name AS experiment
+        r#"SELECT c.id, c.folder, c.manifest_sha256 AS "manifest_sha256!", c.meta AS "meta!: Stored<CheckpointMeta>", c.created_at, c.verified_at, c.problem, b.name AS branch, e.name AS experiment
            FROM checkpoints c JOIN branches b ON b.id = c.branch_id JOIN experiments e ON e.id = c.experiment_id
            WHERE c.state = 'committed' AND ($1::uuid IS NULL OR c.experiment_id = $1) AND ($2::uuid IS NULL OR c.branch_id = $2) AND ($3::uuid IS NULL OR c.id = $3)
              AND ($4::uuid IS NULL OR c.id < $4)
            ORDER BY c.id DESC LIMIT $5"#,
         experiment.map(|id| id.0), branch.map(|id| id.0), id.map(|id| id.0), before.map(|id| id.0), limit
     ).fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| {
+    Ok(each(
+        "checkpoint",
+        rows,
+        |row| row.id,
+        |row| {
+            let meta = row.meta.read("meta")?;
             Ok(CheckpointView {
                 id: CheckpointId(row.id),
                 branch: row.branch,
                 experiment: row.experiment,
-                kind: row.meta.kind,
-                meta: row.meta.0,
+                kind: meta.kind,
+                meta,
                 folder: StorageKey::new(row.folder).map_err(|error| DbError::Impossible(error.to_string()))?,
                 manifest_sha256: row.manifest_sha256,
                 created_at: row.created_at,
                 verified_at: row.verified_at,
                 problem: row.problem,
             })
-        })
-        .collect()
+        },
+    ))
 }
 
 /// One committed checkpoint.
@@ -52,7 +56,7 @@ pub async fn list(
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn get(pool: &PgPool, id: CheckpointId) -> Result<CheckpointView> {
-    let found = list(pool, None, None, Some(id), None, 1).await?.pop();
+    let found = list(pool, None, None, Some(id), None, 1).await?.one()?;
     found.ok_or_else(|| DbError::NotFound { noun: "checkpoint", id: id.to_string() })
 }
 
@@ -88,20 +92,25 @@ pub async fn next_to_verify(pool: &PgPool, days: u16) -> Result<Option<Checkpoin
     .fetch_optional(pool)
     .await?;
     match due {
-        Some(id) => Ok(list(pool, None, None, Some(CheckpointId(id)), None, 1).await?.pop()),
+        Some(id) => list(pool, None, None, Some(CheckpointId(id)), None, 1).await?.one(),
         None => Ok(None),
     }
 }
 
-/// Keeps what reading a checkpoint found: None for all as committed.
+/// Keeps what reading a checkpoint found: None for all as committed. False where it was removed meanwhile: then what
+/// was found is no damage.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn set_verified(pool: &PgPool, id: CheckpointId, problem: Option<&str>) -> Result<()> {
-    sqlx::query!("UPDATE checkpoints SET verified_at = now(), problem = $2 WHERE id = $1", id.0, problem)
-        .execute(pool)
-        .await?;
-    Ok(())
+pub async fn set_verified(pool: &PgPool, id: CheckpointId, problem: Option<&str>) -> Result<bool> {
+    let done = sqlx::query!(
+        "UPDATE checkpoints SET verified_at = now(), problem = $2 WHERE id = $1 AND state = 'committed'",
+        id.0,
+        problem
+    )
+    .execute(pool)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// A branch's last resumable checkpoint is to be read next: an attempt could not go on from it.
@@ -141,23 +150,27 @@ pub struct EvaluationRow {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn evaluations(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<EvaluationRow>> {
+pub async fn evaluations(pool: &PgPool, experiment: ExperimentId) -> Result<Listed<EvaluationRow>> {
     let rows = sqlx::query!(
-        r#"SELECT v.id, v.branch_id, v.checkpoint_id, v.title, v.result AS "result: Json<JobResult>",
+        r#"SELECT v.id, v.branch_id, v.checkpoint_id, v.title, v.result AS "result: Stored<JobResult>",
            EXISTS (SELECT 1 FROM jobs j WHERE j.evaluation_id = v.id AND j.state IN ('failed', 'cancelled')) AS "failed!"
            FROM evaluations v WHERE v.experiment_id = $1 ORDER BY v.id"#, experiment.0
     ).fetch_all(pool).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| EvaluationRow {
-            id: EvaluationId(row.id),
-            branch_id: row.branch_id.map(BranchId),
-            checkpoint_id: row.checkpoint_id.map(CheckpointId),
-            title: row.title,
-            result: row.result.map(|result| result.0),
-            failed: row.failed,
-        })
-        .collect())
+    Ok(each(
+        "evaluation",
+        rows,
+        |row| row.id,
+        |row| {
+            Ok(EvaluationRow {
+                id: EvaluationId(row.id),
+                branch_id: row.branch_id.map(BranchId),
+                checkpoint_id: row.checkpoint_id.map(CheckpointId),
+                title: row.title,
+                result: row.result.map(|result| result.read("result")).transpose()?,
+                failed: row.failed,
+            })
+        },
+    ))
 }
 
 /// The evaluation with this title, created if there is none.

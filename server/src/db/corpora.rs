@@ -1,6 +1,6 @@
 //! Corpora.
 
-use super::{DbError, Result, unword};
+use super::{DbError, Listed, Result, Stored, each, kept, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
@@ -13,10 +13,10 @@ struct Row {
     name: String,
     state: String,
     problem: Option<String>,
-    request: Json<RegisterCorpus>,
-    files: Json<Vec<CorpusFile>>,
-    left_out: Json<LeftOut>,
-    broken_first: Json<Vec<BrokenRecord>>,
+    request: Stored<RegisterCorpus>,
+    files: Stored<Vec<CorpusFile>>,
+    left_out: Stored<LeftOut>,
+    broken_first: Stored<Vec<BrokenRecord>>,
     created_at: DateTime<Utc>,
 }
 
@@ -24,17 +24,18 @@ impl TryFrom<Row> for CorpusView {
     type Error = DbError;
     fn try_from(row: Row) -> Result<Self> {
         let mut counts = DocumentCounts::default();
-        row.files.iter().for_each(|file| counts.add(&file.counts));
+        let files = row.files.read("files")?;
+        files.iter().for_each(|file| counts.add(&file.counts));
         Ok(Self {
             id: CorpusId(row.id),
             name: row.name,
             state: unword(&row.state)?,
             problem: row.problem,
-            fields: row.request.0.fields,
-            files: row.files.0,
-            left_out: row.left_out.0,
+            fields: row.request.read("request")?.fields,
+            files,
+            left_out: row.left_out.read("left_out")?,
             counts,
-            broken_first: row.broken_first.0,
+            broken_first: row.broken_first.read("broken_first")?,
             created_at: row.created_at,
         })
     }
@@ -51,7 +52,7 @@ pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], l
          ON CONFLICT (name) DO NOTHING",
         id.0,
         request.name,
-        Json(request) as _,
+        kept("body", request)? as _,
         Json(paths) as _,
         Json(left_out) as _
     )
@@ -83,23 +84,21 @@ pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(pool: &PgPool) -> Result<Vec<CorpusView>> {
+pub async fn list(pool: &PgPool) -> Result<Listed<CorpusView>> {
     let rows = sqlx::query_as!(Row,
         r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora ORDER BY created_at DESC"#
     ).fetch_all(pool).await?;
-    rows.into_iter().map(TryInto::try_into).collect()
+    Ok(each("corpus", rows, |row| row.id, TryInto::try_into))
 }
 
 /// A corpus that waits for its scan.
 #[derive(Debug)]
 pub struct ToScan {
     /// Id.
-    pub id: uuid::Uuid,
-    /// The registration.
-    pub request: Json<RegisterCorpus>,
-    /// Its files.
-    pub paths: Json<Vec<String>>,
+    pub id: CorpusId,
+    /// The registration and its files, or why they cannot be read.
+    pub asked: Result<(RegisterCorpus, Vec<String>)>,
 }
 
 /// The oldest corpus that waits for its scan.
@@ -107,9 +106,16 @@ pub struct ToScan {
 /// # Errors
 /// When Postgres refuses.
 pub async fn next_to_scan(pool: &PgPool) -> Result<Option<ToScan>> {
-    Ok(sqlx::query_as!(ToScan,
-        r#"SELECT id, request AS "request: _", paths AS "paths: _" FROM corpora WHERE state = 'scanning' ORDER BY created_at LIMIT 1"#
-    ).fetch_optional(pool).await?)
+    let row = sqlx::query!(
+        r#"SELECT id, request AS "request: Stored<RegisterCorpus>", paths AS "paths: Stored<Vec<String>>" FROM corpora
+           WHERE state = 'scanning' ORDER BY created_at LIMIT 1"#
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|row| {
+        let asked = row.request.read("request").and_then(|request| Ok((request, row.paths.read("paths")?)));
+        ToScan { id: CorpusId(row.id), asked }
+    }))
 }
 
 /// Stores what the scan found.

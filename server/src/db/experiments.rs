@@ -1,6 +1,6 @@
 //! Experiments and their stages.
 
-use super::{DbError, Result, count, signed, unword, word};
+use super::{DbError, Listed, Result, Stored, count, each, kept, signed, unword, word};
 use crate::domain::{advance::StageFacts, held_out::Compared};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
@@ -55,7 +55,7 @@ pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owne
     sqlx::query!(
         "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours)
          VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, $8, $9)",
-        id.0, spec.name, Json(spec) as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
+        id.0, spec.name, kept("body", spec)? as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
     ).execute(pool).await?;
     Ok(id)
 }
@@ -77,19 +77,22 @@ pub struct Filter {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
+pub async fn list(pool: &PgPool, filter: Filter) -> Result<Listed<ExperimentRow>> {
     let limit = if filter.limit > 0 { filter.limit } else { 1000 };
     let rows = sqlx::query!(
-        r#"SELECT id, spec AS "spec: Json<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
-           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Json<ShardIndex>", held_out AS "held_out: Json<HeldOutSummary>", report AS "report: Json<Report>", created_at, finished_at FROM experiments
+        r#"SELECT id, spec AS "spec: Stored<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
+           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Stored<ShardIndex>", held_out AS "held_out: Stored<HeldOutSummary>", report AS "report: Stored<Report>", created_at, finished_at FROM experiments
            WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
         filter.id.map(|id| id.0), filter.open, filter.before.map(|id| id.0), limit
     ).fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| {
+    Ok(each(
+        "experiment",
+        rows,
+        |row| row.id,
+        |row| {
             Ok(ExperimentRow {
                 id: ExperimentId(row.id),
-                spec: row.spec.0,
+                spec: row.spec.read("spec")?,
                 state: unword(&row.state)?,
                 problem: row.problem,
                 deadline_missed: row.deadline_missed,
@@ -97,14 +100,14 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
                 corpus_id: CorpusId(row.corpus_id),
                 clustering_id: row.clustering_id.map(ClusteringId),
                 tokenizer_id: row.tokenizer_id,
-                shard_index: row.shard_index.map(|index| index.0),
-                held_out: row.held_out.map(|summary| summary.0),
-                report: row.report.map(|report| report.0),
+                shard_index: row.shard_index.map(|index| index.read("shard_index")).transpose()?,
+                held_out: row.held_out.map(|summary| summary.read("held_out")).transpose()?,
+                report: row.report.map(|report| report.read("report")).transpose()?,
                 created_at: row.created_at,
                 finished_at: row.finished_at,
             })
-        })
-        .collect()
+        },
+    ))
 }
 
 /// One experiment.
@@ -114,7 +117,7 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Vec<ExperimentRow>> {
 pub async fn get(pool: &PgPool, id: ExperimentId) -> Result<ExperimentRow> {
     list(pool, Filter { id: Some(id), ..Filter::default() })
         .await?
-        .pop()
+        .one()?
         .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })
 }
 
@@ -304,7 +307,7 @@ pub async fn change(pool: &PgPool, id: ExperimentId, spec: &ExperimentSpec) -> R
     let done = sqlx::query!(
         "UPDATE experiments SET spec = $2, priority = $3, deadline_missed_at = CASE WHEN deadline = $4 THEN deadline_missed_at END, deadline = $4,
              budget_slot_hours = $5, budget_wall_hours = $6 WHERE id = $1 AND state IN ('running', 'paused')",
-        id.0, Json(spec) as _, priority, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
+        id.0, kept("body", spec)? as _, priority, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
     )
     .execute(&mut *tx)
     .await?;

@@ -1,6 +1,6 @@
 //! Clusterings and tokenizers: fitted once per corpus and settings.
 
-use super::{DbError, Result, unword};
+use super::{DbError, Result, Stored, kept, unword};
 use crate::domain::advance::Fit;
 use senmon_corpus::hex;
 use senmon_protocol::{
@@ -29,7 +29,7 @@ pub async fn ensure_clustering(pool: &PgPool, corpus: CorpusId, spec: &Clusterin
     sqlx::query!(
         "INSERT INTO clusterings (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
          ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE clusterings.state = 'failed'",
-        ClusteringId::new().0, corpus.0, Json(spec) as _, hash
+        ClusteringId::new().0, corpus.0, kept("body", spec)? as _, hash
     ).execute(pool).await?;
     let id =
         sqlx::query_scalar!("SELECT id FROM clusterings WHERE corpus_id = $1 AND spec_sha256 = $2", corpus.0, hash)
@@ -44,8 +44,8 @@ pub async fn ensure_clustering(pool: &PgPool, corpus: CorpusId, spec: &Clusterin
 /// [`DbError::NotFound`].
 pub async fn clustering(pool: &PgPool, id: ClusteringId) -> Result<ClusteringView> {
     let row = sqlx::query!(
-        r#"SELECT id, corpus_id, spec AS "spec: Json<ClusteringSpec>", state, problem, router_key, router_sha256,
-           quality AS "quality: Json<ClusteringQuality>", domains AS "domains: Json<Vec<DomainView>>", created_at
+        r#"SELECT id, corpus_id, spec AS "spec: Stored<ClusteringSpec>", state, problem, router_key, router_sha256,
+           quality AS "quality: Stored<ClusteringQuality>", domains AS "domains: Stored<Vec<DomainView>>", created_at
            FROM clusterings WHERE id = $1"#,
         id.0
     )
@@ -57,11 +57,11 @@ pub async fn clustering(pool: &PgPool, id: ClusteringId) -> Result<ClusteringVie
         corpus_id: CorpusId(row.corpus_id),
         state: unword(&row.state)?,
         problem: row.problem,
-        spec: row.spec.0,
+        spec: row.spec.read("spec")?,
         router: key(row.router_key)?,
         router_sha256: row.router_sha256,
-        quality: row.quality.map(|q| q.0),
-        domains: row.domains.0,
+        quality: row.quality.map(|quality| quality.read("quality")).transpose()?,
+        domains: row.domains.read("domains")?,
         created_at: row.created_at,
     })
 }
@@ -70,10 +70,10 @@ pub async fn clustering(pool: &PgPool, id: ClusteringId) -> Result<ClusteringVie
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_clustering(pool: &PgPool) -> Result<Option<(ClusteringId, CorpusId, ClusteringSpec)>> {
-    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Json<ClusteringSpec>" FROM clusterings WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
+pub async fn next_clustering(pool: &PgPool) -> Result<Option<(ClusteringId, CorpusId, Result<ClusteringSpec>)>> {
+    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<ClusteringSpec>" FROM clusterings WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
         .fetch_optional(pool).await?;
-    Ok(row.map(|row| (ClusteringId(row.id), CorpusId(row.corpus_id), row.spec.0)))
+    Ok(row.map(|row| (ClusteringId(row.id), CorpusId(row.corpus_id), row.spec.read("spec"))))
 }
 
 /// Stores a fitted clustering.
@@ -136,7 +136,7 @@ pub async fn ensure_tokenizer(pool: &PgPool, corpus: CorpusId, spec: &TokenizerS
     sqlx::query!(
         "INSERT INTO tokenizers (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
          ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE tokenizers.state = 'failed'",
-        Uuid::now_v7(), corpus.0, Json(spec) as _, hash
+        Uuid::now_v7(), corpus.0, kept("body", spec)? as _, hash
     ).execute(pool).await?;
     Ok(sqlx::query_scalar!("SELECT id FROM tokenizers WHERE corpus_id = $1 AND spec_sha256 = $2", corpus.0, hash)
         .fetch_one(pool)
@@ -170,10 +170,10 @@ pub async fn tokenizer(pool: &PgPool, id: Uuid) -> Result<TokenizerRow> {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_tokenizer(pool: &PgPool) -> Result<Option<(Uuid, CorpusId, TokenizerSpec)>> {
-    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Json<TokenizerSpec>" FROM tokenizers WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
+pub async fn next_tokenizer(pool: &PgPool) -> Result<Option<(Uuid, CorpusId, Result<TokenizerSpec>)>> {
+    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<TokenizerSpec>" FROM tokenizers WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
         .fetch_optional(pool).await?;
-    Ok(row.map(|row| (row.id, CorpusId(row.corpus_id), row.spec.0)))
+    Ok(row.map(|row| (row.id, CorpusId(row.corpus_id), row.spec.read("spec"))))
 }
 
 /// Stores a tokenizer.

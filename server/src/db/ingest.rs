@@ -38,6 +38,8 @@ pub struct Place {
     pub experiment: ExperimentId,
     /// The branch; a job without one keeps no points.
     pub branch: Option<BranchId>,
+    /// Steps of the branch: points beyond them are not kept.
+    pub steps: Option<i64>,
 }
 
 /// A heartbeat of a worker.
@@ -67,22 +69,23 @@ pub async fn batches(connection: &mut PgConnection, batches: &[Batch]) -> Result
     // read from the locked row, which is the newest; what lies in other tables is seen as it was when this began.
     let rows = sqlx::query!(
         r#"WITH held AS (
-             SELECT u.*, j.experiment_id, j.branch_id, j.compacted_to
+             SELECT u.*, j.experiment_id, j.branch_id, j.compacted_to, (SELECT b.steps FROM branches b WHERE b.id = j.branch_id) AS steps
              FROM jobs j JOIN unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::integer[], $6::double precision[], $7::bytea[])
                  WITH ORDINALITY AS u(attempt_id, fence, step_first, step_last, points, loss, body, place)
              ON j.attempt_id = u.attempt_id AND j.fence = u.fence ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED),
          stored AS (
              INSERT INTO metric_batches (branch_id, fence, step_first, step_last, points, loss, body)
-             SELECT branch_id, fence, step_first, step_last, points, loss, body FROM held WHERE branch_id IS NOT NULL AND step_first > compacted_to
+             SELECT branch_id, fence, step_first, step_last, points, loss, body FROM held WHERE branch_id IS NOT NULL AND step_first > compacted_to AND step_last <= steps
              ON CONFLICT DO NOTHING RETURNING branch_id, step_last, loss),
          newest AS (SELECT DISTINCT ON (branch_id) branch_id, step_last, loss FROM stored ORDER BY branch_id, step_last DESC),
          moved AS (UPDATE branches b SET step = GREATEST(b.step, n.step_last), loss = COALESCE(n.loss, b.loss) FROM newest n WHERE b.id = n.branch_id)
-         SELECT place AS "place!", experiment_id, branch_id FROM held"#,
+         SELECT place AS "place!", experiment_id, branch_id, steps FROM held"#,
         &ids, &fences, &firsts, &lasts, &points, &losses as &[Option<f64>], &bodies as &[&[u8]]
     ).fetch_all(connection).await?;
     let mut places = vec![None; batches.len()];
     for row in rows {
-        let place = Place { experiment: ExperimentId(row.experiment_id), branch: row.branch_id.map(BranchId) };
+        let (experiment, branch) = (ExperimentId(row.experiment_id), row.branch_id.map(BranchId));
+        let place = Place { experiment, branch, steps: row.steps };
         if let Some(found) = usize::try_from(row.place - 1).ok().and_then(|at| places.get_mut(at)) {
             *found = Some(place);
         }

@@ -1,6 +1,6 @@
 //! Jobs, and what people wish of them. Their leases, which live in the same rows, are in `leases`.
 
-use super::{DbError, Result, count, signed, unword};
+use super::{DbError, Listed, Result, Stored, count, each, signed, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{BranchId, EvaluationId, ExperimentId, JobId, WorkerId},
@@ -117,19 +117,22 @@ pub struct JobRow {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
+pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
     let rows = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
            (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "experiment_paused!",
-           EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Json<Vec<u16>>",
-           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Json<Needs>", j.preempted_for,
+           EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Stored<Vec<u16>>",
+           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Stored<Needs>", j.preempted_for,
            j.command <> 'continue' AS "asked_back!", e.paused_why, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
            COALESCE(EXTRACT(EPOCH FROM now() - a.started_at), 0)::double precision AS "ran_seconds!"
            FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
     ).fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| {
+    Ok(each(
+        "job",
+        rows,
+        |row| row.id,
+        |row| {
             Ok(JobRow {
                 id: JobId(row.id),
                 experiment_id: ExperimentId(row.experiment_id),
@@ -140,7 +143,7 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 state: unword(&row.state)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
-                needs: row.needs.0,
+                needs: row.needs.read("needs")?,
                 remaining: row.remaining,
                 ready: row.ready,
                 experiment_paused: row.experiment_paused,
@@ -149,7 +152,7 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 wait_seconds: row.wait_seconds,
                 worker_id: row.worker_id.map(WorkerId),
                 worker: row.worker,
-                slots_held: row.slots_held.map(|slots| slots.0).unwrap_or_default(),
+                slots_held: row.slots_held.map(|slots| slots.read("slots")).transpose()?.unwrap_or_default(),
                 ran_seconds: row.ran_seconds,
                 asked_back: row.asked_back,
                 preempted_for: row.preempted_for.map(JobId),
@@ -160,8 +163,8 @@ pub async fn open(pool: &PgPool) -> Result<Vec<JobRow>> {
                 problem: row.problem,
                 created_at: row.created_at,
             })
-        })
-        .collect()
+        },
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]

@@ -1,13 +1,14 @@
 //! Leases of jobs: what the scheduler reads, what it grants, what it takes back. A lease lives in its job's row.
 
-use super::{Result, count, jobs::progress, signed, unword};
+use super::{Result, Stored, count, each, jobs::progress, signed, unword};
 use crate::domain::schedule::{Placement, Release, RunningJob, WaitingJob};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
     job::{Grant, JobSpec},
     resources::Needs,
+    view::BrokenRow,
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
@@ -30,15 +31,18 @@ pub struct RunningRow {
 /// When Postgres refuses.
 pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<RunningRow>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Json<Vec<u16>>",
+        r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Stored<Vec<u16>>",
            j.tokens_per_second, j.done, j.total, j.preempted_for,
            j.command <> 'continue' OR (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) <> 'running' AS "asked_back!",
            EXTRACT(EPOCH FROM now() - a.started_at)::bigint AS "ran_s!"
            FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running' AND ($1::uuid[] IS NULL OR j.worker_id = ANY($1))"#,
         workers
     ).fetch_all(pool).await?;
-    rows.into_iter()
-        .map(|row| {
+    let listed = each(
+        "job",
+        rows,
+        |row| row.id,
+        |row| {
             let release = match row.preempted_for {
                 _ if row.asked_back => Release::Asked,
                 Some(id) => Release::For(JobId(id)),
@@ -51,7 +55,7 @@ pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<Runn
                 kind: unword(&row.kind)?,
                 priority: row.priority,
                 worker: WorkerId(row.worker_id),
-                slots: row.slots.0,
+                slots: row.slots.read("slots")?,
                 ran_s: row.ran_s,
                 release,
             };
@@ -61,8 +65,9 @@ pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<Runn
                 tokens_per_second: row.tokens_per_second,
                 progress: progress(count(row.done), count(row.total)),
             })
-        })
-        .collect()
+        },
+    );
+    Ok(listed.rows)
 }
 
 /// Workers that run a training which may have to give way to a job of this priority, or which was asked to give its
@@ -154,7 +159,7 @@ pub async fn priority_waiting_max(pool: &PgPool) -> Result<Option<i16>> {
 /// When Postgres refuses.
 pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs AS "needs: Json<Needs>"
+        r#"SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs AS "needs: Stored<Needs>"
            FROM queued_kinds k CROSS JOIN LATERAL (
                SELECT q.* FROM jobs q WHERE q.state = 'queued' AND q.alike = k.alike AND q.not_before <= now()
                ORDER BY q.priority DESC, q.remaining DESC, q.created_at, q.id LIMIT $1) j
@@ -163,22 +168,25 @@ pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>>
     )
     .fetch_all(pool)
     .await?;
-    rows.into_iter()
-        .zip(0..)
-        .map(|(row, age)| {
+    let listed = each(
+        "job",
+        rows.into_iter().zip(0..).collect(),
+        |(row, _)| row.id,
+        |(row, age)| {
             Ok(WaitingJob {
                 id: JobId(row.id),
                 experiment: ExperimentId(row.experiment_id),
                 kind: unword(&row.kind)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
-                needs: row.needs.0,
+                needs: row.needs.read("needs")?,
                 remaining: row.remaining,
                 age,
                 slack_s: None,
             })
-        })
-        .collect()
+        },
+    );
+    Ok(listed.rows)
 }
 
 /// Grants queued jobs in one transaction: raises their fences, opens the attempts and the leases. A training job is told
@@ -203,25 +211,31 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
          WHERE jobs.id = u.job_id AND jobs.state = 'queued' AND jobs.not_before <= now()
              AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
              AND EXISTS (SELECT 1 FROM workers w WHERE w.id = u.worker_id AND w.mode = 'enabled' AND w.set_aside IS NULL AND NOT w.lost)
-         RETURNING jobs.id, u.worker_id AS "worker_id!", u.attempt_id AS "attempt_id!", jobs.fence, jobs.branch_id, jobs.spec AS "spec: Json<JobSpec>""#,
+         RETURNING jobs.id, u.worker_id AS "worker_id!", u.attempt_id AS "attempt_id!", jobs.fence, jobs.branch_id, jobs.spec AS "spec: Stored<JobSpec>""#,
         &jobs, &workers, &attempts, signed(ttl_ms)
     ).fetch_all(&mut *tx).await?;
     let slots: HashMap<JobId, &Vec<u16>> =
         placements.iter().map(|placement| (placement.job, &placement.slots)).collect();
-    let grants: Vec<(WorkerId, Option<Uuid>, Grant)> = rows
-        .into_iter()
-        .map(|row| {
+    let listed = each(
+        "job",
+        rows,
+        |row| row.id,
+        |row| {
             let grant = Grant {
                 attempt_id: AttemptId(row.attempt_id),
                 job_id: JobId(row.id),
                 fence: Fence(row.fence),
                 lease_ttl_ms: ttl_ms,
                 slots: slots.get(&JobId(row.id)).map(|slots| (*slots).clone()).unwrap_or_default(),
-                job: row.spec.0,
+                job: row.spec.read("spec")?,
             };
-            (WorkerId(row.worker_id), row.branch_id, grant)
-        })
-        .collect();
+            Ok((WorkerId(row.worker_id), row.branch_id, grant))
+        },
+    );
+    for broken in &listed.broken {
+        fail_unreadable(&mut tx, broken).await?;
+    }
+    let grants: Vec<(WorkerId, Option<Uuid>, Grant)> = listed.rows;
     let (ids, jobs): (Vec<_>, Vec<_>) = grants.iter().map(|(_, _, grant)| (grant.attempt_id.0, grant.job_id.0)).unzip();
     let slots: Vec<_> = grants.iter().map(|(_, _, grant)| serde_json::json!(grant.slots)).collect();
     sqlx::query!(
@@ -239,6 +253,20 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
     .await?;
     tx.commit().await?;
     Ok(grants.into_iter().map(|(worker, _, grant)| (worker, grant)).collect())
+}
+
+/// A job that no worker could be told: it and its branch fail with the reason.
+async fn fail_unreadable(tx: &mut PgConnection, job: &BrokenRow) -> Result<()> {
+    sqlx::query!(
+        "WITH failed AS (UPDATE jobs SET state = 'failed', problem = $2, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL
+             WHERE id = $1::text::uuid RETURNING branch_id)
+         UPDATE branches SET state = 'failed', problem = $2 WHERE id = (SELECT branch_id FROM failed)",
+        job.id,
+        job.problem
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Notes that grants did not reach their workers: the next polls fetch them.
@@ -318,22 +346,28 @@ pub async fn fetch_grants(pool: &PgPool, worker: WorkerId, ttl_ms: u64) -> Resul
     let rows = sqlx::query!(
         r#"UPDATE attempts a SET delivered = true, delivered_at = now(), session = w.session FROM jobs j, workers w
            WHERE a.id = j.attempt_id AND w.id = a.worker_id AND a.worker_id = $1 AND NOT a.delivered
-           RETURNING a.id, a.job_id, a.fence, a.slots AS "slots: Json<Vec<u16>>", j.spec AS "spec: Json<JobSpec>""#,
+           RETURNING a.id, a.job_id, a.fence, a.slots AS "slots: Stored<Vec<u16>>", j.spec AS "spec: Stored<JobSpec>""#,
         worker.0
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Grant {
-            attempt_id: AttemptId(row.id),
-            job_id: JobId(row.job_id),
-            fence: Fence(row.fence),
-            lease_ttl_ms: ttl_ms,
-            slots: row.slots.0,
-            job: row.spec.0,
-        })
-        .collect())
+    // One that cannot be read runs out of its lease, and fails when it is granted again.
+    let listed = each(
+        "job",
+        rows,
+        |row| row.job_id,
+        |row| {
+            Ok(Grant {
+                attempt_id: AttemptId(row.id),
+                job_id: JobId(row.job_id),
+                fence: Fence(row.fence),
+                lease_ttl_ms: ttl_ms,
+                slots: row.slots.read("slots")?,
+                job: row.spec.read("spec")?,
+            })
+        },
+    );
+    Ok(listed.rows)
 }
 
 /// Attempts that their worker's present session fetched and has not reported for so long, although it was heard of:

@@ -15,6 +15,8 @@ pub mod leader;
 pub mod leases;
 pub mod metrics;
 pub mod retention;
+pub mod store;
+mod stored;
 pub mod tokens;
 pub mod workers;
 
@@ -25,6 +27,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
+pub use stored::Listed;
+use stored::{Stored, each, kept};
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,14 @@ pub enum DbError {
     /// The row is in a state that does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// A value that would not come back from the database as it went.
+    #[error("{path}: {message}")]
+    Unstorable {
+        /// Where it stands in what was asked.
+        path: String,
+        /// What was found, what is expected.
+        message: String,
+    },
     /// A stored value that no version of this program writes.
     #[error("impossible value in the database: {0}")]
     Impossible(String),

@@ -1,6 +1,6 @@
 //! Workers.
 
-use super::{DbError, Result, unword, word};
+use super::{DbError, Listed, Result, Stored, each, unword, word};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ExperimentId, WorkerId},
@@ -79,23 +79,26 @@ pub(super) fn session_over(id: WorkerId) -> DbError {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) -> Result<Vec<WorkerRow>> {
+pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) -> Result<Listed<WorkerRow>> {
     let rows = sqlx::query!(
-        r#"SELECT id, name, host, version, slots AS "slots: Json<Vec<SlotInfo>>", capabilities AS "capabilities: Json<Vec<JobKind>>",
-           labels AS "labels: Json<BTreeMap<String, String>>", mode, set_aside, lost, memory_used_bytes, cpu_share, seen_at FROM workers
+        r#"SELECT id, name, host, version, slots AS "slots: Stored<Vec<SlotInfo>>", capabilities AS "capabilities: Stored<Vec<JobKind>>",
+           labels AS "labels: Stored<BTreeMap<String, String>>", mode, set_aside, lost, memory_used_bytes, cpu_share, seen_at FROM workers
            WHERE $1::uuid[] IS NULL OR id = ANY($1) ORDER BY name"#,
         some
     ).fetch_all(executor).await?;
-    rows.into_iter()
-        .map(|row| {
+    Ok(each(
+        "worker",
+        rows,
+        |row| row.id,
+        |row| {
             Ok(WorkerRow {
                 id: WorkerId(row.id),
                 name: row.name,
                 host: row.host,
                 version: row.version,
-                slots: row.slots.0,
-                capabilities: row.capabilities.0,
-                labels: row.labels.0,
+                slots: row.slots.read("slots")?,
+                capabilities: row.capabilities.read("capabilities")?,
+                labels: row.labels.read("labels")?,
                 mode: unword(&row.mode)?,
                 set_aside: row.set_aside,
                 lost: row.lost,
@@ -103,8 +106,8 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
                 cpu_share: row.cpu_share,
                 seen_at: row.seen_at,
             })
-        })
-        .collect()
+        },
+    ))
 }
 
 /// Changes whether a worker is given new jobs; what runs on a draining one is released by its next heartbeat. Enabled,
@@ -144,19 +147,20 @@ pub async fn mark_lost(pool: &PgPool, silent_ms: i64) -> Result<Vec<(WorkerId, S
 /// When Postgres refuses.
 pub async fn rates(pool: &PgPool) -> Result<Vec<((ExperimentId, String, u16), WorkerId, f64)>> {
     let rows = sqlx::query!(
-        r#"SELECT j.experiment_id, j.worker_id AS "worker_id!", j.slots, j.tokens_per_second, a.slots AS "held: Json<Vec<u16>>",
-           w.slots AS "infos: Json<Vec<SlotInfo>>" FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN workers w ON w.id = j.worker_id
+        r#"SELECT j.experiment_id, j.worker_id AS "worker_id!", j.slots, j.tokens_per_second, a.slots AS "held: Stored<Vec<u16>>",
+           w.slots AS "infos: Stored<Vec<SlotInfo>>" FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN workers w ON w.id = j.worker_id
            WHERE j.state = 'running' AND j.kind = 'train' AND j.tokens_per_second > 0"#
     )
     .fetch_all(pool)
     .await?;
     Ok(rows
         .into_iter()
-        .map(|row| {
-            let device = row.infos.0.into_iter().find(|slot| row.held.0.contains(&slot.index));
+        .filter_map(|row| {
+            let (held, infos) = (row.held.read("slots").ok()?, row.infos.read("slots").ok()?);
+            let device = infos.into_iter().find(|slot| held.contains(&slot.index));
             let device = device.map(|slot| slot.device_name).unwrap_or_default();
             let shape = (ExperimentId(row.experiment_id), device, u16::try_from(row.slots).unwrap_or(1));
-            (shape, WorkerId(row.worker_id), row.tokens_per_second)
+            Some((shape, WorkerId(row.worker_id), row.tokens_per_second))
         })
         .collect())
 }

@@ -2,6 +2,7 @@
 
 pub mod advance;
 pub mod ancestry;
+pub mod claims;
 pub mod deadline;
 pub mod ensemble;
 pub mod expand;

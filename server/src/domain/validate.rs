@@ -100,9 +100,6 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     fleet::fleet(spec, known, &mut faults);
     numbers::numbers(spec, &mut faults);
     if faults.0.is_empty() {
-        faults.0.extend(numbers::unstorable(spec));
-    }
-    if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
         faults.0.extend(planner::beyond_budget(spec, known));
     }

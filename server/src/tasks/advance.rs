@@ -3,7 +3,7 @@
 mod held_out;
 mod judge;
 
-use super::ask;
+use super::{ask, supervise::guarded};
 use crate::{
     app::App,
     db::{
@@ -37,9 +37,9 @@ use senmon_protocol::{
 /// # Errors
 /// When the list cannot be read; an experiment that cannot be advanced is logged and does not stop the others.
 pub async fn run(app: App) -> Result<()> {
-    for experiment in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await? {
-        if let Err(error) = ask(one(&app, &experiment)).await {
-            tracing::error!(experiment.id = %experiment.id, error = format!("{error:#}"), "could not advance an experiment; trying again");
+    for experiment in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await?.rows {
+        if let Err(failure) = guarded(ask(one(&app, &experiment))).await {
+            tracing::error!(experiment.id = %experiment.id, error = %failure, "could not advance an experiment; trying again");
         }
     }
     Ok(())
@@ -72,7 +72,7 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         clustering,
         tokenizer,
         branches: db::branches::plain(&app.db, row.id).await?,
-        evaluations: db::checkpoints::evaluations(&app.db, row.id).await?,
+        evaluations: db::checkpoints::evaluations(&app.db, row.id).await?.all()?,
     };
     let facts = scene.facts().await?;
     let changes = db::experiments::set_stages(&app.db, row.id, &stages(&facts, false, false)).await?;

@@ -1,7 +1,10 @@
 //! Fits the clusterings and trains the tokenizers that wait.
 
 use super::ask;
-use crate::{app::App, db};
+use crate::{
+    app::App,
+    db::{self, DbError},
+};
 use anyhow::{Context, Result, anyhow};
 use senmon_corpus::{
     discover::discover,
@@ -26,14 +29,30 @@ const TOKENIZER_SAMPLE_SEED: u64 = 1;
 /// When Postgres or the disk refuses.
 pub async fn run(app: App) -> Result<()> {
     while let Some((id, corpus, spec)) = ask(db::fits::next_tokenizer(&app.db)).await? {
-        tokenizer(&app, id, corpus, spec).await?;
+        match asked(&app, corpus, spec).await? {
+            Ok((corpus, spec)) => tokenizer(&app, id, corpus, spec).await?,
+            Err(why) => ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?,
+        }
         app.wake.advance.notify_one();
     }
     while let Some((id, corpus, spec)) = ask(db::fits::next_clustering(&app.db)).await? {
-        clustering(&app, id, corpus, spec).await?;
+        match asked(&app, corpus, spec).await? {
+            Ok((corpus, spec)) => clustering(&app, id, corpus, spec).await?,
+            Err(why) => ask(db::fits::fail_clustering(&app.db, id, &why)).await?,
+        }
         app.wake.advance.notify_one();
     }
     Ok(())
+}
+
+/// The corpus and the settings of a fit, or why they cannot be read: what waits behind it goes on.
+async fn asked<T>(app: &App, corpus: CorpusId, spec: db::Result<T>) -> Result<Result<(CorpusView, T), String>> {
+    let corpus = ask(db::corpora::get(&app.db, &corpus.to_string())).await;
+    match (corpus, spec) {
+        (Ok(corpus), Ok(spec)) => Ok(Ok((corpus, spec))),
+        (Err(error @ DbError::Impossible(_)), _) | (Ok(_), Err(error)) => Ok(Err(error.to_string())),
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// The files to sample from, or the sentence that says why there are none.
@@ -68,8 +87,7 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'sta
     })
 }
 
-async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: ClusteringSpec) -> Result<()> {
-    let corpus = ask(db::corpora::get(&app.db, &corpus.to_string())).await?;
+async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: ClusteringSpec) -> Result<()> {
     let files = match sample_files(app, &corpus).await? {
         Ok(files) => files,
         Err(why) => return Ok(ask(db::fits::fail_clustering(&app.db, id, &why)).await?),
@@ -100,8 +118,7 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusId, spec: Cluster
     Ok(())
 }
 
-async fn tokenizer(app: &App, id: Uuid, corpus: CorpusId, spec: TokenizerSpec) -> Result<()> {
-    let corpus = ask(db::corpora::get(&app.db, &corpus.to_string())).await?;
+async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec) -> Result<()> {
     let made = match &spec {
         TokenizerSpec::File(file) => std::fs::read(&file.path)
             .with_context(|| format!("read {}", file.path))

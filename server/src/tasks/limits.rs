@@ -56,7 +56,7 @@ async fn check_deadline(app: &App, row: &ExperimentRow, branches: &[BranchView])
             slots: branch.training.as_ref().map_or(1, |training| training.slots),
         })
         .collect();
-    let workers = db::workers::list(&app.db, None).await?;
+    let workers = db::workers::list(&app.db, None).await?.rows;
     let able = workers.iter().filter(|worker| !worker.lost && worker.mode == WorkerMode::Enabled);
     let slots = u32::try_from(able.map(|worker| worker.slots.len()).sum::<usize>()).unwrap_or(u32::MAX);
     let needed = seconds_needed(&ahead, rate, slots);

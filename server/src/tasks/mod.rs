@@ -4,19 +4,25 @@
 pub mod advance;
 pub mod compact;
 pub mod discover;
+pub mod identity;
 pub mod limits;
 pub mod pace;
 pub mod scan;
 pub mod schedule;
 pub mod scrub;
 pub mod store;
+pub mod supervise;
 
-use crate::{app::App, db};
+use crate::{
+    app::App,
+    db::{self, events::NewEvent},
+};
 use std::{
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
+use supervise::{Failing, TOLD_AT, guarded};
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
 
 /// A loop rests as long as it worked, and at least this: a thousand signals at once are one pass, and none takes a core
@@ -76,14 +82,17 @@ fn spawn<F, R>(
     set.spawn(async move {
         while !*stop.borrow() {
             let start = Instant::now();
-            if let Err(error) = run(app.clone()).await {
-                tracing::error!(task = name, error = format!("{error:#}"), "a loop failed; it tries again");
+            let failure = guarded(run(app.clone())).await.err();
+            if let Some(failure) = &failure {
+                tracing::error!(task = name, error = %failure, "a loop failed; it tries again");
             }
+            let (now, before) = app.loops.note(name, failure.as_ref());
+            tell(&app, name, &now, &before).await;
             let worked = start.elapsed();
             tracing::debug!(task = name, ms = worked.as_millis(), "looked");
             let period = Duration::from_millis(period_ms).max((worked * UNASKED_TIMES).min(UNASKED_MAX));
             let next = async {
-                tokio::time::sleep(worked.max(REST_MIN)).await;
+                tokio::time::sleep(worked.max(REST_MIN) + now.pause()).await;
                 let _ = tokio::time::timeout(period, wake.notified()).await;
             };
             tokio::select! {
@@ -92,6 +101,16 @@ fn spawn<F, R>(
             }
         }
     });
+}
+
+/// Says it where a loop keeps failing, and where it goes on again.
+async fn tell(app: &App, name: &str, now: &Failing, before: &Failing) {
+    let (kind, level, text) = match (now.times, before.times) {
+        (TOLD_AT, _) => ("loop_failing", "error", format!("The server's loop {name} keeps failing: {}.", now.error)),
+        (0, TOLD_AT..) => ("loop_recovered", "info", format!("The server's loop {name} goes on again.")),
+        _ => return,
+    };
+    app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
 }
 
 async fn prune(app: App) -> anyhow::Result<()> {

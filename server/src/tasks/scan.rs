@@ -27,10 +27,16 @@ pub async fn run(app: App) -> Result<()> {
 }
 
 async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
-    let id = CorpusId(corpus.id);
-    let paths: Vec<PathBuf> = corpus.paths.iter().map(PathBuf::from).collect();
-    let (fields, work) = (corpus.request.fields.clone(), app.config.data_dir.join("scan").join(id.to_string()));
-    tracing::info!(corpus.id = %id, corpus.name = corpus.request.name, files = paths.len(), "scanning a corpus");
+    let id = corpus.id;
+    let (request, paths) = match corpus.asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            return Ok(ask(db::corpora::finish_scan(&app.db, id, &[], &[], Some(&error.to_string()))).await?);
+        }
+    };
+    let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    let (fields, work) = (request.fields.clone(), app.config.data_dir.join("scan").join(id.to_string()));
+    tracing::info!(corpus.id = %id, corpus.name = request.name, files = paths.len(), "scanning a corpus");
     let read = tokio::task::spawn_blocking(move || {
         let report = scan(&paths, &fields, &work, |_| {});
         let _ = std::fs::remove_dir_all(&work);
@@ -49,7 +55,7 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
         }
     };
     let files = store(app, id, &report).await?;
-    let problem = refusal(&report, &corpus.request);
+    let problem = refusal(&report, &request);
     Ok(ask(db::corpora::finish_scan(&app.db, id, &files, &report.broken_first, problem.as_deref())).await?)
 }
 

@@ -64,9 +64,9 @@ impl Scene {
 /// # Errors
 /// When Postgres refuses.
 pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
-    let jobs = db::jobs::open(&app.db).await?;
+    let jobs = db::jobs::open(&app.db).await?.rows;
     let running = db::leases::running(&app.db, None).await?;
-    let workers = fleet(app, db::workers::list(&app.db, None).await?, &running).await?;
+    let workers = fleet(app, db::workers::list(&app.db, None).await?.rows, &running).await?;
     Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
 
@@ -75,7 +75,7 @@ pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn workers(app: &App) -> Result<Vec<FleetWorker>, db::DbError> {
-    fleet(app, db::workers::list(&app.db, None).await?, &[]).await
+    fleet(app, db::workers::list(&app.db, None).await?.rows, &[]).await
 }
 
 fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {
@@ -188,7 +188,7 @@ async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
     let ids: Vec<_> = workers.iter().map(|id| id.0).collect();
     let running = db::leases::running(&app.db, Some(&ids)).await?;
     let elsewhere = db::leases::shares_elsewhere(&app.db, &ids).await?;
-    let workers = fleet(app, db::workers::list(&app.db, Some(&ids)).await?, &running).await?;
+    let workers = fleet(app, db::workers::list(&app.db, Some(&ids)).await?.rows, &running).await?;
     let slots_max = workers.iter().map(|worker| worker.slots.len()).sum();
     let mut waiting = db::leases::waiting(&app.db, slots_max).await?;
     let slack = slacks(app).await?;

@@ -1,11 +1,11 @@
 //! Reads committed checkpoints again, one at a time, and sets damaged ones aside: branches resume from whole ones only.
 
-use super::ask;
+use super::{ask, identity};
 use crate::{
     app::App,
     db::{self, events::NewEvent},
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     view::{CheckpointVerdict, CheckpointView},
@@ -16,6 +16,9 @@ use senmon_protocol::{
 /// # Errors
 /// When Postgres or the store refuses.
 pub async fn run(app: App) -> Result<()> {
+    if !identity::is_seen(&app).await? {
+        return Ok(());
+    }
     while let Some(due) = ask(db::checkpoints::next_to_verify(&app.db, app.config.scrub_days)).await? {
         verify(&app, &due).await?;
         if *app.stopping.borrow() {
@@ -30,13 +33,20 @@ pub async fn run(app: App) -> Result<()> {
 /// # Errors
 /// When Postgres refuses, or the store cannot be read now.
 pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdict> {
-    let (files, bytes, problem) = match read(app, view).await? {
+    let mut found = read(app, view).await?;
+    if found.is_err() {
+        // A disk that goes away in between looks like damage: only what is so twice, in the right store, counts.
+        ensure!(identity::is_seen(app).await?, "the store that is there is not the one of this database");
+        found = read(app, view).await?;
+    }
+    let (files, bytes, problem) = match found {
         Ok(manifest) => (manifest.files.len() as u64 + 1, manifest.meta.bytes, None),
         Err(problem) => (0, 0, Some(problem)),
     };
-    ask(db::checkpoints::set_verified(&app.db, view.id, problem.as_deref())).await?;
+    let counts = ask(db::checkpoints::set_verified(&app.db, view.id, problem.as_deref())).await?;
     if let Some(problem) = &problem
         && view.problem.is_none()
+        && counts
     {
         let (branch, step) = (&view.branch, view.meta.step);
         tracing::error!(checkpoint.id = %view.id, branch, step, problem, "a checkpoint is not what was committed");

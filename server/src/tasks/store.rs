@@ -1,7 +1,7 @@
 //! Keeps the store tidy: retention, what dead attempts left, the budget. A row's state changes before its bytes do, and
 //! every step may be repeated.
 
-use super::ask;
+use super::{ask, identity};
 use crate::{
     app::App,
     db::{self, events::NewEvent, retention::Deleting},
@@ -22,6 +22,9 @@ const COUNT_AGE_MAX: Duration = Duration::from_secs(60);
 /// # Errors
 /// When Postgres or the store refuses.
 pub async fn retain(app: App) -> Result<()> {
+    if !identity::is_seen(&app).await? {
+        return Ok(());
+    }
     for branch in ask(db::retention::branches(&app.db)).await? {
         ask(db::retention::mark(&app.db, branch)).await?;
     }
@@ -64,6 +67,9 @@ async fn remove_marked(app: &App) -> Result<()> {
 /// # Errors
 /// When Postgres or the store refuses.
 pub async fn sweep(app: App) -> Result<()> {
+    if !identity::is_seen(&app).await? {
+        return Ok(());
+    }
     let grace = i64::try_from(app.config.orphan_grace_ms).context("orphan_grace_ms")?;
     let before = ask(db::workers::now(&app.db)).await? - TimeDelta::milliseconds(grace);
     ask(db::retention::abandon(&app.db, before)).await?;

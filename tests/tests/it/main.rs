@@ -1,8 +1,10 @@
 //! The integration tests: one binary, one module a promise.
 
+mod broken_rows;
 mod chaos;
 mod control_load;
 mod dashboard;
+mod door;
 mod faults;
 mod files;
 mod fork;

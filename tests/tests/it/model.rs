@@ -60,6 +60,8 @@ async fn a_repeat_of_what_was_compacted_is_not_stored_again_and_a_new_fence_begi
     let pool = db::connect(cluster.options()).await?;
     let mut both = Both::new(&pool, 0).await?;
     both.ensure_job(0).await?;
+    // A branch with as many steps as the batch has.
+    sqlx::query("UPDATE branches SET steps = $1").bind(CHUNK_POINTS).execute(&pool).await?;
     for fence in [Fence(1), Fence(2)] {
         // As far from the end of the back-off as `grant` wants it.
         tokio::time::sleep(std::time::Duration::from_millis(400)).await;
@@ -263,7 +265,7 @@ impl Both {
     }
 
     async fn job(&self, branch: usize) -> Result<Option<JobId>> {
-        let open = db::jobs::open(&self.pool).await?;
+        let open = db::jobs::open(&self.pool).await?.rows;
         Ok(open.into_iter().find(|job| job.branch_id == Some(self.branches[branch])).map(|job| job.id))
     }
 
@@ -424,7 +426,7 @@ impl Both {
     }
 
     async fn compare(&self) -> Result<()> {
-        let open = db::jobs::open(&self.pool).await?;
+        let open = db::jobs::open(&self.pool).await?.rows;
         for (n, found) in db::branches::plain(&self.pool, self.experiment).await?.iter().enumerate() {
             let branch = &self.store.branches[n];
             same("branch", &(found.state, found.step), &(branch.state, branch.step))?;
@@ -451,14 +453,14 @@ impl Both {
                 of.map(|a| (a.fence, a.step_start, a.finished_ms.is_some(), reason(&a.outcome))).collect();
             same("attempts", &there, &here)?;
             let checkpoints = db::checkpoints::list(&self.pool, None, Some(found.id), None, None, 1_000).await?;
-            let mut there: Vec<_> = checkpoints.into_iter().map(|c| (c.id, c.meta.step)).collect();
+            let mut there: Vec<_> = checkpoints.rows.into_iter().map(|c| (c.id, c.meta.step)).collect();
             let mut here: Vec<_> =
                 self.store.checkpoints.iter().filter(|c| c.branch == n).map(|c| (c.id, c.step)).collect();
             there.sort_unstable();
             here.sort_unstable();
             same("checkpoints", &there, &here)?;
         }
-        for worker in db::workers::list(&self.pool, None).await? {
+        for worker in db::workers::list(&self.pool, None).await?.rows {
             if let Some(w) = self.workers.iter().position(|id| *id == worker.id) {
                 let here = &self.store.workers[w];
                 same("worker", &(worker.mode, worker.lost), &(here.mode, here.lost))?;

@@ -238,3 +238,38 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
     assert_eq!(attempts.len(), 1, "the full disk ended an attempt: {attempts:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_store_that_is_not_mounted_is_no_store_of_lost_checkpoints() -> Result<()> {
+    let settings = "orphan_grace_ms = 2000".to_owned();
+    let world = World::start(WorldOptions { server_settings: settings, ..WorldOptions::default() }).await?;
+    let id = world.submit(&spec::long_seed(40)).await?.summary.id;
+    let branch = world.until(LIMIT, "the seed is there", async || seed(&world, id).await).await?;
+    let one = world
+        .until(LIMIT, "a checkpoint is committed", async || {
+            Ok(committed_now(&world, &branch).await?.into_iter().next())
+        })
+        .await?;
+    let (mounted, away) = (world.path("server/storage"), world.path("away"));
+    fs::rename(&mounted, &away)?;
+    fs::create_dir(&mounted)?;
+    let verify = format!("/api/v1/checkpoints/{}/verify", one.id);
+    let problem = world.api.refused(&verify, &serde_json::Value::Null).await?;
+    assert_eq!((problem.status, problem.code.as_str()), (503, "unavailable"));
+    let kinds = async || -> Result<Vec<String>> {
+        let events: Vec<EventView> = world.api.get("/api/v1/events?limit=200").await?;
+        Ok(events.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("store_")).collect())
+    };
+    assert_eq!(kinds().await?, ["store_unknown"], "it is said once");
+    // Time for scrub, retention and the sweep.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let there = committed_now(&world, &branch).await?;
+    assert!(there.iter().any(|c| c.id == one.id) && there.iter().all(|c| c.problem.is_none()), "{there:?}");
+
+    fs::remove_dir_all(&mounted)?;
+    fs::rename(&away, &mounted)?;
+    let verdict: CheckpointVerdict = world.api.post(&verify, &serde_json::Value::Null).await?;
+    assert!(verdict.problem.is_none(), "{verdict:?}");
+    assert_eq!(kinds().await?.len(), 2, "and said when it is back");
+    Ok(())
+}

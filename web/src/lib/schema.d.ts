@@ -1198,6 +1198,13 @@ export interface components {
             /** @description What is wrong with it, in one sentence. */
             why: string;
         };
+        /** @description A row of the database that this program cannot read: it hides itself, and spoils no list. */
+        BrokenRow: {
+            /** @description Id of what cannot be read. */
+            id: string;
+            /** @description What it is, and why it cannot be read. */
+            problem: string;
+        };
         /**
          * @description How a group's budget is shared out over domains.
          * @enum {string}
@@ -2530,6 +2537,8 @@ export interface components {
         ExperimentView: components["schemas"]["ExperimentSummary"] & {
             /** @description The branches, parents before children. */
             branches: components["schemas"]["BranchView"][];
+            /** @description Branches that cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
             clustering_id?: components["schemas"]["ClusteringId"] | null;
             /** @description The corpus. */
             corpus_id: components["schemas"]["CorpusId"];
@@ -3279,6 +3288,8 @@ export interface components {
         };
         /** @description One page of a list. */
         Page_CheckpointView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
             /** @description The items, in the list's order. */
             items: {
                 /** @description Name of the branch. */
@@ -3313,6 +3324,8 @@ export interface components {
         };
         /** @description One page of a list. */
         Page_CorpusView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
             /** @description The items, in the list's order. */
             items: {
                 /** @description The first broken records, at most 20. */
@@ -3344,6 +3357,8 @@ export interface components {
         };
         /** @description One page of a list. */
         Page_ExperimentSummary: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
             /** @description The items, in the list's order. */
             items: {
                 /**

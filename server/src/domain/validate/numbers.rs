@@ -2,7 +2,6 @@
 
 use super::Faults;
 use senmon_protocol::{
-    problem::Fault,
     spec::{BranchGroup, ExperimentSpec, SeedSpec},
     tokens::Tokens,
 };
@@ -59,17 +58,4 @@ fn token_counts(spec: &ExperimentSpec) -> Vec<(String, Tokens)> {
     ];
     found.extend(every.into_iter().filter_map(|(path, tokens)| Some((path.to_owned(), tokens?))));
     found
-}
-
-/// What JSON cannot hold (an infinity, no number at all), wherever it stands: a file that YAML can say and the database
-/// cannot keep.
-pub(super) fn unstorable(spec: &ExperimentSpec) -> Option<Fault> {
-    let bytes = serde_json::to_vec(spec).unwrap_or_default();
-    let back = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&bytes));
-    let path = match back {
-        Ok(back) if *spec == back => return None,
-        Ok::<ExperimentSpec, _>(_) => "body".to_owned(),
-        Err(error) => error.path().to_string(),
-    };
-    Some(Fault { path, message: "found a number that is not finite, expected one that is".into() })
 }

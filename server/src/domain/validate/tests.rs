@@ -135,9 +135,6 @@ fn a_number_that_no_database_keeps_is_refused_with_its_place() {
     check(|spec, value| spec.evaluation.temperatures = vec![value], "evaluation.temperatures");
     check(|spec, value| spec.resources.memory_gib = Some(value), "resources.memory_gib");
     check(|spec, value| spec.budget.wall_hours = Some(value), "budget.wall_hours");
-    let mut spec = spec();
-    spec.model.as_mut().unwrap().rope_theta = f64::INFINITY;
-    assert!(numbers::unstorable(&spec).unwrap().path.contains("rope_theta"));
 }
 
 /// Paths of all numbers in a file, defaults included.
