@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// Takes back the newest migrations, as in a database that they have not reached: what they added is gone.
-const BEFORE_MIGRATION_9: &str = "ALTER TABLE experiments DROP COLUMN held_out;
+const BEFORE_MIGRATION_9: &str = "DROP TABLE store_identity;
+    ALTER TABLE experiments DROP COLUMN held_out;
     ALTER TABLE corpora DROP COLUMN left_out;
     ALTER TABLE branches DROP COLUMN repeat;
     ALTER TABLE jobs DROP COLUMN compacted_to;

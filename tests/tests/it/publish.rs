@@ -108,9 +108,9 @@ async fn the_server_commits_no_checkpoint_that_is_not_there() -> Result<()> {
         let written = copy(&storage, &page.items[0], name, change)?;
         Ok(json!({ "fence": attempt.fence, "checkpoint": written }))
     };
-    let missing = commit("missing", &|folder, _| Ok(fs::remove_file(folder.join("model.safetensors"))?))?;
-    let short = commit("short", &|folder, _| Ok(fs::write(folder.join("trainer.safetensors"), b"half")?))?;
-    let itself = commit("itself", &|_, manifest| {
+    let missing = commit("s1", &|folder, _| Ok(fs::remove_file(folder.join("model.safetensors"))?))?;
+    let short = commit("s2", &|folder, _| Ok(fs::write(folder.join("trainer.safetensors"), b"half")?))?;
+    let itself = commit("s3", &|_, manifest| {
         let entry = manifest.files["config.json"].clone();
         manifest.files.insert(MANIFEST_FILE.to_owned(), entry);
         Ok(())
@@ -119,12 +119,12 @@ async fn the_server_commits_no_checkpoint_that_is_not_there() -> Result<()> {
         let problem = api.refused(&path, &body).await?;
         ensure!(problem.status == 422 && format!("{problem:?}").contains(words), "{words:?}: {problem:?}");
     }
-    let whole = commit("whole", &|_, _| Ok(()))?;
+    let whole = commit("s4", &|_, _| Ok(()))?;
     let _: Value = api.post(&path, &whole).await?;
     Ok(())
 }
 
-/// A copy of a committed checkpoint under another name, changed, with a manifest of its own.
+/// A copy of a committed checkpoint under another name (that of a state after so many rollbacks), changed, with a manifest of its own.
 fn copy(
     storage: &Path,
     real: &CheckpointView,

@@ -128,7 +128,7 @@ async fn a_result_of_another_kind_is_refused() -> Result<()> {
     let body = json!({ "fence": scene.grant.fence, "outcome": { "kind": "completed", "result": result } });
     let path = format!("/api/v1/attempts/{}/complete", scene.grant.attempt_id);
     let problem = scene.api.refused(&path, &body).await?;
-    assert_eq!((problem.status, problem.code.as_str()), (409, "conflict"), "{problem:?}");
+    assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_input"), "{problem:?}");
     assert_eq!(scene.command().await?, "continue", "the lease was lost with the refusal");
     Ok(())
 }

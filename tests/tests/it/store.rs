@@ -241,7 +241,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
 
 #[tokio::test]
 async fn a_store_that_is_not_mounted_is_no_store_of_lost_checkpoints() -> Result<()> {
-    let settings = "orphan_grace_ms = 2000".to_owned();
+    let settings = "orphan_grace_ms = 3000".to_owned();
     let world = World::start(WorldOptions { server_settings: settings, ..WorldOptions::default() }).await?;
     let id = world.submit(&spec::long_seed(40)).await?.summary.id;
     let branch = world.until(LIMIT, "the seed is there", async || seed(&world, id).await).await?;

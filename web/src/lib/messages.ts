@@ -35,6 +35,7 @@ export const messages = {
   log: ["Log", "対数"],
   smoothing: ["Smoothing", "平滑化"],
   noPoints: ["The curves begin with the first report of the seed.", "曲線は種モデルの最初の報告から始まります。"],
+  loading: ["Loading …", "読み込み中…"],
   reportWaits: ["The report is written when the last evaluation is done.", "報告は最後の評価が終わると作成されます。"],
   perplexity: ["Perplexity", "パープレキシティ"],
   against: ["Against dense", "dense との差"],
