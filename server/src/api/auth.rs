@@ -98,9 +98,8 @@ impl FromRequestParts<App> for Auth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let secret =
-                value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or(ApiError::Unauthenticated)?;
+        let authorization = parts.headers.get_all(header::AUTHORIZATION).iter();
+        if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
             return app.known.by_secret(app, hash(secret)).await?.map(Self).ok_or(ApiError::Unauthenticated);
         }
         let secret = cookie(&parts.headers).ok_or(ApiError::Unauthenticated)?;
@@ -109,6 +108,12 @@ impl FromRequestParts<App> for Auth {
         }
         db::tokens::by_session(&app.db, &hash(&secret)).await?.map(Self).ok_or(ApiError::Unauthenticated)
     }
+}
+
+/// The secret of an `Authorization`; the scheme's case does not matter (RFC 9110, 11.1). Another scheme is a proxy's own.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, secret) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
 }
 
 macro_rules! roles {

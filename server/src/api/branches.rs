@@ -5,6 +5,7 @@ use crate::{
         auth::{User, Viewer},
         body::Body,
         error::{ApiError, ApiResult},
+        idempotency::IdempotencyKey,
     },
     app::App,
     db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
@@ -208,13 +209,15 @@ async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>
     changed(&app, id, &who.name, "continued").await
 }
 
-#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), ("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
 async fn fork(
     State(app): State<App>,
     User(who): User,
     Path(id): Path<BranchId>,
+    key: IdempotencyKey,
     Body(body): Body<ForkBranch>,
 ) -> ApiResult<impl IntoResponse> {
+    let key = key.of(&who, &format!("POST /branches/{id}/fork"), &body)?;
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
     let name = body.name.trim();
@@ -279,7 +282,7 @@ async fn fork(
     if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
         return Err(ApiError::invalid("tokens", message));
     }
-    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps).await?;
+    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps, key.as_ref()).await?;
     Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
 }
 

@@ -5,6 +5,7 @@ use crate::{
         auth::{User, Viewer},
         body::Body,
         error::{ApiError, ApiResult},
+        idempotency::IdempotencyKey,
     },
     app::App,
     db::{self, Listed},
@@ -41,12 +42,14 @@ async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Page<CorpusVi
     Ok(Json(Page { items: rows, next_cursor: None, broken }))
 }
 
-#[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn register(
     State(app): State<App>,
-    _: User,
+    User(who): User,
+    key: IdempotencyKey,
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
+    let key = key.of(&who, "POST /corpora", &body)?;
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
         && (1..=100).contains(&body.name.chars().count());
@@ -79,7 +82,7 @@ async fn register(
         return Err(ApiError::Invalid(faults));
     }
     let paths: Vec<String> = found.files.iter().map(|path| path.display().to_string()).collect();
-    let id = db::corpora::insert(&app.db, &body, &paths, &found.left_out).await?;
+    let id = db::corpora::insert(&app.db, &body, &paths, &found.left_out, key.as_ref()).await?;
     app.wake.scan.notify_one();
     Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }

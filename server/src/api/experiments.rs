@@ -6,6 +6,7 @@ use crate::{
         auth::{User, Viewer},
         body::{Body, FileBody},
         error::{ApiError, ApiResult},
+        idempotency::IdempotencyKey,
         page,
         plan::known,
     },
@@ -14,7 +15,6 @@ use crate::{
         self, Listed,
         events::NewEvent,
         experiments::{ExperimentRow, Filter},
-        tokens::Answer,
     },
     domain::{
         deadline::budget_spent,
@@ -25,7 +25,7 @@ use crate::{
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::IntoResponse,
 };
 use senmon_protocol::{
@@ -38,7 +38,6 @@ use senmon_protocol::{
         StreamExperiment, StreamMessage,
     },
 };
-use sha2::{Digest, Sha256};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
@@ -113,27 +112,15 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
 }
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body get the same answer for a day")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")),
     responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
 async fn submit(
     State(app): State<App>,
     User(identity): User,
-    headers: HeaderMap,
+    key: IdempotencyKey,
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
-    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-    let hash = Sha256::digest(serde_json::to_vec(&spec).map_err(anyhow::Error::from)?).to_vec();
-    if let Some(key) = key
-        && let Some(answer) = db::tokens::answer(&app.db, identity.id, key).await?
-    {
-        if answer.request_sha256 != hash {
-            return Err(ApiError::invalid(
-                "Idempotency-Key",
-                "this key was used for another experiment; choose a new one",
-            ));
-        }
-        return Ok((StatusCode::ACCEPTED, Json(serde_json::from_value(answer.response).map_err(anyhow::Error::from)?)));
-    }
+    let key = key.of(&identity, "POST /experiments", &spec)?;
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
         let faults = validate(&spec, &known);
@@ -141,7 +128,10 @@ async fn submit(
     };
     let (spec, known, faults) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
-    let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
+    let (id, is_new) = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name, key.as_ref()).await?;
+    if !is_new {
+        return Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)));
+    }
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",
@@ -161,13 +151,7 @@ async fn submit(
         .await;
     }
     app.wake.advance.notify_one();
-    let view = view(&app, id).await?;
-    if let Some(key) = key {
-        let response = serde_json::to_value(&view).map_err(anyhow::Error::from)?;
-        db::tokens::store_answer(&app.db, identity.id, key, &Answer { request_sha256: hash, status: 202, response })
-            .await?;
-    }
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]

@@ -12,6 +12,7 @@ pub mod events;
 pub mod experiments;
 pub mod goodput;
 pub mod health;
+pub mod idempotency;
 pub mod plan;
 pub mod session;
 pub mod storage;

@@ -1,6 +1,10 @@
 //! Branches.
 
-use super::{DbError, Listed, Result, Stored, count, each, signed, unword, word};
+use super::{
+    DbError, Listed, Result, Stored, count, each,
+    idempotency::{Key, reserve},
+    signed, unword, word,
+};
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
@@ -39,7 +43,7 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
     Ok(())
 }
 
-/// Stores a fork: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
+/// Stores a fork, or finds the one that the key made before: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the name is taken, or the checkpoint was removed meanwhile.
@@ -50,9 +54,13 @@ pub async fn insert_fork(
     name: &str,
     mixture: &Mixture,
     steps: u64,
+    key: Option<&Key>,
 ) -> Result<BranchId> {
     let id = BranchId::new();
     let mut tx = pool.begin().await?;
+    if let Some(before) = reserve(&mut tx, key, id.0).await? {
+        return Ok(BranchId(before));
+    }
     // Retention decides over locked rows: it removes this one first, or sees the fork.
     let kept =
         sqlx::query_scalar!("SELECT id FROM checkpoints WHERE id = $1 AND state = 'committed' FOR SHARE", checkpoint.0)
@@ -67,8 +75,8 @@ pub async fn insert_fork(
              training, $6, batch_tokens FROM branches b WHERE id = $2 ON CONFLICT (experiment_id, name) DO NOTHING",
         id.0, from.id.0, checkpoint.0, name, Json(mixture) as _, signed(steps)
     ).execute(&mut *tx).await?;
-    tx.commit().await?;
     if done.rows_affected() == 1 {
+        tx.commit().await?;
         Ok(id)
     } else {
         Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))

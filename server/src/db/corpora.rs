@@ -1,6 +1,10 @@
 //! Corpora.
 
-use super::{DbError, Listed, Result, Stored, each, kept, unword};
+use super::{
+    DbError, Listed, Result, Stored, each,
+    idempotency::{Key, reserve},
+    kept, unword,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
@@ -41,12 +45,22 @@ impl TryFrom<Row> for CorpusView {
     }
 }
 
-/// Registers a corpus.
+/// Registers a corpus; with a key that registered one before, that one.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken.
-pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], left_out: &LeftOut) -> Result<CorpusId> {
+/// [`DbError::Conflict`] when the name is taken, or the key came with another request.
+pub async fn insert(
+    pool: &PgPool,
+    request: &RegisterCorpus,
+    paths: &[String],
+    left_out: &LeftOut,
+    key: Option<&Key>,
+) -> Result<CorpusId> {
     let id = CorpusId::new();
+    let mut tx = pool.begin().await?;
+    if let Some(before) = reserve(&mut tx, key, id.0).await? {
+        return Ok(CorpusId(before));
+    }
     let done = sqlx::query!(
         "INSERT INTO corpora (id, name, state, request, paths, left_out) VALUES ($1, $2, 'scanning', $3, $4, $5)
          ON CONFLICT (name) DO NOTHING",
@@ -56,9 +70,10 @@ pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], l
         Json(paths) as _,
         Json(left_out) as _
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 1 {
+        tx.commit().await?;
         return Ok(id);
     }
     Err(DbError::Conflict(format!(

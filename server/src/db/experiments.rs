@@ -1,6 +1,10 @@
 //! Experiments and their stages.
 
-use super::{DbError, Listed, Result, Stored, count, each, kept, signed, unword, word};
+use super::{
+    DbError, Listed, Result, Stored, count, each,
+    idempotency::{Key, reserve},
+    kept, signed, unword, word,
+};
 use crate::domain::{advance::StageFacts, held_out::Compared};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
@@ -46,18 +50,29 @@ pub struct ExperimentRow {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// Stores a submission.
+/// Stores a submission; with a key that made one before, that one and false.
 ///
 /// # Errors
-/// When Postgres refuses.
-pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owner: &str) -> Result<ExperimentId> {
+/// [`DbError::Conflict`] when the key came with another request.
+pub async fn insert(
+    pool: &PgPool,
+    spec: &ExperimentSpec,
+    corpus: CorpusId,
+    owner: &str,
+    key: Option<&Key>,
+) -> Result<(ExperimentId, bool)> {
     let id = ExperimentId::new();
+    let mut tx = pool.begin().await?;
+    if let Some(before) = reserve(&mut tx, key, id.0).await? {
+        return Ok((ExperimentId(before), false));
+    }
     sqlx::query!(
         "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours)
          VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, $8, $9)",
         id.0, spec.name, kept("body", spec)? as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
-    ).execute(pool).await?;
-    Ok(id)
+    ).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok((id, true))
 }
 
 /// Which experiments to read.

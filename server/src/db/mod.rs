@@ -9,6 +9,7 @@ pub mod events;
 pub mod experiments;
 pub mod fits;
 pub mod goodput;
+pub mod idempotency;
 pub mod ingest;
 pub mod jobs;
 pub mod leader;

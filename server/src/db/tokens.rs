@@ -95,9 +95,19 @@ pub async fn list(pool: &PgPool) -> Result<Vec<TokenView>> {
 /// Deletes a token and its sessions.
 ///
 /// # Errors
-/// [`DbError::NotFound`].
+/// [`DbError::NotFound`]; [`DbError::Conflict`] for the last admin's: nobody could make another.
 pub async fn delete(pool: &PgPool, id: TokenId) -> Result<()> {
-    let done = sqlx::query!("DELETE FROM tokens WHERE id = $1", id.0).execute(pool).await?;
+    let mut tx = pool.begin().await?;
+    // Locked, so that of two admins' tokens that are deleted at once one stays.
+    let admins = sqlx::query_scalar!("SELECT id FROM tokens WHERE role = 'admin' ORDER BY id FOR UPDATE")
+        .fetch_all(&mut *tx)
+        .await?;
+    if admins == [id.0] {
+        let message = "this is the last admin's token: create another one before it is revoked";
+        return Err(DbError::Conflict(message.into()));
+    }
+    let done = sqlx::query!("DELETE FROM tokens WHERE id = $1", id.0).execute(&mut *tx).await?;
+    tx.commit().await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(DbError::NotFound { noun: "token", id: id.to_string() }) }
 }
 
@@ -164,43 +174,5 @@ pub async fn delete_session(pool: &PgPool, secret_sha256: &[u8]) -> Result<()> {
 pub async fn prune(pool: &PgPool) -> Result<()> {
     sqlx::query!("DELETE FROM sessions WHERE expires_at < now()").execute(pool).await?;
     sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'").execute(pool).await?;
-    Ok(())
-}
-
-/// A stored answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// Hash of the request that it answered.
-    pub request_sha256: Vec<u8>,
-    /// Status.
-    pub status: i16,
-    /// Body.
-    pub response: serde_json::Value,
-}
-
-/// The answer stored under an idempotency key.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn answer(pool: &PgPool, token: TokenId, key: &str) -> Result<Option<Answer>> {
-    Ok(sqlx::query_as!(
-        Answer,
-        "SELECT request_sha256, status, response FROM idempotency_keys WHERE token_id = $1 AND key = $2",
-        token.0,
-        key
-    )
-    .fetch_optional(pool)
-    .await?)
-}
-
-/// Stores an answer under an idempotency key; the first one stays.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn store_answer(pool: &PgPool, token: TokenId, key: &str, answer: &Answer) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO idempotency_keys (token_id, key, request_sha256, status, response) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        token.0, key, answer.request_sha256, answer.status, answer.response
-    ).execute(pool).await?;
     Ok(())
 }

@@ -106,3 +106,69 @@ async fn a_file_is_measured_before_it_is_read() -> Result<()> {
     ensure!(status == 202, "{text}");
     Ok(())
 }
+
+#[tokio::test]
+async fn many_at_once_with_one_key_make_one_thing() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, documents: 40, ..WorldOptions::default() }).await?;
+    let send = async |path: &str, key: &str, body: &Value| -> Result<(u16, Value)> {
+        let request = reqwest::Client::new()
+            .post(format!("{}{path}", world.api.base()))
+            .bearer_auth(world.api.token())
+            .header("idempotency-key", key)
+            .json(body);
+        let response = request.send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
+    };
+    let corpus = serde_json::json!({ "name": "again", "paths": [world.path("corpus")] });
+    for (path, body) in [(EXPERIMENTS, &spec::small_json()), ("/api/v1/corpora", &corpus)] {
+        for key in [String::new(), "k".repeat(201), "é".into()] {
+            let (status, answer) = send(path, &key, body).await?;
+            ensure!(status == 422 && answer.to_string().contains("Idempotency-Key"), "{path} {key:?}: {answer}");
+        }
+        let all = futures::future::join_all((0..8).map(|_| send(path, path, body))).await;
+        let all = all.into_iter().collect::<Result<Vec<_>>>()?;
+        ensure!(all.iter().all(|(status, answer)| *status == 202 && answer["id"] == all[0].1["id"]), "{path}: {all:?}");
+        let other = serde_json::json!({ "name": "other", "paths": [world.path("corpus")] });
+        let mut changed = spec::small_json();
+        changed["priority"] = 7.into();
+        let other = if path == EXPERIMENTS { changed } else { other };
+        let (status, answer) = send(path, path, &other).await?;
+        ensure!(status == 409 && answer.to_string().contains("choose a new one"), "{path}: {answer}");
+    }
+    let page: Page<ExperimentSummary> = world.api.get(EXPERIMENTS).await?;
+    ensure!(page.items.len() == 1, "{} experiments", page.items.len());
+    let corpora: Page<Value> = world.api.get("/api/v1/corpora").await?;
+    ensure!(corpora.items.len() == 2, "{} corpora", corpora.items.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_is_known_however_its_scheme_is_written_and_the_last_admins_stays() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let http = reqwest::Client::new();
+    let tokens = format!("{}/api/v1/tokens", world.api.base());
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let value = format!("{scheme} {}", world.api.token());
+        ensure!(http.get(&tokens).header("authorization", value).send().await?.status() == 200, "{scheme}");
+    }
+    // A proxy signs in for itself; the browser's session counts.
+    let session = format!("{}/api/v1/session", world.api.base());
+    let body = serde_json::json!({ "token": world.api.token() });
+    let signed_in = http.post(&session).json(&body).send().await?;
+    let cookie = signed_in.headers()["set-cookie"].to_str()?.split(';').next().context("a cookie")?.to_owned();
+    let behind = http.get(&session).header("authorization", "Basic cHJveHk6eA==").header("cookie", cookie);
+    ensure!(behind.send().await?.status() == 200);
+    ensure!(http.get(&session).header("authorization", "Basic cHJveHk6eA==").send().await?.status() == 401);
+
+    let all: Vec<Value> = world.api.get("/api/v1/tokens").await?;
+    let admin = all.iter().find(|token| token["role"] == "admin").context("an admin")?;
+    let path = format!("/api/v1/tokens/{}", admin["id"].as_str().context("an id")?);
+    let (status, answer) = world.api.send::<()>(Method::DELETE, &path, None).await?;
+    ensure!(status == 409 && answer.to_string().contains("last admin"), "{answer}");
+    let second: Value =
+        world.api.post("/api/v1/tokens", &serde_json::json!({ "name": "two", "role": "admin" })).await?;
+    ensure!(second["secret"].is_string(), "{second}");
+    let (status, answer) = world.api.send::<()>(Method::DELETE, &path, None).await?;
+    ensure!(status == 204, "{answer}");
+    Ok(())
+}

@@ -5077,7 +5077,10 @@ export interface operations {
     post_branches_id_fork: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and body make nothing new: the answer is what they made */
+                "Idempotency-Key"?: string | null;
+            };
             path: {
                 /** @description the branch */
                 id: string;
@@ -5467,7 +5470,10 @@ export interface operations {
     post_corpora: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and body make nothing new: the answer is what they made */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5590,7 +5596,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the same key and body get the same answer for a day */
+                /** @description for a day the same key and body make nothing new: the answer is what they made */
                 "Idempotency-Key"?: string | null;
             };
             path?: never;
