@@ -218,6 +218,9 @@ async fn fork(
     Body(body): Body<ForkBranch>,
 ) -> ApiResult<impl IntoResponse> {
     let key = key.of(&who, &format!("POST /branches/{id}/fork"), &body)?;
+    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
+        return Ok((StatusCode::CREATED, Json(db::branches::get(&app.db, BranchId(before)).await?)));
+    }
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
     let name = body.name.trim();
@@ -282,7 +285,11 @@ async fn fork(
     if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
         return Err(ApiError::invalid("tokens", message));
     }
-    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps, key.as_ref()).await?;
+    let (new, is_new) =
+        db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps, key.as_ref()).await?;
+    if !is_new {
+        return Ok((StatusCode::CREATED, Json(db::branches::get(&app.db, new).await?)));
+    }
     Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
 }
 

@@ -50,6 +50,9 @@ async fn register(
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
     let key = key.of(&who, "POST /corpora", &body)?;
+    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
+        return Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &before.to_string()).await?)));
+    }
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
         && (1..=100).contains(&body.name.chars().count());

@@ -121,6 +121,9 @@ async fn submit(
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
     let key = key.of(&identity, "POST /experiments", &spec)?;
+    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
+        return Ok((StatusCode::ACCEPTED, Json(view(&app, ExperimentId(before)).await?)));
+    }
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
         let faults = validate(&spec, &known);

@@ -43,10 +43,12 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
     Ok(())
 }
 
-/// Stores a fork, or finds the one that the key made before: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
+/// Stores a fork: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
+/// With a key that made one before, that one and false.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken, or the checkpoint was removed meanwhile.
+/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed meanwhile, or the key came with another
+/// request.
 pub async fn insert_fork(
     pool: &PgPool,
     from: &BranchView,
@@ -55,11 +57,11 @@ pub async fn insert_fork(
     mixture: &Mixture,
     steps: u64,
     key: Option<&Key>,
-) -> Result<BranchId> {
+) -> Result<(BranchId, bool)> {
     let id = BranchId::new();
     let mut tx = pool.begin().await?;
     if let Some(before) = reserve(&mut tx, key, id.0).await? {
-        return Ok(BranchId(before));
+        return Ok((BranchId(before), false));
     }
     // Retention decides over locked rows: it removes this one first, or sees the fork.
     let kept =
@@ -77,7 +79,7 @@ pub async fn insert_fork(
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 1 {
         tx.commit().await?;
-        Ok(id)
+        Ok((id, true))
     } else {
         Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))
     }
