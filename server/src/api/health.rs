@@ -22,8 +22,8 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
     match db::workers::now(&app.db).await {
         Ok(_) => {
             let failing = app.loops.failing();
-            let lines = failing.iter().map(|(name, loop_)| {
-                format!("the loop {name} failed {} times in a row: {}\n", loop_.times, loop_.error)
+            let lines = failing.iter().map(|(name, failing)| {
+                format!("the loop {name} failed {} times in a row: {}\n", failing.times, failing.error)
             });
             (StatusCode::OK, format!("ready\n{}", lines.collect::<String>()))
         }

@@ -1,6 +1,6 @@
 //! Events and logs.
 
-use super::{Result, count, signed};
+use super::{DbError, Result, Stored, count, signed};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, WorkerId},
@@ -181,8 +181,15 @@ pub async fn insert_logs(
 /// # Errors
 /// When Postgres refuses.
 pub async fn logs(pool: &PgPool, branch: BranchId, after: i64) -> Result<LogsView> {
-    let rows = sqlx::query!(r#"SELECT id, lines AS "lines: Json<Vec<LogLine>>" FROM log_batches WHERE branch_id = $1 AND id > $2 ORDER BY id LIMIT 200"#, branch.0, after)
+    let rows = sqlx::query!(r#"SELECT id, lines AS "lines: Stored<Vec<LogLine>>" FROM log_batches WHERE branch_id = $1 AND id > $2 ORDER BY id LIMIT 200"#, branch.0, after)
         .fetch_all(pool).await?;
     let next_after = rows.last().map_or(after, |row| row.id);
-    Ok(LogsView { lines: rows.into_iter().flat_map(|row| row.lines.0).collect(), next_after })
+    let lines =
+        rows.into_iter().flat_map(|row| row.lines.read("lines").unwrap_or_else(|error| vec![unreadable(&error)]));
+    Ok(LogsView { lines: lines.collect(), next_after })
+}
+
+/// Stands for lines that cannot be read.
+fn unreadable(error: &DbError) -> LogLine {
+    LogLine { at_ms: 0, level: "warn".into(), text: format!("lines that cannot be read: {error}"), event: None }
 }

@@ -29,7 +29,7 @@ pub async fn ensure_clustering(pool: &PgPool, corpus: CorpusId, spec: &Clusterin
     sqlx::query!(
         "INSERT INTO clusterings (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
          ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE clusterings.state = 'failed'",
-        ClusteringId::new().0, corpus.0, kept("body", spec)? as _, hash
+        ClusteringId::new().0, corpus.0, kept("clustering", spec)? as _, hash
     ).execute(pool).await?;
     let id =
         sqlx::query_scalar!("SELECT id FROM clusterings WHERE corpus_id = $1 AND spec_sha256 = $2", corpus.0, hash)
@@ -136,7 +136,7 @@ pub async fn ensure_tokenizer(pool: &PgPool, corpus: CorpusId, spec: &TokenizerS
     sqlx::query!(
         "INSERT INTO tokenizers (id, corpus_id, spec, spec_sha256, state) VALUES ($1, $2, $3, $4, 'fitting')
          ON CONFLICT (corpus_id, spec_sha256) DO UPDATE SET state = 'fitting', problem = NULL WHERE tokenizers.state = 'failed'",
-        Uuid::now_v7(), corpus.0, kept("body", spec)? as _, hash
+        Uuid::now_v7(), corpus.0, kept("tokenizer", spec)? as _, hash
     ).execute(pool).await?;
     Ok(sqlx::query_scalar!("SELECT id FROM tokenizers WHERE corpus_id = $1 AND spec_sha256 = $2", corpus.0, hash)
         .fetch_one(pool)

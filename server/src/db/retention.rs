@@ -1,6 +1,6 @@
 //! Checkpoints between announcement and history: what may be removed, what is being removed, what the store may hold.
 
-use super::{DbError, Result, count, unword};
+use super::{DbError, Result, Stored, count, unword};
 use crate::domain::{
     orphans::Owner,
     retention::{CheckpointFacts, Needs, removable},
@@ -10,7 +10,7 @@ use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId, StorageKey},
     spec::{RetentionSpec, SpikeAction, SpikeSpec},
 };
-use sqlx::{PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeSet, HashSet};
 
 /// Branches with more committed checkpoints than their newest, where one was committed or read back in the last day:
@@ -38,17 +38,21 @@ pub async fn mark(pool: &PgPool, branch: BranchId) -> Result<Vec<CheckpointId>> 
     let mut tx = pool.begin().await?;
     let all = facts(&mut tx, branch).await?;
     let row = sqlx::query!(
-        r#"SELECT b.state, b.training->'loss_spikes' AS "spikes: Json<SpikeSpec>", e.id, e.spec->'retention' AS "policy: Json<RetentionSpec>"
+        r#"SELECT b.state, b.training->'loss_spikes' AS "spikes: Stored<SpikeSpec>", e.id, e.spec->'retention' AS "policy: Stored<RetentionSpec>"
            FROM branches b JOIN experiments e ON e.id = b.experiment_id WHERE b.id = $1"#,
         branch.0
     )
     .fetch_one(&mut *tx)
     .await?;
-    let spikes = row.spikes.map(|spikes| spikes.0).filter(|spikes| spikes.action == SpikeAction::RollBack);
+    let spikes = row
+        .spikes
+        .map(|spikes| spikes.read("training.loss_spikes"))
+        .transpose()?
+        .filter(|spikes| spikes.action == SpikeAction::RollBack);
     let needs =
         Needs { unfinished: row.state != "completed", roll_back_steps: spikes.map(|spikes| spikes.roll_back_steps) };
     let referenced = references(&mut tx, ExperimentId(row.id)).await?;
-    let policy = row.policy.map(|policy| policy.0).unwrap_or_default();
+    let policy = row.policy.map(|policy| policy.read("spec.retention")).transpose()?.unwrap_or_default();
     let removed = removable(&all, &policy, needs, &referenced);
     let ids: Vec<uuid::Uuid> = removed.iter().map(|id| id.0).collect();
     sqlx::query!("UPDATE checkpoints SET state = 'deleting' WHERE id = ANY($1) AND state = 'committed'", &ids)

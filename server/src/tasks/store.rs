@@ -4,7 +4,7 @@
 use super::{ask, identity};
 use crate::{
     app::App,
-    db::{self, events::NewEvent, retention::Deleting},
+    db::{self, DbError, events::NewEvent, retention::Deleting},
     domain::orphans::orphans,
 };
 use anyhow::{Context, Result};
@@ -26,7 +26,13 @@ pub async fn retain(app: App) -> Result<()> {
         return Ok(());
     }
     for branch in ask(db::retention::branches(&app.db)).await? {
-        ask(db::retention::mark(&app.db, branch)).await?;
+        match ask(db::retention::mark(&app.db, branch)).await {
+            // What cannot be read keeps its checkpoints, and holds no other branch up.
+            Err(error @ DbError::Impossible(_)) => {
+                tracing::error!(branch.id = %branch, %error, "retention passes over")
+            }
+            marked => drop(marked?),
+        }
     }
     remove_marked(&app).await
 }

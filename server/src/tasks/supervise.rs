@@ -1,6 +1,6 @@
 //! Loops that go on: what fails or panics is said, counted and tried again, and the others do not notice.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use futures::FutureExt;
 use std::{
     any::Any,
@@ -93,15 +93,6 @@ pub async fn guarded<T>(work: impl Future<Output = Result<T>>) -> Result<T, Fail
     }
 }
 
-impl From<Failure> for anyhow::Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Error(error) => error,
-            Failure::Panic(words) => anyhow!("it panicked: {words}"),
-        }
-    }
-}
-
 fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".into())
@@ -110,6 +101,7 @@ fn words(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
 
     #[tokio::test]
     async fn a_panic_is_counted_and_waits_longer_each_time() {

@@ -45,7 +45,7 @@ async fn a_row_that_cannot_be_read_hides_itself_alone() -> Result<()> {
     small.plan.truncate(1);
     let other = world.submit(&small).await?.summary.id;
     let done = world.submit(&small).await?.summary.id;
-    world.completed(other, LIMIT).await?;
+    let branches = world.completed(other, LIMIT).await?.branches;
     world.completed(done, LIMIT).await?;
     world.register("other", "corpus").await?;
     sql(
@@ -84,6 +84,11 @@ async fn a_row_that_cannot_be_read_hides_itself_alone() -> Result<()> {
         ensure!(write(&place, junk).await?.len() == 1);
         planted += 1;
         lists_stand(&world, done).await.with_context(|| line.clone())?;
+        if line == "log_batches lines" {
+            for branch in &branches {
+                let _: Value = world.api.get(&format!("/api/v1/branches/{}/logs", branch.id)).await?;
+            }
+        }
         if line == "experiments spec" {
             let page: Page<ExperimentSummary> = world.api.get("/api/v1/experiments").await?;
             ensure!(page.broken.len() == 1 && page.broken[0].id == other.to_string(), "{page:?}");
