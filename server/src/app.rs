@@ -1,9 +1,9 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::auth::Known,
+    api::{auth::Known, login::Logins},
     config::Config,
-    domain::lease::Listening,
+    domain::lease::{Listening, Patience},
     heavy::Heavy,
     ingest::Ingest,
     storage::Storage,
@@ -43,6 +43,8 @@ pub struct App {
     pub ingest: Ingest,
     /// Who asked a moment ago.
     pub known: Known,
+    /// Commands that wait for somebody's approval.
+    pub logins: Logins,
     /// Where work that costs is done.
     pub heavy: Heavy,
     /// How the server's own loops fare.
@@ -222,6 +224,14 @@ impl App {
     #[must_use]
     pub fn since(&self) -> DateTime<Utc> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).since()
+    }
+
+    /// When it gives a worker up.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
+        let (ttl, lost_after) = (ms(self.config.lease_ttl_ms), ms(self.config.worker_lost_ms));
+        Patience { since: self.since(), ttl, lost_after }
     }
 
     /// Notes that the database answered just now; since when this server hears its workers. A heartbeat that could not

@@ -47,6 +47,8 @@ pub enum Action {
     Openapi,
     /// Check the settings and print them
     CheckConfig,
+    /// Write a new admin's token into the data folder of a server that is stopped
+    NewAdminToken,
 }
 
 /// Format of log lines.

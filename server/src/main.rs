@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         }
         telemetry::start(config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        if flags.action == Some(Action::NewAdminToken) {
+            return runtime.block_on(serve::new_admin_token(config));
+        }
         let done = runtime.block_on(serve::serve(config));
         // A fit may still compute; nothing waits for it, the next start fits again.
         runtime.shutdown_background();

@@ -4,7 +4,7 @@ use crate::{
     api::{self, auth},
     app::{App, Polls, Wake},
     config::Config,
-    db,
+    db::{self, PgPool},
     domain::lease::Listening,
     heavy::Heavy,
     ingest::Ingest,
@@ -63,6 +63,7 @@ pub async fn serve(config: Config) -> Result<()> {
         polls: Polls::default(),
         ingest: Ingest::start(&pool, config.lease_ttl_ms),
         known: auth::Known::default(),
+        logins: api::login::Logins::default(),
         paces: Paces::default(),
         db: pool,
         stream: broadcast::channel(STREAM_MESSAGES).0,
@@ -130,11 +131,50 @@ async fn first_start(app: &App) -> Result<()> {
     if db::tokens::any(&app.db).await? {
         return Ok(());
     }
-    for (name, role, file) in [("admin", Role::Admin, "admin-token"), ("worker", Role::Worker, "worker-token")] {
-        let secret = auth::new_secret(role)?;
-        write_secret(&app.config.data_dir.join(file), &secret)?;
-        db::tokens::insert(&app.db, name, role, &secret[..10], &auth::hash(&secret)).await?;
+    let file = |name: &str| app.config.data_dir.join(name);
+    new_token(&app.db, ("admin", Role::Admin), &file("admin-token"), None).await?;
+    new_token(&app.db, ("first workers", Role::Enrol), &file("worker-token"), Some((FIRST_DAYS, FIRST_USES))).await
+}
+
+/// Writes a new admin's token into the data folder of a server that is stopped: the way back for whoever owns the machine.
+///
+/// # Errors
+/// When the data folder is in use, or the database does not start.
+pub async fn new_admin_token(config: Config) -> Result<()> {
+    let _lock = lock_folder(&config.data_dir)?;
+    let mut cluster = None;
+    let options = match &config.database_url {
+        Some(url) => url.parse().context("database_url")?,
+        None => cluster.insert(Cluster::start(&config.data_dir, config.postgres_bin.as_deref())?).options(),
+    };
+    let pool = db::connect(options).await?;
+    let path = config.data_dir.join("admin-token");
+    let made = new_token(&pool, ("admin by the data folder", Role::Admin), &path, None).await;
+    pool.close().await;
+    if let Some(mut cluster) = cluster {
+        tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
+    made?;
+    println!("A new admin's token is in {}", path.display());
+    Ok(())
+}
+
+/// How long, and for how many workers, the enrolment token of the first start is good.
+const FIRST_DAYS: u16 = 90;
+const FIRST_USES: u32 = 1000;
+
+async fn new_token(pool: &PgPool, (name, role): (&str, Role), path: &Path, ends: Option<(u16, u32)>) -> Result<()> {
+    let secret = auth::new_secret(role)?;
+    write_secret(path, &secret)?;
+    let new = db::tokens::New {
+        name,
+        role,
+        prefix: &secret[..10],
+        secret_sha256: &auth::hash(&secret),
+        days: ends.map(|(days, _)| days),
+        uses: ends.map(|(_, uses)| uses),
+    };
+    db::tokens::insert(pool, &new).await?;
     Ok(())
 }
 

@@ -25,6 +25,12 @@ impl Api {
         Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.to_owned() }
     }
 
+    /// The same connections with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// Base address.
     #[must_use]
     pub fn base(&self) -> &str {

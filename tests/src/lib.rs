@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod corpus;
+pub mod pretended;
 pub mod process;
 pub mod refusing;
 pub mod s3;
@@ -12,4 +13,5 @@ pub mod sim;
 pub mod spec;
 pub mod world;
 
+pub use pretended::Pretended;
 pub use world::{World, WorldOptions};

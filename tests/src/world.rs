@@ -204,7 +204,16 @@ impl World {
         }
     }
 
-    /// The worker's token.
+    /// The credential of worker number `index`.
+    ///
+    /// # Errors
+    /// When it has not made one.
+    pub fn credential(&self, index: usize) -> Result<String> {
+        let path = self.path(&format!("worker-{index}/credential"));
+        Ok(fs::read_to_string(path).context("read a worker's credential")?.trim().to_owned())
+    }
+
+    /// The enrolment token of the first start.
     ///
     /// # Errors
     /// When the server has not written it.

@@ -7,6 +7,7 @@ use crate::{
     client::{Backoff, CallError, Client, seed_of},
     config::Config,
     courier::{Courier, Delivery},
+    credential::Credential,
     devices,
     heartbeat::Pulse,
     runner::{self, Site},
@@ -68,11 +69,9 @@ fn start_watchdog(board: Arc<Board>, stall_min_ms: u64) -> std::io::Result<()> {
 /// # Errors
 /// When the worker cannot start: its state folder, its storage, a refused token, another protocol version.
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
-    if config.token.is_empty() {
-        bail!("token_file: no token is configured; the server's first start writes one to <data_dir>/worker-token");
-    }
     let root = SpoolRoot::open(&config.state_dir)?;
-    let client = Client::new(&config.server_url, &config.token)?;
+    let credential = Credential::of(&config.state_dir)?;
+    let client = Client::new(&config.server_url, &credential)?;
     let slots = devices::slots(&config.slots)?;
     let board = Arc::new(Board::new(u16::try_from(slots.len()).context("slots: too many")?));
     let worker = EnrolWorker {
@@ -83,6 +82,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
         slots: slots.clone(),
         capabilities: runner::capabilities(),
         labels: config.labels.clone(),
+        credential_sha256: Some(credential.sha256()),
     };
     tracing::info!(worker.name = %config.name, server.url = %config.server_url, slots = slots.len(), "starting");
     let (first, enrolled) = oneshot::channel();
@@ -90,12 +90,18 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
         start_watchdog(board.clone(), config.stall_seconds.saturating_mul(1000))?;
     }
     // A client of its own: connections belong to the runtime that opened them.
-    let pulse = Pulse::start(Client::new(&config.server_url, &config.token)?, board.clone(), worker, first)?;
+    let pulse = Pulse::start(
+        Client::new(&config.server_url, &credential)?,
+        board.clone(),
+        worker,
+        config.token.clone(),
+        first,
+    )?;
     let mut stopping = stop.clone();
     let session = tokio::select! {
         answer = enrolled => match answer {
             Ok(Ok(session)) => session,
-            Ok(Err(error)) => bail!("{} refuses this worker: {error}", config.server_url),
+            Ok(Err(error)) => bail!(refused(&config, &credential, &error)),
             Err(_) => bail!("the heartbeat thread ended"),
         },
         _ = stopping.wait_for(|&stop| stop) => return Ok(End::Stopped),
@@ -109,6 +115,23 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     let jammed = *board.jams().borrow() && !*stopping.borrow();
     tracing::info!(jammed, "stopped");
     Ok(if jammed { End::Jammed } else { End::Stopped })
+}
+
+/// Why this worker cannot start, and what helps.
+fn refused(config: &Config, credential: &Credential, error: &CallError) -> String {
+    let code = if let CallError::Refused(problem) = error { problem.code.as_str() } else { "" };
+    let help = match (code, &config.token) {
+        ("token_over", _) => format!(
+            "\n  to enrol this worker anew, remove {} and give it an enrolment token that is good",
+            credential.path().display()
+        ),
+        ("unauthenticated", None) => {
+            "\n  token_file: no enrolment token is configured; the server's first start writes one to <data_dir>/worker-token, an admin makes others (senmon token create NAME --role enrol)".into()
+        }
+        ("unauthenticated", Some(_)) => "\n  token_file: the server does not know the enrolment token".into(),
+        _ => String::new(),
+    };
+    format!("{} refuses this worker: {error}{help}", config.server_url)
 }
 
 /// The object store, and where this machine sees its files.

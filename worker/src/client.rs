@@ -3,7 +3,7 @@
 //!
 //! Never retries by itself (the callers do, with [`Backoff`]), never decides about leases.
 
-use crate::spool::Record;
+use crate::{credential::Credential, spool::Record};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -54,12 +54,12 @@ fn described(problem: &Problem) -> String {
     text
 }
 
-/// A server and the token for it.
+/// A server, and what opens it.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
-    token: String,
+    credential: Credential,
 }
 
 impl Client {
@@ -67,20 +67,28 @@ impl Client {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+    pub fn new(base: &str, credential: &Credential) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("senmon-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(5))
             .build()?;
-        Ok(Self { http, base: format!("{base}/api/v1"), token: token.to_owned() })
+        Ok(Self { http, base: format!("{base}/api/v1"), credential: credential.clone() })
     }
 
-    /// Says what this worker is.
+    /// Says what this worker is, by its credential; where the server does not know that (yet), by an enrolment token.
     ///
     /// # Errors
-    /// [`CallError`].
-    pub async fn enrol(&self, worker: &EnrolWorker) -> Result<Enrolled, CallError> {
-        self.post("/workers", worker, REQUEST_MAX).await
+    /// [`CallError`]; a credential that was revoked is refused for good.
+    pub async fn enrol(&self, worker: &EnrolWorker, token: Option<&str>) -> Result<Enrolled, CallError> {
+        let known = self.post("/workers", worker, REQUEST_MAX).await;
+        match (&known, token) {
+            (Err(CallError::Refused(problem)), Some(token)) if problem.code == "unauthenticated" => {
+                tracing::info!("the server does not know this worker's credential: enrolling with the token");
+                let request = self.http.post(format!("{}/workers", self.base)).json(worker).timeout(REQUEST_MAX);
+                self.read("/workers", self.send(request, token).await?).await
+            }
+            _ => known,
+        }
     }
 
     /// Asks for work and waits for it.
@@ -114,7 +122,7 @@ impl Client {
             Record::Checkpoint(body) => self.http.post(url("checkpoints")).json(body),
             Record::Complete(body) => self.http.post(url("complete")).json(body),
         };
-        self.send(request.timeout(REQUEST_MAX)).await.map(|_| ())
+        self.send(request.timeout(REQUEST_MAX), self.credential.secret()).await.map(|_| ())
     }
 
     async fn post<B: Serialize, A: DeserializeOwned>(
@@ -124,7 +132,11 @@ impl Client {
         limit: Duration,
     ) -> Result<A, CallError> {
         let request = self.http.post(format!("{}{path}", self.base)).json(body).timeout(limit);
-        let answer = self.send(request).await?.bytes().await.map_err(|error| CallError::Away(chain(&error)))?;
+        self.read(path, self.send(request, self.credential.secret()).await?).await
+    }
+
+    async fn read<A: DeserializeOwned>(&self, path: &str, answer: Response) -> Result<A, CallError> {
+        let answer = answer.bytes().await.map_err(|error| CallError::Away(chain(&error)))?;
         serde_json::from_slice(&answer).map_err(|error| {
             CallError::Refused(Box::new(problem(
                 StatusCode::OK,
@@ -133,8 +145,8 @@ impl Client {
         })
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
-        let answer = request.bearer_auth(&self.token).send().await.map_err(|error| CallError::Away(chain(&error)))?;
+    async fn send(&self, request: RequestBuilder, secret: &str) -> Result<Response, CallError> {
+        let answer = request.bearer_auth(secret).send().await.map_err(|error| CallError::Away(chain(&error)))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -148,7 +160,13 @@ impl Client {
 }
 
 fn classify(status: StatusCode, problem: Problem) -> CallError {
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT {
+    // A name is free again when its worker is stopped or lost.
+    let waits = problem.code == "name_taken";
+    if waits
+        || status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+    {
         CallError::Away(described(&problem))
     } else if problem.code == "stale_fence" {
         CallError::StaleFence(problem.detail)

@@ -41,7 +41,7 @@ pub struct Flags {
     /// Address of the server: http://host:port.
     #[arg(long, global = true)]
     pub server_url: Option<String>,
-    /// File with the worker token.
+    /// File with the enrolment token; not needed any more once this worker is enrolled.
     #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
     /// Unique name in the fleet.
@@ -113,8 +113,8 @@ fn one() -> u16 {
 pub struct Config {
     /// Address of the server, without a slash at the end.
     pub server_url: String,
-    /// The worker token; empty where none was given (the `doctor` needs none).
-    pub token: String,
+    /// The enrolment token. One that is enrolled needs none.
+    pub token: Option<String>,
     /// Unique name in the fleet.
     pub name: String,
     /// Where this machine sees the object store, if not where the server does.
@@ -214,10 +214,11 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
     }
     let token_file = flags.token_file.clone().or(file.token_file);
     let token = match (file.token, token_file) {
-        (Some(token), None) => token,
-        (token, Some(path)) if token.is_none() || flags.token_file.is_some() => read_token(&path)?,
-        (Some(_), Some(_)) => bail!("token and token_file are both set; give one of them"),
-        (None, _) => String::new(),
+        (Some(_), Some(_)) if flags.token_file.is_none() => {
+            bail!("token and token_file are both set; give one of them")
+        }
+        (_, Some(path)) => Some(read_token(&path)?),
+        (token, None) => token.filter(|token| !token.is_empty()),
     };
     let name = flags.name.clone().or(file.name).or_else(|| sysinfo::System::host_name().ok()).unwrap_or_default();
     if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
@@ -256,7 +257,7 @@ fn read_token(path: &Path) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("token_file: read {}", path.display()))?;
     let token = text.trim().to_owned();
     if token.is_empty() || token.contains(char::is_whitespace) {
-        bail!("token_file: {} holds no token (one line, smn_w_…)", path.display());
+        bail!("token_file: {} holds no token (one line, smn_e_…)", path.display());
     }
     Ok(token)
 }

@@ -36,12 +36,13 @@ impl Pulse {
         client: Client,
         board: Arc<Board>,
         worker: EnrolWorker,
+        token: Option<String>,
         first: oneshot::Sender<Result<Enrolled, CallError>>,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-            let mut heart = Heart { client, board, worker, first: Some(first), system: System::new().ok() };
+            let mut heart = Heart { client, board, worker, token, first: Some(first), system: System::new().ok() };
             runtime.block_on(async {
                 let mut stopped = stopped;
                 tokio::select! {
@@ -66,6 +67,8 @@ struct Heart {
     client: Client,
     board: Arc<Board>,
     worker: EnrolWorker,
+    /// The enrolment token, where there is one.
+    token: Option<String>,
     first: Option<oneshot::Sender<Result<Enrolled, CallError>>>,
     /// Memory and CPU of the machine; none where the system does not tell.
     system: Option<System>,
@@ -106,7 +109,7 @@ impl Heart {
     }
 
     async fn enrol(&mut self, backoff: &mut Backoff) {
-        match self.client.enrol(&self.worker).await {
+        match self.client.enrol(&self.worker, self.token.as_deref()).await {
             Ok(session) => {
                 tracing::info!(
                     worker.id = %session.worker_id,

@@ -16,6 +16,7 @@ pub mod stacks;
 pub mod watchdog;
 
 pub mod courier;
+pub mod credential;
 pub mod report;
 pub mod runner;
 pub mod scribe;

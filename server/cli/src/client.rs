@@ -185,7 +185,7 @@ impl Client {
             && let CliError::Refused(text) = &mut error
         {
             let hint = if self.token.is_some() { "the token is not accepted" } else { "no token was given" };
-            *text = format!("{text}\n  {hint}; give --token or --token-file, set SENMON_TOKEN, or run senmon login");
+            *text = format!("{text}\n  {hint}; give --token-file, set SENMON_TOKEN, or run senmon login");
         }
         Err(error)
     }

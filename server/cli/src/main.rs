@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+mod audit;
 mod branches;
 mod checkpoints;
 mod client;
@@ -42,10 +43,8 @@ struct Cli {
     /// Address of the server.
     #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
     server: String,
-    /// API token.
-    #[arg(long, global = true, env = "SENMON_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// File with the API token, read before --token; `senmon login` writes ~/.config/senmon/token, which is read when it is there.
+    /// File with the API token. Without it SENMON_TOKEN holds the token itself, or ~/.config/senmon/token, which
+    /// `senmon login` writes. No flag takes the token: everybody on a machine sees the flags of its processes.
     #[arg(long, global = true)]
     token_file: Option<PathBuf>,
     /// Form of the answer.
@@ -104,7 +103,9 @@ enum Command {
     /// API tokens.
     #[command(subcommand)]
     Token(tokens::Token),
-    /// Keep a token for later commands.
+    /// Show who changed what, newest first.
+    Audit(audit::Audit),
+    /// Sign this machine in: somebody approves its code in the dashboard (or: a token on the standard input).
     Login,
 }
 
@@ -127,10 +128,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> CliResult {
-    let token = tokens::find(cli.token, cli.token_file.as_deref())?;
     if matches!(cli.command, Command::Login) {
-        return tokens::login(&cli.server, token).await;
+        return tokens::login(&cli.server).await;
     }
+    let token = tokens::find(std::env::var("SENMON_TOKEN").ok(), cli.token_file.as_deref())?;
     let client = &Client::new(&cli.server, token)?;
     let format = cli.output;
     match cli.command {
@@ -155,6 +156,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Storage => storage::storage(client, format).await,
         Command::Goodput(args) => goodput::show(client, format, &args).await,
         Command::Token(command) => tokens::run(client, format, command).await,
+        Command::Audit(args) => audit::audit(client, format, &args).await,
         Command::Login => Ok(()),
     }
 }

@@ -10,11 +10,14 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{CreateToken, CreatedToken, Role, SessionView, TokenView};
+use senmon_protocol::view::{
+    BeginLogin, BegunLogin, CreateToken, CreatedToken, PollLogin, PolledLogin, Role, SessionView, TokenView,
+};
 use std::{
     fs,
     io::{BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Commands.
@@ -33,9 +36,15 @@ pub enum Token {
 pub struct Create {
     /// Name for people.
     name: String,
-    /// viewer: read; user: submit and steer too; admin: manage workers and tokens too; worker: the worker protocol.
+    /// viewer: read; user: submit too, and change what is theirs (by the token's name); admin: everything; enrol: make workers.
     #[arg(long, value_parser = role, default_value = "user")]
     role: Role,
+    /// Days until it ends. An enrolment token ends after 7 where this says nothing; others never.
+    #[arg(long)]
+    days: Option<u16>,
+    /// Workers that may enrol with it; one where this says nothing.
+    #[arg(long)]
+    uses: Option<u32>,
 }
 
 /// One token.
@@ -48,7 +57,7 @@ pub struct Id {
 
 fn role(text: &str) -> Result<Role, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
-        .map_err(|_| "expected viewer, user, admin or worker".into())
+        .map_err(|_| "expected viewer, user, admin or enrol".into())
 }
 
 /// Runs a command.
@@ -58,7 +67,7 @@ fn role(text: &str) -> Result<Role, String> {
 pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
     match command {
         Token::Create(args) => {
-            let body = CreateToken { name: args.name, role: args.role };
+            let body = CreateToken { name: args.name, role: args.role, days: args.days, uses: args.uses };
             let created: CreatedToken = client.post("/tokens", &body).await?;
             // The secret alone on standard output, so that it can be kept: senmon token create ci > token
             if format == Format::Table {
@@ -75,7 +84,8 @@ pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
         Token::Ls => {
             let all: Vec<TokenView> = client.list("/tokens").await?;
             format.print(&all, |all| {
-                let mut table = Table::new(&["id", "name", "role", "begins with", "made", "used"]);
+                let mut table =
+                    Table::new(&["id", "name", "role", "begins with", "made", "used", "ends", ">uses left"]);
                 for token in all {
                     table.row(vec![
                         short(token.id),
@@ -84,6 +94,8 @@ pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
                         token.prefix.clone(),
                         words::ago(token.created_at, Utc::now()),
                         token.used_at.map_or_else(|| "never".into(), |at| words::ago(at, Utc::now())),
+                        token.expires_at.map_or_else(|| "never".into(), |at| at.format("%Y-%m-%d").to_string()),
+                        words::or_dash(token.uses_left.map(|left| words::count(left.into()))),
                     ]);
                 }
                 table.render()
@@ -124,18 +136,14 @@ pub fn find(token: Option<String>, file: Option<&Path>) -> CliResult<Option<Stri
     }
 }
 
-/// `senmon login`: checks a token and keeps it in a file that only its owner can read.
+/// `senmon login`: shows a code that a person approves in the dashboard; or takes a token from the standard input, where
+/// that is no terminal. Keeps the token in a file that only its owner can read.
 ///
 /// # Errors
-/// When the server does not accept it, or the file cannot be written.
-pub async fn login(server: &str, given: Option<String>) -> CliResult {
+/// When the server does not accept it, nobody approves, or the file cannot be written.
+pub async fn login(server: &str) -> CliResult {
     let path = kept_file().ok_or_else(|| CliError::Refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
-    // A kept token is what login replaces; only one given now counts.
-    let kept = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
-    let token = match given.filter(|token| Some(token) != kept.as_ref()) {
-        Some(token) => token,
-        None => ask()?,
-    };
+    let token = if std::io::stdin().is_terminal() { approved(server).await? } else { read_token()? };
     let client = Client::new(server, Some(token.clone()))?;
     let session: SessionView = client.get("/session").await?;
     keep(&path, &token).map_err(|error| CliError::Failed(format!("write {}: {error}", path.display())))?;
@@ -144,17 +152,38 @@ pub async fn login(server: &str, given: Option<String>) -> CliResult {
     Ok(())
 }
 
-fn ask() -> CliResult<String> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        eprint!("token (smn_…): ");
-        let _ = std::io::stderr().flush();
+/// A token that somebody approves in the dashboard.
+async fn approved(server: &str) -> CliResult<String> {
+    let client = Client::new(server, None)?;
+    let host = this_machine();
+    let begun: BegunLogin = client.post("/login", &BeginLogin { host }).await?;
+    eprintln!("Open {}{} in a browser that is signed in, and approve", client.base(), begun.verification_path);
+    eprintln!("the code {}. It is good for {} minutes.", begun.user_code, begun.expires_in / 60);
+    loop {
+        tokio::time::sleep(Duration::from_secs(begun.interval)).await;
+        let asked = PollLogin { device_code: begun.device_code.clone() };
+        let polled: PolledLogin = client.post("/login/token", &asked).await?;
+        if let Some(secret) = polled.secret {
+            return Ok(secret);
+        }
     }
+}
+
+/// Name of this machine, for the person who approves.
+fn this_machine() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let user = std::env::var("USER").unwrap_or_default();
+    format!("{user}@{}", name.trim()).chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+fn read_token() -> CliResult<String> {
     let mut line = String::new();
-    stdin.lock().read_line(&mut line).map_err(|error| CliError::Refused(format!("read the token: {error}")))?;
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| CliError::Refused(format!("read the token: {error}")))?;
     let token = line.trim().to_owned();
     if token.is_empty() {
-        return Err(CliError::Refused("no token was given; the server's first start wrote one to admin-token".into()));
+        let help = "no token came in; the server's first start wrote one to admin-token: senmon login < admin-token";
+        return Err(CliError::Refused(help.into()));
     }
     Ok(token)
 }
@@ -186,9 +215,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_one_of_four() {
+    fn a_role_is_one_of_those_that_people_give() {
         assert_eq!(role("viewer"), Ok(Role::Viewer));
-        assert!(role("root").unwrap_err().contains("viewer, user, admin or worker"));
+        assert!(role("root").unwrap_err().contains("viewer, user, admin or enrol"));
     }
 
     #[test]

@@ -243,6 +243,9 @@ pub struct CorpusView {
     pub state: CorpusState,
     /// Why it was refused.
     pub problem: Option<String>,
+    /// Name of the token that registered it.
+    #[serde(default)]
+    pub owner: String,
     /// How documents are read from its files.
     pub fields: DocumentFields,
     /// The files of the snapshot.

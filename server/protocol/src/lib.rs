@@ -43,4 +43,4 @@ pub fn storable(text: &str) -> String {
 }
 
 /// Version of the worker protocol. A worker of another version is refused at enrolment with both numbers.
-pub const WORKER_PROTOCOL_VERSION: u32 = 2;
+pub const WORKER_PROTOCOL_VERSION: u32 = 3;

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// `POST /api/v1/workers`: a daemon says what it is. The same name enrols the same worker again and ends the
-/// session before it.
+/// `POST /api/v1/workers`: a daemon says what it is. Asked with its credential, the same worker enrols again, which ends
+/// the session before it. Asked with an enrolment token, the credential becomes that worker's own, and what it had before
+/// is revoked; a name whose worker lives is refused (`name_taken`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolWorker {
@@ -32,6 +33,10 @@ pub struct EnrolWorker {
     /// Free labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// SHA-256, in lower-case hex, of the credential that this worker made for itself; the secret never leaves it except
+    /// as its bearer token. Needed with an enrolment token.
+    #[serde(default)]
+    pub credential_sha256: Option<String>,
 }
 
 /// One slot: an accelerator, or a share of the CPU.

@@ -1,4 +1,4 @@
-//! Who is asking, and may they: bearer tokens, browser sessions, roles.
+//! Who is asking: bearer tokens and browser sessions. What they may do is `gate`'s.
 
 use crate::{
     api::error::{ApiError, ApiResult},
@@ -9,13 +9,18 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, Method, header, request::Parts},
 };
-use senmon_protocol::view::Role;
+use chrono::Utc;
+use senmon_protocol::{
+    ids::{AttemptId, WorkerId},
+    view::Role,
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 /// Name of the session's cookie.
 pub const COOKIE: &str = "senmon_session";
@@ -47,66 +52,129 @@ pub fn cookie(headers: &HeaderMap) -> Option<String> {
     cookies.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('=').map(str::to_owned))
 }
 
-/// How long an answer of the database counts. A token that another server revoked is refused this much later; one that
-/// this server revokes at once.
-const KNOWN_FOR: Duration = Duration::from_secs(2);
-/// Tokens remembered, at most.
-const KNOWN_MAX: usize = 10_000;
+/// How long an answer of the database counts. What this server revokes counts at once, and no other one serves the same
+/// database; an expiry is looked at each time.
+const KNOWN_FOR: Duration = Duration::from_secs(30);
+/// Tokens, and attempts, remembered at most.
+const KNOWN_MAX: usize = 50_000;
+/// How often a stream that is open asks whether its token still counts.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Tokens that asked a moment ago: a thousand workers with one token are not a thousand look-ups a second.
-#[derive(Debug, Clone, Default)]
-pub struct Known(Arc<Mutex<Remembered>>);
+/// What was asked of the database a moment ago: a thousand workers are not a thousand look-ups a second.
+#[derive(Debug, Clone)]
+pub struct Known {
+    memory: Arc<Mutex<Memory>>,
+    /// Counts revocations.
+    revoked: watch::Sender<u64>,
+}
 
-/// By the SHA-256 of the secret: whose it is, and when that was asked.
-type Remembered = HashMap<Vec<u8>, (Identity, Instant)>;
+#[derive(Debug, Default)]
+struct Memory {
+    /// By the SHA-256 of the secret: whose it is, and when that was asked.
+    tokens: HashMap<Vec<u8>, (Identity, Instant)>,
+    /// Which worker executes an attempt. That never changes.
+    attempts: HashMap<AttemptId, WorkerId>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { memory: Arc::default(), revoked: watch::channel(0).0 }
+    }
+}
 
 impl Known {
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>) -> ApiResult<Option<Identity>> {
-        if let Some((identity, since)) = self.lock().get(&secret_sha256)
+    /// Whose secret this is, accepted or not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>) -> ApiResult<Option<Identity>> {
+        if let Some((identity, since)) = self.lock().tokens.get(&secret_sha256)
             && since.elapsed() < KNOWN_FOR
         {
             return Ok(Some(identity.clone()));
         }
         let asked = Instant::now();
+        let revocations = *self.revoked.borrow();
         let found = db::tokens::by_secret(&app.db, &secret_sha256).await?;
-        let mut known = self.lock();
-        if known.len() >= KNOWN_MAX {
-            known.clear();
+        let mut memory = self.lock();
+        if memory.tokens.len() >= KNOWN_MAX {
+            memory.tokens.clear();
         }
         match &found {
-            Some(identity) => known.insert(secret_sha256, (identity.clone(), asked)),
-            None => known.remove(&secret_sha256),
-        };
+            // Asked before a revocation, the answer may be the one from before.
+            Some(identity) if *self.revoked.borrow() == revocations => {
+                memory.tokens.insert(secret_sha256, (identity.clone(), asked));
+            }
+            _ => {
+                memory.tokens.remove(&secret_sha256);
+            }
+        }
         Ok(found)
     }
 
-    /// Forgets everybody: a token was revoked.
+    /// The worker that executes an attempt.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_of(&self, app: &App, attempt: AttemptId) -> ApiResult<Option<WorkerId>> {
+        if let Some(worker) = self.lock().attempts.get(&attempt) {
+            return Ok(Some(*worker));
+        }
+        let found = db::audit::worker_of(&app.db, attempt).await?;
+        if let Some(worker) = found {
+            let mut memory = self.lock();
+            if memory.attempts.len() >= KNOWN_MAX {
+                memory.attempts.clear();
+            }
+            memory.attempts.insert(attempt, worker);
+        }
+        Ok(found)
+    }
+
+    /// Forgets every token: one was revoked, or replaced. What waits or streams asks again whether its own still counts.
     pub fn forget(&self) {
-        self.lock().clear();
+        self.lock().tokens.clear();
+        self.revoked.send_modify(|count| *count += 1);
+    }
+
+    /// Waits until a token is not accepted any more.
+    pub async fn over(&self, app: &App, who: &Identity) {
+        let mut revoked = self.revoked.subscribe();
+        loop {
+            let left = who.expires_at.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or(ASK_AGAIN);
+            let _ = tokio::time::timeout(left.min(ASK_AGAIN), revoked.changed()).await;
+            // A database that does not answer ends no stream.
+            if let Ok(false) = db::tokens::is_accepted(&app.db, who.id).await {
+                return;
+            }
+        }
     }
 }
 
-/// Who is asking. Any role; see [`Viewer`], [`User`], [`Admin`], [`Worker`].
-#[derive(Debug, Clone)]
-pub struct Auth(pub Identity);
-
-impl FromRequestParts<App> for Auth {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let authorization = parts.headers.get_all(header::AUTHORIZATION).iter();
-        if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
-            return app.known.by_secret(app, hash(secret)).await?.map(Self).ok_or(ApiError::Unauthenticated);
-        }
-        let secret = cookie(&parts.headers).ok_or(ApiError::Unauthenticated)?;
-        if parts.method != Method::GET && !parts.headers.contains_key(CSRF_HEADER) {
+/// Who sends a request.
+///
+/// # Errors
+/// [`ApiError::Unauthenticated`], [`ApiError::TokenOver`]; [`ApiError::Forbidden`] for a browser that may have been led here
+/// by another site.
+pub async fn identify(app: &App, method: &Method, headers: &HeaderMap) -> ApiResult<Identity> {
+    let authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let found = if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
+        app.known.by_secret(app, hash(secret)).await?
+    } else {
+        let secret = cookie(headers).ok_or(ApiError::Unauthenticated)?;
+        if method != Method::GET && method != Method::HEAD && !headers.contains_key(CSRF_HEADER) {
             return Err(ApiError::Forbidden("a browser session needs the header X-Senmon to change something".into()));
         }
-        db::tokens::by_session(&app.db, &hash(&secret)).await?.map(Self).ok_or(ApiError::Unauthenticated)
+        db::tokens::by_session(&app.db, &hash(&secret)).await?
+    };
+    let identity = found.ok_or(ApiError::Unauthenticated)?;
+    match identity.over(Utc::now()) {
+        Some(why) => Err(ApiError::TokenOver(why)),
+        None => Ok(identity),
     }
 }
 
@@ -116,33 +184,14 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
 }
 
-macro_rules! roles {
-    ($($(#[$doc:meta])* $name:ident: $allowed:pat, $words:literal;)+) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone)]
-        pub struct $name(pub Identity);
+/// Who is asking, as the gate found and let in.
+#[derive(Debug, Clone)]
+pub struct Who(pub Identity);
 
-        impl FromRequestParts<App> for $name {
-            type Rejection = ApiError;
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = ApiError;
 
-            async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-                let Auth(identity) = Auth::from_request_parts(parts, app).await?;
-                if matches!(identity.role, $allowed) {
-                    return Ok(Self(identity));
-                }
-                Err(ApiError::Forbidden(format!("this needs the role {}; the token {:?} has {}", $words, identity.name, crate::db::word(&identity.role))))
-            }
-        }
-    )+};
-}
-
-roles! {
-    /// May read.
-    Viewer: Role::Viewer | Role::User | Role::Admin, "viewer, user or admin";
-    /// May submit and steer.
-    User: Role::User | Role::Admin, "user or admin";
-    /// May manage workers and tokens.
-    Admin: Role::Admin, "admin";
-    /// May speak the worker protocol.
-    Worker: Role::Worker | Role::Admin, "worker";
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+    }
 }

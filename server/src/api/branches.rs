@@ -2,9 +2,10 @@
 
 use crate::{
     api::{
-        auth::{User, Viewer},
+        auth::Who,
         body::Body,
         error::{ApiError, ApiResult},
+        gate::Made,
         idempotency::IdempotencyKey,
     },
     app::App,
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State},
     http::StatusCode,
     response::IntoResponse,
@@ -74,7 +75,7 @@ pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView])
 }
 
 #[utoipa::path(get, path = "/branches/{id}", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the branch", body = BranchView), (status = 404, description = "no such branch")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn show(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     let mut branch = [db::branches::get(&app.db, id).await?];
     let all = match branch[0].state {
         BranchState::Waiting => db::branches::plain(&app.db, branch[0].experiment_id).await?,
@@ -122,7 +123,6 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
 #[utoipa::path(get, path = "/branches/{id}/metrics", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), MetricsQuery), responses((status = 200, description = "its curves", body = MetricsView)))]
 async fn metrics(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<BranchId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<MetricsView>> {
@@ -132,7 +132,6 @@ async fn metrics(
 #[utoipa::path(get, path = "/experiments/{id}/metrics", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), MetricsQuery), responses((status = 200, description = "curves of all branches that have points", body = Vec<MetricsView>)))]
 async fn all_metrics(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<Vec<MetricsView>>> {
@@ -146,7 +145,7 @@ async fn all_metrics(
 }
 
 #[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>)))]
-async fn attempts(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
+async fn attempts(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
     Ok(Json(db::attempts::of_branch(&app.db, id).await?))
 }
 
@@ -160,7 +159,6 @@ struct LogsQuery {
 #[utoipa::path(get, path = "/branches/{id}/logs", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), LogsQuery), responses((status = 200, description = "log lines, oldest first", body = LogsView)))]
 async fn logs(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<BranchId>,
     Query(query): Query<LogsQuery>,
 ) -> ApiResult<Json<LogsView>> {
@@ -186,25 +184,25 @@ async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Jso
 }
 
 #[utoipa::path(post, path = "/branches/{id}/pause", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "paused; what runs saves and is released", body = BranchView), (status = 409, description = "over or paused")))]
-async fn pause(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Pause).await?;
     changed(&app, id, &who.name, "paused").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/resume", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on", body = BranchView), (status = 409, description = "not paused")))]
-async fn resume(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn resume(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Resume).await?;
     changed(&app, id, &who.name, "resumed").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/cancel", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "cancelled", body = BranchView), (status = 409, description = "over")))]
-async fn cancel(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn cancel(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Cancel).await?;
     changed(&app, id, &who.name, "cancelled").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/continue", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on from its last checkpoint", body = BranchView), (status = 409, description = "neither failed nor cancelled")))]
-async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn go_on(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::branches::go_on(&app.db, id).await?;
     changed(&app, id, &who.name, "continued").await
 }
@@ -212,14 +210,15 @@ async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>
 #[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), ("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
 async fn fork(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<BranchId>,
     key: IdempotencyKey,
     Body(body): Body<ForkBranch>,
 ) -> ApiResult<impl IntoResponse> {
     let key = key.of(&who, &format!("POST /branches/{id}/fork"), &body)?;
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        return Ok((StatusCode::CREATED, Json(db::branches::get(&app.db, BranchId(before)).await?)));
+        let branch = db::branches::get(&app.db, BranchId(before)).await?;
+        return Ok((StatusCode::CREATED, Extension(Made(before)), Json(branch)));
     }
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
@@ -288,9 +287,10 @@ async fn fork(
     let (new, is_new) =
         db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps, key.as_ref()).await?;
     if !is_new {
-        return Ok((StatusCode::CREATED, Json(db::branches::get(&app.db, new).await?)));
+        let branch = db::branches::get(&app.db, new).await?;
+        return Ok((StatusCode::CREATED, Extension(Made(new.0)), Json(branch)));
     }
-    Ok((StatusCode::CREATED, changed(&app, new, &who.name, "forked").await?))
+    Ok((StatusCode::CREATED, Extension(Made(new.0)), changed(&app, new, &who.name, "forked").await?))
 }
 
 /// What is wrong with a fork's budget: domains that hold nothing, or would be read too often along its lineage.

@@ -2,9 +2,10 @@
 
 use crate::{
     api::{
-        auth::{User, Viewer},
+        auth::Who,
         body::Body,
         error::{ApiError, ApiResult},
+        gate::Made,
         idempotency::IdempotencyKey,
     },
     app::App,
@@ -12,7 +13,7 @@ use crate::{
     domain::report::domain_sums,
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::StatusCode,
     response::IntoResponse,
@@ -37,7 +38,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(get, path = "/corpora", tag = "corpora", responses((status = 200, description = "all corpora, newest first", body = Page<CorpusView>)))]
-async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Page<CorpusView>>> {
+async fn list(State(app): State<App>) -> ApiResult<Json<Page<CorpusView>>> {
     let Listed { rows, broken } = db::corpora::list(&app.db).await?;
     Ok(Json(Page { items: rows, next_cursor: None, broken }))
 }
@@ -45,13 +46,14 @@ async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Page<CorpusVi
 #[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn register(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     key: IdempotencyKey,
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
     let key = key.of(&who, "POST /corpora", &body)?;
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        return Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &before.to_string()).await?)));
+        let corpus = db::corpora::get(&app.db, &before.to_string()).await?;
+        return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(corpus)));
     }
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
@@ -85,27 +87,23 @@ async fn register(
         return Err(ApiError::Invalid(faults));
     }
     let paths: Vec<String> = found.files.iter().map(|path| path.display().to_string()).collect();
-    let id = db::corpora::insert(&app.db, &body, &paths, &found.left_out, key.as_ref()).await?;
+    let id = db::corpora::insert(&app.db, &body, &who.name, &paths, &found.left_out, key.as_ref()).await?;
     app.wake.scan.notify_one();
-    Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &id.to_string()).await?)))
+    Ok((StatusCode::ACCEPTED, Extension(Made(id.0)), Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }
 
 #[utoipa::path(get, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 200, description = "the corpus", body = CorpusView), (status = 404, description = "no such corpus")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
+async fn show(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
     Ok(Json(db::corpora::get(&app.db, &id).await?))
 }
 
 #[utoipa::path(get, path = "/clusterings/{id}", tag = "corpora", params(("id" = uuid::Uuid, Path, description = "the clustering")), responses((status = 200, description = "the clustering", body = ClusteringView), (status = 404, description = "no such clustering")))]
-async fn clustering(
-    State(app): State<App>,
-    _: Viewer,
-    Path(id): Path<ClusteringId>,
-) -> ApiResult<Json<ClusteringView>> {
+async fn clustering(State(app): State<App>, Path(id): Path<ClusteringId>) -> ApiResult<Json<ClusteringView>> {
     Ok(Json(db::fits::clustering(&app.db, id).await?))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/domains", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "its domains, empty before discovery", body = Vec<DomainView>), (status = 404, description = "no such experiment")))]
-async fn domains(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
+async fn domains(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
     let experiment = db::experiments::get(&app.db, id).await?;
     let Some(clustering) = experiment.clustering_id else { return Ok(Json(Vec::new())) };
     let mut domains = db::fits::clustering(&app.db, clustering).await?.domains;

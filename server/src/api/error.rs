@@ -3,7 +3,7 @@
 use crate::db::DbError;
 use axum::{
     Json,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use senmon_protocol::problem::{Fault, Problem};
@@ -23,15 +23,24 @@ pub enum ApiError {
     /// Nobody known is asking.
     #[error("a bearer token or a session is needed")]
     Unauthenticated,
+    /// A token that was accepted once.
+    #[error("{0}")]
+    TokenOver(String),
     /// Somebody is asking who may not.
     #[error("{0}")]
     Forbidden(String),
+    /// The path knows other methods: these.
+    #[error("found another method than this path knows; expected {0}")]
+    Method(String),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
     /// The state does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// Another machine lives under a worker's name.
+    #[error("{0}")]
+    NameTaken(String),
     /// The fence is old.
     #[error("{0}")]
     StaleFence(String),
@@ -75,6 +84,7 @@ impl From<DbError> for ApiError {
             DbError::NotFound { .. } => Self::NotFound(error.to_string()),
             DbError::StaleFence(_) => Self::StaleFence(error.to_string()),
             DbError::Conflict(_) => Self::Conflict(error.to_string()),
+            DbError::NameTaken(_) => Self::NameTaken(error.to_string()),
             DbError::Sql(sql) if is_away(sql) => Self::Unavailable(error.into()),
             DbError::Sql(sql) if has_nul(sql) => Self::Malformed(NUL.into()),
             DbError::Unstorable { path, message } => Self::invalid(path, message.as_str()),
@@ -97,9 +107,12 @@ impl IntoResponse for ApiError {
             Self::Malformed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be read"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
+            Self::TokenOver(_) => (StatusCode::UNAUTHORIZED, "token_over", "The token is not accepted any more"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "This role may not do that"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path knows other methods"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "The state does not allow it"),
+            Self::NameTaken(_) => (StatusCode::CONFLICT, "name_taken", "Another machine has this name"),
             Self::StaleFence(_) => (StatusCode::CONFLICT, "stale_fence", "The lease is over"),
             Self::Unavailable(error) => {
                 tracing::warn!(error = format!("{error:#}"), "no answer in time");
@@ -117,6 +130,7 @@ impl IntoResponse for ApiError {
             }
             other => other.to_string(),
         };
+        let allow = if let Self::Method(methods) = &self { HeaderValue::from_str(methods).ok() } else { None };
         let faults = if let Self::Invalid(faults) = self { faults } else { Vec::new() };
         let problem = Problem {
             kind: format!("/problems/{code}"),
@@ -127,6 +141,11 @@ impl IntoResponse for ApiError {
             faults,
             request_id: String::new(),
         };
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+        response
     }
 }

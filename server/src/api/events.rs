@@ -1,7 +1,7 @@
 //! Events, as a list and as a stream.
 
 use crate::{
-    api::{auth::Viewer, error::ApiResult},
+    api::{auth::Who, error::ApiResult},
     app::App,
     db,
 };
@@ -19,6 +19,7 @@ use senmon_protocol::{
 };
 use std::{
     convert::Infallible,
+    pin::pin,
     time::{Duration, Instant},
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -43,7 +44,7 @@ struct EventsQuery {
 }
 
 #[utoipa::path(get, path = "/events", tag = "events", params(EventsQuery), responses((status = 200, description = "what happened, oldest first", body = Vec<EventView>)))]
-async fn list(State(app): State<App>, _: Viewer, Query(query): Query<EventsQuery>) -> ApiResult<Json<Vec<EventView>>> {
+async fn list(State(app): State<App>, Query(query): Query<EventsQuery>) -> ApiResult<Json<Vec<EventView>>> {
     let limit = query.limit.unwrap_or(200).clamp(1, 1000);
     Ok(Json(
         db::events::list(
@@ -65,15 +66,17 @@ struct StreamQuery {
 }
 
 #[utoipa::path(get, path = "/stream", tag = "events", params(StreamQuery), responses((status = 200, description = "server-sent events: StreamMessage as JSON", content_type = "text/event-stream", body = String)))]
-async fn stream(State(app): State<App>, _: Viewer, Query(query): Query<StreamQuery>) -> impl IntoResponse {
+async fn stream(State(app): State<App>, Who(who): Who, Query(query): Query<StreamQuery>) -> impl IntoResponse {
     let wanted = query.experiment_id.map(ExperimentId);
     let (mut receiver, mut stopping) = (app.stream.subscribe(), app.stopping.clone());
     let messages = async_stream::stream! {
         let mut budget = Budget::new();
+        let mut over = pin!(app.known.over(&app, &who));
         loop {
             let received = tokio::select! {
                 received = receiver.recv() => received,
                 _ = stopping.wait_for(|stop| *stop) => break,
+                () = &mut over => break,
             };
             match received {
                 Ok(message) if concerns(&message, wanted) => {

@@ -3,9 +3,10 @@
 use crate::{
     api::{
         ListQuery,
-        auth::{User, Viewer},
+        auth::Who,
         body::{Body, FileBody},
         error::{ApiError, ApiResult},
+        gate::Made,
         idempotency::IdempotencyKey,
         page,
         plan::known,
@@ -15,15 +16,17 @@ use crate::{
         self, Listed,
         events::NewEvent,
         experiments::{ExperimentRow, Filter},
+        tokens::Identity,
     },
     domain::{
+        access::USER_PRIORITY_MAX,
         deadline::budget_spent,
         report::ensemble_vs_dense_percent,
         validate::{budget, not_now, validate},
     },
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Query, State},
     http::{StatusCode, header},
     response::IntoResponse,
@@ -34,7 +37,7 @@ use senmon_protocol::{
     report::Report,
     spec::ExperimentSpec,
     view::{
-        BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page,
+        BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page, Role,
         StreamExperiment, StreamMessage,
     },
 };
@@ -54,11 +57,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments, newest first", body = Page<ExperimentSummary>)))]
-async fn list(
-    State(app): State<App>,
-    _: Viewer,
-    Query(query): Query<ListQuery>,
-) -> ApiResult<Json<Page<ExperimentSummary>>> {
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<ExperimentSummary>>> {
     let filter = Filter { before: query.cursor.map(ExperimentId), limit: query.limit() + 1, ..Filter::default() };
     let Listed { rows, broken } = db::experiments::list(&app.db, filter).await?;
     let mut listed = Listed { rows: Vec::new(), broken };
@@ -116,13 +115,14 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
 async fn submit(
     State(app): State<App>,
-    User(identity): User,
+    Who(identity): Who,
     key: IdempotencyKey,
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
+    high_priority(&identity, spec.priority)?;
     let key = key.of(&identity, "POST /experiments", &spec)?;
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        return Ok((StatusCode::ACCEPTED, Json(view(&app, ExperimentId(before)).await?)));
+        return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(view(&app, ExperimentId(before)).await?)));
     }
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
@@ -132,8 +132,9 @@ async fn submit(
     let (spec, known, faults) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
     let (id, is_new) = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name, key.as_ref()).await?;
+    let made = Extension(Made(id.0));
     if !is_new {
-        return Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)));
+        return Ok((StatusCode::ACCEPTED, made, Json(view(&app, id).await?)));
     }
     app.event(NewEvent {
         kind: "experiment_submitted",
@@ -154,16 +155,26 @@ async fn submit(
         .await;
     }
     app.wake.advance.notify_one();
-    Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)))
+    Ok((StatusCode::ACCEPTED, made, Json(view(&app, id).await?)))
+}
+
+/// Priorities that let others wait are the admin's.
+fn high_priority(who: &Identity, priority: u8) -> ApiResult<()> {
+    if priority <= USER_PRIORITY_MAX || who.role == Role::Admin {
+        return Ok(());
+    }
+    Err(ApiError::Forbidden(format!(
+        "priority: found {priority}, expected at most {USER_PRIORITY_MAX}: higher ones are the admin's"
+    )))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
+async fn show(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
     Ok(Json(view(&app, id).await?))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
-async fn report(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
+async fn report(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
     let row = db::experiments::get(&app.db, id).await?;
     row.report
         .map(Json)
@@ -171,11 +182,7 @@ async fn report(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>)
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "evaluations, oldest first", body = Vec<EvaluationView>)))]
-async fn evaluations(
-    State(app): State<App>,
-    _: Viewer,
-    Path(id): Path<ExperimentId>,
-) -> ApiResult<Json<Vec<EvaluationView>>> {
+async fn evaluations(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<EvaluationView>>> {
     let rows = db::checkpoints::evaluations(&app.db, id).await?.rows;
     Ok(Json(
         rows.into_iter()
@@ -195,7 +202,7 @@ async fn evaluations(
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/spec", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the file, as YAML", content_type = "application/yaml", body = String)))]
-async fn spec(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<impl IntoResponse> {
+async fn spec(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<impl IntoResponse> {
     let row = db::experiments::get(&app.db, id).await?;
     let text = serde_yaml_ng::to_string(&row.spec).map_err(anyhow::Error::from)?;
     Ok(([(header::CONTENT_TYPE, "application/yaml; charset=utf-8")], text))
@@ -233,12 +240,15 @@ async fn announce(app: &App, id: ExperimentId, who: &str, did: &str) {
 #[utoipa::path(patch, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), request_body = ChangeExperiment, responses((status = 200, description = "changed; paused for a spent budget, it goes on when the new one is not", body = ExperimentView), (status = 409, description = "over already"), (status = 422, description = "faults of the input")))]
 async fn alter(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
     Body(body): Body<ChangeExperiment>,
 ) -> ApiResult<Json<ExperimentView>> {
     let row = db::experiments::get(&app.db, id).await?;
     let mut spec = row.spec;
+    if let Some(priority) = body.priority {
+        high_priority(&who, priority)?;
+    }
     spec.priority = body.priority.unwrap_or(spec.priority);
     spec.deadline = body.deadline.or(spec.deadline);
     spec.budget = body.budget.unwrap_or(spec.budget);
@@ -263,18 +273,14 @@ async fn alter(
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
-async fn pause(
-    State(app): State<App>,
-    User(who): User,
-    Path(id): Path<ExperimentId>,
-) -> ApiResult<Json<ExperimentView>> {
+async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
     change(&app, id, ExperimentState::Paused, &who.name, "paused").await
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/resume", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "goes on", body = ExperimentView), (status = 409, description = "not paused")))]
 async fn resume(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
     let row = db::experiments::get(&app.db, id).await?;
@@ -288,7 +294,7 @@ async fn resume(
 #[utoipa::path(post, path = "/experiments/{id}/cancel", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "cancelled", body = ExperimentView), (status = 409, description = "over already")))]
 async fn cancel(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
     change(&app, id, ExperimentState::Cancelled, &who.name, "cancelled").await

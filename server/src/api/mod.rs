@@ -1,6 +1,7 @@
 //! The only axum. One file per noun, `router()` first; decisions are in `domain`, SQL is in `db`.
 
 pub mod attempts;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod branches;
@@ -10,16 +11,18 @@ pub mod ensemble;
 pub mod error;
 pub mod events;
 pub mod experiments;
+pub mod gate;
 pub mod goodput;
 pub mod health;
 pub mod idempotency;
+pub mod login;
 pub mod plan;
 pub mod session;
 pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::{app::App, db::Listed};
+use crate::{app::App, db::Listed, domain::access};
 use axum::{Router, extract::State, http::HeaderValue, middleware, response::IntoResponse, routing::get};
 use std::{sync::Arc, time::Duration};
 use tower_http::{
@@ -52,33 +55,43 @@ impl utoipa::Modify for Bearer {
     }
 }
 
-fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(
-        "/api/v1",
-        OpenApiRouter::new()
-            .merge(session::router())
-            .merge(corpora::router())
-            .merge(plan::router())
-            .merge(experiments::router())
-            .merge(ensemble::router())
-            .merge(branches::router())
-            .merge(goodput::router())
-            .merge(checkpoints::router())
-            .merge(workers::router())
-            .merge(attempts::router())
-            .merge(events::router())
-            .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
-            .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
-            // These list the whole store, and read every byte of a checkpoint.
-            .merge(storage::router())
-            .merge(checkpoints::verifying()),
-    )
+fn operations() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(session::router())
+        .merge(login::router())
+        .merge(audit::router())
+        .merge(corpora::router())
+        .merge(plan::router())
+        .merge(experiments::router())
+        .merge(ensemble::router())
+        .merge(branches::router())
+        .merge(goodput::router())
+        .merge(checkpoints::router())
+        .merge(workers::router())
+        .merge(attempts::router())
+        .merge(events::router())
+        .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
+        .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
+        // These list the whole store, and read every byte of a checkpoint.
+        .merge(storage::router())
+        .merge(checkpoints::verifying())
+}
+
+/// The operations behind the gate, and the document that describes them.
+fn api(app: Option<&App>) -> (Router<App>, utoipa::openapi::OpenApi) {
+    let operations = operations();
+    let gated = match app {
+        Some(app) => operations.route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
+        None => operations,
+    };
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi()).nest(gate::ROOT, gated).split_for_parts();
+    (router, named(document))
 }
 
 /// The OpenAPI document.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    named(api().split_for_parts().1)
+    api(None).1
 }
 
 /// Names each operation after its method and path: `get_experiments_id_report`. Handlers share names across nouns.
@@ -86,12 +99,19 @@ fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
     for (path, item) in &mut document.paths.paths {
         let words: Vec<&str> =
             path.trim_start_matches("/api/v1").split(['/', '{', '}']).filter(|word| !word.is_empty()).collect();
-        let operations =
-            [("get", &mut item.get), ("post", &mut item.post), ("put", &mut item.put), ("delete", &mut item.delete)];
+        let operations = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
         for (method, operation) in operations {
-            if let Some(operation) = operation {
-                operation.operation_id = Some(format!("{method}_{}", words.join("_")));
-            }
+            let Some(operation) = operation else { continue };
+            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
+            let row = access::operation(&method.to_uppercase(), path.trim_start_matches(gate::ROOT));
+            let says = row.map(|row| format!("Who may: {}.", access::who(row.rule)));
+            operation.description = says.or(operation.description.take());
         }
     }
     document
@@ -99,9 +119,9 @@ fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
 
 /// The whole service.
 pub fn router(app: App) -> Router {
-    let (api, document) = api().split_for_parts();
+    let (api, document) = api(Some(&app));
     // Shared: what a handler owns is cloned with it.
-    let document = Arc::new(named(document));
+    let document = Arc::new(document);
     let describe = move || {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }

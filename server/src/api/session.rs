@@ -2,25 +2,33 @@
 
 use crate::{
     api::{
-        auth::{Admin, Auth, COOKIE, cookie, hash, new_secret},
+        auth::{COOKIE, Who, cookie, hash, new_secret},
         body::Body,
         error::{ApiError, ApiResult},
+        gate::Made,
     },
     app::App,
     db,
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
 use senmon_protocol::{
     ids::TokenId,
+    problem::Fault,
     view::{CreateToken, CreatedToken, Role, SessionView, SignIn, TokenView},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// Longest life of a token that ends.
+const DAYS_MAX: u16 = 3650;
+/// Life of an enrolment token that says nothing.
+const ENROL_DAYS: u16 = 7;
+/// Most workers that one token enrols.
+const USES_MAX: u32 = 100_000;
 /// Hours that a browser stays signed in.
 const SESSION_HOURS: i32 = 24 * 30;
 
@@ -29,17 +37,20 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(sign_in, who, sign_out))
         .routes(routes!(tokens, create_token))
-        .routes(routes!(delete_token))
+        .routes(routes!(revoke_token))
 }
 
 #[utoipa::path(post, path = "/session", tag = "session", request_body = SignIn, security(()), responses((status = 204, description = "signed in; the cookie is set"), (status = 401, description = "unknown token or used code")))]
 async fn sign_in(State(app): State<App>, Body(body): Body<SignIn, 4>) -> ApiResult<impl IntoResponse> {
     let secret_hash = hash(body.token.trim());
     let token = match db::tokens::by_secret(&app.db, &secret_hash).await? {
-        Some(identity) if identity.role == Role::Worker => {
+        Some(identity) if matches!(identity.role, Role::Worker | Role::Enrol) => {
             return Err(ApiError::Forbidden("a worker's token cannot sign in".into()));
         }
-        Some(identity) => identity.id,
+        Some(identity) => match identity.over(chrono::Utc::now()) {
+            Some(why) => return Err(ApiError::TokenOver(why)),
+            None => identity.id,
+        },
         None => db::tokens::take_code(&app.db, &secret_hash).await?.ok_or(ApiError::Unauthenticated)?,
     };
     let secret = new_secret(Role::Viewer)?;
@@ -50,12 +61,12 @@ async fn sign_in(State(app): State<App>, Body(body): Body<SignIn, 4>) -> ApiResu
 }
 
 #[utoipa::path(get, path = "/session", tag = "session", responses((status = 200, description = "who is asking", body = SessionView), (status = 401, description = "nobody known")))]
-async fn who(Auth(identity): Auth) -> Json<SessionView> {
+async fn who(Who(identity): Who) -> Json<SessionView> {
     Json(SessionView { name: identity.name, role: identity.role, version: env!("CARGO_PKG_VERSION").into() })
 }
 
 #[utoipa::path(delete, path = "/session", tag = "session", responses((status = 204, description = "signed out")))]
-async fn sign_out(State(app): State<App>, _: Auth, headers: HeaderMap) -> ApiResult<StatusCode> {
+async fn sign_out(State(app): State<App>, headers: HeaderMap) -> ApiResult<StatusCode> {
     if let Some(secret) = cookie(&headers) {
         db::tokens::delete_session(&app.db, &hash(&secret)).await?;
     }
@@ -63,27 +74,54 @@ async fn sign_out(State(app): State<App>, _: Auth, headers: HeaderMap) -> ApiRes
 }
 
 #[utoipa::path(get, path = "/tokens", tag = "tokens", responses((status = 200, description = "all tokens, without secrets", body = Vec<TokenView>)))]
-async fn tokens(State(app): State<App>, _: Admin) -> ApiResult<Json<Vec<TokenView>>> {
+async fn tokens(State(app): State<App>) -> ApiResult<Json<Vec<TokenView>>> {
     Ok(Json(db::tokens::list(&app.db).await?))
 }
 
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = CreateToken, responses((status = 201, description = "the token; its secret is shown this once", body = CreatedToken)))]
-async fn create_token(
-    State(app): State<App>,
-    _: Admin,
-    Body(body): Body<CreateToken, 4>,
-) -> ApiResult<impl IntoResponse> {
-    if body.name.trim().is_empty() || body.name.chars().count() > 100 {
-        return Err(ApiError::invalid("name", format!("found {:?}, expected 1 to 100 characters", body.name)));
+async fn create_token(State(app): State<App>, Body(body): Body<CreateToken, 4>) -> ApiResult<impl IntoResponse> {
+    let CreateToken { name, role, days, uses } = body;
+    let mut faults = Vec::new();
+    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    if name.trim().is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+        fault("name", format!("found {name:?}, expected 1 to 100 characters"));
     }
-    let secret = new_secret(body.role)?;
-    let token = db::tokens::insert(&app.db, body.name.trim(), body.role, &secret[..10], &hash(&secret)).await?;
-    Ok((StatusCode::CREATED, Json(CreatedToken { token, secret })))
+    if role == Role::Worker {
+        fault("role", "found worker, expected viewer, user, admin or enrol: workers make their credentials themselves, by an enrolment token".into());
+    }
+    if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
+        fault("days", format!("found {}, expected 1 to {DAYS_MAX}", days.unwrap_or(0)));
+    }
+    if uses.is_some_and(|uses| role != Role::Enrol || !(1..=USES_MAX).contains(&uses)) {
+        fault(
+            "uses",
+            format!(
+                "found {} for the role {}, expected 1 to {USES_MAX} for the role enrol, none for others",
+                uses.unwrap_or(0),
+                db::word(&role)
+            ),
+        );
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let is_enrol = role == Role::Enrol;
+    let secret = new_secret(role)?;
+    let new = db::tokens::New {
+        name: name.trim(),
+        role,
+        prefix: &secret[..10],
+        secret_sha256: &hash(&secret),
+        days: days.or(is_enrol.then_some(ENROL_DAYS)),
+        uses: uses.or(is_enrol.then_some(1)),
+    };
+    let token = db::tokens::insert(&app.db, &new).await?;
+    Ok((StatusCode::CREATED, Extension(Made(token.id.0)), Json(CreatedToken { token, secret })))
 }
 
-#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = uuid::Uuid, Path, description = "the token")), responses((status = 204, description = "revoked"), (status = 404, description = "no such token")))]
-async fn delete_token(State(app): State<App>, _: Admin, Path(id): Path<TokenId>) -> ApiResult<StatusCode> {
-    db::tokens::delete(&app.db, id).await?;
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = uuid::Uuid, Path, description = "the token")), responses((status = 204, description = "revoked: its sessions and streams end"), (status = 404, description = "no such token"), (status = 409, description = "the last admin's")))]
+async fn revoke_token(State(app): State<App>, Path(id): Path<TokenId>) -> ApiResult<StatusCode> {
+    db::tokens::revoke(&app.db, id).await?;
     app.known.forget();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,12 +2,19 @@
 
 use crate::{
     api::{
-        auth::{Admin, Viewer, Worker},
+        auth::Who,
         body::Body,
         error::{ApiError, ApiResult},
     },
     app::App,
-    db::{self, events::NewEvent, ingest::Beat, jobs::JobRow, leases::RunningRow, workers::WorkerRow},
+    db::{
+        self,
+        events::NewEvent,
+        ingest::Beat,
+        jobs::JobRow,
+        leases::RunningRow,
+        workers::{Asked, WorkerRow},
+    },
     tasks::schedule::{scene, state_of},
 };
 use axum::{
@@ -18,6 +25,7 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
+    problem::Fault,
     view::{FleetView, JobState, JobView, SlotView, WorkerMode, WorkerState, WorkerView},
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
@@ -95,12 +103,12 @@ async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
 }
 
 #[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, description = "all workers by name", body = Vec<WorkerView>)))]
-async fn list(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<WorkerView>>> {
+async fn list(State(app): State<App>) -> ApiResult<Json<Vec<WorkerView>>> {
     Ok(Json(views(&app).await?))
 }
 
 #[utoipa::path(get, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "the worker", body = WorkerView), (status = 404, description = "no such worker")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn show(State(app): State<App>, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     let found = views(&app).await?.into_iter().find(|worker| worker.id == id);
     found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))
 }
@@ -131,12 +139,12 @@ pub async fn look(app: &App) -> ApiResult<FleetView> {
 }
 
 #[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
-async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> {
+async fn fleet(State(app): State<App>) -> ApiResult<Json<FleetView>> {
     Ok(Json(look(&app).await?))
 }
 
 #[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
-async fn jobs(State(app): State<App>, _: Viewer) -> ApiResult<Json<Vec<JobView>>> {
+async fn jobs(State(app): State<App>) -> ApiResult<Json<Vec<JobView>>> {
     let scene = scene(&app).await?;
     let why = |job: &JobRow| (job.state == JobState::Queued).then(|| scene.why(job));
     Ok(Json(scene.jobs.iter().map(|job| job.view(why(job))).collect()))
@@ -162,22 +170,73 @@ async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &st
 }
 
 #[utoipa::path(post, path = "/workers/{id}/drain", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "what runs saves and moves; nothing new starts", body = WorkerView)))]
-async fn drain(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn drain(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Draining, &who.name, "drains").await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/enable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "given new jobs again", body = WorkerView)))]
-async fn enable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn enable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Enabled, &who.name, "enabled").await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/disable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "nothing new starts; what runs goes on", body = WorkerView)))]
-async fn disable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn disable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Disabled, &who.name, "disabled").await
 }
 
-#[utoipa::path(post, path = "/workers", tag = "worker protocol", request_body = EnrolWorker, responses((status = 200, description = "enrolled", body = Enrolled), (status = 422, description = "another protocol, or faults of the input")))]
-async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 256>) -> ApiResult<Json<Enrolled>> {
+/// Longest name of a worker, and longest text that it says of itself, in characters.
+const TEXT_MAX: usize = 200;
+/// Most slots, and most labels, of a worker.
+const PARTS_MAX: usize = 1024;
+
+fn enrolment_faults(body: &EnrolWorker) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    let printable = |text: &str| text.chars().count() <= TEXT_MAX && !text.chars().any(char::is_control);
+    if body.name.trim().is_empty() || body.name.chars().count() > 100 || !printable(&body.name) {
+        fault("name", format!("found {:?}, expected 1 to 100 printable characters", body.name));
+    }
+    for (path, text) in [("host", &body.host), ("version", &body.version)] {
+        if !printable(text) {
+            fault(
+                path,
+                format!("found {} characters, expected at most {TEXT_MAX} printable ones", text.chars().count()),
+            );
+        }
+    }
+    if !(1..=PARTS_MAX).contains(&body.slots.len()) {
+        fault("slots", format!("found {}, expected 1 to {PARTS_MAX}", body.slots.len()));
+    }
+    if body.slots.iter().any(|slot| !printable(&slot.device) || !printable(&slot.device_name)) {
+        fault(
+            "slots",
+            format!("found a device of more than {TEXT_MAX} characters, expected at most so many printable ones"),
+        );
+    }
+    if body.labels.len() > PARTS_MAX || body.labels.iter().any(|(key, value)| !printable(key) || !printable(value)) {
+        fault(
+            "labels",
+            format!(
+                "found {}, expected at most {PARTS_MAX}, each key and value of at most {TEXT_MAX} printable characters",
+                body.labels.len()
+            ),
+        );
+    }
+    if body.credential_sha256.as_deref().is_some_and(|text| unhex(text).is_none()) {
+        fault("credential_sha256", "expected 64 hexadecimal digits in lower case".into());
+    }
+    faults
+}
+
+/// The bytes of a SHA-256 in lower-case hex.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    (text.len() == 64 && text.bytes().all(digit)).then(|| pairs.collect::<Option<_>>())?
+}
+
+#[utoipa::path(post, path = "/workers", tag = "worker protocol", request_body = EnrolWorker, responses((status = 200, description = "enrolled", body = Enrolled), (status = 409, description = "another machine lives under the name; or the token is used up"), (status = 422, description = "another protocol, or faults of the input")))]
+async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWorker, 256>) -> ApiResult<Json<Enrolled>> {
     if body.protocol_version != WORKER_PROTOCOL_VERSION {
         let found = body.protocol_version;
         return Err(ApiError::invalid(
@@ -188,10 +247,25 @@ async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 
             ),
         ));
     }
-    if body.name.trim().is_empty() || body.slots.is_empty() {
-        return Err(ApiError::invalid("slots", "a worker needs a name and at least one slot"));
+    let faults = enrolment_faults(&body);
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
     }
-    let (worker_id, session) = db::workers::enrol(&app.db, &body).await?;
+    let credential = body.credential_sha256.as_deref().and_then(unhex);
+    let by = match (who.worker, &credential) {
+        (Some(worker), _) => Asked::Credential(worker),
+        (None, Some(credential_sha256)) => Asked::Token { token: who.id, credential_sha256 },
+        (None, None) => {
+            let message = "found none, expected the SHA-256 of the credential that this worker made for itself";
+            return Err(ApiError::invalid("credential_sha256", message));
+        }
+    };
+    app.listened(db::workers::now(&app.db).await?);
+    let (worker_id, session) = db::workers::enrol(&app.db, &by, &body, &app.patience()).await?;
+    if who.worker.is_none() {
+        // What the worker had before is revoked.
+        app.known.forget();
+    }
     app.event(NewEvent {
         kind: "worker_enrolled",
         level: "info",
@@ -214,7 +288,7 @@ async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 
 #[utoipa::path(post, path = "/workers/{id}/poll", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Poll, responses((status = 200, description = "grants, empty when the wait was over first", body = Polled), (status = 409, description = "an old session")))]
 async fn poll(
     State(app): State<App>,
-    _: Worker,
+    Who(who): Who,
     Path(id): Path<WorkerId>,
     Body(body): Body<Poll>,
 ) -> ApiResult<Json<Polled>> {
@@ -232,6 +306,7 @@ async fn poll(
             () = waiting.rung() => {}
             () = tokio::time::sleep_until(deadline) => break,
             _ = stopping.wait_for(|stop| *stop) => break,
+            () = app.known.over(&app, &who) => return Err(ApiError::Unauthenticated),
         }
     }
     grants.extend(waiting.finish());
@@ -241,7 +316,6 @@ async fn poll(
 #[utoipa::path(post, path = "/workers/{id}/heartbeat", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Heartbeat, responses((status = 200, description = "one command for each attempt", body = Heartbeaten), (status = 409, description = "an old session")))]
 async fn heartbeat(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<WorkerId>,
     Body(body): Body<Heartbeat, 1024>,
 ) -> ApiResult<Json<Heartbeaten>> {

@@ -17,6 +17,7 @@ struct Row {
     name: String,
     state: String,
     problem: Option<String>,
+    owner: String,
     request: Stored<RegisterCorpus>,
     files: Stored<Vec<CorpusFile>>,
     left_out: Stored<LeftOut>,
@@ -35,6 +36,7 @@ impl TryFrom<Row> for CorpusView {
             name: row.name,
             state: unword(&row.state)?,
             problem: row.problem,
+            owner: row.owner,
             fields: row.request.read("request")?.fields,
             files,
             left_out: row.left_out.read("left_out")?,
@@ -52,6 +54,7 @@ impl TryFrom<Row> for CorpusView {
 pub async fn insert(
     pool: &PgPool,
     request: &RegisterCorpus,
+    owner: &str,
     paths: &[String],
     left_out: &LeftOut,
     key: Option<&Key>,
@@ -62,13 +65,14 @@ pub async fn insert(
         return Ok(CorpusId(before));
     }
     let done = sqlx::query!(
-        "INSERT INTO corpora (id, name, state, request, paths, left_out) VALUES ($1, $2, 'scanning', $3, $4, $5)
+        "INSERT INTO corpora (id, name, state, request, paths, left_out, owner) VALUES ($1, $2, 'scanning', $3, $4, $5, $6)
          ON CONFLICT (name) DO NOTHING",
         id.0,
         request.name,
         kept("body", request)? as _,
         Json(paths) as _,
-        Json(left_out) as _
+        Json(left_out) as _,
+        owner
     )
     .execute(&mut *tx)
     .await?;
@@ -89,7 +93,7 @@ pub async fn insert(
 pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
     let id = id_or_name.parse::<uuid::Uuid>().ok();
     let row = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora WHERE id = $1 OR name = $2"#, id, id_or_name
     ).fetch_optional(pool).await?;
     row.ok_or_else(|| DbError::NotFound { noun: "corpus", id: id_or_name.to_owned() })?.try_into()
@@ -101,7 +105,7 @@ pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
 /// When Postgres refuses.
 pub async fn list(pool: &PgPool) -> Result<Listed<CorpusView>> {
     let rows = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora ORDER BY created_at DESC"#
     ).fetch_all(pool).await?;
     Ok(each("corpus", rows, |row| row.id, TryInto::try_into))

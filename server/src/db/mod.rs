@@ -2,6 +2,7 @@
 //! be is refused when it is read.
 
 pub mod attempts;
+pub mod audit;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
@@ -48,6 +49,9 @@ pub enum DbError {
     /// The row is in a state that does not allow it.
     #[error("{0}")]
     Conflict(String),
+    /// Another machine lives under a worker's name.
+    #[error("{0}")]
+    NameTaken(String),
     /// A value that would not come back from the database as it went.
     #[error("{path}: {message}")]
     Unstorable {

@@ -1,8 +1,9 @@
-//! Tokens, browser sessions, one-time codes, idempotency keys.
+//! Tokens, browser sessions, one-time codes.
 
 use super::{DbError, Result, unword, word};
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::TokenId,
+    ids::{TokenId, WorkerId},
     view::{Role, TokenView},
 };
 use sqlx::PgPool;
@@ -16,32 +17,94 @@ pub struct Identity {
     pub name: String,
     /// Its role.
     pub role: Role,
+    /// The worker whose credential it is.
+    pub worker: Option<WorkerId>,
+    /// Not accepted from then on.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Taken back then.
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+impl Identity {
+    /// Why it is not accepted any more.
+    #[must_use]
+    pub fn over(&self, now: DateTime<Utc>) -> Option<String> {
+        let day = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
+        match (self.revoked_at, self.expires_at) {
+            (Some(at), _) => Some(format!("the token {:?} was revoked on {}", self.name, day(at))),
+            (None, Some(at)) if at <= now => Some(format!("the token {:?} expired on {}", self.name, day(at))),
+            _ => None,
+        }
+    }
+}
+
+struct Row {
+    id: uuid::Uuid,
+    name: String,
+    role: String,
+    prefix: String,
+    created_at: DateTime<Utc>,
+    used_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    uses_left: Option<i32>,
+    worker_id: Option<uuid::Uuid>,
+}
+
+impl TryFrom<Row> for TokenView {
+    type Error = DbError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: TokenId(row.id),
+            name: row.name,
+            role: unword(&row.role)?,
+            prefix: row.prefix,
+            created_at: row.created_at,
+            used_at: row.used_at,
+            expires_at: row.expires_at,
+            uses_left: row.uses_left.and_then(|left| u32::try_from(left).ok()),
+            worker_id: row.worker_id.map(WorkerId),
+        })
+    }
+}
+
+/// What a token is made with.
+#[derive(Debug, Clone)]
+pub struct New<'a> {
+    /// Name for people.
+    pub name: &'a str,
+    /// Role; not a worker's.
+    pub role: Role,
+    /// First characters of the secret.
+    pub prefix: &'a str,
+    /// SHA-256 of the secret.
+    pub secret_sha256: &'a [u8],
+    /// Days until it ends.
+    pub days: Option<u16>,
+    /// Workers that may enrol with it.
+    pub uses: Option<u32>,
 }
 
 /// Stores a token.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn insert(pool: &PgPool, name: &str, role: Role, prefix: &str, secret_sha256: &[u8]) -> Result<TokenView> {
-    let id = TokenId::new();
-    let row = sqlx::query!(
-        "INSERT INTO tokens (id, name, role, prefix, secret_sha256) VALUES ($1, $2, $3, $4, $5) RETURNING created_at",
-        id.0,
-        name,
-        word(&role),
-        prefix,
-        secret_sha256
+pub async fn insert(pool: &PgPool, new: &New<'_>) -> Result<TokenView> {
+    let row = sqlx::query_as!(
+        Row,
+        "INSERT INTO tokens (id, name, role, prefix, secret_sha256, expires_at, uses_left)
+         VALUES ($1, $2, $3, $4, $5, now() + make_interval(days => $6), $7)
+         RETURNING id, name, role, prefix, created_at, used_at, expires_at, uses_left, worker_id",
+        TokenId::new().0,
+        new.name,
+        word(&new.role),
+        new.prefix,
+        new.secret_sha256,
+        new.days.map(i32::from),
+        new.uses.and_then(|uses| i32::try_from(uses).ok())
     )
     .fetch_one(pool)
     .await?;
-    Ok(TokenView {
-        id,
-        name: name.to_owned(),
-        role,
-        prefix: prefix.to_owned(),
-        created_at: row.created_at,
-        used_at: None,
-    })
+    row.try_into()
 }
 
 /// Whether there is any token yet.
@@ -52,13 +115,16 @@ pub async fn any(pool: &PgPool) -> Result<bool> {
     Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT 1 FROM tokens) AS "any!""#).fetch_one(pool).await?)
 }
 
-/// The owner of a bearer secret; notes the use once a minute.
+/// The owner of a bearer secret, also of one that is not accepted any more; notes the use once a minute, a worker's every
+/// ten: of a thousand workers the last heartbeat says as much.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn by_secret(pool: &PgPool, secret_sha256: &[u8]) -> Result<Option<Identity>> {
     let row = sqlx::query!(
-        "SELECT id, name, role, used_at < now() - interval '1 minute' AS stale FROM tokens WHERE secret_sha256 = $1",
+        "SELECT id, name, role, worker_id, expires_at, revoked_at,
+             used_at < now() - CASE WHEN role = 'worker' THEN interval '10 minutes' ELSE interval '1 minute' END AS stale
+         FROM tokens WHERE secret_sha256 = $1",
         secret_sha256
     )
     .fetch_optional(pool)
@@ -67,46 +133,65 @@ pub async fn by_secret(pool: &PgPool, secret_sha256: &[u8]) -> Result<Option<Ide
     if row.stale.unwrap_or(true) {
         sqlx::query!("UPDATE tokens SET used_at = now() WHERE id = $1", row.id).execute(pool).await?;
     }
-    Ok(Some(Identity { id: TokenId(row.id), name: row.name, role: unword(&row.role)? }))
+    Ok(Some(Identity {
+        id: TokenId(row.id),
+        name: row.name,
+        role: unword(&row.role)?,
+        worker: row.worker_id.map(WorkerId),
+        expires_at: row.expires_at,
+        revoked_at: row.revoked_at,
+    }))
 }
 
-/// All tokens.
+/// Whether a token is accepted now.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn is_accepted(pool: &PgPool, id: TokenId) -> Result<bool> {
+    let accepted = sqlx::query_scalar!(
+        r#"SELECT revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AS "accepted!" FROM tokens WHERE id = $1"#,
+        id.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(accepted.unwrap_or(false))
+}
+
+/// All tokens that are not revoked.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn list(pool: &PgPool) -> Result<Vec<TokenView>> {
-    let rows = sqlx::query!("SELECT id, name, role, prefix, created_at, used_at FROM tokens ORDER BY created_at")
-        .fetch_all(pool)
-        .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(TokenView {
-                id: TokenId(row.id),
-                name: row.name,
-                role: unword(&row.role)?,
-                prefix: row.prefix,
-                created_at: row.created_at,
-                used_at: row.used_at,
-            })
-        })
-        .collect()
+    let rows = sqlx::query_as!(
+        Row,
+        "SELECT id, name, role, prefix, created_at, used_at, expires_at, uses_left, worker_id FROM tokens
+         WHERE revoked_at IS NULL ORDER BY created_at, id"
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
 }
 
-/// Deletes a token and its sessions.
+/// Revokes a token and ends its sessions. The row stays for a while: its holder hears why it is refused.
 ///
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Conflict`] for the last admin's: nobody could make another.
-pub async fn delete(pool: &PgPool, id: TokenId) -> Result<()> {
+pub async fn revoke(pool: &PgPool, id: TokenId) -> Result<()> {
     let mut tx = pool.begin().await?;
-    // Locked, so that of two admins' tokens that are deleted at once one stays.
-    let admins = sqlx::query_scalar!("SELECT id FROM tokens WHERE role = 'admin' ORDER BY id FOR UPDATE")
-        .fetch_all(&mut *tx)
-        .await?;
+    // Locked, so that of two admins' tokens that are revoked at once one stays.
+    let admins = sqlx::query_scalar!(
+        "SELECT id FROM tokens WHERE role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) ORDER BY id FOR UPDATE"
+    )
+    .fetch_all(&mut *tx)
+    .await?;
     if admins == [id.0] {
         let message = "this is the last admin's token: create another one before it is revoked";
         return Err(DbError::Conflict(message.into()));
     }
-    let done = sqlx::query!("DELETE FROM tokens WHERE id = $1", id.0).execute(&mut *tx).await?;
+    let done = sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", id.0)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query!("DELETE FROM sessions WHERE token_id = $1", id.0).execute(&mut *tx).await?;
     tx.commit().await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(DbError::NotFound { noun: "token", id: id.to_string() }) }
 }
@@ -135,13 +220,24 @@ pub async fn insert_session(
 /// When Postgres refuses.
 pub async fn by_session(pool: &PgPool, secret_sha256: &[u8]) -> Result<Option<Identity>> {
     let row = sqlx::query!(
-        "SELECT t.id, t.name, t.role FROM sessions s JOIN tokens t ON t.id = s.token_id
+        "SELECT t.id, t.name, t.role, t.expires_at, t.revoked_at FROM sessions s JOIN tokens t ON t.id = s.token_id
          WHERE s.secret_sha256 = $1 AND NOT s.one_time AND s.expires_at > now()",
         secret_sha256
     )
     .fetch_optional(pool)
     .await?;
-    row.map(|row| Ok(Identity { id: TokenId(row.id), name: row.name, role: unword(&row.role)? })).transpose()
+    row.map(|row| {
+        let (expires_at, revoked_at) = (row.expires_at, row.revoked_at);
+        Ok(Identity {
+            id: TokenId(row.id),
+            name: row.name,
+            role: unword(&row.role)?,
+            worker: None,
+            expires_at,
+            revoked_at,
+        })
+    })
+    .transpose()
 }
 
 /// Uses a one-time code up.
@@ -167,12 +263,21 @@ pub async fn delete_session(pool: &PgPool, secret_sha256: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Deletes what has expired: sessions, and idempotency keys older than a day.
+/// Days that the row of a token outlives it.
+const TOMBSTONE_DAYS: i32 = 90;
+
+/// Deletes what has expired: sessions, idempotency keys older than a day, and tokens that ended long ago.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn prune(pool: &PgPool) -> Result<()> {
     sqlx::query!("DELETE FROM sessions WHERE expires_at < now()").execute(pool).await?;
+    sqlx::query!(
+        "DELETE FROM tokens WHERE LEAST(revoked_at, expires_at) < now() - make_interval(days => $1)",
+        TOMBSTONE_DAYS
+    )
+    .execute(pool)
+    .await?;
     sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'").execute(pool).await?;
     Ok(())
 }

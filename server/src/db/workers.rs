@@ -1,14 +1,18 @@
 //! Workers.
 
-use super::{DbError, Listed, Result, Stored, each, unword, word};
+use super::{DbError, Listed, Result, Stored, each, kept, unword, word};
+use crate::domain::{
+    access::{Entry, Holder, Refusal, may_enrol},
+    lease::Patience,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::{ExperimentId, WorkerId},
+    ids::{ExperimentId, TokenId, WorkerId},
     job::JobKind,
-    view::WorkerMode,
+    view::{WorkerMode, WorkerState},
     worker::{EnrolWorker, SlotInfo},
 };
-use sqlx::{PgExecutor, PgPool, types::Json};
+use sqlx::{PgExecutor, PgPool};
 use std::collections::BTreeMap;
 
 /// A worker's row.
@@ -42,20 +46,102 @@ pub struct WorkerRow {
     pub seen_at: DateTime<Utc>,
 }
 
-/// Enrols a worker under its name; its session grows.
+/// Enrols a worker under its name; its session grows. By an enrolment token it gets the credential that it made, and what
+/// it had before is revoked.
 ///
 /// # Errors
-/// When Postgres refuses.
-pub async fn enrol(pool: &PgPool, request: &EnrolWorker) -> Result<(WorkerId, i64)> {
+/// [`DbError::NameTaken`] while another machine has the name and is not lost; [`DbError::Conflict`] when the credential is
+/// another worker's, or the token is used up.
+pub async fn enrol(
+    pool: &PgPool,
+    by: &Asked<'_>,
+    request: &EnrolWorker,
+    patience: &Patience,
+) -> Result<(WorkerId, i64)> {
+    let mut tx = pool.begin().await?;
+    let entry = match by {
+        Asked::Token { token, .. } => {
+            let left = sqlx::query!(
+                "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $1 AND (uses_left IS NULL OR uses_left > 0)",
+                token.0
+            )
+            .execute(&mut *tx)
+            .await?;
+            if left.rows_affected() == 0 {
+                let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
+                return Err(DbError::Conflict(message.into()));
+            }
+            Entry::Token
+        }
+        Asked::Credential(worker) => Entry::Credential(*worker),
+    };
+    let holder = sqlx::query!(
+        r#"SELECT id, host, lost, seen_at, now() AS "now!" FROM workers WHERE name = $1 FOR UPDATE"#,
+        request.name
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .map(|row| {
+        let lives = !row.lost && patience.state(row.seen_at, row.now) != WorkerState::Lost;
+        Holder { id: WorkerId(row.id), host: row.host, lives }
+    });
+    match (may_enrol(&entry, &request.host, holder.as_ref()), &holder) {
+        (Err(Refusal::NotItsName), _) => {
+            return Err(DbError::Conflict(format!(
+                "name: this credential is not that of a worker {:?}; a worker of another name needs a state folder of its own",
+                request.name
+            )));
+        }
+        (Err(Refusal::NameTaken), Some(holder)) => {
+            return Err(DbError::NameTaken(format!(
+                "name: a worker {:?} lives on {}; choose another name, or wait until that one is stopped or lost",
+                request.name, holder.host
+            )));
+        }
+        _ => {}
+    }
     let row = sqlx::query!(
         "INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
          ON CONFLICT (name) DO UPDATE SET session = workers.session + 1, host = $3, version = $4, slots = $5, capabilities = $6, labels = $7,
              seen_at = now(), lost = false
          RETURNING id, session",
-        WorkerId::new().0, request.name, request.host, request.version, Json(&request.slots) as _, Json(&request.capabilities) as _,
-        Json(&request.labels) as _
-    ).fetch_one(pool).await?;
+        WorkerId::new().0, request.name, request.host, request.version, kept("slots", &request.slots)? as _,
+        kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _
+    ).fetch_one(&mut *tx).await?;
+    if let Asked::Token { credential_sha256, .. } = by {
+        sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE worker_id = $1 AND revoked_at IS NULL", row.id)
+            .execute(&mut *tx)
+            .await?;
+        let made = sqlx::query!(
+            "INSERT INTO tokens (id, name, role, prefix, secret_sha256, worker_id) VALUES ($1, $2, 'worker', 'smn_w_', $3, $4)
+             ON CONFLICT (secret_sha256) DO NOTHING",
+            TokenId::new().0,
+            request.name,
+            credential_sha256,
+            row.id
+        )
+        .execute(&mut *tx)
+        .await?;
+        if made.rows_affected() == 0 {
+            return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
+        }
+    }
+    tx.commit().await?;
     Ok((WorkerId(row.id), row.session))
+}
+
+/// By what a worker asks to be enrolled.
+#[derive(Debug, Clone)]
+pub enum Asked<'a> {
+    /// By an enrolment token.
+    Token {
+        /// The token.
+        token: TokenId,
+        /// SHA-256 of the credential that it made for itself.
+        credential_sha256: &'a [u8],
+    },
+    /// By its credential.
+    Credential(WorkerId),
 }
 
 /// Notes that a worker was heard of.

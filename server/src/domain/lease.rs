@@ -12,6 +12,25 @@ pub const RETRIES_INFRA_MAX: i32 = 20;
 /// Longest pause before a job is tried again.
 const BACKOFF_SECONDS_MAX: i64 = 60;
 
+/// How long a server listens before it gives a worker up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Since when it hears its workers without a break.
+    pub since: DateTime<Utc>,
+    /// Life of a lease.
+    pub ttl: TimeDelta,
+    /// Silence beyond a lease.
+    pub lost_after: TimeDelta,
+}
+
+impl Patience {
+    /// State of a worker last heard of at `seen_at`.
+    #[must_use]
+    pub fn state(&self, seen_at: DateTime<Utc>, now: DateTime<Utc>) -> WorkerState {
+        worker_state(seen_at, self.since, now, self.ttl, self.lost_after)
+    }
+}
+
 /// State of a worker last heard of at `seen_at`. `server_since` is when this server started: it declares nobody lost
 /// before it has listened for one full window itself.
 #[must_use]

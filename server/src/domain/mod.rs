@@ -1,5 +1,6 @@
 //! Decisions. Pure: no SQL, no network, no clock, no chance; everything is an argument.
 
+pub mod access;
 pub mod advance;
 pub mod ancestry;
 pub mod claims;

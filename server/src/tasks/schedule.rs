@@ -5,7 +5,7 @@ use crate::{
     db::{self, events::NewEvent, jobs::JobRow, leases::RunningRow, workers::WorkerRow},
     domain::{
         deadline::slack_s,
-        lease::{may_declare_lost, worker_state},
+        lease::may_declare_lost,
         schedule::{
             FleetSlot, FleetWorker, Placement, Preemption, SlotState, Snapshot, Standing, WaitingJob, plan, why_waiting,
         },
@@ -90,8 +90,7 @@ pub fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
     if row.lost {
         return WorkerState::Lost;
     }
-    let ms = |value: u64| TimeDelta::milliseconds(i64::try_from(value).unwrap_or(i64::MAX));
-    worker_state(row.seen_at, app.since(), now, ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms))
+    app.patience().state(row.seen_at, now)
 }
 
 fn standing(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> Standing {

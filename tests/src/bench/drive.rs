@@ -1,11 +1,14 @@
 //! Simulated workers: each speaks the real protocol over HTTP with a trainer that only counts.
 
 use super::{Size, after, figures::Times};
-use crate::{World, client::Api};
+use crate::{
+    World,
+    client::Api,
+    pretended::{credential, enrolment},
+};
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use senmon_protocol::{
-    WORKER_PROTOCOL_VERSION,
     ids::BranchId,
     job::{Grant, JobSpec},
     view::MetricsView,
@@ -146,14 +149,13 @@ impl Worker {
         self.stop.load(Ordering::Relaxed)
     }
 
-    async fn work(self) -> Result<Seen> {
+    async fn work(mut self) -> Result<Seen> {
         let mut seen = Seen::default();
-        let enrolment = json!({
-            "name": format!("load-{}", self.number), "protocol_version": WORKER_PROTOCOL_VERSION, "version": "bench", "host": "here",
-            "slots": [{ "index": 0, "device": "cpu", "device_name": "synthetic", "memory_bytes": 1_u64 << 30, "threads": 1 }],
-            "capabilities": ["train"],
-        });
+        let name = format!("load-{}", self.number);
+        let mut enrolment = enrolment(&name);
+        enrolment["capabilities"] = json!(["train"]);
         let me: Enrolled = self.send("/api/v1/workers", &enrolment).await?;
+        self.api = self.api.with_token(&credential(&name));
         while !self.is_over() {
             let start = Instant::now();
             let poll = json!({ "session": me.session, "slots_free": [0], "wait_ms": 2000 });

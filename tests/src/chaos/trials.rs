@@ -5,16 +5,14 @@ use super::{
     report::{Figure, Figures},
     training::Training,
 };
-use crate::{World, WorldOptions, client::Api};
+use crate::{Pretended, World, WorldOptions};
 use anyhow::{Context, Result, ensure};
 use senmon_corpus::hex;
 use senmon_protocol::{
-    WORKER_PROTOCOL_VERSION,
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::{CheckpointId, Fence, StorageKey},
     job::Grant,
     view::{AttemptView, CheckpointView, MetricsView, Page},
-    worker::{Enrolled, Polled},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -41,18 +39,19 @@ pub async fn run(trials: usize) -> Result<Figures> {
     let page: Page<CheckpointView> = world.api.get(&format!("/api/v1/checkpoints?branch_id={branch}&limit=1")).await?;
     let real = page.items.into_iter().next().context("there is a checkpoint")?;
 
-    let api = Api::new(world.api.base(), &world.worker_token()?);
-    let worker: Enrolled = api.post("/api/v1/workers", &enrolment()).await?;
-    let mut holder = granted(&world, &api, &worker, 0).await?;
+    let worker = Pretended::enrol(&world, "pretended").await?;
+    let mut holder = granted(&world, &worker, 0).await?;
     let fence_first = holder.fence;
     let mut refused = 0;
     for trial in 1..=trials {
         let zombie = holder;
         if trial % EXPIRED_EVERY != 0 {
-            let _: Value =
-                api.post(&format!("/api/v1/attempts/{}/complete", zombie.attempt_id), &given_back(&zombie)).await?;
+            let _: Value = worker
+                .api
+                .post(&format!("/api/v1/attempts/{}/complete", zombie.attempt_id), &given_back(&zombie))
+                .await?;
         }
-        holder = granted(&world, &api, &worker, zombie.fence.0).await?;
+        holder = granted(&world, &worker, zombie.fence.0).await?;
         ensure!(
             holder.job_id == zombie.job_id && holder.fence > zombie.fence,
             "{} then {}",
@@ -61,7 +60,7 @@ pub async fn run(trials: usize) -> Result<Figures> {
         );
         let forged = forge(&world.path("server/storage"), &real, zombie.fence)?;
         for (verb, body) in writes(zombie.fence, &forged) {
-            let problem = api.refused(&format!("/api/v1/attempts/{}/{verb}", zombie.attempt_id), &body).await;
+            let problem = worker.api.refused(&format!("/api/v1/attempts/{}/{verb}", zombie.attempt_id), &body).await;
             let problem = problem.with_context(|| format!("trial {trial}: a zombie was heard"))?;
             ensure!(
                 (problem.status, problem.code.as_str()) == (409, "stale_fence"),
@@ -82,21 +81,11 @@ pub async fn run(trials: usize) -> Result<Figures> {
     ])
 }
 
-fn enrolment() -> Value {
-    json!({
-        "name": "pretended", "protocol_version": WORKER_PROTOCOL_VERSION, "version": "test", "host": "here",
-        "slots": [{ "index": 0, "device": "cpu", "device_name": "pretended", "memory_bytes": 1_u64 << 40, "threads": 1 }],
-        "capabilities": ["shard", "train", "evaluate", "merge", "ensemble"]
-    })
-}
-
 /// The next grant beyond a fence.
-async fn granted(world: &World, api: &Api, worker: &Enrolled, fence: i64) -> Result<Grant> {
-    let body = json!({ "session": worker.session, "slots_free": [0], "wait_ms": 500 });
+async fn granted(world: &World, worker: &Pretended, fence: i64) -> Result<Grant> {
     world
         .until(LIMIT, "the job is granted again", async || {
-            let polled: Polled = api.post(&format!("/api/v1/workers/{}/poll", worker.worker_id), &body).await?;
-            Ok(polled.grants.into_iter().find(|grant| grant.fence.0 > fence))
+            Ok(worker.poll().await?.grants.into_iter().find(|grant| grant.fence.0 > fence))
         })
         .await
 }

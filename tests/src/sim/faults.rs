@@ -1,15 +1,22 @@
 //! What breaks, and what people do, by the seed.
 
 use super::{
+    server::delta,
     storage::Storage,
-    store::row,
+    store::{at, row, worker_id},
     world::{Event, World},
 };
 use senmon_protocol::{
     job::TerminationReason,
-    view::{BranchState, WorkerMode},
+    view::{BranchState, WorkerMode, WorkerState},
 };
-use senmon_server::db::jobs::Wish;
+use senmon_server::{
+    db::jobs::Wish,
+    domain::{
+        access::{Entry, Holder, may_enrol},
+        lease::Patience,
+    },
+};
 
 /// The end of a fault, or of a person's absence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +83,7 @@ impl World {
         let span = if self.chance.one_in(4) { self.chance.between(MINUTE, 40 * MINUTE) } else { short };
         let until = self.now + span;
         self.disturb(span + MINUTE);
-        match self.chance.below(23) {
+        match self.chance.below(24) {
             0 | 1 => self.kill(w, "worker killed", span, false),
             2 => self.kill(w, "machine lost its power", span, true),
             3 | 4 if self.workers[w].up && !self.workers[w].stopped => {
@@ -137,6 +144,7 @@ impl World {
             20 => self.evaluate(),
             21 if self.database_up => self.jump_database_clock(),
             22 => self.prioritise(),
+            23 if self.server.up && self.database_up => self.take_name(w),
             _ => {}
         }
     }
@@ -152,6 +160,23 @@ impl World {
             self.workers[w].spools.values_mut().for_each(|spool| spool.lose_cache(keep_more, keeps_mark));
         }
         self.after(back_ms.min(10 * MINUTE), Event::Fault(Fault::Start(w)));
+    }
+
+    /// Another machine asks, by an enrolment token, to be the worker of this name; it is, when that one is lost.
+    fn take_name(&mut self, w: usize) {
+        let Some(row) = self.store.workers.get(w) else { return };
+        let now = at(self.store.now_ms);
+        let since = self.server.listening.look(now, delta((self.set.ttl_ms / 3).max(2_000)));
+        let patience = Patience { since, ttl: delta(self.set.ttl_ms), lost_after: delta(self.set.lost_ms) };
+        let lives = !row.lost && patience.state(at(row.seen_ms), now) != WorkerState::Lost;
+        let holder = Holder { id: worker_id(w), host: "home".into(), lives };
+        if may_enrol(&Entry::Token, "elsewhere", Some(&holder)).is_err() {
+            return self.count("another machine was refused a name");
+        }
+        self.count("another machine took the name of a lost worker");
+        self.oracle.gave_name(w, self.now, self.set.ttl_ms + self.set.lost_ms);
+        self.kill_worker(w);
+        self.start_worker(w);
     }
 
     fn each_branch_of(&mut self, w: usize, cause: &'static str) {

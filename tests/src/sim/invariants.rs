@@ -24,7 +24,7 @@ use senmon_server::domain::{
     schedule::Plan,
 };
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A promise that was broken.
 #[derive(Debug, Clone, Serialize)]
@@ -60,6 +60,8 @@ pub struct Oracle {
     pub(super) granted_at: u64,
     /// Nothing was disturbed since.
     pub quiet_since: u64,
+    /// When the server last heard of each worker.
+    heard: BTreeMap<usize, u64>,
 }
 
 impl Oracle {
@@ -90,6 +92,7 @@ impl Oracle {
             faults: vec![(0, 0); n],
             progress_at: vec![0; n],
             quiet_since: 0,
+            heard: BTreeMap::new(),
             nobody_due_at: 0,
             granted_at: 0,
         }
@@ -99,6 +102,20 @@ impl Oracle {
     #[must_use]
     pub fn root(&self) -> u64 {
         self.root
+    }
+
+    /// The server heard of a worker.
+    pub fn hears(&mut self, worker: usize, now: u64) {
+        self.heard.insert(worker, now);
+    }
+
+    /// Another machine was given the name of a worker.
+    pub fn gave_name(&mut self, worker: usize, now: u64, window_ms: u64) {
+        let last = self.heard.get(&worker).copied().unwrap_or(0).max(self.hears_since);
+        let silent = now.saturating_sub(last);
+        self.ensure(silent >= window_ms, "a name is one machine's while it lives", || {
+            format!("worker {worker}, silent for {silent} ms of {window_ms}")
+        });
     }
 
     /// A broken promise; false.

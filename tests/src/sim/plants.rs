@@ -10,6 +10,7 @@
 //! | `plant-lease-to-the-end` | `worker/src/lease.rs` | a holder writes until its lease ends, not for two thirds |
 //! | `plant-lost-at-once` | `server/src/domain/lease.rs` | a fresh server ends leases before it has listened |
 //! | `plant-metrics-twice` | `sim::store` | a repeated batch is stored again |
+//! | `plant-names-shared` | `server/src/domain/access.rs` | a second machine takes the name of a worker that lives |
 //! | `plant-no-fence-check` | `sim::store` | writes with an old fence are accepted |
 //! | `plant-preempted-unsaved` | `sim::worker` | a branch gives its slots up without a checkpoint |
 //! | `plant-preempts-equals` | `server/src/domain/schedule/room.rs` | slots are given up for a job of the same priority |

@@ -36,7 +36,7 @@ pub struct Server {
     pub up: bool,
     /// Number of its process.
     pub epoch: u32,
-    listening: Listening,
+    pub(super) listening: Listening,
     pub(super) polls: Polls,
     pub(super) held: Vec<Held>,
     pub(super) plans: bool,
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-fn delta(ms: u64) -> TimeDelta {
+pub(super) fn delta(ms: u64) -> TimeDelta {
     TimeDelta::milliseconds(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
@@ -114,13 +114,19 @@ impl World {
             }),
             Ask::Poll { session, slots_free, wait_ms } => match self.store.seen(id, session) {
                 Err(_) => Err(Failure::Session),
-                Ok(()) => return self.wait(request, id, &slots_free, wait_ms),
+                Ok(()) => {
+                    self.oracle.hears(request.w, self.now);
+                    return self.wait(request, id, &slots_free, wait_ms);
+                }
             },
             Ask::Write(record) => {
                 let Some(attempt) = attempt_of(&request) else { return };
                 self.write(attempt, &record).map(|()| Reply::Done)
             }
         };
+        if result.is_ok() && !matches!(request.ask, Ask::Write(_)) {
+            self.oracle.hears(request.w, self.now);
+        }
         self.reply(&request, result);
     }
 

@@ -3,19 +3,21 @@
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use senmon_protocol::{problem::Problem, view::ExperimentSummary, view::Page};
-use senmon_tests::{World, WorldOptions, spec};
+use senmon_tests::{Pretended, World, WorldOptions, pretended::credential, spec};
 use serde_json::Value;
 
 const EXPERIMENTS: &str = "/api/v1/experiments";
 
 /// Operations with a body, from the API's own description.
-async fn operations(world: &World) -> Result<Vec<(Method, String)>> {
+async fn operations(world: &World, worker: &Pretended) -> Result<Vec<(Method, String)>> {
     let document: Value = world.api.get("/openapi.json").await?;
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().context("paths")? {
         for (method, operation) in item.as_object().context("a path")? {
             if operation.get("requestBody").is_some() {
-                let path = path.replace("{id}", &uuid::Uuid::now_v7().to_string());
+                let is_worker = path.contains("/workers/") && (path.contains("/poll") || path.contains("/heartbeat"));
+                let id = if is_worker { worker.id().0 } else { uuid::Uuid::now_v7() };
+                let path = path.replace("{id}", &id.to_string());
                 found.push((Method::from_bytes(method.to_uppercase().as_bytes())?, path));
             }
         }
@@ -25,9 +27,12 @@ async fn operations(world: &World) -> Result<Vec<(Method, String)>> {
 }
 
 async fn send(world: &World, method: &Method, path: &str, kind: &str, body: Vec<u8>) -> Result<(u16, String)> {
-    // The worker protocol wants a worker's token.
-    let is_worker = path.contains("/attempts/") || path.contains("/workers");
-    let token = if is_worker { world.worker_token()? } else { world.api.token().to_owned() };
+    // The worker protocol wants a worker's credential, and to become one an enrolment token.
+    let token = match path {
+        "/api/v1/workers" => world.worker_token()?,
+        path if path.contains("/attempts/") || path.contains("/workers/") => credential("door"),
+        _ => world.api.token().to_owned(),
+    };
     let request = reqwest::Client::new()
         .request(method.clone(), format!("{}{path}", world.api.base()))
         .bearer_auth(token)
@@ -55,7 +60,8 @@ async fn a_body_that_cannot_be_read_is_refused_by_every_operation() -> Result<()
         ("a deep body", [vec![b'['; 200_000], vec![b']'; 200_000]].concat()),
         ("a large body", vec![b' '; 17 << 20]),
     ];
-    for (method, path) in operations(&world).await? {
+    let worker = Pretended::enrol(&world, "door").await?;
+    for (method, path) in operations(&world, &worker).await? {
         for (what, body) in &bodies {
             // A refusal may come while the body is still on its way; then the connection ends with it.
             let Ok((status, text)) = send(&world, &method, &path, "application/json", body.clone()).await else {

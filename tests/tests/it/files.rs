@@ -56,7 +56,8 @@ async fn odd_files_are_taken_refused_or_left_out_in_words() -> Result<()> {
     assert_eq!(taken.left_out.count, 3, "two links to the folder and a blob without an ending: {left_out:?}");
 
     let output = Command::new(binary("senmon")?)
-        .args(["--server", world.api.base(), "--token", world.api.token(), "corpus", "show", "taken"])
+        .args(["--server", world.api.base(), "corpus", "show", "taken"])
+        .env("SENMON_TOKEN", world.api.token())
         .output()?;
     let shown = String::from_utf8(output.stdout)?;
     for expect in ["damaged: ", "left out: ", "train.jsonl", "a link to a folder"] {

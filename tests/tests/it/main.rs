@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a promise.
 
+mod access;
 mod broken_rows;
 mod chaos;
 mod control_load;

@@ -1,18 +1,20 @@
 //! The simulator's store is the database: the same random histories on both, compared after each operation.
 
 use anyhow::{Context, Result, ensure};
+use chrono::{DateTime, TimeDelta};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta, Manifest},
     corpus::LeftOut,
-    ids::{AttemptId, BranchId, CheckpointId, ExperimentId, Fence, JobId, StorageKey, WorkerId},
+    ids::{AttemptId, BranchId, CheckpointId, ExperimentId, Fence, JobId, StorageKey, TokenId, WorkerId},
     job::{CompletedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, TrainResult, WrittenCheckpoint},
-    view::{BranchRole, ExperimentState, JobState, WorkerMode},
+    view::{BranchRole, ExperimentState, JobState, Role, WorkerMode},
     worker::{AttemptStarted, Command, CompleteAttempt, EnrolWorker, Heartbeat, MetricBatch, RunningAttempt, SlotInfo},
 };
 use senmon_server::{
-    db::{self, DbError, PgPool, ingest, jobs::Wish},
+    db::{self, DbError, PgPool, ingest, jobs::Wish, workers::Asked},
     domain::{
         expand::PlannedBranch,
+        lease::Patience,
         metrics::{Points, pyramid::CHUNK_POINTS},
         schedule::Placement,
     },
@@ -28,6 +30,7 @@ use senmon_tests::{
     spec,
 };
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 12;
@@ -98,6 +101,8 @@ fn whole_chunk(attempt: AttemptId, fence: Fence) -> ingest::Batch {
 /// A database's experiment and its model.
 struct Both {
     pool: PgPool,
+    /// Enrols the workers.
+    token: TokenId,
     store: Store,
     chance: Chance,
     experiment: ExperimentId,
@@ -112,7 +117,7 @@ impl Both {
     async fn new(pool: &PgPool, seed: u64) -> Result<Self> {
         let name = format!("corpus-{seed}");
         let request = serde_json::from_value(json!({ "name": name, "paths": ["/x"], "fields": { "text": "text" } }))?;
-        let corpus = db::corpora::insert(pool, &request, &[], &LeftOut::default(), None).await?;
+        let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default(), None).await?;
         let mut small = spec::small();
         small.max_restarts = 2;
         let experiment = db::experiments::insert(pool, &small, corpus, "test", None).await?.0;
@@ -145,8 +150,18 @@ impl Both {
         let store =
             Store { branches: vec![branch; BRANCHES], jobs: vec![None; BRANCHES], restarts_max: 2, ..Store::default() };
         let chance = Chance::new(seed);
+        let secret = Sha256::digest(format!("token-{seed}").as_bytes());
+        let token = db::tokens::New {
+            name: "test",
+            role: Role::Enrol,
+            prefix: "smn_e_",
+            secret_sha256: &secret,
+            days: None,
+            uses: None,
+        };
         let mut both = Self {
             pool: pool.clone(),
+            token: db::tokens::insert(pool, &token).await?.id,
             store,
             chance,
             experiment,
@@ -173,8 +188,14 @@ impl Both {
             slots: vec![slot],
             capabilities: vec![JobKind::Train],
             labels: BTreeMap::new(),
+            credential_sha256: None,
         };
-        let (id, session) = db::workers::enrol(&self.pool, &request).await?;
+        let patience = Patience { since: DateTime::UNIX_EPOCH, ttl: TimeDelta::zero(), lost_after: TimeDelta::zero() };
+        let by = match self.workers.get(w) {
+            Some(worker) => Asked::Credential(*worker),
+            None => Asked::Token { token: self.token, credential_sha256: &Sha256::digest(request.name.as_bytes()) },
+        };
+        let (id, session) = db::workers::enrol(&self.pool, &by, &request, &patience).await?;
         ensure!(self.store.enrol(w, 1) == session, "session {session}");
         if self.workers.len() == w {
             self.workers.push(id);

@@ -102,7 +102,7 @@ async fn the_server_commits_no_checkpoint_that_is_not_there() -> Result<()> {
     let attempt = attempts.iter().find(|attempt| attempt.finished_at.is_none()).context("an attempt runs")?;
     let page: Page<CheckpointView> =
         world.api.get(&format!("/api/v1/checkpoints?branch_id={}&limit=1", branch.id)).await?;
-    let (storage, api) = (world.path("server/storage"), Api::new(world.api.base(), &world.worker_token()?));
+    let (storage, api) = (world.path("server/storage"), Api::new(world.api.base(), &world.credential(0)?));
     let path = format!("/api/v1/attempts/{}/checkpoints", attempt.id);
     let commit = |name: &str, change: &dyn Fn(&Path, &mut Manifest) -> Result<()>| -> Result<Value> {
         let written = copy(&storage, &page.items[0], name, change)?;

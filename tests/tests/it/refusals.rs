@@ -124,7 +124,8 @@ async fn an_unknown_key_is_named_with_its_path() -> Result<()> {
     let file = world.path("typo.yaml");
     fs::write(&file, serde_json::to_string(&spec)?)?;
     let output = Command::new(binary("senmon")?)
-        .args(["--server", world.api.base(), "--token", world.api.token(), "run"])
+        .args(["--server", world.api.base(), "run"])
+        .env("SENMON_TOKEN", world.api.token())
         .arg(&file)
         .output()?;
     assert_eq!(output.status.code(), Some(4));

@@ -1,15 +1,14 @@
 //! What the scheduler does for people: needs, priorities, budgets; jobs and workers that fail are set aside.
 
-use crate::worker_protocol::{beat, enrol, grant, poll};
+use crate::worker_protocol::{beat, grant};
 use anyhow::{Context, Result};
 use reqwest::Method;
 use senmon_protocol::{
     ids::ExperimentId,
     job::{Grant, TerminationReason},
     view::{AttemptView, BranchState, BranchView, EventView, ExperimentState, ExperimentView, JobView, WorkerView},
-    worker::Enrolled,
 };
-use senmon_tests::{World, WorldOptions, client::Api, spec};
+use senmon_tests::{Pretended, World, WorldOptions, spec};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -19,16 +18,14 @@ use std::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A world with pretended workers only.
-async fn world(lease_ttl_ms: u64) -> Result<(World, Api)> {
-    let world = World::start(WorldOptions { workers: 0, lease_ttl_ms, ..WorldOptions::default() }).await?;
-    let api = Api::new(world.api.base(), &world.worker_token()?);
-    Ok((world, api))
+async fn world(lease_ttl_ms: u64) -> Result<World> {
+    World::start(WorldOptions { workers: 0, lease_ttl_ms, ..WorldOptions::default() }).await
 }
 
-async fn fail(api: &Api, grant: &Grant) -> Result<()> {
+async fn fail(worker: &Pretended, grant: &Grant) -> Result<()> {
     let outcome = json!({ "kind": "ended", "reason": "internal_error", "message": "planted" });
     let body = json!({ "fence": grant.fence, "outcome": outcome });
-    api.post::<_, Value>(&format!("/api/v1/attempts/{}/complete", grant.attempt_id), &body).await.map(|_| ())
+    worker.api.post::<_, Value>(&format!("/api/v1/attempts/{}/complete", grant.attempt_id), &body).await.map(|_| ())
 }
 
 async fn jobs(world: &World) -> Result<Vec<JobView>> {
@@ -41,14 +38,14 @@ async fn patch(world: &World, id: ExperimentId, body: Value) -> Result<(u16, Val
 
 #[tokio::test]
 async fn a_job_waits_for_the_labels_it_needs_and_says_so() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     let mut spec = spec::small();
     spec.resources.labels = BTreeMap::from([("zone".into(), "x".into())]);
     world.submit(&spec).await?;
-    let worker = enrol(&api, "pretended").await?;
+    let worker = Pretended::enrol(&world, "pretended").await?;
     let why = world
         .until(LIMIT, "a job waits", async || {
-            poll(&api, &worker).await?;
+            worker.poll().await?;
             Ok(jobs(&world).await?.into_iter().find_map(|job| job.why))
         })
         .await?;
@@ -58,7 +55,7 @@ async fn a_job_waits_for_the_labels_it_needs_and_says_so() -> Result<()> {
 
 #[tokio::test]
 async fn a_job_that_can_never_run_is_refused_at_submission_and_by_the_plan() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     let mut spec = spec::small_json();
     spec["seed"]["training"] = json!({ "slots": 2 });
     let says = |faults: &Value| faults.to_string().contains("seed asks for 2 slots on one worker; the largest has 1");
@@ -69,7 +66,7 @@ async fn a_job_that_can_never_run_is_refused_at_submission_and_by_the_plan() -> 
     let events: Vec<EventView> = world.api.get("/api/v1/events?limit=100").await?;
     let waits = |event: &EventView| event.kind == "experiment_waits" && event.experiment_id == Some(early.summary.id);
     assert!(events.iter().any(waits), "{events:?}");
-    enrol(&api, "pretended").await?;
+    Pretended::enrol(&world, "pretended").await?;
     let plan: Value = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
     assert!(says(&plan["refused"]), "{plan}");
     let problem = world.api.refused("/api/v1/experiments", &spec).await?;
@@ -82,14 +79,14 @@ async fn a_job_that_can_never_run_is_refused_at_submission_and_by_the_plan() -> 
 
 #[tokio::test]
 async fn a_new_priority_reaches_the_queue() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     let first = world.submit(&spec::small()).await?.summary.id;
-    let worker = enrol(&api, "pretended").await?;
-    let held = grant(&world, &api, &worker).await?;
+    let worker = Pretended::enrol(&world, "pretended").await?;
+    let held = grant(&world, &worker).await?;
     let second = world.submit(&spec::small()).await?.summary.id;
     world
         .until(LIMIT, "both wait", async || {
-            beat(&api, &worker, &[&held]).await?;
+            beat(&worker, &[&held]).await?;
             Ok(jobs(&world).await?.iter().any(|job| job.experiment_id == second).then_some(()))
         })
         .await?;
@@ -102,20 +99,20 @@ async fn a_new_priority_reaches_the_queue() -> Result<()> {
     let of = |id, jobs: &[JobView]| jobs.iter().find(|job| job.experiment_id == id).map(|job| job.priority);
     let now = jobs(&world).await?;
     assert_eq!((of(first, &now), of(second, &now)), (Some(50), Some(80)));
-    fail(&api, &held).await?;
-    let next = grant(&world, &api, &worker).await?;
+    fail(&worker, &held).await?;
+    let next = grant(&world, &worker).await?;
     assert_eq!(now.iter().find(|job| job.id == next.job_id).map(|job| job.experiment_id), Some(second));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_spent_budget_pauses_and_a_larger_one_lets_it_go_on() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     let mut spec = spec::small();
     spec.budget.slot_hours = Some(1.0 / 3600.0);
     let id = world.submit(&spec).await?.summary.id;
-    let worker = enrol(&api, "pretended").await?;
-    let held = grant(&world, &api, &worker).await?;
+    let worker = Pretended::enrol(&world, "pretended").await?;
+    let held = grant(&world, &worker).await?;
     let paused = world
         .until(LIMIT, "the experiment is paused", async || {
             let view: ExperimentView = world.experiment(id).await?;
@@ -124,99 +121,99 @@ async fn a_spent_budget_pauses_and_a_larger_one_lets_it_go_on() -> Result<()> {
         .await?;
     let problem = paused.summary.problem.context("it says why")?;
     assert!(problem.contains("slot-hours is spent; raise budget.slot_hours"), "{problem}");
-    let answer = beat(&api, &worker, &[&held]).await?;
+    let answer = beat(&worker, &[&held]).await?;
     assert_eq!(answer["attempts"][0]["command"], "release");
     assert!(jobs(&world).await?.iter().filter_map(|job| job.why.as_ref()).all(|why| *why == problem));
     let refused = world.api.refused(&format!("/api/v1/experiments/{id}/resume"), &()).await?;
     assert_eq!(refused.status, 409, "{refused:?}");
     let (status, answer) = patch(&world, id, json!({ "budget": { "slot_hours": 1.0 } })).await?;
     assert_eq!((status, &answer["state"]), (200, &json!("running")), "{answer}");
-    let answer = beat(&api, &worker, &[&held]).await?;
+    let answer = beat(&worker, &[&held]).await?;
     assert_eq!(answer["attempts"][0]["command"], "continue");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_job_that_fails_the_same_way_on_two_workers_is_set_aside() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     let id = world.submit(&spec::small()).await?.summary.id;
-    let first = enrol(&api, "first").await?;
-    let poison = grant(&world, &api, &first).await?;
-    fail(&api, &poison).await?;
-    let second = enrol(&api, "second").await?;
+    let first = Pretended::enrol(&world, "first").await?;
+    let poison = grant(&world, &first).await?;
+    fail(&first, &poison).await?;
+    let second = Pretended::enrol(&world, "second").await?;
     let mut held: Vec<Grant> = Vec::new();
     let start = Instant::now();
     let again = loop {
         // Until its back-off is over, the second worker is given the others, one after the other.
         anyhow::ensure!(start.elapsed() < LIMIT, "the job is not granted again");
-        let next = grant_beside(&api, &second, &held).await?;
+        let next = grant_beside(&second, &held).await?;
         match next {
             Some(next) if next.job_id == poison.job_id => break next,
             Some(next) => held.push(next),
             None => {}
         }
         if let Some(other) = held.pop() {
-            release(&api, &other).await?;
+            release(&second, &other).await?;
         }
     };
-    fail(&api, &again).await?;
+    fail(&second, &again).await?;
     let failed =
         world.until(LIMIT, "the experiment says why", async || Ok(world.experiment(id).await?.summary.problem)).await?;
     assert!(failed.contains("Set aside: failed 2 times on 2 workers at step 0: planted."), "{failed}");
     Ok(())
 }
 
-async fn grant_beside(api: &Api, worker: &Enrolled, held: &[Grant]) -> Result<Option<Grant>> {
-    beat(api, worker, &held.iter().collect::<Vec<_>>()).await?;
-    Ok(poll(api, worker).await?.grants.into_iter().next())
+async fn grant_beside(worker: &Pretended, held: &[Grant]) -> Result<Option<Grant>> {
+    beat(worker, &held.iter().collect::<Vec<_>>()).await?;
+    Ok(worker.poll().await?.grants.into_iter().next())
 }
 
-async fn release(api: &Api, grant: &Grant) -> Result<()> {
+async fn release(worker: &Pretended, grant: &Grant) -> Result<()> {
     let body =
         json!({ "fence": grant.fence, "outcome": { "kind": "ended", "reason": "released", "message": "given back" } });
-    api.post::<_, Value>(&format!("/api/v1/attempts/{}/complete", grant.attempt_id), &body).await.map(|_| ())
+    worker.api.post::<_, Value>(&format!("/api/v1/attempts/{}/complete", grant.attempt_id), &body).await.map(|_| ())
 }
 
 #[tokio::test]
 async fn a_worker_where_job_after_job_fails_is_set_aside_until_somebody_enables_it() -> Result<()> {
-    let (world, api) = world(20_000).await?;
+    let world = world(20_000).await?;
     world.submit(&spec::small()).await?;
-    let good = enrol(&api, "good").await?;
-    let progressing = grant(&world, &api, &good).await?;
+    let good = Pretended::enrol(&world, "good").await?;
+    let progressing = grant(&world, &good).await?;
     let attempt = json!({ "attempt_id": progressing.attempt_id, "fence": progressing.fence, "done": 5, "total": 9,
         "tokens_per_second": 0.0 });
-    let path = format!("/api/v1/workers/{}/heartbeat", good.worker_id);
-    let _: Value = api.post(&path, &json!({ "session": good.session, "attempts": [attempt] })).await?;
-    let bad = enrol(&api, "bad").await?;
+    let path = format!("/api/v1/workers/{}/heartbeat", good.id());
+    let _: Value = good.api.post(&path, &json!({ "session": good.enrolled.session, "attempts": [attempt] })).await?;
+    let bad = Pretended::enrol(&world, "bad").await?;
     for _ in 0..3 {
-        fail(&api, &grant(&world, &api, &bad).await?).await?;
+        fail(&bad, &grant(&world, &bad).await?).await?;
     }
-    let worker = async || -> Result<WorkerView> { world.api.get(&format!("/api/v1/workers/{}", bad.worker_id)).await };
+    let worker = async || -> Result<WorkerView> { world.api.get(&format!("/api/v1/workers/{}", bad.id())).await };
     let why = worker().await?.set_aside.context("it is set aside")?;
     assert_eq!(why, "3 attempts in a row failed here while others succeeded elsewhere.");
     let events: Vec<EventView> = world.api.get("/api/v1/events?limit=100").await?;
-    assert!(events.iter().any(|event| event.kind == "worker_set_aside" && event.worker_id == Some(bad.worker_id)));
+    assert!(events.iter().any(|event| event.kind == "worker_set_aside" && event.worker_id == Some(bad.id())));
     tokio::time::sleep(Duration::from_secs(5)).await; // longer than the back-off of what failed
-    assert!(poll(&api, &bad).await?.grants.is_empty(), "a job went to a worker that is set aside");
+    assert!(bad.poll().await?.grants.is_empty(), "a job went to a worker that is set aside");
     let waits = jobs(&world).await?.into_iter().find_map(|job| job.why).unwrap_or_default();
     assert!(waits.contains("the one worker that can shard has none free"), "{waits}");
-    let _: Value = world.api.post(&format!("/api/v1/workers/{}/enable", bad.worker_id), &()).await?;
+    let _: Value = world.api.post(&format!("/api/v1/workers/{}/enable", bad.id()), &()).await?;
     assert_eq!(worker().await?.set_aside, None);
-    grant(&world, &api, &bad).await?;
+    grant(&world, &bad).await?;
     Ok(())
 }
 
 #[tokio::test]
 async fn what_a_worker_no_longer_reports_is_granted_again_before_its_lease_ends() -> Result<()> {
-    let (world, api) = world(9_000).await?;
+    let world = world(9_000).await?;
     world.submit(&spec::small()).await?;
-    let worker = enrol(&api, "forgetful").await?;
-    let lost = grant(&world, &api, &worker).await?;
+    let worker = Pretended::enrol(&world, "forgetful").await?;
+    let lost = grant(&world, &worker).await?;
     let start = Instant::now();
     let again = world
         .until(LIMIT, "the job is granted again", async || {
-            beat(&api, &worker, &[]).await?;
-            Ok(poll(&api, &worker).await?.grants.into_iter().find(|grant| grant.job_id == lost.job_id))
+            beat(&worker, &[]).await?;
+            Ok(worker.poll().await?.grants.into_iter().find(|grant| grant.job_id == lost.job_id))
         })
         .await?;
     assert!(again.fence > lost.fence);

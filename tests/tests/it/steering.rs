@@ -1,14 +1,13 @@
 //! People pause, drain and cancel; a pretended worker hears of it and the queue says why it waits.
 
-use crate::worker_protocol::{beat, enrol, grant, poll};
+use crate::worker_protocol::{beat, grant};
 use anyhow::{Context, Result};
 use senmon_protocol::{
     ids::ExperimentId,
     job::Grant,
     view::{JobState, JobView},
-    worker::Enrolled,
 };
-use senmon_tests::{World, WorldOptions, client::Api, spec};
+use senmon_tests::{Pretended, World, WorldOptions, spec};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,8 +15,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 struct Scene {
     world: World,
-    api: Api,
-    worker: Enrolled,
+    worker: Pretended,
     experiment: ExperimentId,
     grant: Grant,
 }
@@ -25,11 +23,10 @@ struct Scene {
 /// A submitted experiment and a pretended worker that has its first job.
 async fn scene() -> Result<Scene> {
     let world = World::start(WorldOptions { workers: 0, lease_ttl_ms: 20_000, ..WorldOptions::default() }).await?;
-    let api = Api::new(world.api.base(), &world.worker_token()?);
     let experiment = world.submit(&spec::small()).await?.summary.id;
-    let worker = enrol(&api, "pretended").await?;
-    let grant = grant(&world, &api, &worker).await?;
-    Ok(Scene { world, api, worker, experiment, grant })
+    let worker = Pretended::enrol(&world, "pretended").await?;
+    let grant = grant(&world, &worker).await?;
+    Ok(Scene { world, worker, experiment, grant })
 }
 
 impl Scene {
@@ -38,7 +35,7 @@ impl Scene {
     }
 
     async fn command(&self) -> Result<String> {
-        let answer = beat(&self.api, &self.worker, &[&self.grant]).await?;
+        let answer = beat(&self.worker, &[&self.grant]).await?;
         Ok(answer["attempts"][0]["command"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -46,7 +43,7 @@ impl Scene {
         let outcome = json!({ "kind": "ended", "reason": "released", "message": "given back" });
         let body = json!({ "fence": self.grant.fence, "outcome": outcome });
         let path = format!("/api/v1/attempts/{}/complete", self.grant.attempt_id);
-        self.api.post::<_, Value>(&path, &body).await.map(|_| ())
+        self.worker.api.post::<_, Value>(&path, &body).await.map(|_| ())
     }
 
     async fn job(&self) -> Result<JobView> {
@@ -56,7 +53,7 @@ impl Scene {
 
     async fn check_waits(&self, expected: &str) -> Result<()> {
         self.release().await?;
-        assert!(poll(&self.api, &self.worker).await?.grants.is_empty(), "the job was granted again");
+        assert!(self.worker.poll().await?.grants.is_empty(), "the job was granted again");
         let job = self.job().await?;
         assert_eq!(job.state, JobState::Queued);
         let why = job.why.unwrap_or_default();
@@ -65,7 +62,7 @@ impl Scene {
     }
 
     async fn check_goes_on(&self) -> Result<()> {
-        let again = grant(&self.world, &self.api, &self.worker).await?;
+        let again = grant(&self.world, &self.worker).await?;
         assert!(again.fence > self.grant.fence || again.job_id != self.grant.job_id);
         Ok(())
     }
@@ -75,10 +72,10 @@ impl Scene {
 async fn a_drained_worker_gives_its_job_back_and_gets_none() -> Result<()> {
     let scene = scene().await?;
     assert_eq!(scene.command().await?, "continue");
-    scene.ask(&format!("workers/{}/drain", scene.worker.worker_id)).await?;
+    scene.ask(&format!("workers/{}/drain", scene.worker.id())).await?;
     assert_eq!(scene.command().await?, "release");
     scene.check_waits("Needs 1 slot: worker pretended is draining.").await?;
-    scene.ask(&format!("workers/{}/enable", scene.worker.worker_id)).await?;
+    scene.ask(&format!("workers/{}/enable", scene.worker.id())).await?;
     scene.check_goes_on().await
 }
 
@@ -104,7 +101,8 @@ async fn a_cancelled_experiment_leaves_nothing_in_the_queue() -> Result<()> {
     // The worker dies instead of answering: the job is over all the same.
     let outcome = json!({ "kind": "ended", "reason": "worker_lost", "message": "its process ended" });
     let body = json!({ "fence": scene.grant.fence, "outcome": outcome });
-    let _: Value = scene.api.post(&format!("/api/v1/attempts/{}/complete", scene.grant.attempt_id), &body).await?;
+    let _: Value =
+        scene.worker.api.post(&format!("/api/v1/attempts/{}/complete", scene.grant.attempt_id), &body).await?;
     let empty = async || {
         let jobs: Vec<JobView> = scene.world.api.get("/api/v1/jobs").await?;
         Ok(jobs.is_empty().then_some(()))
@@ -127,7 +125,7 @@ async fn a_result_of_another_kind_is_refused() -> Result<()> {
     let result = json!({ "kind": "train", "steps": 1, "tokens": 1, "loss_last": null });
     let body = json!({ "fence": scene.grant.fence, "outcome": { "kind": "completed", "result": result } });
     let path = format!("/api/v1/attempts/{}/complete", scene.grant.attempt_id);
-    let problem = scene.api.refused(&path, &body).await?;
+    let problem = scene.worker.api.refused(&path, &body).await?;
     assert_eq!((problem.status, problem.code.as_str()), (422, "invalid_input"), "{problem:?}");
     assert_eq!(scene.command().await?, "continue", "the lease was lost with the refusal");
     Ok(())

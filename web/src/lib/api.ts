@@ -18,6 +18,7 @@ export type Goodput = S["GoodputView"];
 export type Skip = S["SkipView"];
 export type Fleet = S["FleetView"];
 export type Session = S["SessionView"];
+export type Login = S["LoginView"];
 export type Problem = S["Problem"];
 export type NewPoints = S["StreamMetrics"];
 export type Storage = S["StorageView"];

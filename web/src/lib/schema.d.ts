@@ -13,6 +13,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_announce"];
         delete?: never;
         options?: never;
@@ -29,6 +30,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_checkpoints"];
         delete?: never;
         options?: never;
@@ -45,6 +47,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_complete"];
         delete?: never;
         options?: never;
@@ -61,6 +64,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_logs"];
         delete?: never;
         options?: never;
@@ -77,6 +81,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_metrics"];
         delete?: never;
         options?: never;
@@ -93,7 +98,25 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_attempts_id_started"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: admin. */
+        get: operations["get_audit"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -107,6 +130,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id"];
         put?: never;
         post?: never;
@@ -123,6 +147,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_attempts"];
         put?: never;
         post?: never;
@@ -141,6 +166,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_branches_id_cancel"];
         delete?: never;
         options?: never;
@@ -155,6 +181,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_checkpoints"];
         put?: never;
         post?: never;
@@ -173,6 +200,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_branches_id_continue"];
         delete?: never;
         options?: never;
@@ -189,6 +217,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_branches_id_fork"];
         delete?: never;
         options?: never;
@@ -203,6 +232,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_goodput"];
         put?: never;
         post?: never;
@@ -219,6 +249,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_logs"];
         put?: never;
         post?: never;
@@ -235,6 +266,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_metrics"];
         put?: never;
         post?: never;
@@ -253,6 +285,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_branches_id_pause"];
         delete?: never;
         options?: never;
@@ -269,6 +302,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_branches_id_resume"];
         delete?: never;
         options?: never;
@@ -283,6 +317,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_branches_id_skips"];
         put?: never;
         post?: never;
@@ -299,6 +334,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_checkpoints"];
         put?: never;
         post?: never;
@@ -315,6 +351,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_checkpoints_id"];
         put?: never;
         post?: never;
@@ -331,6 +368,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_checkpoints_id_files_name"];
         put?: never;
         post?: never;
@@ -349,6 +387,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user or admin. */
         post: operations["post_checkpoints_id_verify"];
         delete?: never;
         options?: never;
@@ -363,6 +402,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_clusterings_id"];
         put?: never;
         post?: never;
@@ -379,8 +419,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_corpora"];
         put?: never;
+        /** @description Who may: user or admin. */
         post: operations["post_corpora"];
         delete?: never;
         options?: never;
@@ -395,6 +437,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_corpora_id"];
         put?: never;
         post?: never;
@@ -411,6 +454,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_events"];
         put?: never;
         post?: never;
@@ -427,8 +471,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments"];
         put?: never;
+        /** @description Who may: user or admin. */
         post: operations["post_experiments"];
         delete?: never;
         options?: never;
@@ -443,13 +489,15 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id"];
         put?: never;
         post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        patch: operations["alter"];
+        /** @description Who may: user (with what is theirs) or admin. */
+        patch: operations["patch_experiments_id"];
         trace?: never;
     };
     "/api/v1/experiments/{id}/cancel": {
@@ -461,6 +509,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_experiments_id_cancel"];
         delete?: never;
         options?: never;
@@ -475,6 +524,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_domains"];
         put?: never;
         post?: never;
@@ -491,6 +541,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_ensemble"];
         put?: never;
         post?: never;
@@ -507,6 +558,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_evaluations"];
         put?: never;
         post?: never;
@@ -523,6 +575,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_goodput"];
         put?: never;
         post?: never;
@@ -539,6 +592,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_metrics"];
         put?: never;
         post?: never;
@@ -557,6 +611,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_experiments_id_pause"];
         delete?: never;
         options?: never;
@@ -571,6 +626,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_report"];
         put?: never;
         post?: never;
@@ -589,6 +645,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
         post: operations["post_experiments_id_resume"];
         delete?: never;
         options?: never;
@@ -603,6 +660,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_experiments_id_spec"];
         put?: never;
         post?: never;
@@ -619,6 +677,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_fleet"];
         put?: never;
         post?: never;
@@ -635,6 +694,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_goodput"];
         put?: never;
         post?: never;
@@ -651,9 +711,78 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_jobs"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** @description Who may: anybody. */
+        post: operations["post_login"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/login/token": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** @description Who may: anybody. */
+        post: operations["post_login_token"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/login/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_login_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/login/{id}/approve": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** @description Who may: viewer, user or admin. */
+        post: operations["post_login_id_approve"];
         delete?: never;
         options?: never;
         head?: never;
@@ -669,6 +798,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: viewer, user or admin. */
         post: operations["post_plan"];
         delete?: never;
         options?: never;
@@ -683,9 +813,12 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: anybody. */
         get: operations["get_session"];
         put?: never;
+        /** @description Who may: anybody. */
         post: operations["post_session"];
+        /** @description Who may: anybody. */
         delete: operations["delete_session"];
         options?: never;
         head?: never;
@@ -699,6 +832,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_storage"];
         put?: never;
         post?: never;
@@ -715,6 +849,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_stream"];
         put?: never;
         post?: never;
@@ -731,8 +866,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: admin. */
         get: operations["get_tokens"];
         put?: never;
+        /** @description Who may: admin. */
         post: operations["post_tokens"];
         delete?: never;
         options?: never;
@@ -750,6 +887,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
+        /** @description Who may: admin. */
         delete: operations["delete_tokens_id"];
         options?: never;
         head?: never;
@@ -763,8 +901,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_workers"];
         put?: never;
+        /** @description Who may: enrol or worker. */
         post: operations["post_workers"];
         delete?: never;
         options?: never;
@@ -779,6 +919,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_workers_id"];
         put?: never;
         post?: never;
@@ -797,6 +938,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: admin. */
         post: operations["post_workers_id_disable"];
         delete?: never;
         options?: never;
@@ -813,6 +955,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: admin. */
         post: operations["post_workers_id_drain"];
         delete?: never;
         options?: never;
@@ -829,6 +972,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: admin. */
         post: operations["post_workers_id_enable"];
         delete?: never;
         options?: never;
@@ -845,6 +989,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_workers_id_heartbeat"];
         delete?: never;
         options?: never;
@@ -861,6 +1006,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
+        /** @description Who may: worker (its own). */
         post: operations["post_workers_id_poll"];
         delete?: never;
         options?: never;
@@ -1003,6 +1149,38 @@ export interface components {
             /** @description Name of the worker. */
             worker: string;
         };
+        /** @description One change that somebody asked for. */
+        AuditView: {
+            /** @description The values that changed, after. */
+            after: unknown;
+            /**
+             * Format: date-time
+             * @description When it was asked.
+             */
+            at: string;
+            /** @description The values that changed, before. */
+            before: unknown;
+            /**
+             * Format: int64
+             * @description Id; grows.
+             */
+            id: number;
+            /** @description Method and path of the operation: `POST /experiments/{id}/cancel`. */
+            operation: string;
+            /** @description Its role then. */
+            role: components["schemas"]["Role"];
+            /**
+             * Format: int32
+             * @description HTTP status answered; null when no answer was given: the server was killed, or the asker hung up.
+             */
+            status?: number | null;
+            /** @description What it was about: an id or a name; of what was made, its id; empty for nothing. */
+            target: string;
+            /** @description The token that asked. */
+            token_id: components["schemas"]["TokenId"];
+            /** @description Its name then. */
+            who: string;
+        };
         /** @description What the figures of a report stand on. */
         Basis: {
             /**
@@ -1035,6 +1213,30 @@ export interface components {
              * @description Their tokens.
              */
             tokens_reported: number;
+        };
+        /** @description `POST /api/v1/login`: a command on some machine asks to be signed in (device authorization, RFC 8628). */
+        BeginLogin: {
+            /** @description The machine that asks, for the person who approves: at most 100 characters. */
+            host: string;
+        };
+        /** @description Answer to [`BeginLogin`]. */
+        BegunLogin: {
+            /** @description For the command alone: it asks with it until somebody approves. */
+            device_code: string;
+            /**
+             * Format: int64
+             * @description Seconds until both codes end.
+             */
+            expires_in: number;
+            /**
+             * Format: int64
+             * @description Seconds between two questions.
+             */
+            interval: number;
+            /** @description For the person: `WDJB-MJHT`. */
+            user_code: string;
+            /** @description Where the person goes, below the server's address. */
+            verification_path: string;
         };
         /** @description What a branch cost. */
         BranchCost: {
@@ -1804,6 +2006,8 @@ export interface components {
             left_out: components["schemas"]["LeftOut"];
             /** @description Name. */
             name: string;
+            /** @description Name of the token that registered it. */
+            owner?: string;
             /** @description Why it was refused. */
             problem?: string | null;
             /** @description State. */
@@ -1811,10 +2015,20 @@ export interface components {
         };
         /** @description `POST /api/v1/tokens`. */
         CreateToken: {
+            /**
+             * Format: int32
+             * @description Days until it ends, 1 to 3,650. An enrolment token without it ends after 7 days; others never.
+             */
+            days?: number | null;
             /** @description Name for people. */
             name: string;
-            /** @description What it may do. */
+            /** @description What it may do. `worker` is refused: workers make their credentials themselves, by an enrolment token. */
             role: components["schemas"]["Role"];
+            /**
+             * Format: int32
+             * @description Workers that may enrol with it, 1 to 100,000; only for the role `enrol`. Without it one.
+             */
+            uses?: number | null;
         };
         /** @description Answer to [`CreateToken`]: the only time the secret is shown. */
         CreatedToken: components["schemas"]["TokenView"] & {
@@ -2103,12 +2317,18 @@ export interface components {
             reason: components["schemas"]["TerminationReason"];
         };
         /**
-         * @description `POST /api/v1/workers`: a daemon says what it is. The same name enrols the same worker again and ends the
-         *     session before it.
+         * @description `POST /api/v1/workers`: a daemon says what it is. Asked with its credential, the same worker enrols again, which ends
+         *     the session before it. Asked with an enrolment token, the credential becomes that worker's own, and what it had before
+         *     is revoked; a name whose worker lives is refused (`name_taken`).
          */
         EnrolWorker: {
             /** @description Kinds of jobs it can run. */
             capabilities: components["schemas"]["JobKind"][];
+            /**
+             * @description SHA-256, in lower-case hex, of the credential that this worker made for itself; the secret never leaves it except
+             *     as its bearer token. Needed with an enrolment token.
+             */
+            credential_sha256?: string | null;
             /** @description The node's host name. */
             host: string;
             /** @description Free labels. */
@@ -3033,6 +3253,18 @@ export interface components {
             /** @description The text. */
             text: string;
         };
+        /** @description `GET /api/v1/login/{id}`: what a code stands for. */
+        LoginView: {
+            /**
+             * Format: date-time
+             * @description When it asked.
+             */
+            asked_at: string;
+            /** @description The machine that asks, as it says. */
+            host: string;
+            /** @description The code. */
+            user_code: string;
+        };
         /** @description `GET /api/v1/attempts/{id}/logs` and `/branches/{id}/logs`. */
         LogsView: {
             /** @description Lines, oldest first. */
@@ -3287,6 +3519,45 @@ export interface components {
             share: number;
         };
         /** @description One page of a list. */
+        Page_AuditView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /** @description The values that changed, after. */
+                after: unknown;
+                /**
+                 * Format: date-time
+                 * @description When it was asked.
+                 */
+                at: string;
+                /** @description The values that changed, before. */
+                before: unknown;
+                /**
+                 * Format: int64
+                 * @description Id; grows.
+                 */
+                id: number;
+                /** @description Method and path of the operation: `POST /experiments/{id}/cancel`. */
+                operation: string;
+                /** @description Its role then. */
+                role: components["schemas"]["Role"];
+                /**
+                 * Format: int32
+                 * @description HTTP status answered; null when no answer was given: the server was killed, or the asker hung up.
+                 */
+                status?: number | null;
+                /** @description What it was about: an id or a name; of what was made, its id; empty for nothing. */
+                target: string;
+                /** @description The token that asked. */
+                token_id: components["schemas"]["TokenId"];
+                /** @description Its name then. */
+                who: string;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_CheckpointView: {
             /** @description What belongs to this list and cannot be read. */
             broken?: components["schemas"]["BrokenRow"][];
@@ -3347,6 +3618,8 @@ export interface components {
                 left_out: components["schemas"]["LeftOut"];
                 /** @description Name. */
                 name: string;
+                /** @description Name of the token that registered it. */
+                owner?: string;
                 /** @description Why it was refused. */
                 problem?: string | null;
                 /** @description State. */
@@ -3565,10 +3838,20 @@ export interface components {
              */
             wait_ms: number;
         };
+        /** @description `POST /api/v1/login/token`: has somebody approved? */
+        PollLogin: {
+            /** @description The code of [`BegunLogin`]. */
+            device_code: string;
+        };
         /** @description Answer to [`Poll`]; empty when the wait was over first. */
         Polled: {
             /** @description Jobs to start. */
             grants: components["schemas"]["Grant"][];
+        };
+        /** @description Answer to [`PollLogin`]. */
+        PolledLogin: {
+            /** @description The new token's secret, once: null until somebody approves. */
+            secret?: string | null;
         };
         /**
          * @description Number format of the forward and backward pass. Master weights and moments are always fp32.
@@ -3762,7 +4045,7 @@ export interface components {
          * @description What a token may do.
          * @enum {string}
          */
-        Role: "viewer" | "user" | "admin" | "worker";
+        Role: "viewer" | "user" | "admin" | "worker" | "enrol";
         /** @description A stretched rotary embedding. Key names are those of `transformers`. */
         RopeScaling: (components["schemas"]["LinearScaling"] & {
             /** @enum {string} */
@@ -4380,6 +4663,11 @@ export interface components {
              * @description When it was made.
              */
             created_at: string;
+            /**
+             * Format: date-time
+             * @description Not accepted from then on; null for never.
+             */
+            expires_at?: string | null;
             /** @description Id. */
             id: components["schemas"]["TokenId"];
             /** @description Name. */
@@ -4390,9 +4678,15 @@ export interface components {
             role: components["schemas"]["Role"];
             /**
              * Format: date-time
-             * @description When it was last used, to the minute.
+             * @description When it was last used, to the minute (a worker's to ten).
              */
             used_at?: string | null;
+            /**
+             * Format: int32
+             * @description Workers that may still enrol with it; null for any number, and for other roles.
+             */
+            uses_left?: number | null;
+            worker_id?: components["schemas"]["WorkerId"] | null;
         };
         /** @description A tokenizer on disk. */
         TokenizerFile: {
@@ -4935,6 +5229,35 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+        };
+    };
+    get_audit: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: number | null;
+                /** @description Items of a page, 1 to 500. Default 50. */
+                limit?: number | null;
+                /** @description Of one thing: its id, or the name that it was asked for by. */
+                target?: string | null;
+                /** @description Of one token's name. */
+                who?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description every change that people asked for, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AuditView"];
+                };
             };
         };
     };
@@ -5657,7 +5980,7 @@ export interface operations {
             };
         };
     };
-    alter: {
+    patch_experiments_id: {
         parameters: {
             query?: never;
             header?: never;
@@ -6056,6 +6379,128 @@ export interface operations {
             };
         };
     };
+    post_login: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BeginLogin"];
+            };
+        };
+        responses: {
+            /** @description a code for the command, a code for the person */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BegunLogin"];
+                };
+            };
+            /** @description too many wait */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    post_login_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PollLogin"];
+            };
+        };
+        responses: {
+            /** @description the secret, once it was approved */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PolledLogin"];
+                };
+            };
+            /** @description no such code (any more) */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    get_login_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the code for people */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description what waits */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LoginView"];
+                };
+            };
+            /** @description no such code (any more) */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    post_login_id_approve: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the code for people */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the command is given a token of the approver's name and role, for 90 days */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenView"];
+                };
+            };
+            /** @description no such code (any more) */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     post_plan: {
         parameters: {
             query?: never;
@@ -6253,7 +6698,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description revoked */
+            /** @description revoked: its sessions and streams end */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -6262,6 +6707,13 @@ export interface operations {
             };
             /** @description no such token */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description the last admin's */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -6310,6 +6762,13 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Enrolled"];
                 };
+            };
+            /** @description another machine lives under the name; or the token is used up */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description another protocol, or faults of the input */
             422: {

@@ -1,0 +1,39 @@
+//! Who changed what.
+
+use crate::{
+    api::{error::ApiResult, page},
+    app::App,
+    db,
+};
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use senmon_protocol::view::{AuditView, Page};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// Which entries.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+struct AuditQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<i64>,
+    /// Items of a page, 1 to 500. Default 50.
+    limit: Option<i64>,
+    /// Of one thing: its id, or the name that it was asked for by.
+    target: Option<String>,
+    /// Of one token's name.
+    who: Option<String>,
+}
+
+#[utoipa::path(get, path = "/audit", tag = "session", params(AuditQuery), responses((status = 200, description = "every change that people asked for, newest first", body = Page<AuditView>)))]
+async fn list(State(app): State<App>, Query(query): Query<AuditQuery>) -> ApiResult<Json<Page<AuditView>>> {
+    let limit = query.limit.unwrap_or(50).clamp(1, 500);
+    let of = (query.target.as_deref(), query.who.as_deref());
+    let listed = db::audit::list(&app.db, query.cursor, of, limit + 1).await?;
+    Ok(Json(page(listed, limit, |entry| entry.id.to_string())))
+}

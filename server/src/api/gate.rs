@@ -1,0 +1,100 @@
+//! The one gate in front of every operation: who asks, whether the table of `domain::access` lets them, whose the thing is,
+//! and, for what people change, the entry in the audit.
+
+use crate::{
+    api::{
+        auth::{Who, identify},
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db::{self, tokens::Identity},
+    domain::access::{ACCESS, Noun, Operation, Rule, Verdict, changes, operation, verdict, who},
+};
+use axum::{
+    extract::{MatchedPath, RawPathParams, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use senmon_protocol::ids::WorkerId;
+use uuid::Uuid;
+
+/// Where the API begins.
+pub const ROOT: &str = "/api/v1";
+
+/// Put into an answer by a handler that made something: its id, for the audit.
+#[derive(Debug, Clone, Copy)]
+pub struct Made(pub Uuid);
+
+/// Lets a request through, or answers it.
+///
+/// # Errors
+/// 401, 403, 405; and when the database does not answer.
+pub async fn gate(
+    State(app): State<App>,
+    path: MatchedPath,
+    params: RawPathParams,
+    mut request: Request,
+    next: Next,
+) -> ApiResult<Response> {
+    let path = path.as_str().strip_prefix(ROOT).unwrap_or(path.as_str());
+    let Some(operation) = operation(request.method().as_str(), path) else {
+        let methods: Vec<&str> = ACCESS.iter().filter(|row| row.path == path).map(|row| row.method).collect();
+        return Err(ApiError::Method(methods.join(", ")));
+    };
+    if operation.rule == Rule::Open {
+        return Ok(next.run(request).await);
+    }
+    let identity = identify(&app, request.method(), request.headers()).await?;
+    let target = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
+    match verdict(operation.rule, identity.role) {
+        Verdict::Yes => {}
+        Verdict::IfOwn => is_own(&app, operation, &target, &identity).await?,
+        Verdict::No => {
+            return Err(ApiError::Forbidden(format!(
+                "this needs the role {}; the token {:?} has {}",
+                who(operation.rule),
+                identity.name,
+                db::word(&identity.role)
+            )));
+        }
+    }
+    request.extensions_mut().insert(Who(identity.clone()));
+    if !operation.is_audited() {
+        return Ok(next.run(request).await);
+    }
+    let before = db::audit::picture(&app.db, operation.noun, &target).await?;
+    let entry = db::audit::asked(&app.db, &identity, &operation.name(), &target).await?;
+    let response = next.run(request).await;
+    let target = response.extensions().get::<Made>().map_or(target, |made| made.0.to_string());
+    let after = db::audit::picture(&app.db, operation.noun, &target).await?;
+    db::audit::answered(&app.db, entry, &target, response.status().as_u16(), &changes(before, after)).await?;
+    Ok(response)
+}
+
+/// Whether a thing is a user's, or a worker's. Of what there is not, the handler says so.
+async fn is_own(app: &App, operation: &Operation, target: &str, identity: &Identity) -> ApiResult<()> {
+    let refused = |text: String| Err(ApiError::Forbidden(text));
+    match (operation.rule, operation.noun) {
+        (Rule::Join, _) => Ok(()),
+        (Rule::Act, Noun::Worker) => match target.parse::<WorkerId>() {
+            Ok(asked) if Some(asked) == identity.worker => Ok(()),
+            _ => refused(format!("worker {target} is not the one that this credential is of ({})", identity.name)),
+        },
+        (Rule::Act, _) => {
+            let Ok(attempt) = target.parse() else { return Ok(()) };
+            match app.known.worker_of(app, attempt).await? {
+                Some(worker) if Some(worker) != identity.worker => {
+                    refused(format!("attempt {target} is not one of worker {}", identity.name))
+                }
+                _ => Ok(()),
+            }
+        }
+        _ => match db::audit::owner(&app.db, operation.noun, target).await? {
+            Some(owner) if owner != identity.name => {
+                let whose = if owner.is_empty() { "the admins'".to_owned() } else { format!("{owner}'s") };
+                refused(format!("this is {whose}; the token {:?} may change what is its own", identity.name))
+            }
+            _ => Ok(()),
+        },
+    }
+}

@@ -1,0 +1,163 @@
+//! Signing a command in without carrying a token about: it shows a code, a person who is signed in approves it
+//! (device authorization, RFC 8628). What waits is in memory only: a restart of the server ends it.
+
+use crate::{
+    api::{
+        auth::{Who, hash, new_secret},
+        body::Body,
+        error::{ApiError, ApiResult},
+        gate::Made,
+    },
+    app::App,
+    db,
+};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use chrono::{DateTime, Utc};
+use senmon_protocol::view::{BeginLogin, BegunLogin, LoginView, PollLogin, PolledLogin, Role, TokenView};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// How long a code is good.
+const LIFE: Duration = Duration::from_secs(600);
+/// Seconds between two questions of a command.
+const INTERVAL: u64 = 2;
+/// Commands that may wait at the same time.
+const WAITING_MAX: usize = 200;
+/// Days that a token lives which was approved.
+const TOKEN_DAYS: u16 = 90;
+/// Letters of a code: none that reads as another, none that makes words (RFC 8628, 6.1).
+const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(begin)).routes(routes!(poll)).routes(routes!(show)).routes(routes!(approve))
+}
+
+/// Commands that wait, by their code for people.
+#[derive(Debug, Clone, Default)]
+pub struct Logins(Arc<Mutex<HashMap<String, Waiting>>>);
+
+#[derive(Debug)]
+struct Waiting {
+    device_sha256: Vec<u8>,
+    host: String,
+    asked_at: DateTime<Utc>,
+    since: Instant,
+    /// The secret of the token that was approved, until the command fetches it.
+    secret: Option<String>,
+}
+
+impl Logins {
+    /// What waits, without what has waited too long.
+    fn fresh(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|_, one| one.since.elapsed() < LIFE);
+        waiting
+    }
+}
+
+fn over() -> ApiError {
+    ApiError::NotFound("no command waits with this code: it was used, or ten minutes are over; start again".into())
+}
+
+#[utoipa::path(post, path = "/login", tag = "session", request_body = BeginLogin, security(()), responses((status = 201, description = "a code for the command, a code for the person", body = BegunLogin), (status = 409, description = "too many wait")))]
+async fn begin(State(app): State<App>, Body(body): Body<BeginLogin, 4>) -> ApiResult<impl IntoResponse> {
+    if body.host.chars().count() > 100 || body.host.chars().any(char::is_control) {
+        return Err(ApiError::invalid("host", "expected at most 100 printable characters"));
+    }
+    let (device_code, user_code) = (new_secret(Role::Viewer)?, code()?);
+    let mut waiting = app.logins.fresh();
+    if waiting.len() >= WAITING_MAX {
+        return Err(ApiError::Conflict(format!("{WAITING_MAX} commands wait for approval already; try again later")));
+    }
+    let one = Waiting {
+        device_sha256: hash(&device_code),
+        host: body.host,
+        asked_at: Utc::now(),
+        since: Instant::now(),
+        secret: None,
+    };
+    waiting.insert(user_code.clone(), one);
+    let verification_path = format!("/login?code={user_code}");
+    let expires_in = LIFE.as_secs();
+    Ok((
+        StatusCode::CREATED,
+        Json(BegunLogin { device_code, user_code, verification_path, expires_in, interval: INTERVAL }),
+    ))
+}
+
+/// `WDJB-MJHT`.
+fn code() -> anyhow::Result<String> {
+    use rand::TryRngCore;
+    let mut bytes = [0_u8; 8];
+    rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
+    let mut letters = bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
+    let first: String = letters.by_ref().take(4).collect();
+    Ok(format!("{first}-{}", letters.collect::<String>()))
+}
+
+#[utoipa::path(post, path = "/login/token", tag = "session", request_body = PollLogin, security(()), responses((status = 200, description = "the secret, once it was approved", body = PolledLogin), (status = 404, description = "no such code (any more)")))]
+async fn poll(State(app): State<App>, Body(body): Body<PollLogin, 4>) -> ApiResult<Json<PolledLogin>> {
+    let asked = hash(&body.device_code);
+    let mut waiting = app.logins.fresh();
+    let code =
+        waiting.iter().find(|(_, one)| one.device_sha256 == asked).map(|(code, _)| code.clone()).ok_or_else(over)?;
+    let secret = waiting.get_mut(&code).and_then(|one| one.secret.take());
+    if secret.is_some() {
+        waiting.remove(&code);
+    }
+    Ok(Json(PolledLogin { secret }))
+}
+
+#[utoipa::path(get, path = "/login/{id}", tag = "session", params(("id" = String, Path, description = "the code for people")), responses((status = 200, description = "what waits", body = LoginView), (status = 404, description = "no such code (any more)")))]
+async fn show(State(app): State<App>, Path(code): Path<String>) -> ApiResult<Json<LoginView>> {
+    let waiting = app.logins.fresh();
+    let one = waiting.get(&code).filter(|one| one.secret.is_none()).ok_or_else(over)?;
+    Ok(Json(LoginView { user_code: code, host: one.host.clone(), asked_at: one.asked_at }))
+}
+
+#[utoipa::path(post, path = "/login/{id}/approve", tag = "session", params(("id" = String, Path, description = "the code for people")), responses((status = 201, description = "the command is given a token of the approver's name and role, for 90 days", body = TokenView), (status = 404, description = "no such code (any more)")))]
+async fn approve(State(app): State<App>, Who(who): Who, Path(code): Path<String>) -> ApiResult<impl IntoResponse> {
+    let known = app.logins.fresh().get(&code).is_some_and(|one| one.secret.is_none());
+    if !known {
+        return Err(over());
+    }
+    let secret = new_secret(who.role)?;
+    let new = db::tokens::New {
+        name: &who.name,
+        role: who.role,
+        prefix: &secret[..10],
+        secret_sha256: &hash(&secret),
+        days: Some(TOKEN_DAYS),
+        uses: None,
+    };
+    let token = db::tokens::insert(&app.db, &new).await?;
+    if let Some(one) = app.logins.fresh().get_mut(&code) {
+        one.secret = Some(secret);
+    }
+    Ok((StatusCode::CREATED, Extension(Made(token.id.0)), Json(token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_two_groups_of_letters_that_read_alike_for_everybody() {
+        let code = code().unwrap();
+        let (one, two) = code.split_once('-').unwrap();
+        assert!(
+            [one, two].iter().all(|part| part.len() == 4 && part.bytes().all(|byte| LETTERS.contains(&byte))),
+            "{code}"
+        );
+    }
+}
