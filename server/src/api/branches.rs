@@ -6,6 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         idempotency::IdempotencyKey,
+        storage::may_grow,
     },
     app::App,
     db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
@@ -221,6 +222,7 @@ async fn fork(
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
         return Ok((StatusCode::CREATED, Json(db::branches::get(&app.db, BranchId(before)).await?)));
     }
+    may_grow(&app)?;
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
     let name = body.name.trim();

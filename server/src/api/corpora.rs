@@ -6,6 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         idempotency::IdempotencyKey,
+        storage::may_grow,
     },
     app::App,
     db::{self, Listed},
@@ -53,6 +54,7 @@ async fn register(
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
         return Ok((StatusCode::ACCEPTED, Json(db::corpora::get(&app.db, &before.to_string()).await?)));
     }
+    may_grow(&app)?;
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
         && (1..=100).contains(&body.name.chars().count());

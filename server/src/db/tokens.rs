@@ -1,4 +1,4 @@
-//! Tokens, browser sessions, one-time codes, idempotency keys.
+//! Tokens, browser sessions, one-time codes.
 
 use super::{DbError, Result, unword, word};
 use senmon_protocol::{
@@ -164,15 +164,5 @@ pub async fn take_code(pool: &PgPool, secret_sha256: &[u8]) -> Result<Option<Tok
 /// When Postgres refuses.
 pub async fn delete_session(pool: &PgPool, secret_sha256: &[u8]) -> Result<()> {
     sqlx::query!("DELETE FROM sessions WHERE secret_sha256 = $1", secret_sha256).execute(pool).await?;
-    Ok(())
-}
-
-/// Deletes what has expired: sessions, and idempotency keys older than a day.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn prune(pool: &PgPool) -> Result<()> {
-    sqlx::query!("DELETE FROM sessions WHERE expires_at < now()").execute(pool).await?;
-    sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'").execute(pool).await?;
     Ok(())
 }
