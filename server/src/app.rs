@@ -3,6 +3,7 @@
 use crate::{
     api::{auth::Known, login::Logins},
     config::Config,
+    disk::Disk,
     domain::lease::{Listening, Patience},
     heavy::Heavy,
     ingest::Ingest,
@@ -33,6 +34,8 @@ pub struct App {
     pub storage: Storage,
     /// How much it holds.
     pub usage: Counter,
+    /// How full the disks are.
+    pub disk: Disk,
     /// Settings.
     pub config: Arc<Config>,
     /// Signals to the loops and to waiting polls.

@@ -41,7 +41,7 @@ pub struct Flags {
 }
 
 /// Instead of serving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum Action {
     /// Print the OpenAPI document
     Openapi,
@@ -49,6 +49,16 @@ pub enum Action {
     CheckConfig,
     /// Write a new admin's token into the data folder of a server that is stopped
     NewAdminToken,
+    /// Write everything that the database holds into a file, while it serves or not; not the store
+    Backup {
+        /// The file; it is replaced whole, and only its owner may read it
+        file: PathBuf,
+    },
+    /// Make an empty data folder or database what a backup says, and find what the store has beyond it
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// Format of log lines.
@@ -82,6 +92,12 @@ pub struct Config {
     pub s3: S3Settings,
     /// Bytes that the store may hold.
     pub storage_budget: Option<Bytes>,
+    /// Bytes that the database may hold.
+    pub database_budget: Option<Bytes>,
+    /// Room that is held on the disk of the database for the day that it is full; 0 for none.
+    pub disk_reserve: Bytes,
+    /// How long the database keeps what grows.
+    pub retention: Retention,
     /// Age from which what belongs to nobody in the store is removed, in milliseconds.
     pub orphan_grace_ms: u64,
     /// Folders that corpora, tokenizers and seeds may be read from.
@@ -100,6 +116,51 @@ pub struct Config {
     pub ui_dir: Option<PathBuf>,
 }
 
+/// How long the database keeps what grows, in days; 0 for ever.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Every metric point; then buckets of 16 and more.
+    pub points_days: u16,
+    /// Those; then the tops of the curves alone.
+    pub curves_days: u16,
+    /// Lines of logs.
+    pub logs_days: u16,
+    /// Events.
+    pub events_days: u16,
+    /// Who changed what.
+    pub audit_days: u16,
+    /// How jobs of experiments that are over, workers and removed checkpoints came to their end.
+    pub history_days: u16,
+    /// Keys of requests that may be repeated.
+    pub keys_days: u16,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            points_days: 30,
+            curves_days: 365,
+            logs_days: 30,
+            events_days: 365,
+            audit_days: 730,
+            history_days: 365,
+            keys_days: 1,
+        }
+    }
+}
+
+impl Retention {
+    fn check(&self) -> Result<()> {
+        let (points, curves) = (self.points_days, self.curves_days);
+        ensure!(
+            curves == 0 || (1..=curves).contains(&points),
+            "retention.points_days: found {points}, expected 1 to retention.curves_days ({curves})"
+        );
+        Ok(())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -111,6 +172,9 @@ impl Default for Config {
             storage_url: None,
             s3: S3Settings::default(),
             storage_budget: None,
+            database_budget: None,
+            disk_reserve: Bytes(256 << 20),
+            retention: Retention::default(),
             orphan_grace_ms: 86_400_000,
             corpus_roots: Vec::new(),
             lease_ttl_ms: 15_000,
@@ -173,6 +237,7 @@ impl Config {
             config.orphan_grace_ms,
             config.lease_ttl_ms
         );
+        config.retention.check()?;
         config.store()?;
         if let Some(url) = &config.database_url {
             let known = url.starts_with("postgres://") || url.starts_with("postgresql://");

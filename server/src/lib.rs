@@ -4,12 +4,15 @@
 
 pub mod api;
 pub mod app;
+pub mod backup;
 pub mod config;
 pub mod db;
+pub mod disk;
 pub mod domain;
 pub mod heavy;
 pub mod ingest;
 pub mod postgres;
+pub mod restore;
 pub mod serve;
 pub mod storage;
 pub mod tasks;

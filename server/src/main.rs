@@ -1,9 +1,12 @@
 //! `senmon-server`: flags in, a serving process out.
 
 use clap::Parser;
+use senmon_protocol::storage::Bytes;
 use senmon_server::{
     api,
+    backup::backup,
     config::{Action, Config, Flags},
+    restore::restore,
     serve, telemetry,
 };
 use std::process::ExitCode;
@@ -23,9 +26,18 @@ fn main() -> ExitCode {
             return Ok(());
         }
         telemetry::start(config.log_format);
+        if let Some(Action::Backup { file }) = &flags.action {
+            let bytes = Bytes(backup(&config, file)?);
+            println!("{}: {bytes}. The store is not in it.", file.display());
+            return Ok(());
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         if flags.action == Some(Action::NewAdminToken) {
             return runtime.block_on(serve::new_admin_token(config));
+        }
+        if let Some(Action::Restore { file }) = &flags.action {
+            println!("{}", runtime.block_on(restore(&config, file))?);
+            return Ok(());
         }
         let done = runtime.block_on(serve::serve(config));
         // A fit may still compute; nothing waits for it, the next start fits again.

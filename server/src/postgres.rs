@@ -4,11 +4,16 @@
 //! `postgres` runs as a child of a thread that starts it again when it ends by itself; peer authentication maps root
 //! and the service's user to the role `senmon`.
 
+pub mod place;
+pub mod programs;
+
 use anyhow::{Context, Result, bail, ensure};
+use place::{Owner, drop_privileges, may_run, user_name};
+use programs::Programs;
 use sqlx::postgres::PgConnectOptions;
 use std::{
     fs,
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -16,13 +21,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Longest silence of a Postgres that starts.
 const START_SECONDS_MAX: u64 = 60;
+/// Longest time in which one may recover from its log, while it says so.
+const RECOVER_SECONDS_MAX: u64 = 3_600;
 /// How often the keeper looks whether Postgres still runs.
 const LOOK: Duration = Duration::from_millis(100);
 /// Pause before a start that failed is tried again: backends of a killed postmaster hold its memory for a moment.
 const START_AGAIN: Duration = Duration::from_millis(500);
 /// How long that moment may be.
 const LEFTOVER_MAX: Duration = Duration::from_secs(15);
+/// Size of `postgres.log` from which it becomes `postgres.log.1`, in bytes: a few hours of a Postgres that complains all
+/// the time, and room for both on any disk.
+const LOG_BYTES_MAX: u64 = 16 << 20;
 /// A socket's path has at most 107 bytes, of which `/.s.PGSQL.5432` takes 15.
 const SOCKET_FOLDER_BYTES_MAX: usize = 90;
 
@@ -35,16 +46,10 @@ pub struct Cluster {
     keeper: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
-
 /// How Postgres is started, each time.
 #[derive(Debug)]
 struct Launch {
-    bin: PathBuf,
+    programs: Programs,
     home: PathBuf,
     socket: PathBuf,
     owner: Owner,
@@ -54,25 +59,33 @@ impl Cluster {
     /// Makes the cluster if there is none, starts it and waits until it answers.
     ///
     /// # Errors
-    /// When Postgres is not installed, the folder belongs to another version, or it does not start.
+    /// When no Postgres of the version that made its data is installed, a folder cannot be reached, or it does not start.
     pub fn start(data_dir: &Path, configured: Option<&Path>) -> Result<Self> {
-        let bin = find_programs(configured)?;
-        let owner = owner()?;
-        let home = home(data_dir, owner)?;
+        let owner = place::owner()?;
+        Self::start_in(place::home(data_dir, owner)?, owner, configured)
+    }
+
+    /// As [`Self::start`], in a folder that its owner reaches.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_in(home: PathBuf, owner: Owner, configured: Option<&Path>) -> Result<Self> {
         let data = home.join("data");
-        if !data.join("PG_VERSION").exists() {
-            initialise(&bin, &data, owner)?;
+        let programs = programs_for(&data, configured)?;
+        may_run(&programs.of("postgres")?, owner)?;
+        if programs::made_by(&data)?.is_none() {
+            initialise(&programs, &data, owner)?;
         }
-        check_version(&bin, &data)?;
         stop_leftover(&data)?;
         let socket = if home.as_os_str().len() <= SOCKET_FOLDER_BYTES_MAX {
             home.clone()
         } else {
-            short_socket_folder(&home, owner)?
+            place::short_socket_folder(&home, owner)?
         };
-        fs::write(data.join("pg_hba.conf"), "local all senmon peer map=senmon\n")?;
-        fs::write(data.join("pg_ident.conf"), format!("senmon root senmon\nsenmon {} senmon\n", user_name(owner.uid)))?;
-        let launch = Launch { bin, home, socket: socket.clone(), owner };
+        write_if_new(&data.join("pg_hba.conf"), "local all senmon peer map=senmon\n")?;
+        let names = format!("senmon root senmon\nsenmon {} senmon\n", user_name(owner.uid));
+        write_if_new(&data.join("pg_ident.conf"), &names)?;
+        let launch = Launch { programs, home, socket: socket.clone(), owner };
         let child = launch.start_after_a_crash()?;
         let (stop, stopped) = mpsc::channel();
         let keeper =
@@ -83,7 +96,7 @@ impl Cluster {
     /// How to connect.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(&self.socket).username("senmon").database("postgres")
+        options(&self.socket)
     }
 
     /// Folder of its socket.
@@ -114,6 +127,7 @@ fn keep(launch: &Launch, mut child: Child, stop: &mpsc::Receiver<()>) {
     let mut pause = LOOK;
     while stop.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         pause = LOOK;
+        rotate(&launch.home.join("postgres.log"));
         let Ok(Some(status)) = child.try_wait() else { continue };
         tracing::error!(%status, "postgres ended by itself; starting it again");
         match launch.start() {
@@ -148,7 +162,7 @@ impl Launch {
     /// Starts Postgres and waits until it answers.
     fn start(&self) -> Result<Child> {
         let log = fs::File::options().create(true).append(true).open(self.home.join("postgres.log"))?;
-        let mut command = Command::new(self.bin.join("postgres"));
+        let mut command = Command::new(self.programs.bin.join("postgres"));
         command.arg("-D").arg(self.home.join("data")).arg("-k").arg(&self.socket);
         for setting in [
             "listen_addresses=",
@@ -182,13 +196,17 @@ impl Launch {
             if let Some(status) = child.try_wait()? {
                 bail!("postgres ended with {status}; its log is {}", log.display());
             }
-            let ready = Command::new(self.bin.join("pg_isready")).arg("-q").arg("-h").arg(&self.socket).status();
-            if ready.is_ok_and(|status| status.success()) {
-                return Ok(());
-            }
+            let ready =
+                Command::new(self.programs.bin.join("pg_isready")).arg("-q").arg("-h").arg(&self.socket).status();
+            let limit = match ready.ok().and_then(|status| status.code()) {
+                Some(0) => return Ok(()),
+                // It says that it starts: it recovers, which begins anew when it is killed.
+                Some(1) => RECOVER_SECONDS_MAX,
+                _ => START_SECONDS_MAX,
+            };
             ensure!(
-                start.elapsed().as_secs() < START_SECONDS_MAX,
-                "postgres did not answer within {START_SECONDS_MAX} s; its log is {}",
+                start.elapsed().as_secs() < limit,
+                "postgres did not answer within {limit} s; its log is {}",
                 log.display()
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -196,102 +214,62 @@ impl Launch {
     }
 }
 
-fn find_programs(configured: Option<&Path>) -> Result<PathBuf> {
-    let mut places: Vec<PathBuf> =
-        configured.map(Path::to_owned).into_iter().chain(std::env::var_os("PG_BIN").map(PathBuf::from)).collect();
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    }
-    let mut debian: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .collect();
-    debian.sort();
-    places.extend(debian.into_iter().rev());
-    places.push(PathBuf::from(".deps/postgres/bin"));
-    places.into_iter().find(|bin| bin.join("postgres").exists() && bin.join("initdb").exists())
-        .context("no Postgres found: install postgresql (scripts/setup-postgres does), or set postgres_bin, PG_BIN or database_url")
+/// How to connect to the cluster whose socket lies in a folder.
+#[must_use]
+pub fn options(socket: &Path) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass().socket(socket).username("senmon").database("postgres")
 }
 
-#[expect(unsafe_code, reason = "geteuid(2) has no safe wrapper in std")]
-fn owner() -> Result<Owner> {
-    // SAFETY: plain system calls without arguments.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    if uid != 0 {
-        return Ok(Owner { uid, gid });
-    }
-    let users = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
-    let find = |name: &str| {
-        let fields: Vec<&str> = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').collect();
-        Some(Owner { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
-    };
-    find("postgres")
-        .or_else(|| find("nobody"))
-        .context("started as root, but there is neither a user postgres nor nobody to run Postgres as")
+/// Folder of the socket of a cluster that runs already; None where none does.
+#[must_use]
+pub fn running(home: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(home.join("data/postmaster.pid")).ok()?;
+    let mut lines = text.lines();
+    let pid = lines.next()?.trim();
+    let is_ours = fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&home.join("data").display().to_string()));
+    lines.nth(3).filter(|_| is_ours).map(PathBuf::from)
 }
 
-fn user_name(uid: u32) -> String {
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users
-        .lines()
-        .find(|line| line.split(':').nth(2) == Some(&uid.to_string()))
-        .and_then(|line| line.split(':').next());
-    name.map_or_else(|| uid.to_string(), str::to_owned)
+/// The programs of the version that a cluster's data has.
+///
+/// # Errors
+/// Which package is missing.
+pub fn programs_for(data: &Path, configured: Option<&Path>) -> Result<Programs> {
+    let made_by = programs::made_by(data)?;
+    let installed = programs::installed(configured)?;
+    Ok(programs::choose(&installed, made_by).with_context(|| data.display().to_string())?.clone())
 }
 
-/// Folder of the cluster: `<data_dir>/pg`, or, when the owner cannot get there (below /root, say), a folder of
-/// /var/lib/senmon named after the data folder.
-fn home(data_dir: &Path, owner: Owner) -> Result<PathBuf> {
-    let wanted = data_dir.join("pg");
-    fs::create_dir_all(&wanted).with_context(|| format!("create {}", wanted.display()))?;
-    chown(&wanted, Some(owner.uid), Some(owner.gid))?;
-    if reachable(&wanted, owner) {
-        return Ok(wanted);
-    }
-    let name = senmon_corpus::hex(&xxh(data_dir));
-    let elsewhere = Path::new("/var/lib/senmon").join(name);
-    fs::create_dir_all(&elsewhere).with_context(|| format!("create {}", elsewhere.display()))?;
-    chown(&elsewhere, Some(owner.uid), Some(owner.gid))?;
-    fs::write(wanted.join("MOVED"), format!("{}\n", elsewhere.display()))?;
-    Ok(elsewhere)
-}
-
-fn xxh(path: &Path) -> [u8; 8] {
-    use sha2::Digest;
-    let hash = sha2::Sha256::digest(path.as_os_str().as_encoded_bytes());
-    std::array::from_fn(|i| hash[i])
-}
-
-fn reachable(path: &Path, owner: Owner) -> bool {
-    let mut command = Command::new("test");
-    command.arg("-w").arg(path);
-    drop_privileges(&mut command, owner);
-    command.status().is_ok_and(|status| status.success())
-}
-
-fn short_socket_folder(home: &Path, owner: Owner) -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("senmon-{}", senmon_corpus::hex(&xxh(home))));
-    fs::create_dir_all(&folder)?;
-    chown(&folder, Some(owner.uid), Some(owner.gid))?;
-    Ok(folder)
-}
-
-#[expect(unsafe_code, reason = "geteuid(2) has no safe wrapper in std")]
-fn drop_privileges(command: &mut Command, owner: Owner) {
-    // SAFETY: plain system call without arguments.
-    if unsafe { libc::geteuid() } == 0 {
-        command.uid(owner.uid).gid(owner.gid).current_dir("/");
+/// Keeps what a log says from growing for ever: its first part becomes `….1`. Postgres appends to the file it opened, so
+/// that is copied and cut; a disk without room for the copy gets the room.
+fn rotate(log: &Path) {
+    if fs::metadata(log).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+        let older = log.with_extension("log.1");
+        if fs::copy(log, &older).is_err() {
+            let _ = fs::remove_file(&older);
+        }
+        let cut = fs::File::options().write(true).open(log).and_then(|file| file.set_len(0));
+        if let Err(error) = cut {
+            tracing::warn!(%error, "could not cut {}", log.display());
+        }
     }
 }
 
-fn initialise(bin: &Path, data: &Path, owner: Owner) -> Result<()> {
+/// Writes a settings file where it says something else: a full disk has no room for what is there already.
+fn write_if_new(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn initialise(programs: &Programs, data: &Path, owner: Owner) -> Result<()> {
     // An interrupted initdb leaves a folder without PG_VERSION; it holds nothing.
     if data.exists() {
         fs::remove_dir_all(data).with_context(|| format!("remove the unfinished {}", data.display()))?;
     }
-    let mut command = Command::new(bin.join("initdb"));
+    let mut command = Command::new(programs.bin.join("initdb"));
     command.arg("-D").arg(data).args(["--auth=peer", "--username=senmon", "--encoding=UTF8", "--locale=C.UTF-8"]);
     drop_privileges(&mut command, owner);
     let output = command.output().context("start initdb")?;
@@ -299,23 +277,9 @@ fn initialise(bin: &Path, data: &Path, owner: Owner) -> Result<()> {
     Ok(())
 }
 
-fn check_version(bin: &Path, data: &Path) -> Result<()> {
-    let found = fs::read_to_string(data.join("PG_VERSION"))?.trim().to_owned();
-    let output =
-        Command::new(bin.join("postgres")).arg("--version").output().context("ask postgres for its version")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.split_whitespace().nth(2).and_then(|version| version.split('.').next()).unwrap_or_default();
-    ensure!(
-        found == version,
-        "{} was made by Postgres {found}, the installed one is {version}: install {found}, or migrate with pg_upgrade",
-        data.display()
-    );
-    Ok(())
-}
-
 /// After kill -9 of the server its Postgres lives on: stop it cleanly. The data folder's lock is ours, so nobody
 /// else uses it.
-fn stop_leftover(data: &Path) -> Result<()> {
+pub(crate) fn stop_leftover(data: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return Ok(()) };
     let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else { return Ok(()) };
     let is_ours = fs::read(format!("/proc/{pid}/cmdline"))
@@ -370,8 +334,7 @@ pub fn lock_folder(data_dir: &Path) -> Result<FolderLock> {
             holder.trim()
         );
     }
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())?;
+    // The lock is what counts; a full disk may have no room for the number.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(FolderLock { _file: file })
 }

@@ -5,10 +5,12 @@ use crate::{
     app::{App, Polls, Wake},
     config::Config,
     db::{self, PgPool},
+    disk::Disk,
     domain::lease::Listening,
     heavy::Heavy,
     ingest::Ingest,
-    postgres::{Cluster, lock_folder},
+    postgres::{Cluster, lock_folder, place},
+    restore,
     storage::Storage,
     tasks::{self, pace::Paces, supervise::Loops},
     usage::Counter,
@@ -44,10 +46,18 @@ const STOP_SECONDS: u64 = 5;
 /// When the data folder is in use, Postgres does not start, or the address cannot be listened on.
 pub async fn serve(config: Config) -> Result<()> {
     let _lock = lock_folder(&config.data_dir)?;
+    restore::check_whole(&config.data_dir)?;
     let mut cluster = None;
-    let options = match &config.database_url {
-        Some(url) => url.parse().context("database_url")?,
-        None => cluster.insert(Cluster::start(&config.data_dir, config.postgres_bin.as_deref())?).options(),
+    let (disk, options) = match &config.database_url {
+        // Its disk is somebody else's.
+        Some(url) => (Disk::watch(&config.data_dir, 0)?, url.parse().context("database_url")?),
+        None => {
+            let owner = place::owner()?;
+            let home = place::home(&config.data_dir, owner)?;
+            // Before Postgres: on a full disk it does not start without the reserve's room.
+            let disk = Disk::watch(&home, config.disk_reserve.0)?;
+            (disk, cluster.insert(Cluster::start_in(home, owner, config.postgres_bin.as_deref())?).options())
+        }
     };
     // The schema belongs to the leader: a newer server that waits does not change it under an older one that serves.
     let leader = db::leader::Leader::wait(options.clone()).await?;
@@ -58,6 +68,7 @@ pub async fn serve(config: Config) -> Result<()> {
         loops: Loops::default(),
         storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
         usage: Counter::default(),
+        disk,
         listening: Arc::new(Mutex::new(Listening::begun(db::workers::now(&pool).await?))),
         wake: Wake::default(),
         polls: Polls::default(),

@@ -74,6 +74,15 @@ impl Storage {
         }
     }
 
+    /// The folder that it is; None for a bucket.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(root) => Some(root),
+            Place::Bucket(_) => None,
+        }
+    }
+
     /// Writes an object whole: temporary file, sync, rename.
     ///
     /// # Errors

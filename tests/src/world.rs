@@ -16,6 +16,7 @@ use senmon_protocol::{
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -97,7 +98,9 @@ impl World {
     /// # Errors
     /// When there is no room for it.
     pub fn empty(options: WorldOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("senmon-test-").tempdir()?;
+        // The user who runs Postgres passes through: its files go with the folder.
+        let passable = fs::Permissions::from_mode(0o711);
+        let folder = tempfile::Builder::new().prefix("senmon-test-").permissions(passable).tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let api = Api::new(&format!("http://127.0.0.1:{port}"), "");
         Ok(Self { api, server: None, workers: Vec::new(), options, port, folder })
@@ -148,6 +151,9 @@ impl World {
             self.options.worker_lost_ms.unwrap_or(self.options.lease_ttl_ms),
             self.options.server_settings,
         );
+        if !text.contains("disk_reserve") {
+            text = format!("disk_reserve = \"8MiB\"\n{text}");
+        }
         if let Some(url) = &self.options.database_url {
             text.push_str(&format!("database_url = {url:?}\n"));
         }

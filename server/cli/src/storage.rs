@@ -24,7 +24,24 @@ fn render(view: &StorageView) -> String {
     let budget = view.budget_bytes.map(|budget| format!("{:.0} % of {}", share(budget), words::bytes(budget)));
     fact("used", format!("{}, {}", words::bytes(view.used_bytes()), budget.unwrap_or_else(|| "no budget set".into())));
     fact("still to come", format!("{} at most", words::bytes(view.growth_bytes)));
+    let budget = view.database.budget_bytes.map_or_else(String::new, |budget| format!(" of {}", words::bytes(budget)));
+    fact("database", format!("{}{budget}", words::bytes(view.database.bytes)));
+    for disk in &view.disks {
+        let held = disk.held_bytes.map_or_else(String::new, |bytes| format!(", {} in it", words::bytes(bytes)));
+        let reserve = match disk.reserve_bytes {
+            0 => String::new(),
+            bytes => format!(", {} in reserve", words::bytes(bytes)),
+        };
+        let (free, total) = (words::bytes(disk.free_bytes), words::bytes(disk.total_bytes));
+        fact(&format!("disk of the {}", disk.name), format!("{free} of {total} free{reserve} ({}{held})", disk.folder));
+    }
     let mut text = facts.render();
+    let mut table = Table::new(&["in the database", ">bytes", ">rows, about"]);
+    for family in &view.database.tables {
+        table.row(vec![family.family.clone(), words::bytes(family.bytes), words::count(family.rows)]);
+    }
+    text.push('\n');
+    text.push_str(&table.render());
     if !view.experiments.is_empty() {
         let mut table = Table::new(&["experiment", ">checkpoints", ">when over, at most"]);
         for forecast in &view.experiments {
@@ -40,6 +57,7 @@ fn render(view: &StorageView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use senmon_protocol::storage::{DatabaseUsage, DiskUsage, TableUsage};
 
     #[test]
     fn the_share_of_the_budget_is_shown() {
@@ -52,9 +70,29 @@ mod tests {
             budget_bytes: Some(10 << 30),
             growth_bytes: 2 << 30,
             experiments: vec![],
+            database: DatabaseUsage {
+                bytes: 3 << 30,
+                budget_bytes: None,
+                tables: vec![TableUsage { family: "metrics".into(), bytes: 2 << 30, rows: 12_345 }],
+            },
+            disks: vec![DiskUsage {
+                name: "database".into(),
+                folder: "/srv/senmon/pg".into(),
+                total_bytes: 100 << 30,
+                free_bytes: 40 << 30,
+                held_bytes: Some(4 << 30),
+                reserve_bytes: 256 << 20,
+            }],
         };
         let text = render(&view);
-        for part in ["9.0 GiB, 90 % of 10.0 GiB", "2.0 GiB at most", "s3://models/team"] {
+        let parts = [
+            "9.0 GiB, 90 % of 10.0 GiB",
+            "2.0 GiB at most",
+            "s3://models/team",
+            "40.0 GiB of 100.0 GiB free, 256.0 MiB in reserve (/srv/senmon/pg, 4.0 GiB in it)",
+            "12 345",
+        ];
+        for part in parts {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
     }

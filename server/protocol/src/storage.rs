@@ -120,6 +120,49 @@ pub struct StorageView {
     pub growth_bytes: u64,
     /// The same by experiment.
     pub experiments: Vec<StorageForecast>,
+    /// What the database holds.
+    pub database: DatabaseUsage,
+    /// The disks of the database and of a store that is a folder.
+    pub disks: Vec<DiskUsage>,
+}
+
+/// What the database holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DatabaseUsage {
+    /// Bytes of all.
+    pub bytes: u64,
+    /// Bytes that it may hold (`database_budget` of the server's settings); None where nobody said.
+    pub budget_bytes: Option<u64>,
+    /// By family of tables, the largest first.
+    pub tables: Vec<TableUsage>,
+}
+
+/// Tables that belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TableUsage {
+    /// `metrics`, `logs`, `events`, `experiments`, `jobs`, `history`, `corpora` or `other`.
+    pub family: String,
+    /// Bytes with indexes. What retention removed is free for new rows, and counted until then.
+    pub bytes: u64,
+    /// Rows, about.
+    pub rows: u64,
+}
+
+/// A file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskUsage {
+    /// `database` or `store`.
+    pub name: String,
+    /// The folder on it.
+    pub folder: String,
+    /// Bytes of the file system.
+    pub total_bytes: u64,
+    /// Of them free.
+    pub free_bytes: u64,
+    /// Bytes of the folder, the reserve included; None where counting them takes long.
+    pub held_bytes: Option<u64>,
+    /// Bytes of the reserve that stands there; 0 where none does.
+    pub reserve_bytes: u64,
 }
 
 impl StorageView {

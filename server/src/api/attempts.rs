@@ -14,6 +14,7 @@ use crate::{
     },
     domain::{
         claims,
+        disk::Level,
         lease::Next,
         metrics::{LOSS, Points},
     },
@@ -60,6 +61,12 @@ fn fault(fault: Fault) -> ApiError {
 /// The job that an attempt holds, and the domains of its clustering.
 async fn held_job(app: &App, id: AttemptId, fence: Fence) -> ApiResult<(JobSpec, u32)> {
     Ok(db::attempts::job(&app.db, id, fence).await?.ok_or_else(|| DbError::StaleFence(id.to_string()))?)
+}
+
+/// While the database's disk is full, what is most of what is written waits in the workers' spools.
+fn waits_for_room(app: &App) -> ApiResult<()> {
+    let full = app.disk.look().level == Level::Full;
+    if full { Err(ApiError::NoRoom("The disk of the database is full; ask again in a moment.".into())) } else { Ok(()) }
 }
 
 fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
@@ -109,6 +116,7 @@ async fn metrics(
     Path(id): Path<AttemptId>,
     Body(body): Body<MetricBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
+    waits_for_room(&app)?;
     let n = body.steps.len();
     for (path, found) in [("tokens", body.tokens.len()), ("at_ms", body.at_ms.len())] {
         if found != n {
@@ -164,6 +172,7 @@ async fn logs(
     Path(id): Path<AttemptId>,
     Body(body): Body<LogBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
+    waits_for_room(&app)?;
     claims::lines(&body).map_err(fault)?;
     for event in db::attempts::logs(&app.db, id, &body).await? {
         app.hint(StreamMessage::Event(event));

@@ -7,6 +7,7 @@ use crate::{
         error::{ApiError, ApiResult},
         gate::Made,
         idempotency::IdempotencyKey,
+        storage::may_grow,
     },
     app::App,
     db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
@@ -220,6 +221,7 @@ async fn fork(
         let branch = db::branches::get(&app.db, BranchId(before)).await?;
         return Ok((StatusCode::CREATED, Extension(Made(before)), Json(branch)));
     }
+    may_grow(&app)?;
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
     let name = body.name.trim();

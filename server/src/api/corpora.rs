@@ -7,6 +7,7 @@ use crate::{
         error::{ApiError, ApiResult},
         gate::Made,
         idempotency::IdempotencyKey,
+        storage::may_grow,
     },
     app::App,
     db::{self, Listed},
@@ -55,6 +56,7 @@ async fn register(
         let corpus = db::corpora::get(&app.db, &before.to_string()).await?;
         return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(corpus)));
     }
+    may_grow(&app)?;
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
         && (1..=100).contains(&body.name.chars().count());

@@ -47,6 +47,9 @@ pub enum ApiError {
     /// The database or the store is away, or does not answer in time.
     #[error("the database or the store does not answer; ask again in a moment")]
     Unavailable(#[source] anyhow::Error),
+    /// A disk is nearly full, or a budget spent.
+    #[error("{0}")]
+    NoRoom(String),
     /// A stored row that this program cannot read.
     #[error("{0}")]
     Unreadable(String),
@@ -118,6 +121,7 @@ impl IntoResponse for ApiError {
                 tracing::warn!(error = format!("{error:#}"), "no answer in time");
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again in a moment")
             }
+            Self::NoRoom(_) => (StatusCode::INSUFFICIENT_STORAGE, "no_room", "There is no room for it"),
             Self::Unreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "unreadable", "A stored row cannot be read"),
             Self::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "request failed");

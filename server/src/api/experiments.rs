@@ -10,6 +10,7 @@ use crate::{
         idempotency::IdempotencyKey,
         page,
         plan::known,
+        storage::may_grow,
     },
     app::App,
     db::{
@@ -112,7 +113,7 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
     params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")),
-    responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
+    responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file"), (status = 507, description = "no_room: a disk is nearly full")))]
 async fn submit(
     State(app): State<App>,
     Who(identity): Who,
@@ -124,6 +125,7 @@ async fn submit(
     if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
         return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(view(&app, ExperimentId(before)).await?)));
     }
+    may_grow(&app)?;
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
         let faults = validate(&spec, &known);

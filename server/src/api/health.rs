@@ -25,7 +25,8 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
             let lines = failing.iter().map(|(name, failing)| {
                 format!("the loop {name} failed {} times in a row: {}\n", failing.times, failing.error)
             });
-            (StatusCode::OK, format!("ready\n{}", lines.collect::<String>()))
+            let full = app.disk.refusal().map_or_else(String::new, |why| format!("{why}\n"));
+            (StatusCode::OK, format!("ready\n{}{full}", lines.collect::<String>()))
         }
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: the database does not answer: {error}\n")),
     }
@@ -36,7 +37,10 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let Ok(fleet) = super::workers::look(&app).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], String::new());
     };
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    let free = app.disk.look().room.free as f64;
     let gauges = [
+        ("senmon_disk_free_bytes", "room on the disk of the database", free),
         ("senmon_workers_alive", "workers heard of lately", f64::from(fleet.workers_alive)),
         ("senmon_workers_suspect", "workers silent for a lease", f64::from(fleet.workers_suspect)),
         ("senmon_workers_lost", "workers given up", f64::from(fleet.workers_lost)),

@@ -4,16 +4,21 @@ use crate::{
     api::error::{ApiError, ApiResult},
     app::App,
     db::{self, experiments::Filter},
+    disk,
     domain::{
         planner::{Room, checkpoint_bytes},
         validate::Known,
     },
     usage::Usage,
 };
+use anyhow::Context;
 use axum::{Json, extract::State};
 use chrono::TimeDelta;
-use senmon_protocol::storage::{Bytes, StorageForecast, StorageView};
-use std::time::Duration;
+use senmon_protocol::storage::{Bytes, DatabaseUsage, DiskUsage, StorageForecast, StorageView};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Age of the count that is shown: a bucket of a million objects takes a minute to list.
@@ -28,6 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
 async fn show(State(app): State<App>) -> ApiResult<Json<StorageView>> {
     let (usage, age) = count(&app).await?;
     let experiments = forecasts(&app).await?;
+    let tables = db::usage::tables(&app.db).await?;
     Ok(Json(StorageView {
         url: app.storage.url(),
         checkpoint_bytes: usage.checkpoints,
@@ -36,8 +42,27 @@ async fn show(State(app): State<App>) -> ApiResult<Json<StorageView>> {
         counted_at: db::workers::now(&app.db).await? - TimeDelta::from_std(age).unwrap_or_default(),
         budget_bytes: app.config.storage_budget.map(|budget| budget.0),
         growth_bytes: growth(&experiments),
+        database: DatabaseUsage {
+            bytes: db::usage::bytes(&app.db).await?,
+            budget_bytes: app.config.database_budget.map(|budget| budget.0),
+            tables,
+        },
+        disks: disks(&app).await?,
         experiments,
     }))
+}
+
+/// Refuses what grows while a disk is nearly full or a budget spent.
+///
+/// # Errors
+/// [`ApiError::NoRoom`].
+pub fn may_grow(app: &App) -> ApiResult<()> {
+    match app.disk.refusal() {
+        None => Ok(()),
+        Some(why) => Err(ApiError::NoRoom(format!(
+            "{why} New experiments and corpora are refused until there is room; `senmon storage` says what takes it."
+        ))),
+    }
 }
 
 /// What the store may still take, where it has a budget.
@@ -48,6 +73,31 @@ pub async fn room(app: &App) -> ApiResult<Option<Room>> {
     let Some(budget) = app.config.storage_budget else { return Ok(None) };
     let (usage, _) = count(app).await?;
     Ok(Some(Room { budget, used: Bytes(usage.total()), growth: Bytes(growth(&forecasts(app).await?)) }))
+}
+
+/// The disks of the database and of a store that is a folder.
+async fn disks(app: &App) -> ApiResult<Vec<DiskUsage>> {
+    let look = app.disk.look();
+    let (database, store) = (app.disk.folder().to_owned(), app.storage.folder().map(Path::to_owned));
+    let reserve = if look.held { app.disk.reserve() } else { 0 };
+    let looked = tokio::task::spawn_blocking(move || {
+        let of = |name: &str, folder: PathBuf, room: disk::Room, held, reserve_bytes| DiskUsage {
+            name: name.into(),
+            folder: folder.display().to_string(),
+            total_bytes: room.total,
+            free_bytes: room.free,
+            held_bytes: held,
+            reserve_bytes,
+        };
+        let held = disk::bytes_below(&database)?;
+        let mut disks = vec![of("database", database, look.room, Some(held), reserve)];
+        if let Some(store) = store {
+            let room = disk::room(&store)?;
+            disks.push(of("store", store, room, None, 0));
+        }
+        anyhow::Ok(disks)
+    });
+    Ok(looked.await.context("a look at the disks panicked")??)
 }
 
 async fn count(app: &App) -> ApiResult<(Usage, Duration)> {

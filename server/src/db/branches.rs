@@ -130,7 +130,7 @@ async fn list(
                      SELECT DISTINCT ON ((q.step * 32 - 1) / GREATEST(b.step, 1)) q.step, q.loss FROM (
                          SELECT m.step_last AS step, m.fence, m.loss FROM metric_batches m WHERE $3 AND m.branch_id = b.id AND m.loss IS NOT NULL
                          UNION ALL SELECT u.step, c.fence, u.loss FROM metric_chunks c, unnest(c.spark_steps, c.spark_losses) AS u(step, loss)
-                             WHERE $3 AND c.branch_id = b.id AND c.level = 0) q
+                             WHERE $3 AND c.branch_id = b.id) q
                      WHERE q.step <= b.step AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.branch_id = b.id AND a.fence > q.fence AND a.step_start < q.step)
                      ORDER BY (q.step * 32 - 1) / GREATEST(b.step, 1), q.step DESC) p
                  ORDER BY p.step) AS "losses!: Vec<f64>"

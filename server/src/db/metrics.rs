@@ -70,7 +70,7 @@ pub async fn material(
     let level = i16::try_from(level(points, most)).unwrap_or(i16::MAX);
     let rows = sqlx::query!(
         "SELECT fence, level, body FROM metric_chunks WHERE branch_id = $1 AND step_last >= $2 AND step_first <= $3
-           AND (level = $4 OR (level < $4 AND NOT covered))",
+           AND (level = $4 OR (level < $4 AND NOT covered) OR (level > $4 AND thinned))",
         branch.0,
         from,
         to,

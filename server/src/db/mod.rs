@@ -16,10 +16,13 @@ pub mod jobs;
 pub mod leader;
 pub mod leases;
 pub mod metrics;
+pub mod prune;
+pub mod restore;
 pub mod retention;
 pub mod store;
 mod stored;
 pub mod tokens;
+pub mod usage;
 pub mod workers;
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -5,20 +5,28 @@ use senmon_protocol::ids::StorageKey;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-/// Id of the store; None until one was seen.
+/// The store's id, and how often this database was restored; None until one was seen.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn identity(pool: &PgPool) -> Result<Option<Uuid>> {
-    Ok(sqlx::query_scalar!("SELECT id FROM store_identity").fetch_optional(pool).await?)
+pub async fn identity(pool: &PgPool) -> Result<Option<(Uuid, i64)>> {
+    let row = sqlx::query!("SELECT id, epoch FROM store_identity").fetch_optional(pool).await?;
+    Ok(row.map(|row| (row.id, row.epoch)))
 }
 
-/// Notes the id of the store. The first one stays.
+/// Notes the id of the store and the epoch that it knows. The first id stays, and epochs only grow.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn adopt(pool: &PgPool, id: Uuid) -> Result<()> {
-    sqlx::query!("INSERT INTO store_identity (id) VALUES ($1) ON CONFLICT DO NOTHING", id).execute(pool).await?;
+pub async fn adopt(pool: &PgPool, id: Uuid, epoch: i64) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO store_identity (id, epoch) VALUES ($1, $2)
+         ON CONFLICT (one) DO UPDATE SET epoch = $2 WHERE store_identity.id = $1 AND store_identity.epoch < $2",
+        id,
+        epoch
+    )
+    .execute(pool)
+    .await?;
     Ok(())
 }
 

@@ -262,22 +262,3 @@ pub async fn delete_session(pool: &PgPool, secret_sha256: &[u8]) -> Result<()> {
     sqlx::query!("DELETE FROM sessions WHERE secret_sha256 = $1", secret_sha256).execute(pool).await?;
     Ok(())
 }
-
-/// Days that the row of a token outlives it.
-const TOMBSTONE_DAYS: i32 = 90;
-
-/// Deletes what has expired: sessions, idempotency keys older than a day, and tokens that ended long ago.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn prune(pool: &PgPool) -> Result<()> {
-    sqlx::query!("DELETE FROM sessions WHERE expires_at < now()").execute(pool).await?;
-    sqlx::query!(
-        "DELETE FROM tokens WHERE LEAST(revoked_at, expires_at) < now() - make_interval(days => $1)",
-        TOMBSTONE_DAYS
-    )
-    .execute(pool)
-    .await?;
-    sqlx::query!("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'").execute(pool).await?;
-    Ok(())
-}

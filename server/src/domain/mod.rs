@@ -1,10 +1,12 @@
 //! Decisions. Pure: no SQL, no network, no clock, no chance; everything is an argument.
 
 pub mod access;
+pub mod adoption;
 pub mod advance;
 pub mod ancestry;
 pub mod claims;
 pub mod deadline;
+pub mod disk;
 pub mod ensemble;
 pub mod expand;
 pub mod goodput;

@@ -5,10 +5,12 @@ use super::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},
+    storage::Storage,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use senmon_protocol::{checkpoint::MANIFEST_FILE, ids::StorageKey};
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 /// The object that says which store it is.
@@ -17,6 +19,9 @@ pub const STORE_FILE: &str = "senmon-store.json";
 #[derive(Debug, Serialize, Deserialize)]
 struct StoreFile {
     id: Uuid,
+    /// How often the database was restored: an older one than the store knows is another one's past.
+    #[serde(default)]
+    epoch: i64,
 }
 
 /// Whether the right store is there now; an event says so when it is not, and when it is again.
@@ -48,15 +53,16 @@ async fn is_ours(app: &App) -> Result<bool> {
     let here = match app.storage.get(&key).await? {
         // Half a file, or another's: no identity of ours.
         Some(bytes) => match serde_json::from_slice::<StoreFile>(&bytes) {
-            Ok(file) => Some(file.id),
+            Ok(file) => Some(file),
             Err(_) => return Ok(false),
         },
         None => None,
     };
     match (ask(db::store::identity(&app.db)).await?, here) {
-        (Some(known), here) => Ok(here == Some(known)),
+        // A newer epoch is another database's: this one was lost, and restored elsewhere.
+        (Some((known, epoch)), here) => Ok(here.is_some_and(|here| here.id == known && here.epoch <= epoch)),
         (None, Some(here)) => {
-            ask(db::store::adopt(&app.db, here)).await?;
+            ask(db::store::adopt(&app.db, here.id, here.epoch)).await?;
             Ok(true)
         }
         (None, None) => {
@@ -68,10 +74,10 @@ async fn is_ours(app: &App) -> Result<bool> {
             }
             // The object first: found without a row, it is taken over. Of two at once the row's stays.
             let id = Uuid::now_v7();
-            write(app, &key, id).await?;
-            ask(db::store::adopt(&app.db, id)).await?;
+            write(&app.storage, &key, StoreFile { id, epoch: 0 }).await?;
+            ask(db::store::adopt(&app.db, id, 0)).await?;
             match ask(db::store::identity(&app.db)).await? {
-                Some(known) if known != id => write(app, &key, known).await?,
+                Some((known, _)) if known != id => write(&app.storage, &key, StoreFile { id: known, epoch: 0 }).await?,
                 _ => {}
             }
             Ok(true)
@@ -79,7 +85,31 @@ async fn is_ours(app: &App) -> Result<bool> {
     }
 }
 
-async fn write(app: &App, key: &StorageKey, id: Uuid) -> Result<()> {
-    let bytes = serde_json::to_vec(&StoreFile { id }).context("write the store's identity")?;
-    app.storage.put(key, bytes).await
+/// Begins the next epoch, of a database that was restored: above that of the database and that of the store, and noted
+/// in the store first. Whatever is interrupted, no epoch begins twice; a server on the lost database, should it live
+/// still, finds that the store is not its any more.
+///
+/// # Errors
+/// When the store is not the one of this database, or cannot be written.
+pub async fn next_epoch(db: &PgPool, storage: &Storage) -> Result<i64> {
+    let key = StorageKey::new(STORE_FILE)?;
+    let here = storage.get(&key).await?.map(|bytes| serde_json::from_slice::<StoreFile>(&bytes)).transpose();
+    let here = here.with_context(|| format!("{STORE_FILE} in {}", storage.url()))?;
+    let (id, before) = match (db::store::identity(db).await?, &here) {
+        (Some((known, epoch)), Some(here)) if here.id == known => (known, epoch.max(here.epoch)),
+        (Some(_), _) => bail!(
+            "the store at {} is not the one of this backup: {STORE_FILE} is missing there or names another. Is the disk mounted?",
+            storage.url()
+        ),
+        (None, Some(here)) => (here.id, here.epoch),
+        (None, None) => (Uuid::now_v7(), 0),
+    };
+    let epoch = before + 1;
+    write(storage, &key, StoreFile { id, epoch }).await?;
+    db::store::adopt(db, id, epoch).await?;
+    Ok(epoch)
+}
+
+async fn write(storage: &Storage, key: &StorageKey, file: StoreFile) -> Result<()> {
+    storage.put(key, serde_json::to_vec(&file).context("write the store's identity")?).await
 }

@@ -4,9 +4,11 @@
 pub mod advance;
 pub mod compact;
 pub mod discover;
+pub mod disk;
 pub mod identity;
 pub mod limits;
 pub mod pace;
+pub mod prune;
 pub mod scan;
 pub mod schedule;
 pub mod scrub;
@@ -62,7 +64,9 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "retain", &alone(), 5_000, store::retain);
     spawn(&mut set, app, stop, "sweep", &alone(), sweep_ms, store::sweep);
     spawn(&mut set, app, stop, "budget", &alone(), 60_000, store::watch_budget);
-    spawn(&mut set, app, stop, "prune", &alone(), 600_000, |app| ask(prune(app)));
+    spawn(&mut set, app, stop, "disk", &alone(), 1_000, disk::run);
+    spawn(&mut set, app, stop, "database-budget", &alone(), 60_000, disk::watch_database);
+    spawn(&mut set, app, stop, "prune", &alone(), 600_000, prune::run);
     set
 }
 
@@ -111,8 +115,4 @@ async fn tell(app: &App, name: &str, now: &Failing, before: &Failing) {
         _ => return,
     };
     app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
-}
-
-async fn prune(app: App) -> anyhow::Result<()> {
-    Ok(db::tokens::prune(&app.db).await?)
 }

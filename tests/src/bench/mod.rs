@@ -4,7 +4,7 @@
 mod drive;
 mod figures;
 mod plan;
-mod prepare;
+pub mod prepare;
 
 pub use figures::Report;
 

@@ -29,7 +29,11 @@ pub struct Stored {
     pub postgres: String,
 }
 
-async fn connect(world: &World) -> Result<PgPool> {
+/// Connects to the Postgres of a world.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn connect(world: &World) -> Result<PgPool> {
     let (_, socket) = world.postmaster()?;
     let options = PgConnectOptions::new_without_pgpass().socket(socket).username("senmon").database("postgres");
     PgPool::connect_with(options).await.context("connect to the server's Postgres")
@@ -59,18 +63,32 @@ pub async fn prepare(world: &World, size: &Size) -> Result<Stored> {
         let count = size.branches / EXPERIMENTS + usize::from(i < size.branches % EXPERIMENTS);
         branches.push(experiment(&db, i, count).await?);
     }
-    let curve_branch = BranchId::new();
-    sqlx::query(
-        "INSERT INTO branches (id, experiment_id, ordinal, name, role, state, steps, batch_tokens, step) VALUES ($1, $2, 100000, 'curve', 'tree', 'paused', $3, 512, $3)",
-    )
-    .bind(curve_branch.0).bind(branches[0].0).bind(size.curve_points).execute(&db).await?;
-    store(&db, &rows(size.curve_points), Some(curve_branch)).await?;
+    let curve_branch = curve_in(&db, branches[0], size.curve_points).await?;
     let each = (size.points - size.curve_points).max(0) / i64::try_from(size.branches.max(1))?;
     store(&db, &rows(each), None).await?;
     sqlx::query("UPDATE branches SET step = $1 WHERE id <> $2").bind(each).bind(curve_branch.0).execute(&db).await?;
     // As autovacuum would: it leaves tables alone that are empty.
     sqlx::query("VACUUM ANALYZE experiments, branches, jobs, job_states, metric_chunks").execute(&db).await?;
     Ok(Stored { curve_branch, postgres })
+}
+
+/// A branch with a curve of so many points, as compaction leaves them, in an experiment of its own.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn long_curve(db: &PgPool, points: i64) -> Result<BranchId> {
+    let experiment = experiment(db, 0, 0).await?;
+    curve_in(db, experiment, points).await
+}
+
+async fn curve_in(db: &PgPool, experiment: ExperimentId, points: i64) -> Result<BranchId> {
+    let id = BranchId::new();
+    sqlx::query(
+        "INSERT INTO branches (id, experiment_id, ordinal, name, role, state, steps, batch_tokens, step) VALUES ($1, $2, 100000, 'curve', 'tree', 'paused', $3, 512, $3)",
+    )
+    .bind(id.0).bind(experiment.0).bind(points).execute(db).await?;
+    store(db, &rows(points), Some(id)).await?;
+    Ok(id)
 }
 
 /// An experiment whose branches all wait in the queue.

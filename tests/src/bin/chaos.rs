@@ -10,7 +10,7 @@ use senmon_tests::{
         Chaos, damage,
         disk::Disk,
         disks::{self, Trouble},
-        kills, migration,
+        kills,
         netns::{Lost, Namespace},
         network,
         outages::{self, Outage},
@@ -95,7 +95,6 @@ async fn every_scenario(run: &mut Run) -> Result<()> {
     run.scenario("dead wires to Postgres", async |chaos| network::dead_wires(chaos, STEPS).await).await?;
     run.scenario("the server is away", async |chaos| outages::of_the_server(chaos, outage).await).await?;
     run.scenario("Postgres is away", async |chaos| outages::of_the_database(chaos, outage).await).await?;
-    run.scenario("migrated under its workers", async |chaos| migration::run(chaos, STEPS).await).await?;
     match Namespace::missing() {
         Some(why) => run.skip("partitions", why),
         None => {

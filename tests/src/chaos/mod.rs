@@ -8,7 +8,6 @@ pub mod damage;
 pub mod disk;
 pub mod disks;
 pub mod kills;
-pub mod migration;
 pub mod netns;
 pub mod network;
 pub mod outages;

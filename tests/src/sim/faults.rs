@@ -168,13 +168,17 @@ impl World {
         let now = at(self.store.now_ms);
         let since = self.server.listening.look(now, delta((self.set.ttl_ms / 3).max(2_000)));
         let patience = Patience { since, ttl: delta(self.set.ttl_ms), lost_after: delta(self.set.lost_ms) };
-        let lives = !row.lost && patience.state(at(row.seen_ms), now) != WorkerState::Lost;
+        let was_lost = row.lost;
+        let lives = !was_lost && patience.state(at(row.seen_ms), now) != WorkerState::Lost;
         let holder = Holder { id: worker_id(w), host: "home".into(), lives };
         if may_enrol(&Entry::Token, "elsewhere", Some(&holder)).is_err() {
             return self.count("another machine was refused a name");
         }
         self.count("another machine took the name of a lost worker");
-        self.oracle.gave_name(w, self.now, self.set.ttl_ms + self.set.lost_ms);
+        // That it was rightly declared lost is judged where that is done.
+        if !was_lost {
+            self.oracle.gave_name(w, self.now, self.set.ttl_ms + self.set.lost_ms);
+        }
         self.kill_worker(w);
         self.start_worker(w);
     }

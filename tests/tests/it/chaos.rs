@@ -5,7 +5,7 @@ use senmon_tests::chaos::{
     Chaos, damage,
     disk::Disk,
     disks::{self, Trouble},
-    kills, migration,
+    kills,
     netns::{Lost, Namespace},
     network,
     outages::{self, Outage},
@@ -51,11 +51,6 @@ async fn an_attempt_outlives_an_outage_of_the_server() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_outlives_an_outage_of_postgres() -> Result<()> {
     outages::of_the_database(&mut Chaos::uncompared(SEED), OUTAGE).await.map(drop)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_is_migrated_under_its_workers() -> Result<()> {
-    migration::run(&mut Chaos::uncompared(SEED), 2 * STEPS).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

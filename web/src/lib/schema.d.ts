@@ -2069,6 +2069,21 @@ export interface components {
              */
             sequence_length: number;
         };
+        /** @description What the database holds. */
+        DatabaseUsage: {
+            /**
+             * Format: int64
+             * @description Bytes that it may hold (`database_budget` of the server's settings); None where nobody said.
+             */
+            budget_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes of all.
+             */
+            bytes: number;
+            /** @description By family of tables, the largest first. */
+            tables: components["schemas"]["TableUsage"][];
+        };
         /** @description Compares the training documents of one input file with the held-out documents of all. */
         DecontaminateJob: {
             /** @description The held-out documents that the evaluation may score, with the hashes of their 13-grams. */
@@ -2132,6 +2147,33 @@ export interface components {
              * @description Lower end.
              */
             percent_low: number;
+        };
+        /** @description A file system. */
+        DiskUsage: {
+            /** @description The folder on it. */
+            folder: string;
+            /**
+             * Format: int64
+             * @description Of them free.
+             */
+            free_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of the folder, the reserve included; None where counting them takes long.
+             */
+            held_bytes?: number | null;
+            /** @description `database` or `store`. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Bytes of the reserve that stands there; 0 where none does.
+             */
+            reserve_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes of the file system.
+             */
+            total_bytes: number;
         };
         /** @description Counts of records. Each record is in exactly one of `documents`, `empty`, `duplicates` and `broken`. */
         DocumentCounts: {
@@ -4466,6 +4508,10 @@ export interface components {
              * @description When that was counted.
              */
             counted_at: string;
+            /** @description What the database holds. */
+            database: components["schemas"]["DatabaseUsage"];
+            /** @description The disks of the database and of a store that is a folder. */
+            disks: components["schemas"]["DiskUsage"][];
             /** @description The same by experiment. */
             experiments: components["schemas"]["StorageForecast"][];
             /**
@@ -4576,6 +4622,21 @@ export interface components {
             best_of_top_k: boolean;
             /** @description The best of all, on the calibration half: what the headline reports. */
             chosen: boolean;
+        };
+        /** @description Tables that belong together. */
+        TableUsage: {
+            /**
+             * Format: int64
+             * @description Bytes with indexes. What retention removed is free for new rows, and counted until then.
+             */
+            bytes: number;
+            /** @description `metrics`, `logs`, `events`, `experiments`, `jobs`, `history`, `corpora` or `other`. */
+            family: string;
+            /**
+             * Format: int64
+             * @description Rows, about.
+             */
+            rows: number;
         };
         /**
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
@@ -5943,6 +6004,13 @@ export interface operations {
             };
             /** @description every fault of the file */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description no_room: a disk is nearly full */
+            507: {
                 headers: {
                     [name: string]: unknown;
                 };
