@@ -1,20 +1,20 @@
 //! The simulator's store is the database: the same random histories on both, compared after each operation.
 
+mod enrol;
+
 use anyhow::{Context, Result, ensure};
-use chrono::{DateTime, TimeDelta};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta, Manifest},
     corpus::LeftOut,
     ids::{AttemptId, BranchId, CheckpointId, ExperimentId, Fence, JobId, StorageKey, TokenId, WorkerId},
     job::{CompletedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, TrainResult, WrittenCheckpoint},
-    view::{BranchRole, ExperimentState, JobState, Role, WorkerMode},
-    worker::{AttemptStarted, Command, CompleteAttempt, EnrolWorker, Heartbeat, MetricBatch, RunningAttempt, SlotInfo},
+    view::{BranchRole, ExperimentState, JobState, WorkerMode},
+    worker::{AttemptStarted, Command, CompleteAttempt, Heartbeat, MetricBatch, RunningAttempt},
 };
 use senmon_server::{
-    db::{self, DbError, PgPool, ingest, jobs::Wish, workers::Asked},
+    db::{self, DbError, PgPool, ingest, jobs::Wish},
     domain::{
         expand::PlannedBranch,
-        lease::Patience,
         metrics::{Points, pyramid::CHUNK_POINTS},
         schedule::Placement,
     },
@@ -30,7 +30,6 @@ use senmon_tests::{
     spec,
 };
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 const HISTORIES: u64 = 12;
@@ -150,18 +149,9 @@ impl Both {
         let store =
             Store { branches: vec![branch; BRANCHES], jobs: vec![None; BRANCHES], restarts_max: 2, ..Store::default() };
         let chance = Chance::new(seed);
-        let secret = Sha256::digest(format!("token-{seed}").as_bytes());
-        let token = db::tokens::New {
-            name: "test",
-            role: Role::Enrol,
-            prefix: "smn_e_",
-            secret_sha256: &secret,
-            days: None,
-            uses: None,
-        };
         let mut both = Self {
             pool: pool.clone(),
-            token: db::tokens::insert(pool, &token).await?.id,
+            token: enrol::token(pool, seed).await?,
             store,
             chance,
             experiment,
@@ -176,31 +166,6 @@ impl Both {
             both.enrol(w).await?;
         }
         Ok(both)
-    }
-
-    async fn enrol(&mut self, w: usize) -> Result<()> {
-        let slot = SlotInfo { index: 0, device: "cpu".into(), device_name: "cpu".into(), memory_bytes: 1, threads: 1 };
-        let request = EnrolWorker {
-            name: format!("h{}-w{w}", self.seed),
-            protocol_version: senmon_protocol::WORKER_PROTOCOL_VERSION,
-            version: "0".into(),
-            host: "here".into(),
-            slots: vec![slot],
-            capabilities: vec![JobKind::Train],
-            labels: BTreeMap::new(),
-            credential_sha256: None,
-        };
-        let patience = Patience { since: DateTime::UNIX_EPOCH, ttl: TimeDelta::zero(), lost_after: TimeDelta::zero() };
-        let by = match self.workers.get(w) {
-            Some(worker) => Asked::Credential(*worker),
-            None => Asked::Token { token: self.token, credential_sha256: &Sha256::digest(request.name.as_bytes()) },
-        };
-        let (id, session) = db::workers::enrol(&self.pool, &by, &request, &patience).await?;
-        ensure!(self.store.enrol(w, 1) == session, "session {session}");
-        if self.workers.len() == w {
-            self.workers.push(id);
-        }
-        Ok(())
     }
 
     /// An attempt, mostly the newest; and its fence, mostly the right one.

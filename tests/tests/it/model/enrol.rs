@@ -1,0 +1,58 @@
+//! Workers of the histories enrol: the first time by a token, then by their credentials.
+
+use super::Both;
+use anyhow::{Result, ensure};
+use chrono::{DateTime, TimeDelta};
+use senmon_protocol::{
+    ids::TokenId,
+    job::JobKind,
+    view::Role,
+    worker::{EnrolWorker, SlotInfo},
+};
+use senmon_server::{
+    db::{self, PgPool, workers::Asked},
+    domain::lease::Patience,
+};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// An enrolment token.
+pub(super) async fn token(pool: &PgPool, seed: u64) -> Result<TokenId> {
+    let secret = Sha256::digest(format!("token-{seed}").as_bytes());
+    let token = db::tokens::New {
+        name: "test",
+        role: Role::Enrol,
+        prefix: "smn_e_",
+        secret_sha256: &secret,
+        days: None,
+        uses: None,
+    };
+    Ok(db::tokens::insert(pool, &token).await?.id)
+}
+
+impl Both {
+    pub(super) async fn enrol(&mut self, w: usize) -> Result<()> {
+        let slot = SlotInfo { index: 0, device: "cpu".into(), device_name: "cpu".into(), memory_bytes: 1, threads: 1 };
+        let request = EnrolWorker {
+            name: format!("h{}-w{w}", self.seed),
+            protocol_version: senmon_protocol::WORKER_PROTOCOL_VERSION,
+            version: "0".into(),
+            host: "here".into(),
+            slots: vec![slot],
+            capabilities: vec![JobKind::Train],
+            labels: BTreeMap::new(),
+            credential_sha256: None,
+        };
+        let patience = Patience { since: DateTime::UNIX_EPOCH, ttl: TimeDelta::zero(), lost_after: TimeDelta::zero() };
+        let by = match self.workers.get(w) {
+            Some(worker) => Asked::Credential(*worker),
+            None => Asked::Token { token: self.token, credential_sha256: &Sha256::digest(request.name.as_bytes()) },
+        };
+        let (id, session) = db::workers::enrol(&self.pool, &by, &request, &patience).await?;
+        ensure!(self.store.enrol(w, 1) == session, "session {session}");
+        if self.workers.len() == w {
+            self.workers.push(id);
+        }
+        Ok(())
+    }
+}
