@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use senmon_server::{
-    api,
+    apart, api,
     config::{Action, Config, Flags},
     serve, telemetry,
 };
@@ -10,6 +10,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if flags.action == Some(Action::Apart) {
+        return apart::child();
+    }
     if flags.action == Some(Action::Openapi) {
         match api::openapi().to_pretty_json() {
             Ok(text) => println!("{text}"),
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
         telemetry::start(config.log_format);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let done = runtime.block_on(serve::serve(config));
-        // A fit may still compute; nothing waits for it, the next start fits again.
+        // Something may still be computed for a request; nobody waits for it.
         runtime.shutdown_background();
         done
     });

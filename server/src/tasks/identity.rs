@@ -5,6 +5,7 @@ use super::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},
+    domain::orphans::is_ours_by,
 };
 use anyhow::{Context, Result};
 use senmon_protocol::{checkpoint::MANIFEST_FILE, ids::StorageKey};
@@ -54,7 +55,7 @@ async fn is_ours(app: &App) -> Result<bool> {
         None => None,
     };
     match (ask(db::store::identity(&app.db)).await?, here) {
-        (Some(known), here) => Ok(here == Some(known)),
+        (Some(known), here) => Ok(is_ours_by(known, here)),
         (None, Some(here)) => {
             ask(db::store::adopt(&app.db, here)).await?;
             Ok(true)

@@ -11,7 +11,12 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// Takes back the newest migrations, as in a database that they have not reached: what they added is gone.
-const BEFORE_MIGRATION_9: &str = "DROP TABLE store_identity;
+const BEFORE_MIGRATION_9: &str = "DROP TABLE troubles;
+    DROP TABLE progress;
+    ALTER TABLE evaluations DROP COLUMN repeat;
+    DROP INDEX evaluations_of_checkpoint;
+    ALTER TABLE evaluations ADD UNIQUE (experiment_id, title);
+    DROP TABLE store_identity;
     ALTER TABLE experiments DROP COLUMN held_out;
     ALTER TABLE corpora DROP COLUMN left_out;
     ALTER TABLE branches DROP COLUMN repeat;
@@ -26,6 +31,10 @@ const BEFORE_MIGRATION_9: &str = "DROP TABLE store_identity;
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, steps).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let options = WorldOptions { slots: 1, lease_ttl_ms: 5_000, ..WorldOptions::default() };
     let mut world = World::start(options).await?;
     let calm = chaos.calm(&world, steps).await?;

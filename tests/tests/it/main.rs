@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module a promise.
 
+mod apart;
 mod broken_rows;
 mod chaos;
 mod control_load;
@@ -13,9 +14,11 @@ mod house;
 mod life;
 mod model;
 mod publish;
+mod races;
 mod ranges;
 mod refusals;
 mod scheduling;
+mod set_aside;
 mod stall;
 mod steering;
 mod store;

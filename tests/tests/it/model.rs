@@ -249,17 +249,16 @@ impl Both {
         let new = db::jobs::NewJob {
             experiment_id: self.experiment,
             branch_id: Some(self.branches[branch]),
-            evaluation_id: None,
+            evaluation: None,
             key: format!("train/b{branch}"),
             title: format!("b{branch}"),
-            spec: &job,
+            spec: job,
             priority: 50,
             slots: 1,
             needs: Default::default(),
             remaining: STEPS - self.store.branches[branch].step,
         };
         db::jobs::ensure(&self.pool, &new).await?;
-        db::branches::set_queued(&self.pool, self.branches[branch]).await?;
         self.store.ensure_job(branch);
         Ok(())
     }
