@@ -11,6 +11,7 @@ use crate::{
     tasks::{pace::Paces, supervise::Loops},
     usage::Counter,
 };
+use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
     ids::{AttemptId, WorkerId},
@@ -60,6 +61,36 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     /// Since when this server hears its workers without a break.
     pub listening: Arc<Mutex<Listening>>,
+}
+
+/// Messages that a slow dashboard may lag behind.
+const STREAM_MESSAGES: usize = 1024;
+
+impl App {
+    /// What requests and loops share over a database, from now on. Nothing runs yet but what ingests.
+    ///
+    /// # Errors
+    /// When the store does not open, or the database does not answer.
+    pub async fn open(config: Config, db: PgPool, disk: Disk, stopping: watch::Receiver<bool>) -> Result<Self> {
+        Ok(Self {
+            heavy: Heavy::default(),
+            loops: Loops::default(),
+            storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
+            usage: Counter::default(),
+            disk,
+            listening: Arc::new(Mutex::new(Listening::begun(crate::db::workers::now(&db).await?))),
+            wake: Wake::default(),
+            polls: Polls::default(),
+            ingest: Ingest::start(&db, config.lease_ttl_ms),
+            known: Known::default(),
+            logins: Logins::default(),
+            paces: Paces::default(),
+            db,
+            stream: broadcast::channel(STREAM_MESSAGES).0,
+            stopping,
+            config: Arc::new(config),
+        })
+    }
 }
 
 /// Signals: each wakes a loop before its period is over.

@@ -45,6 +45,9 @@ pub struct Flags {
 pub enum Action {
     /// Print the OpenAPI document
     Openapi,
+    /// Do what the standard input asks for: the server's own child
+    #[command(hide = true)]
+    Apart,
     /// Check the settings and print them
     CheckConfig,
     /// Write a new admin's token into the data folder of a server that is stopped
@@ -110,6 +113,15 @@ pub struct Config {
     pub preempt_after_ms: u64,
     /// Days after which a committed checkpoint is read again; 0 for never.
     pub scrub_days: u16,
+    /// Time without progress after which an experiment raises an event, in milliseconds.
+    pub stalled_after_ms: u64,
+    /// Memory that a scan, or a fit of a clustering or a tokenizer, may take.
+    pub text_memory_max: Bytes,
+    /// Time that a fit may take, in milliseconds.
+    pub fit_time_max_ms: u64,
+    /// This program, for children of its own: as it was started, whatever lies in its place now.
+    #[serde(skip)]
+    pub program: PathBuf,
     /// Format of log lines.
     pub log_format: LogFormat,
     /// Folder of the built dashboard, instead of the embedded one.
@@ -181,6 +193,10 @@ impl Default for Config {
             worker_lost_ms: 14_000,
             preempt_after_ms: 60_000,
             scrub_days: 7,
+            stalled_after_ms: 3_600_000,
+            text_memory_max: Bytes(8 << 30),
+            fit_time_max_ms: 14_400_000,
+            program: PathBuf::from("/proc/self/exe"),
             log_format: LogFormat::Text,
             ui_dir: None,
         }

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+pub mod apart;
 pub mod api;
 pub mod app;
 pub mod backup;

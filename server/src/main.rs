@@ -3,7 +3,7 @@
 use clap::Parser;
 use senmon_protocol::storage::Bytes;
 use senmon_server::{
-    api,
+    apart, api,
     backup::backup,
     config::{Action, Config, Flags},
     restore::restore,
@@ -13,6 +13,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    if flags.action == Some(Action::Apart) {
+        return apart::child();
+    }
     if flags.action == Some(Action::Openapi) {
         match api::openapi().to_pretty_json() {
             Ok(text) => println!("{text}"),
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
             return Ok(());
         }
         let done = runtime.block_on(serve::serve(config));
-        // A fit may still compute; nothing waits for it, the next start fits again.
+        // Something may still be computed for a request; nobody waits for it.
         runtime.shutdown_background();
         done
     });

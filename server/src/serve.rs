@@ -2,39 +2,24 @@
 
 use crate::{
     api::{self, auth},
-    app::{App, Polls, Wake},
+    app::App,
     config::Config,
     db::{self, PgPool},
     disk::Disk,
-    domain::lease::Listening,
-    heavy::Heavy,
-    ingest::Ingest,
     postgres::{Cluster, lock_folder, place},
-    restore,
-    storage::Storage,
-    tasks::{self, pace::Paces, supervise::Loops},
-    usage::Counter,
+    restore, tasks,
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
 use std::{
-    fs::OpenOptions,
-    io::Write,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-    pin::pin,
-    sync::{Arc, Mutex},
-    time::Duration,
+    fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, pin::pin, time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, watch},
+    sync::watch,
 };
 
-/// Messages that a slow dashboard may lag behind.
-const STREAM_MESSAGES: usize = 1024;
 /// Connections that wait to be accepted; the system's own limit is often 4,096.
 const LISTEN_QUEUE: u32 = 4096;
 /// Time that open requests get when the server stops.
@@ -63,24 +48,7 @@ pub async fn serve(config: Config) -> Result<()> {
     let leader = db::leader::Leader::wait(options.clone()).await?;
     let pool = db::connect(options).await?;
     let (stop, stopped) = watch::channel(false);
-    let app = App {
-        heavy: Heavy::default(),
-        loops: Loops::default(),
-        storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
-        usage: Counter::default(),
-        disk,
-        listening: Arc::new(Mutex::new(Listening::begun(db::workers::now(&pool).await?))),
-        wake: Wake::default(),
-        polls: Polls::default(),
-        ingest: Ingest::start(&pool, config.lease_ttl_ms),
-        known: auth::Known::default(),
-        logins: api::login::Logins::default(),
-        paces: Paces::default(),
-        db: pool,
-        stream: broadcast::channel(STREAM_MESSAGES).0,
-        stopping: stopped.clone(),
-        config: Arc::new(config),
-    };
+    let app = App::open(config, pool, disk, stopped.clone()).await?;
     let listener =
         listen(app.config.listen).with_context(|| format!("listen: cannot listen on {}", app.config.listen))?;
     let address = listener.local_addr()?;

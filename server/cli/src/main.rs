@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+mod aside;
 mod audit;
 mod branches;
 mod checkpoints;
@@ -94,6 +95,8 @@ enum Command {
     Worker(workers::Worker),
     /// Jobs that wait or run.
     Queue,
+    /// What the server's loops failed on again and again, and try again when asked.
+    SetAside(aside::SetAside),
     /// What happened, latest last.
     Events(events::Events),
     /// What the store holds, its budget, and what the experiments under way may still add.
@@ -152,6 +155,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Checkpoint(command) => checkpoints::run(client, format, command).await,
         Command::Worker(command) => workers::run(client, format, command).await,
         Command::Queue => workers::queue(client, format).await,
+        Command::SetAside(args) => aside::run(client, format, &args).await,
         Command::Events(args) => events::events(client, format, &args).await,
         Command::Storage => storage::storage(client, format).await,
         Command::Goodput(args) => goodput::show(client, format, &args).await,

@@ -6,6 +6,7 @@
 use crate::read::{Document, change, documents};
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::corpus::DocumentFields;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
@@ -19,7 +20,7 @@ pub const SAMPLE_BYTES_MAX: u64 = 256 << 20;
 pub const SAMPLE_DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// A file to sample from, with the records to leave out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SampleFile {
     /// The file.
     pub path: PathBuf,
@@ -30,7 +31,7 @@ pub struct SampleFile {
 }
 
 /// How much to draw.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct SampleSize {
     /// Documents, at most.
     pub documents: usize,

@@ -1,6 +1,6 @@
 //! What people and scripts read and ask for: experiments, branches, jobs, checkpoints, evaluations.
 
-pub use crate::{access::*, fleet::*, stream::*};
+pub use crate::{access::*, aside::*, fleet::*, stream::*};
 use crate::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::{
@@ -160,6 +160,9 @@ pub struct ExperimentView {
     pub corpus_id: CorpusId,
     /// The clustering, once asked for.
     pub clustering_id: Option<ClusteringId>,
+    /// What it waits for, in a sentence; or why it is set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// The branches, parents before children.
     pub branches: Vec<BranchView>,
     /// Branches that cannot be read.

@@ -225,7 +225,7 @@ async fn fork(
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
     let name = body.name.trim();
-    // An evaluation is found by the name of its branch, and the comparison of all is called "ensemble".
+    // Among the contestants of the report the experts used together are called so.
     if !is_branch_name(name) || name == ensemble_title(0) {
         let expected = format!("expected {BRANCH_NAME}, and not {:?}", ensemble_title(0));
         return Err(ApiError::invalid("name", format!("found {name:?}, {expected}")));

@@ -10,7 +10,7 @@ use crate::{
         storage::may_grow,
     },
     app::App,
-    db::{self, Listed},
+    db::{self, Listed, troubles::Trouble},
     domain::report::domain_sums,
 };
 use axum::{
@@ -22,10 +22,10 @@ use axum::{
 use senmon_corpus::snapshot::{Found, expand_paths};
 use senmon_protocol::{
     clustering::{ClusteringView, DomainView},
-    corpus::{CorpusView, LeftOut, RegisterCorpus, ZSTD_WINDOW_BYTES_MAX},
+    corpus::{CorpusState, CorpusView, LeftOut, RegisterCorpus, ZSTD_WINDOW_BYTES_MAX},
     ids::{ClusteringId, ExperimentId},
     problem::Fault,
-    view::Page,
+    view::{Page, TroubleKind},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -40,7 +40,8 @@ pub fn router() -> OpenApiRouter<App> {
 
 #[utoipa::path(get, path = "/corpora", tag = "corpora", responses((status = 200, description = "all corpora, newest first", body = Page<CorpusView>)))]
 async fn list(State(app): State<App>) -> ApiResult<Json<Page<CorpusView>>> {
-    let Listed { rows, broken } = db::corpora::list(&app.db).await?;
+    let Listed { mut rows, broken } = db::corpora::list(&app.db).await?;
+    explain(&app, &mut rows).await?;
     Ok(Json(Page { items: rows, next_cursor: None, broken }))
 }
 
@@ -96,7 +97,22 @@ async fn register(
 
 #[utoipa::path(get, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 200, description = "the corpus", body = CorpusView), (status = 404, description = "no such corpus")))]
 async fn show(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
-    Ok(Json(db::corpora::get(&app.db, &id).await?))
+    let mut corpus = [db::corpora::get(&app.db, &id).await?];
+    explain(&app, &mut corpus).await?;
+    let [corpus] = corpus;
+    Ok(Json(corpus))
+}
+
+/// Says of corpora that are scanned why that does not get on.
+async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
+    if corpora.iter().all(|corpus| corpus.state != CorpusState::Scanning) {
+        return Ok(());
+    }
+    let troubles = db::troubles::of(&app.db, TroubleKind::Corpus, None).await?;
+    for corpus in corpora.iter_mut().filter(|corpus| corpus.state == CorpusState::Scanning) {
+        corpus.problem = troubles.get(&corpus.id.0).map(Trouble::said);
+    }
+    Ok(())
 }
 
 #[utoipa::path(get, path = "/clusterings/{id}", tag = "corpora", params(("id" = uuid::Uuid, Path, description = "the clustering")), responses((status = 200, description = "the clustering", body = ClusteringView), (status = 404, description = "no such clustering")))]

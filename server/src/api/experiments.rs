@@ -18,6 +18,7 @@ use crate::{
         events::NewEvent,
         experiments::{ExperimentRow, Filter},
         tokens::Identity,
+        troubles::Trouble,
     },
     domain::{
         access::USER_PRIORITY_MAX,
@@ -39,7 +40,7 @@ use senmon_protocol::{
     spec::ExperimentSpec,
     view::{
         BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page, Role,
-        StreamExperiment, StreamMessage,
+        StreamExperiment, StreamMessage, TroubleKind,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -103,12 +104,25 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let summary = summary(app, &row, &branches).await?;
     Ok(ExperimentView {
         summary,
+        waits_for: waits_for(app, &row).await?,
         spec: row.spec,
         corpus_id: row.corpus_id,
         clustering_id: row.clustering_id,
         branches,
         broken,
     })
+}
+
+/// What an experiment waits for that runs, or why it is set aside.
+async fn waits_for(app: &App, row: &ExperimentRow) -> ApiResult<Option<String>> {
+    let troubles = db::troubles::of(&app.db, TroubleKind::Experiment, Some(row.id.0)).await?;
+    match row.state {
+        ExperimentState::Running | ExperimentState::Paused if troubles.contains_key(&row.id.0) => {
+            Ok(troubles.get(&row.id.0).map(Trouble::said))
+        }
+        ExperimentState::Running => Ok(db::progress::waits_for(&app.db, row.id).await?),
+        _ => Ok(None),
+    }
 }
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
@@ -185,7 +199,7 @@ async fn report(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResu
 
 #[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "evaluations, oldest first", body = Vec<EvaluationView>)))]
 async fn evaluations(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<EvaluationView>>> {
-    let rows = db::checkpoints::evaluations(&app.db, id).await?.rows;
+    let rows = db::evaluations::evaluations(&app.db, id).await?.rows;
     Ok(Json(
         rows.into_iter()
             .map(|row| EvaluationView {

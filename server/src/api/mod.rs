@@ -1,5 +1,6 @@
 //! The only axum. One file per noun, `router()` first; decisions are in `domain`, SQL is in `db`.
 
+pub mod aside;
 pub mod attempts;
 pub mod audit;
 pub mod auth;
@@ -70,6 +71,7 @@ fn operations() -> OpenApiRouter<App> {
         .merge(workers::router())
         .merge(attempts::router())
         .merge(events::router())
+        .merge(aside::router())
         .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
         .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
         // These list the whole store, and read every byte of a checkpoint.

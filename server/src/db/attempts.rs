@@ -274,9 +274,13 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
     .execute(&mut *tx)
     .await?;
     if let Some(branch) = held.branch {
-        sqlx::query!("UPDATE branches SET state = 'completed', step = steps, problem = NULL WHERE id = $1", branch.0)
-            .execute(&mut *tx)
-            .await?;
+        // One that somebody cancelled meanwhile, alone or with its experiment, stays so.
+        sqlx::query!(
+            "UPDATE branches SET state = 'completed', step = steps, problem = NULL WHERE id = $1 AND state NOT IN ('cancelled', 'failed')",
+            branch.0
+        )
+        .execute(&mut *tx)
+        .await?;
     }
     Ok(())
 }

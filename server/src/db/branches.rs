@@ -2,8 +2,9 @@
 
 use super::{
     DbError, Listed, Result, Stored, count, each,
+    experiments::{Life, holds},
     idempotency::{Key, reserve},
-    signed, unword, word,
+    kept, signed, unword, word,
 };
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
@@ -12,15 +13,18 @@ use senmon_protocol::{
     spec::TrainingSpec,
     view::{BranchState, BranchView},
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::PgPool;
 use std::collections::HashMap;
 
-/// Stores the branches of an experiment, all or none; nothing when they are there already.
+/// Stores the branches of a running experiment, all or none; nothing when they are there already.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[PlannedBranch]) -> Result<()> {
     let mut tx = pool.begin().await?;
+    if !holds(&mut tx, experiment, Life::Running).await? {
+        return Ok(());
+    }
     let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM branches WHERE experiment_id = $1"#, experiment.0)
         .fetch_one(&mut *tx)
         .await?;
@@ -35,7 +39,8 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
             "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, mixture, training, steps, batch_tokens, repeat, state, problem)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::text IS NULL THEN 'waiting' ELSE 'cancelled' END, $13)",
             id.0, experiment.0, ordinal, branch.name, word(&branch.role), branch.domain.and_then(|d| i32::try_from(d).ok()), parent,
-            branch.mixture.as_ref().map(Json) as _, branch.training.as_ref().map(Json) as _, signed(branch.steps), signed(branch.batch_tokens), i32::try_from(branch.repeat).unwrap_or(i32::MAX), branch.left_out
+            branch.mixture.as_ref().map(|mixture| kept("mixture", mixture)).transpose()? as _,
+            branch.training.as_ref().map(|training| kept("training", training)).transpose()? as _, signed(branch.steps), signed(branch.batch_tokens), i32::try_from(branch.repeat).unwrap_or(i32::MAX), branch.left_out
         ).execute(&mut *tx).await?;
         ids.insert(&branch.name, id);
     }
@@ -47,8 +52,8 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
 /// With a key that made one before, that one and false.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed meanwhile, or the key came with another
-/// request.
+/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed or the experiment ended meanwhile, or the
+/// key came with another request.
 pub async fn insert_fork(
     pool: &PgPool,
     from: &BranchView,
@@ -63,19 +68,23 @@ pub async fn insert_fork(
     if let Some(before) = reserve(&mut tx, key, id.0).await? {
         return Ok((BranchId(before), false));
     }
+    // A report that is being written waits for this, and then sees the fork; or it was faster.
+    if !holds(&mut tx, from.experiment_id, Life::Open).await? {
+        return Err(DbError::Conflict("fork needs an experiment that is not over".into()));
+    }
     // Retention decides over locked rows: it removes this one first, or sees the fork.
-    let kept =
+    let whole =
         sqlx::query_scalar!("SELECT id FROM checkpoints WHERE id = $1 AND state = 'committed' FOR SHARE", checkpoint.0)
             .fetch_optional(&mut *tx)
             .await?;
-    if kept.is_none() {
+    if whole.is_none() {
         return Err(DbError::Conflict(format!("checkpoint_id: {checkpoint} was removed just now")));
     }
     let done = sqlx::query!(
         "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, start_id, state, mixture, training, steps, batch_tokens)
          SELECT $1, experiment_id, (SELECT max(ordinal) + 1 FROM branches WHERE experiment_id = b.experiment_id), $4, 'tree', domain, id, $3, 'waiting', $5,
              training, $6, batch_tokens FROM branches b WHERE id = $2 ON CONFLICT (experiment_id, name) DO NOTHING",
-        id.0, from.id.0, checkpoint.0, name, Json(mixture) as _, signed(steps)
+        id.0, from.id.0, checkpoint.0, name, kept("mixture", mixture)? as _, signed(steps)
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 1 {
         tx.commit().await?;
@@ -198,17 +207,6 @@ pub async fn slot_seconds(pool: &PgPool, id: BranchId) -> Result<(f64, f64)> {
     Ok((row.gpu, row.cpu))
 }
 
-/// Moves a waiting branch to the queue.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn set_queued(pool: &PgPool, id: BranchId) -> Result<()> {
-    sqlx::query!("UPDATE branches SET state = 'queued' WHERE id = $1 AND state = 'waiting'", id.0)
-        .execute(pool)
-        .await?;
-    Ok(())
-}
-
 /// Gives a waiting branch up.
 ///
 /// # Errors
@@ -231,6 +229,11 @@ pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
 /// [`DbError::Conflict`] when it is neither, or its experiment is over.
 pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
     let mut tx = pool.begin().await?;
+    let experiment =
+        sqlx::query_scalar!("SELECT experiment_id FROM branches WHERE id = $1", id.0).fetch_optional(&mut *tx).await?;
+    if let Some(experiment) = experiment {
+        holds(&mut tx, ExperimentId(experiment), Life::Open).await?;
+    }
     let done = sqlx::query!(
         "UPDATE branches b SET problem = NULL,
              state = CASE WHEN EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id) THEN 'queued' ELSE 'waiting' END FROM experiments e

@@ -1,13 +1,14 @@
-//! Checkpoints and evaluations.
+//! Checkpoints.
 
 use super::{DbError, Listed, Result, Stored, each};
 use senmon_protocol::{
     checkpoint::CheckpointMeta,
-    ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, StorageKey},
-    job::{CheckpointRef, JobResult},
+    ids::{BranchId, CheckpointId, ExperimentId, StorageKey},
+    job::CheckpointRef,
     view::CheckpointView,
 };
 use sqlx::PgPool;
+use uuid::Uuid;
 
 /// Committed checkpoints of an experiment or branch, newest first.
 ///
@@ -79,22 +80,21 @@ pub async fn latest(pool: &PgPool, branch: BranchId) -> Result<Option<Checkpoint
 }
 
 /// The checkpoint to read next: one in doubt or never read, else the one read longest ago, more than `days` (0: none).
+/// Those that rest are left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_to_verify(pool: &PgPool, days: u16) -> Result<Option<CheckpointView>> {
+pub async fn next_to_verify(pool: &PgPool, days: u16, rest: &[Uuid]) -> Result<Option<CheckpointId>> {
     let due = sqlx::query_scalar!(
         "SELECT id FROM checkpoints WHERE problem IS NULL AND state = 'committed'
-             AND (verified_at IS NULL OR $1::integer > 0 AND verified_at < now() - make_interval(days => $1))
+             AND (verified_at IS NULL OR $1::integer > 0 AND verified_at < now() - make_interval(days => $1)) AND id <> ALL($2)
          ORDER BY verified_at NULLS FIRST, created_at LIMIT 1",
-        i32::from(days)
+        i32::from(days),
+        rest
     )
     .fetch_optional(pool)
     .await?;
-    match due {
-        Some(id) => list(pool, None, None, Some(CheckpointId(id)), None, 1).await?.one(),
-        None => Ok(None),
-    }
+    Ok(due.map(CheckpointId))
 }
 
 /// Keeps what reading a checkpoint found: None for all as committed. False where it was removed meanwhile: then what
@@ -127,71 +127,6 @@ pub async fn doubt(pool: &PgPool, branch: BranchId) -> Result<()> {
     .execute(pool)
     .await?;
     Ok(())
-}
-
-/// An evaluation's row.
-#[derive(Debug, Clone)]
-pub struct EvaluationRow {
-    /// Id.
-    pub id: EvaluationId,
-    /// The branch; None for ensembles.
-    pub branch_id: Option<BranchId>,
-    /// The checkpoint; None for ensembles.
-    pub checkpoint_id: Option<CheckpointId>,
-    /// Branch name or ensemble.
-    pub title: String,
-    /// What it found.
-    pub result: Option<JobResult>,
-    /// Whether its job was given up.
-    pub failed: bool,
-}
-
-/// Evaluations of an experiment, oldest first.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn evaluations(pool: &PgPool, experiment: ExperimentId) -> Result<Listed<EvaluationRow>> {
-    let rows = sqlx::query!(
-        r#"SELECT v.id, v.branch_id, v.checkpoint_id, v.title, v.result AS "result: Stored<JobResult>",
-           EXISTS (SELECT 1 FROM jobs j WHERE j.evaluation_id = v.id AND j.state IN ('failed', 'cancelled')) AS "failed!"
-           FROM evaluations v WHERE v.experiment_id = $1 ORDER BY v.id"#, experiment.0
-    ).fetch_all(pool).await?;
-    Ok(each(
-        "evaluation",
-        rows,
-        |row| row.id,
-        |row| {
-            Ok(EvaluationRow {
-                id: EvaluationId(row.id),
-                branch_id: row.branch_id.map(BranchId),
-                checkpoint_id: row.checkpoint_id.map(CheckpointId),
-                title: row.title,
-                result: row.result.map(|result| result.read("result")).transpose()?,
-                failed: row.failed,
-            })
-        },
-    ))
-}
-
-/// The evaluation with this title, created if there is none.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn ensure_evaluation(
-    pool: &PgPool,
-    experiment: ExperimentId,
-    title: &str,
-    of: Option<(BranchId, CheckpointId)>,
-) -> Result<EvaluationId> {
-    sqlx::query!(
-        "INSERT INTO evaluations (id, experiment_id, branch_id, checkpoint_id, title) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (experiment_id, title) DO NOTHING",
-        EvaluationId::new().0, experiment.0, of.map(|(branch, _)| branch.0), of.map(|(_, checkpoint)| checkpoint.0), title
-    ).execute(pool).await?;
-    Ok(EvaluationId(
-        sqlx::query_scalar!("SELECT id FROM evaluations WHERE experiment_id = $1 AND title = $2", experiment.0, title)
-            .fetch_one(pool)
-            .await?,
-    ))
 }
 
 /// Bytes of all checkpoints of a branch.

@@ -10,7 +10,7 @@ use senmon_protocol::{
     corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
     ids::CorpusId,
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::PgPool;
 
 struct Row {
     id: uuid::Uuid,
@@ -70,8 +70,8 @@ pub async fn insert(
         id.0,
         request.name,
         kept("body", request)? as _,
-        Json(paths) as _,
-        Json(left_out) as _,
+        kept("paths", paths)? as _,
+        kept("left_out", left_out)? as _,
         owner
     )
     .execute(&mut *tx)
@@ -116,31 +116,34 @@ pub async fn list(pool: &PgPool) -> Result<Listed<CorpusView>> {
 pub struct ToScan {
     /// Id.
     pub id: CorpusId,
+    /// Name.
+    pub name: String,
     /// The registration and its files, or why they cannot be read.
     pub asked: Result<(RegisterCorpus, Vec<String>)>,
 }
 
-/// The oldest corpus that waits for its scan.
+/// The oldest corpus that waits for its scan; those that rest are left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_to_scan(pool: &PgPool) -> Result<Option<ToScan>> {
+pub async fn next_to_scan(pool: &PgPool, rest: &[uuid::Uuid]) -> Result<Option<ToScan>> {
     let row = sqlx::query!(
-        r#"SELECT id, request AS "request: Stored<RegisterCorpus>", paths AS "paths: Stored<Vec<String>>" FROM corpora
-           WHERE state = 'scanning' ORDER BY created_at LIMIT 1"#
+        r#"SELECT id, name, request AS "request: Stored<RegisterCorpus>", paths AS "paths: Stored<Vec<String>>" FROM corpora
+           WHERE state = 'scanning' AND id <> ALL($1) ORDER BY created_at LIMIT 1"#,
+        rest
     )
     .fetch_optional(pool)
     .await?;
     Ok(row.map(|row| {
         let asked = row.request.read("request").and_then(|request| Ok((request, row.paths.read("paths")?)));
-        ToScan { id: CorpusId(row.id), asked }
+        ToScan { id: CorpusId(row.id), name: row.name, asked }
     }))
 }
 
 /// Stores what the scan found.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn finish_scan(
     pool: &PgPool,
     id: CorpusId,
@@ -151,7 +154,7 @@ pub async fn finish_scan(
     sqlx::query!(
         "UPDATE corpora SET state = CASE WHEN $4::text IS NULL THEN 'ready' ELSE 'failed' END, files = $2, broken_first = $3, problem = $4
          WHERE id = $1 AND state = 'scanning'",
-        id.0, Json(files) as _, Json(broken) as _, problem
+        id.0, kept("files", files)? as _, kept("broken_first", broken)? as _, problem
     ).execute(pool).await?;
     Ok(())
 }

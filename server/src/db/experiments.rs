@@ -3,7 +3,9 @@
 use super::{
     DbError, Listed, Result, Stored, count, each,
     idempotency::{Key, reserve},
-    kept, signed, unword, word,
+    kept, signed,
+    stored::said,
+    unword, word,
 };
 use crate::domain::{advance::StageFacts, held_out::Compared};
 use chrono::{DateTime, Utc};
@@ -14,7 +16,7 @@ use senmon_protocol::{
     spec::ExperimentSpec,
     view::{ExperimentState, Stage, StageProgress, StageState},
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 /// An experiment's row.
@@ -136,13 +138,35 @@ pub async fn get(pool: &PgPool, id: ExperimentId) -> Result<ExperimentRow> {
         .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })
 }
 
-/// Notes which clustering and tokenizer an experiment uses.
+/// In which states something may still be made for an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// By the server: while it runs.
+    Running,
+    /// By people: while it is not over.
+    Open,
+}
+
+/// Holds an experiment's row to the end of the transaction, so that what ends or pauses it comes before or after. False
+/// where it is over or paused already: what a snapshot said of it is old.
+pub(super) async fn holds(tx: &mut PgConnection, id: ExperimentId, life: Life) -> Result<bool> {
+    let held = sqlx::query_scalar!(
+        "SELECT id FROM experiments WHERE id = $1 AND (state = 'running' OR $2 AND state = 'paused') FOR SHARE",
+        id.0,
+        life == Life::Open
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(held.is_some())
+}
+
+/// Notes which clustering and tokenizer an experiment uses, while it runs.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn set_fits(pool: &PgPool, id: ExperimentId, clustering: ClusteringId, tokenizer: Uuid) -> Result<()> {
     sqlx::query!(
-        "UPDATE experiments SET clustering_id = $2, tokenizer_id = $3 WHERE id = $1",
+        "UPDATE experiments SET clustering_id = $2, tokenizer_id = $3 WHERE id = $1 AND state = 'running'",
         id.0,
         clustering.0,
         tokenizer
@@ -152,95 +176,139 @@ pub async fn set_fits(pool: &PgPool, id: ExperimentId, clustering: ClusteringId,
     Ok(())
 }
 
-/// Shard jobs of an experiment: asked for, results by file, and why one was given up.
+/// Shard jobs of an experiment: asked for, results by file, and why one was given up, or why what it found cannot be
+/// read.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn shards(pool: &PgPool, id: ExperimentId) -> Result<(usize, Vec<ShardResult>, Option<String>)> {
-    let rows = sqlx::query!(r#"SELECT state, title, problem, result AS "result: Json<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'shard' ORDER BY key"#, id.0)
+    let rows = sqlx::query!(r#"SELECT id, state, title, problem, result AS "result: Stored<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'shard' ORDER BY key"#, id.0)
         .fetch_all(pool).await?;
-    let problem = rows
-        .iter()
-        .find(|row| row.state == "failed")
-        .map(|row| format!("{}: {}", row.title, row.problem.clone().unwrap_or_default()));
-    let asked = rows.len();
-    let results = rows.into_iter().filter_map(|row| match row.result.map(|result| result.0) {
-        Some(JobResult::Shard(shard)) => Some(shard),
-        _ => None,
-    });
-    Ok((asked, results.collect(), problem))
+    let (asked, mut results, mut problem) = (rows.len(), Vec::new(), None);
+    for row in rows {
+        let failed = (row.state == "failed").then(|| row.problem.unwrap_or_default());
+        match row.result.map(|result| said("job", row.id, result.read("result"))).transpose() {
+            Ok(Some(JobResult::Shard(shard))) => results.push(shard),
+            Ok(_) => problem = problem.or_else(|| failed.map(|why| format!("{}: {why}", row.title))),
+            Err(why) => problem = problem.or_else(|| Some(format!("{}: {why}", row.title))),
+        }
+    }
+    Ok((asked, results, problem))
 }
 
-/// Stores the shard index.
+/// Stores the shard index of a running experiment.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn set_shard_index(pool: &PgPool, id: ExperimentId, index: &ShardIndex) -> Result<()> {
-    sqlx::query!("UPDATE experiments SET shard_index = $2 WHERE id = $1", id.0, Json(index) as _).execute(pool).await?;
+    let index = kept("shard_index", index)?;
+    sqlx::query!("UPDATE experiments SET shard_index = $2 WHERE id = $1 AND state = 'running'", id.0, index as _)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
-/// The comparisons of an experiment's held-out documents, by file: None while one goes on.
+/// The comparisons of an experiment's held-out documents, by file: None while one goes on, the reason where it was given
+/// up or cannot be read.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn comparisons(pool: &PgPool, id: ExperimentId) -> Result<Vec<Option<Compared>>> {
-    let rows = sqlx::query!(r#"SELECT state, title, problem, result AS "result: Json<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'decontaminate' ORDER BY key"#, id.0)
+    let rows = sqlx::query!(r#"SELECT id, state, title, problem, result AS "result: Stored<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'decontaminate' ORDER BY key"#, id.0)
         .fetch_all(pool).await?;
-    let compared = rows.into_iter().map(|row| match row.result.map(|result| result.0) {
-        Some(JobResult::Decontaminate(found)) => Some(Ok(found)),
-        _ if row.state == "failed" => Some(Err(format!("{}: {}", row.title, row.problem.unwrap_or_default()))),
-        _ => None,
-    });
+    let compared =
+        rows.into_iter().map(|row| match row.result.map(|result| said("job", row.id, result.read("result"))) {
+            Some(Ok(JobResult::Decontaminate(found))) => Some(Ok(found)),
+            Some(Err(why)) => Some(Err(format!("{}: {why}", row.title))),
+            _ if row.state == "failed" => Some(Err(format!("{}: {}", row.title, row.problem.unwrap_or_default()))),
+            _ => None,
+        });
     Ok(compared.collect())
 }
 
-/// Notes that the held-out documents are listed, and what was left out.
+/// Notes that the held-out documents of a running experiment are listed, and what was left out.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn set_held_out(pool: &PgPool, id: ExperimentId, summary: &HeldOutSummary) -> Result<()> {
-    sqlx::query!("UPDATE experiments SET held_out = $2 WHERE id = $1", id.0, Json(summary) as _).execute(pool).await?;
+    let summary = kept("held_out", summary)?;
+    sqlx::query!("UPDATE experiments SET held_out = $2 WHERE id = $1 AND state = 'running'", id.0, summary as _)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
-/// Completes an experiment with its report.
+/// Completes an experiment with its report, which covers so many branches. False where it does not run any more, or
+/// somebody forked or continued a branch while the report was written: the experiment goes on with that.
 ///
 /// # Errors
-/// When Postgres refuses.
-pub async fn complete(pool: &PgPool, id: ExperimentId, report: &Report) -> Result<()> {
-    sqlx::query!("UPDATE experiments SET state = 'completed', report = $2, finished_at = now() WHERE id = $1 AND state = 'running'", id.0, Json(report) as _)
-        .execute(pool).await?;
-    Ok(())
+/// [`DbError::Unstorable`]; when Postgres refuses.
+pub async fn complete(
+    pool: &PgPool,
+    id: ExperimentId,
+    report: &Report,
+    branches: usize,
+    stages: &[StageFacts],
+) -> Result<bool> {
+    let report = kept("report", report)?;
+    let mut tx = pool.begin().await?;
+    // Forks and continues hold the row: this waits for them and, in the next statement, sees their branch.
+    let held =
+        sqlx::query_scalar!("SELECT id FROM experiments WHERE id = $1 AND state = 'running' FOR NO KEY UPDATE", id.0)
+            .fetch_optional(&mut *tx)
+            .await?;
+    let now = sqlx::query!(
+        r#"SELECT count(*) AS "all!", count(*) FILTER (WHERE state IN ('waiting', 'queued', 'running', 'paused')) AS "open!"
+           FROM branches WHERE experiment_id = $1"#,
+        id.0
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    if held.is_none() || now.open > 0 || now.all != i64::try_from(branches).unwrap_or(i64::MAX) {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "UPDATE experiments SET state = 'completed', report = $2, finished_at = now() WHERE id = $1",
+        id.0,
+        report as _
+    )
+    .execute(&mut *tx)
+    .await?;
+    write_stages(&mut tx, id, stages).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Ends an experiment that cannot go on; what runs is cancelled.
 ///
 /// # Errors
-/// When Postgres refuses.
-pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str) -> Result<()> {
-    end(pool, id, ExperimentState::Failed, Some(problem)).await
+/// [`DbError::Conflict`] when it is over already.
+pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str, stages: &[StageFacts]) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    end(&mut tx, id, ExperimentState::Failed, Some(problem)).await?;
+    write_stages(&mut tx, id, stages).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
-async fn end(pool: &PgPool, id: ExperimentId, state: ExperimentState, problem: Option<&str>) -> Result<()> {
-    let mut tx = pool.begin().await?;
+async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, problem: Option<&str>) -> Result<()> {
     let done = sqlx::query!("UPDATE experiments SET state = $2, problem = $3, paused_why = NULL, finished_at = now() WHERE id = $1 AND state IN ('running', 'paused')", id.0, word(&state), problem)
         .execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
+    // One statement for both: an attempt that ends at this moment makes a running job a queued one, and whichever this
+    // finds when it has waited for it, it ends.
     sqlx::query!(
-        "UPDATE jobs SET state = 'cancelled' WHERE experiment_id = $1 AND state IN ('queued', 'paused')",
+        "UPDATE jobs SET state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+             command = CASE WHEN state = 'running' THEN 'cancel' ELSE command END
+         WHERE experiment_id = $1 AND state IN ('queued', 'paused', 'running')",
         id.0
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query!("UPDATE jobs SET command = 'cancel' WHERE experiment_id = $1 AND state = 'running'", id.0)
-        .execute(&mut *tx)
-        .await?;
     sqlx::query!("UPDATE branches SET state = 'cancelled', problem = 'the experiment ended' WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')", id.0)
         .execute(&mut *tx).await?;
-    tx.commit().await?;
     Ok(())
 }
 
@@ -250,7 +318,9 @@ async fn end(pool: &PgPool, id: ExperimentId, state: ExperimentState, problem: O
 /// [`DbError::Conflict`] when its state does not allow it.
 pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> Result<()> {
     if to == ExperimentState::Cancelled {
-        return end(pool, id, to, None).await;
+        let mut tx = pool.begin().await?;
+        end(&mut tx, id, to, None).await?;
+        return Ok(tx.commit().await?);
     }
     let from = if to == ExperimentState::Paused { ExperimentState::Running } else { ExperimentState::Paused };
     let done = sqlx::query!(
@@ -263,6 +333,9 @@ pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> 
     .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
+    }
+    if to == ExperimentState::Running {
+        super::progress::begin(pool, id).await?;
     }
     Ok(())
 }
@@ -354,6 +427,10 @@ pub struct StageChanges {
 /// # Errors
 /// When Postgres refuses.
 pub async fn set_stages(pool: &PgPool, id: ExperimentId, stages: &[StageFacts]) -> Result<StageChanges> {
+    write_stages(&mut *pool.acquire().await?, id, stages).await
+}
+
+async fn write_stages(tx: &mut PgConnection, id: ExperimentId, stages: &[StageFacts]) -> Result<StageChanges> {
     let mut changes = StageChanges::default();
     for stage in stages {
         let row = sqlx::query_scalar!(
@@ -364,7 +441,7 @@ pub async fn set_stages(pool: &PgPool, id: ExperimentId, stages: &[StageFacts]) 
              WHERE (stages.state, stages.done, stages.total) IS DISTINCT FROM ($3, $4, $5)
              RETURNING (state = 'done' AND finished_at = now()) AS "done!""#,
             id.0, word(&stage.stage), word(&stage.state), signed(stage.done), signed(stage.total), stage.unit
-        ).fetch_optional(pool).await?;
+        ).fetch_optional(&mut *tx).await?;
         changes.any |= row.is_some();
         changes.done.extend(row.filter(|done| *done).map(|_| stage.stage));
     }

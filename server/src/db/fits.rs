@@ -9,7 +9,7 @@ use senmon_protocol::{
     spec::TokenizerSpec,
 };
 use sha2::{Digest, Sha256};
-use sqlx::{PgPool, types::Json};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 fn hash<T: serde::Serialize>(spec: &T) -> String {
@@ -66,12 +66,15 @@ pub async fn clustering(pool: &PgPool, id: ClusteringId) -> Result<ClusteringVie
     })
 }
 
-/// The oldest clustering that waits for its fit.
+/// The oldest clustering that waits for its fit; those that rest are left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_clustering(pool: &PgPool) -> Result<Option<(ClusteringId, CorpusId, Result<ClusteringSpec>)>> {
-    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<ClusteringSpec>" FROM clusterings WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
+pub async fn next_clustering(
+    pool: &PgPool,
+    rest: &[Uuid],
+) -> Result<Option<(ClusteringId, CorpusId, Result<ClusteringSpec>)>> {
+    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<ClusteringSpec>" FROM clusterings WHERE state = 'fitting' AND id <> ALL($1) ORDER BY created_at LIMIT 1"#, rest)
         .fetch_optional(pool).await?;
     Ok(row.map(|row| (ClusteringId(row.id), CorpusId(row.corpus_id), row.spec.read("spec"))))
 }
@@ -79,7 +82,7 @@ pub async fn next_clustering(pool: &PgPool) -> Result<Option<(ClusteringId, Corp
 /// Stores a fitted clustering.
 ///
 /// # Errors
-/// When Postgres refuses.
+/// [`DbError::Unstorable`] when a figure is not finite; when Postgres refuses.
 pub async fn finish_clustering(
     pool: &PgPool,
     id: ClusteringId,
@@ -90,7 +93,7 @@ pub async fn finish_clustering(
 ) -> Result<()> {
     sqlx::query!(
         "UPDATE clusterings SET state = 'ready', router_key = $2, router_sha256 = $3, quality = $4, domains = $5 WHERE id = $1 AND state = 'fitting'",
-        id.0, router.as_str(), sha256, Json(quality) as _, Json(domains) as _
+        id.0, router.as_str(), sha256, kept("quality", quality)? as _, kept("domains", domains)? as _
     ).execute(pool).await?;
     Ok(())
 }
@@ -166,12 +169,12 @@ pub async fn tokenizer(pool: &PgPool, id: Uuid) -> Result<TokenizerRow> {
     })
 }
 
-/// The oldest tokenizer that waits for its training.
+/// The oldest tokenizer that waits for its training; those that rest are left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_tokenizer(pool: &PgPool) -> Result<Option<(Uuid, CorpusId, Result<TokenizerSpec>)>> {
-    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<TokenizerSpec>" FROM tokenizers WHERE state = 'fitting' ORDER BY created_at LIMIT 1"#)
+pub async fn next_tokenizer(pool: &PgPool, rest: &[Uuid]) -> Result<Option<(Uuid, CorpusId, Result<TokenizerSpec>)>> {
+    let row = sqlx::query!(r#"SELECT id, corpus_id, spec AS "spec: Stored<TokenizerSpec>" FROM tokenizers WHERE state = 'fitting' AND id <> ALL($1) ORDER BY created_at LIMIT 1"#, rest)
         .fetch_optional(pool).await?;
     Ok(row.map(|row| (row.id, CorpusId(row.corpus_id), row.spec.read("spec"))))
 }

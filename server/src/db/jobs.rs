@@ -1,30 +1,35 @@
 //! Jobs, and what people wish of them. Their leases, which live in the same rows, are in `leases`.
 
-use super::{DbError, Listed, Result, Stored, count, each, signed, unword};
+use super::{
+    DbError, Listed, Result, Stored, count, each,
+    evaluations::NewEvaluation,
+    experiments::{Life, holds},
+    kept, signed, unword,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::{BranchId, EvaluationId, ExperimentId, JobId, WorkerId},
+    ids::{BranchId, ExperimentId, JobId, WorkerId},
     job::{JobKind, JobSpec},
     resources::Needs,
     view::{JobState, JobView},
 };
-use sqlx::{PgPool, types::Json};
+use sqlx::PgPool;
 
 /// A job to create.
 #[derive(Debug)]
-pub struct NewJob<'a> {
+pub struct NewJob {
     /// The experiment.
     pub experiment_id: ExperimentId,
     /// The branch, for training and merging.
     pub branch_id: Option<BranchId>,
-    /// The evaluation, for scoring.
-    pub evaluation_id: Option<EvaluationId>,
+    /// The evaluation, for scoring: created with its job.
+    pub evaluation: Option<NewEvaluation>,
     /// What it is in its experiment; asking twice creates it once.
     pub key: String,
     /// For people.
     pub title: String,
     /// What to do.
-    pub spec: &'a JobSpec,
+    pub spec: JobSpec,
     /// Of the experiment.
     pub priority: u8,
     /// Slots.
@@ -35,20 +40,37 @@ pub struct NewJob<'a> {
     pub remaining: u64,
 }
 
-/// Creates a job unless it is there already, or its experiment has ended meanwhile: nobody would ever take it. The
-/// experiment's row is held, so that an end that comes at the same moment sees the job.
+/// Creates a job unless it is there already, and queues its branch. A snapshot may be old: an experiment that is paused
+/// or over by now, and a branch that somebody paused or cancelled, get none. The experiment's row is held, so that an
+/// end that comes at the same moment sees the job.
 ///
 /// # Errors
-/// When Postgres refuses.
-pub async fn ensure(pool: &PgPool, job: &NewJob<'_>) -> Result<()> {
+/// [`DbError::Unstorable`]; when Postgres refuses.
+pub async fn ensure(pool: &PgPool, job: &NewJob) -> Result<()> {
+    let mut tx = pool.begin().await?;
+    if !holds(&mut tx, job.experiment_id, Life::Running).await? {
+        return Ok(());
+    }
+    if let Some(branch) = job.branch_id {
+        let done = sqlx::query!("UPDATE branches SET state = 'queued' WHERE id = $1 AND state = 'waiting'", branch.0)
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+    }
+    let evaluation = match &job.evaluation {
+        Some(evaluation) if !evaluation.insert(&mut tx, job.experiment_id).await? => return Ok(()),
+        evaluation => evaluation.as_ref().map(|evaluation| evaluation.id.0),
+    };
     let slots = i16::try_from(job.slots).unwrap_or(i16::MAX);
     sqlx::query!(
         "INSERT INTO jobs (id, experiment_id, branch_id, evaluation_id, key, kind, title, spec, priority, slots, remaining, needs)
-         SELECT $1, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM experiments e WHERE e.id = $2 AND e.state IN ('running', 'paused') FOR SHARE
-         ON CONFLICT (experiment_id, key) DO NOTHING",
-        JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), job.evaluation_id.map(|id| id.0), job.key, job.spec.kind().word(),
-        job.title, Json(job.spec) as _, i16::from(job.priority), slots, signed(job.remaining), Json(&job.needs) as _
-    ).execute(pool).await?;
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (experiment_id, key) DO NOTHING",
+        JobId::new().0, job.experiment_id.0, job.branch_id.map(|id| id.0), evaluation, job.key, job.spec.kind().word(),
+        job.title, kept("job", &job.spec)? as _, i16::from(job.priority), slots, signed(job.remaining), kept("needs", &job.needs)? as _
+    ).execute(&mut *tx).await?;
+    tx.commit().await?;
     Ok(())
 }
 

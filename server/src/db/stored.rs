@@ -17,11 +17,11 @@ use uuid::Uuid;
 /// [`DbError::Unstorable`].
 pub(crate) fn kept<'a, T>(path: &'static str, value: &'a T) -> Result<Json<&'a T>>
 where
-    T: Serialize + DeserializeOwned + PartialEq,
+    T: ?Sized + Serialize + ToOwned<Owned: DeserializeOwned + PartialEq<T>>,
 {
     let bytes = serde_json::to_vec(value)
         .map_err(|error| DbError::Unstorable { path: path.into(), message: error.to_string() })?;
-    let back = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(&bytes));
+    let back = serde_path_to_error::deserialize::<_, T::Owned>(&mut serde_json::Deserializer::from_slice(&bytes));
     let place = match back {
         Ok(back) if back == *value => return Ok(Json(value)),
         Ok(_) => path.to_owned(),
@@ -98,6 +98,17 @@ impl<T> Listed<T> {
 /// Rows that were found broken and said to be so: once each, not at every turn of every loop.
 static SAID: LazyLock<Mutex<HashSet<(&'static str, Uuid)>>> = LazyLock::new(Mutex::default);
 
+/// What was read, or why it cannot be, which is said in the log once.
+pub(crate) fn said<T>(noun: &'static str, id: Uuid, read: Result<T>) -> std::result::Result<T, String> {
+    read.map_err(|error| {
+        let problem = format!("the {noun} {id} cannot be read: {error}");
+        if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((noun, id)) {
+            tracing::error!(problem, "a row of the database is set aside");
+        }
+        problem
+    })
+}
+
 /// Reads rows one by one: what cannot be read is said in the log once, and spoils no other.
 pub(crate) fn each<R, T>(
     noun: &'static str,
@@ -108,15 +119,9 @@ pub(crate) fn each<R, T>(
     let mut listed = Listed { rows: Vec::with_capacity(rows.len()), broken: Vec::new() };
     for row in rows {
         let id = id(&row);
-        match read(row) {
+        match said(noun, id, read(row)) {
             Ok(row) => listed.rows.push(row),
-            Err(error) => {
-                let problem = format!("the {noun} {id} cannot be read: {error}");
-                if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert((noun, id)) {
-                    tracing::error!(problem, "a row of the database is set aside");
-                }
-                listed.broken.push(BrokenRow { id: id.to_string(), problem });
-            }
+            Err(problem) => listed.broken.push(BrokenRow { id: id.to_string(), problem }),
         }
     }
     listed

@@ -167,6 +167,8 @@ pub const ACCESS: &[Operation] = &[
     row("POST", "/checkpoints/{id}/verify", Rule::Create, Noun::Checkpoint),
     row("GET", "/events", Rule::Read, Noun::Nothing),
     row("GET", "/stream", Rule::Read, Noun::Nothing),
+    row("GET", "/set-aside", Rule::Read, Noun::Nothing),
+    row("DELETE", "/set-aside/{kind}/{id}", Rule::Manage, Noun::Nothing),
     row("GET", "/storage", Rule::Read, Noun::Nothing),
     row("GET", "/goodput", Rule::Read, Noun::Nothing),
     row("GET", "/fleet", Rule::Read, Noun::Nothing),

@@ -37,23 +37,32 @@ pub struct BranchFacts {
 }
 
 impl BranchFacts {
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled)
     }
+}
+
+/// What an evaluation is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evaluated {
+    /// The last checkpoint of a branch, by the branch's name.
+    Branch(String),
+    /// The models of a repeat, used together.
+    Repeat(u32),
 }
 
 /// An evaluation as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluationFacts {
-    /// Branch name, or [`ensemble_title`].
-    pub title: String,
+    /// What it is of.
+    pub of: Evaluated,
     /// Whether it has a result.
     pub done: bool,
     /// Whether its job was given up.
     pub failed: bool,
 }
 
-/// Title of the evaluation that mixes and compares the models of one repeat.
+/// Title of the evaluation that mixes and compares the models of one repeat, for people.
 #[must_use]
 pub fn ensemble_title(repeat: u32) -> String {
     if repeat == 0 { "ensemble".to_owned() } else { format!("ensemble~{}", repeat + 1) }
@@ -108,6 +117,12 @@ pub struct Facts {
     pub evaluations: Vec<EvaluationFacts>,
 }
 
+impl Facts {
+    fn evaluation(&self, of: &Evaluated) -> Option<&EvaluationFacts> {
+        self.evaluations.iter().find(|evaluation| evaluation.of == *of)
+    }
+}
+
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -137,6 +152,27 @@ pub enum Command {
     Report,
     /// End the experiment.
     Fail(String),
+}
+
+/// What it does, after "it could not".
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Discover => f.write_str("ask for a clustering and a tokenizer"),
+            Self::CreateShardJobs => f.write_str("shard its files"),
+            Self::WriteShardIndex => f.write_str("write the index of its shards"),
+            Self::CreateBranches => f.write_str("lay out its branches"),
+            Self::CompareHeldOut => f.write_str("compare its held-out documents"),
+            Self::ListHeldOut => f.write_str("list its held-out documents"),
+            Self::Train(name) => write!(f, "train {name}"),
+            Self::Merge(name) => write!(f, "merge {name}"),
+            Self::GiveUp(name, _) => write!(f, "give {name} up"),
+            Self::Evaluate(name) => write!(f, "evaluate {name}"),
+            Self::Ensemble(_) => f.write_str("compare its models"),
+            Self::Report => f.write_str("write its report"),
+            Self::Fail(_) => f.write_str("fail"),
+        }
+    }
 }
 
 /// Decides what to do next.
@@ -179,7 +215,7 @@ fn branches(facts: &Facts) -> Vec<Command> {
     let mut commands: Vec<Command> =
         facts.branches.iter().filter(|b| b.state == BranchState::Waiting).filter_map(|b| start(b, facts)).collect();
     commands.extend(held_out(facts));
-    let evaluation = |title: &str| facts.evaluations.iter().find(|e| e.title == title);
+    let evaluation = |name: &str| facts.evaluation(&Evaluated::Branch(name.to_owned()));
     let completed = || facts.branches.iter().filter(|b| b.state == BranchState::Completed);
     if facts.comparison.listed {
         let missing = completed().filter(|b| evaluation(&b.name).is_none());
@@ -192,7 +228,7 @@ fn branches(facts: &Facts) -> Vec<Command> {
     for repeat in repeats(&facts.branches) {
         let mut own = completed().filter(|b| is_compared(b.role) && b.repeat == repeat);
         let has_members = own.any(|b| evaluation(&b.name).is_some_and(|e| e.done));
-        if has_members && evaluation(&ensemble_title(repeat)).is_none() {
+        if has_members && facts.evaluation(&Evaluated::Repeat(repeat)).is_none() {
             commands.push(Command::Ensemble(repeat));
         }
     }
@@ -296,160 +332,4 @@ pub fn stages(facts: &Facts, reported: bool, failed: bool) -> Vec<StageFacts> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn branch(name: &str, role: BranchRole, parent: Option<&str>) -> BranchFacts {
-        BranchFacts {
-            name: name.into(),
-            role,
-            repeat: 0,
-            parent: parent.map(Into::into),
-            state: BranchState::Waiting,
-            problem: None,
-            tokens: (0, 10),
-        }
-    }
-
-    fn fresh() -> Facts {
-        Facts {
-            clustering: Fit::Absent,
-            tokenizer: Fit::Absent,
-            files: 2,
-            shards_asked: 0,
-            shards_done: 0,
-            shard_problem: None,
-            indexed: false,
-            comparison: ComparisonFacts { wanted: true, ..ComparisonFacts::default() },
-            branches: Vec::new(),
-            evaluations: Vec::new(),
-        }
-    }
-
-    /// Carries a command out as the server would, with every job succeeding.
-    fn carry_out(facts: &mut Facts, command: Command) {
-        let complete = |facts: &mut Facts, name: &str| {
-            let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
-            assert_eq!(branch.state, BranchState::Waiting, "{name} was started twice");
-            branch.state = BranchState::Completed;
-        };
-        match command {
-            Command::Discover => (facts.clustering, facts.tokenizer) = (Fit::Ready, Fit::Ready),
-            Command::CreateShardJobs => (facts.shards_asked, facts.shards_done) = (2, 2),
-            Command::WriteShardIndex => facts.indexed = true,
-            Command::CreateBranches => {
-                facts.branches = vec![
-                    branch("seed", BranchRole::Seed, None),
-                    branch("expert-0", BranchRole::Expert, Some("seed")),
-                    branch("dense", BranchRole::Dense, Some("seed")),
-                    branch("average", BranchRole::Average, None),
-                    branch("chain-0", BranchRole::Chain, Some("seed")),
-                    branch("chain-1", BranchRole::Chain, Some("chain-0")),
-                ]
-            }
-            Command::CompareHeldOut => (facts.comparison.asked, facts.comparison.over) = (2, 2),
-            Command::ListHeldOut => {
-                assert!(!facts.comparison.listed, "listed twice");
-                facts.comparison.listed = true;
-            }
-            Command::Train(name) | Command::Merge(name) => complete(facts, &name),
-            Command::GiveUp(name, why) => {
-                let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
-                (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
-            }
-            Command::Evaluate(title) => facts.evaluations.push(EvaluationFacts { title, done: true, failed: false }),
-            Command::Ensemble(repeat) => {
-                facts.evaluations.push(EvaluationFacts { title: ensemble_title(repeat), done: true, failed: false })
-            }
-            Command::Report | Command::Fail(_) => {}
-        }
-    }
-
-    fn run(mut facts: Facts) -> (Facts, Vec<Command>) {
-        for _ in 0..50 {
-            let commands = advance(&facts);
-            if commands.is_empty() || matches!(commands[0], Command::Report | Command::Fail(_)) {
-                return (facts, commands);
-            }
-            commands.into_iter().for_each(|command| carry_out(&mut facts, command));
-        }
-        panic!("no end: {facts:?}");
-    }
-
-    #[test]
-    fn an_experiment_runs_to_its_report() {
-        let (facts, last) = run(fresh());
-        assert_eq!(last, [Command::Report]);
-        assert_eq!(facts.evaluations.len(), 7);
-        let stages = stages(&facts, true, false);
-        assert!(stages.iter().all(|stage| stage.state == StageState::Done), "{stages:?}");
-    }
-
-    #[test]
-    fn nothing_is_scored_before_the_held_out_documents_are_listed_and_training_does_not_wait() {
-        let (mut facts, _) = run(fresh());
-        facts.evaluations.clear();
-        let evaluates = |facts: &Facts| advance(facts).iter().any(|command| matches!(command, Command::Evaluate(_)));
-        assert!(evaluates(&facts));
-        facts.comparison = ComparisonFacts { wanted: true, asked: 2, over: 1, listed: false };
-        assert_eq!(advance(&facts), []);
-        facts.branches[4].state = BranchState::Waiting;
-        assert_eq!(advance(&facts), [Command::Train("chain-0".into())]);
-        facts.comparison.over = 2;
-        assert!(advance(&facts).contains(&Command::ListHeldOut));
-        facts.comparison = ComparisonFacts::default();
-        assert!(advance(&facts).contains(&Command::ListHeldOut) && !evaluates(&facts));
-    }
-
-    #[test]
-    fn a_seed_that_did_not_finish_is_the_stage_that_failed() {
-        let (mut facts, _) = run(fresh());
-        facts.branches.iter_mut().for_each(|b| b.state = BranchState::Waiting);
-        (facts.branches[0].state, facts.evaluations) = (BranchState::Failed, Vec::new());
-        assert!(matches!(&advance(&facts)[..], [Command::Fail(why)] if why.contains("seed")));
-        let states: Vec<_> = stages(&facts, false, true).into_iter().map(|stage| stage.state).collect();
-        assert_eq!(states[2..4], [StageState::Failed, StageState::Waiting]);
-    }
-
-    #[test]
-    fn a_failed_branch_takes_only_its_children_along() {
-        let mut facts = fresh();
-        for _ in 0..4 {
-            advance(&facts).into_iter().for_each(|command| carry_out(&mut facts, command));
-        }
-        let state = |facts: &mut Facts, name: &str, state| {
-            facts.branches.iter_mut().find(|b| b.name == name).unwrap().state = state
-        };
-        state(&mut facts, "seed", BranchState::Completed);
-        state(&mut facts, "chain-0", BranchState::Failed);
-        let (facts, last) = run(facts);
-        assert_eq!(last, [Command::Report]);
-        assert_eq!(facts.branches.last().unwrap().state, BranchState::Cancelled);
-        assert!(facts.evaluations.iter().all(|e| !e.title.starts_with("chain")));
-    }
-
-    #[test]
-    fn failures_that_stop_everything_say_why() {
-        let check = |facts: Facts, expect: &str| match advance(&facts).as_slice() {
-            [Command::Fail(why)] => assert!(why.contains(expect), "{why}"),
-            other => panic!("{other:?}"),
-        };
-        check(Facts { clustering: Fit::Failed("too few documents".into()), ..fresh() }, "too few documents");
-        check(
-            Facts { clustering: Fit::Ready, tokenizer: Fit::Ready, shard_problem: Some("disk".into()), ..fresh() },
-            "disk",
-        );
-        let mut seed = branch("seed", BranchRole::Seed, None);
-        (seed.state, seed.problem) = (BranchState::Failed, Some("NaN".into()));
-        let ready = Facts {
-            clustering: Fit::Ready,
-            tokenizer: Fit::Ready,
-            shards_asked: 2,
-            shards_done: 2,
-            indexed: true,
-            branches: vec![seed],
-            ..fresh()
-        };
-        check(ready, "NaN");
-    }
-}
+mod tests;

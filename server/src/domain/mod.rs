@@ -21,3 +21,4 @@ pub mod retention;
 pub mod schedule;
 pub mod strikes;
 pub mod validate;
+pub mod waits;

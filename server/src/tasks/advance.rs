@@ -3,22 +3,29 @@
 mod held_out;
 mod judge;
 
-use super::{ask, supervise::guarded};
+use super::{
+    aside::Aside,
+    ask,
+    failure::{Cause, cause, lasting},
+    identity,
+};
 use crate::{
     app::App,
     db::{
-        self,
+        self, DbError,
+        evaluations::{EvaluationRow, NewEvaluation},
         events::NewEvent,
         experiments::{ExperimentRow, Filter},
         fits::TokenizerRow,
         jobs::NewJob,
     },
     domain::{
-        advance::{BranchFacts, Command, EvaluationFacts, Facts, Fit, advance, stages},
+        advance::{BranchFacts, Command, Evaluated, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
+        waits::waits_for,
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use senmon_corpus::{router::Router, shard_set::windows_by_domain, similarity::similarity_order, tokenizer::Tokenizer};
 use senmon_protocol::{
     clustering::{ClusteringState, ClusteringView},
@@ -29,19 +36,52 @@ use senmon_protocol::{
     },
     lineage::Lineage,
     spec::SeedSpec,
-    view::{BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, StreamExperiment, StreamMessage},
+    view::{
+        BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, JobState, StreamExperiment,
+        StreamMessage, TroubleKind,
+    },
 };
 
 /// Advances every open experiment.
 ///
 /// # Errors
-/// When the list cannot be read; an experiment that cannot be advanced is logged and does not stop the others.
+/// When the list cannot be read. An experiment that cannot be advanced holds no other up: it fails with a reason that
+/// will not change, waits for what is away, and is set aside for the rest.
 pub async fn run(app: App) -> Result<()> {
-    for experiment in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await?.rows {
-        if let Err(failure) = guarded(ask(one(&app, &experiment))).await {
-            tracing::error!(experiment.id = %experiment.id, error = %failure, "could not advance an experiment; trying again");
+    let aside = Aside::load(&app, TroubleKind::Experiment).await?;
+    for row in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await?.rows {
+        if aside.rests(row.id.0) {
+            continue;
+        }
+        if let Err(error) = aside.attempt(row.id.0, &row.spec.name, ask(one(&app, &row))).await {
+            tracing::error!(experiment.id = %row.id, error = format!("{error:#}"), "could not advance an experiment; trying again");
+            let waits_for = senmon_protocol::storable(&format!("It waits for what cannot be reached now: {error:#}."));
+            if let Err(error) = note_progress(&app, &row, Some(&waits_for)).await {
+                tracing::error!(experiment.id = %row.id, error = format!("{error:#}"), "could not note it");
+            }
         }
     }
+    Ok(())
+}
+
+/// Notes what an experiment waits for, and tells people once when it has made no progress for too long.
+async fn note_progress(app: &App, row: &ExperimentRow, waits_for: Option<&str>) -> Result<()> {
+    db::progress::note(&app.db, row.id, waits_for).await?;
+    let after_ms = app.config.stalled_after_ms;
+    let Some(seconds) = db::progress::stalled(&app.db, row.id, app.since(), after_ms).await? else { return Ok(()) };
+    let scene = super::schedule::scene(app).await?;
+    let queued = scene.jobs.iter().find(|job| job.experiment_id == row.id && job.state == JobState::Queued);
+    let why = queued.map(|job| format!(" {}: {}", job.title, scene.why(job))).unwrap_or_default();
+    let waits_for = waits_for.unwrap_or("It waits for the server.");
+    let text = format!("The experiment has made no progress for {:.1} h. {waits_for}{why}", seconds / 3600.0);
+    let event = NewEvent {
+        kind: "experiment_stalled",
+        level: "warn",
+        text,
+        experiment_id: Some(row.id),
+        ..NewEvent::default()
+    };
+    app.event(event).await;
     Ok(())
 }
 
@@ -53,7 +93,7 @@ struct Scene<'a> {
     clustering: Option<ClusteringView>,
     tokenizer: Option<TokenizerRow>,
     branches: Vec<BranchView>,
-    evaluations: Vec<db::checkpoints::EvaluationRow>,
+    evaluations: Vec<EvaluationRow>,
 }
 
 async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
@@ -72,7 +112,7 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         clustering,
         tokenizer,
         branches: db::branches::plain(&app.db, row.id).await?,
-        evaluations: db::checkpoints::evaluations(&app.db, row.id).await?.all()?,
+        evaluations: db::evaluations::evaluations(&app.db, row.id).await?.all()?,
     };
     let facts = scene.facts().await?;
     let changes = db::experiments::set_stages(&app.db, row.id, &stages(&facts, false, false)).await?;
@@ -94,8 +134,15 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         return Ok(());
     }
     super::limits::check(app, row, &scene.branches).await?;
+    note_progress(app, row, waits_for(&facts).as_deref()).await?;
     for command in advance(&facts) {
-        scene.carry_out(&command, &facts).await.with_context(|| format!("{command:?}"))?;
+        if let Err(error) = scene.carry_out(&command, &facts).await {
+            // A disk that is away looks like artefacts that are lost.
+            if cause(&error) != Cause::Lasting || !identity::is_seen(app).await? {
+                return Err(error.context(format!("it could not {command}")));
+            }
+            return scene.fail(&format!("it could not {command}: {error:#}"), &facts).await;
+        }
         app.wake.schedule.notify_one();
         app.wake.advance.notify_one();
     }
@@ -141,7 +188,11 @@ impl Scene<'_> {
             evaluations: self
                 .evaluations
                 .iter()
-                .map(|e| EvaluationFacts { title: e.title.clone(), done: e.result.is_some(), failed: e.failed })
+                .filter_map(|e| {
+                    let branch = || self.branches.iter().find(|b| is_of(e, b)).map(|b| b.name.clone());
+                    let of = e.repeat.map(Evaluated::Repeat).or_else(|| branch().map(Evaluated::Branch))?;
+                    Some(EvaluationFacts { of, done: e.result.is_some(), failed: e.failed })
+                })
                 .collect(),
         })
     }
@@ -194,20 +245,20 @@ impl Scene<'_> {
         title: String,
         spec: JobSpec,
         branch: Option<&BranchView>,
-        evaluation: Option<senmon_protocol::ids::EvaluationId>,
+        evaluation: Option<NewEvaluation>,
         slots: u16,
     ) -> Result<()> {
         let job = NewJob {
             experiment_id: self.row.id,
             branch_id: branch.map(|b| b.id),
-            evaluation_id: evaluation,
+            evaluation,
             key,
             title,
-            spec: &spec,
             priority: self.row.spec.priority,
             slots,
             needs: self.row.spec.resources.needs(matches!(spec.kind(), JobKind::Train | JobKind::Evaluate)),
             remaining: branch.map_or(0, |b| b.tokens_total.saturating_sub(b.tokens)),
+            spec,
         };
         Ok(db::jobs::ensure(&self.app.db, &job).await?)
     }
@@ -236,7 +287,7 @@ impl Scene<'_> {
     async fn write_shard_index(&self) -> Result<()> {
         let (_, shards, _) = db::experiments::shards(&self.app.db, self.row.id).await?;
         let (tokenizer, key) = self.tokenizer()?;
-        let bytes = self.app.storage.get(&key).await?.with_context(|| format!("{key} is missing in the store"))?;
+        let bytes = self.app.storage.get(&key).await?.ok_or_else(|| missing(&key))?;
         let index = ShardIndex {
             domains: self.row.spec.clustering.domains,
             vocab_size: tokenizer.vocab_size,
@@ -297,7 +348,7 @@ impl Scene<'_> {
                 model.vocab_size = Some(model.vocab_size.unwrap_or(tokenizer.vocab_size));
                 (TrainStart::Init(InitModel { model }), nothing)
             }
-            (None, SeedSpec::Train(_), None) => bail!("the experiment has no model"),
+            (None, SeedSpec::Train(_), None) => return Err(lasting("the experiment has no model")),
         };
         let training = branch.training.clone().context("the branch has no settings")?;
         let mixture = branch.mixture.clone().unwrap_or(senmon_protocol::job::Mixture {
@@ -325,8 +376,7 @@ impl Scene<'_> {
             output: StorageKey::new(format!("checkpoints/{}", branch.id))?,
         }));
         self.ensure(format!("train/{}", branch.name), format!("train {}", branch.name), job, Some(branch), None, slots)
-            .await?;
-        Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
+            .await
     }
 
     /// The checkpoint that a branch starts from: the one that somebody chose, else its parent's last.
@@ -334,7 +384,9 @@ impl Scene<'_> {
         let db = &self.app.db;
         let id = match branch.start_checkpoint_id {
             Some(id) => id,
-            None => db::checkpoints::latest(db, parent).await?.context("the parent has no checkpoint")?.id,
+            None => {
+                db::checkpoints::latest(db, parent).await?.ok_or_else(|| lasting("the parent has no checkpoint"))?.id
+            }
         };
         Ok(db::checkpoints::get(db, id).await?)
     }
@@ -345,8 +397,9 @@ impl Scene<'_> {
             b.role == BranchRole::Expert && b.repeat == branch.repeat && b.state == BranchState::Completed
         };
         for expert in self.branches.iter().filter(is_member) {
-            let checkpoint =
-                db::checkpoints::latest(&self.app.db, expert.id).await?.context("an expert has no checkpoint")?;
+            let checkpoint = db::checkpoints::latest(&self.app.db, expert.id)
+                .await?
+                .ok_or_else(|| lasting("an expert has no checkpoint"))?;
             members.push(MergeMember { checkpoint, weight: 1.0 });
         }
         let job = JobSpec::Merge(MergeJob {
@@ -357,13 +410,16 @@ impl Scene<'_> {
             output: StorageKey::new(format!("checkpoints/{}", branch.id))?,
         });
         self.ensure(format!("merge/{}", branch.name), format!("merge {}", branch.name), job, Some(branch), None, 1)
-            .await?;
-        Ok(db::branches::set_queued(&self.app.db, branch.id).await?)
+            .await
     }
 
     async fn fail(&self, why: &str, facts: &Facts) -> Result<()> {
-        db::experiments::fail(&self.app.db, self.row.id, why).await?;
-        db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, false, true)).await?;
+        let why = senmon_protocol::storable(why);
+        match db::experiments::fail(&self.app.db, self.row.id, &why, &stages(facts, false, true)).await {
+            // Somebody ended it meanwhile.
+            Err(DbError::Conflict(_)) => return Ok(()),
+            failed => failed?,
+        }
         self.app
             .event(NewEvent {
                 kind: "experiment_failed",
@@ -376,4 +432,13 @@ impl Scene<'_> {
         self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
         Ok(())
     }
+}
+
+fn missing(key: &StorageKey) -> anyhow::Error {
+    lasting(format!("{key} is missing in the store"))
+}
+
+/// Whether an evaluation scores the last checkpoint of a branch.
+fn is_of(evaluation: &EvaluationRow, branch: &BranchView) -> bool {
+    evaluation.checkpoint_id.is_some() && evaluation.checkpoint_id == branch.checkpoint_id
 }

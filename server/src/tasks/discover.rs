@@ -1,44 +1,64 @@
 //! Fits the clusterings and trains the tokenizers that wait.
 
-use super::ask;
+use super::{
+    aside::{Aside, Tried},
+    ask,
+};
 use crate::{
+    apart::{Done, From, Request, process},
     app::App,
     db::{self, DbError},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use senmon_corpus::{
-    discover::discover,
-    sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample},
+    sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize},
     scan::decode_dropped,
-    tokenizer::{SEPARATOR, Tokenizer, train},
+    tokenizer::Tokenizer,
 };
 use senmon_protocol::{
     clustering::ClusteringSpec,
     corpus::{CorpusState, CorpusView},
     ids::{ClusteringId, CorpusId, StorageKey},
     spec::TokenizerSpec,
+    view::TroubleKind,
 };
+use std::time::Duration;
 use uuid::Uuid;
 
-/// Seed of the tokenizer's sample; its settings have none.
-const TOKENIZER_SAMPLE_SEED: u64 = 1;
-
-/// Fits what waits, one after the other.
+/// Fits what waits, one after the other. A fit that fails again and again fails for good: whoever needs it asks anew.
 ///
 /// # Errors
-/// When Postgres or the disk refuses.
+/// When the database or the store is away.
 pub async fn run(app: App) -> Result<()> {
-    while let Some((id, corpus, spec)) = ask(db::fits::next_tokenizer(&app.db)).await? {
-        match asked(&app, corpus, spec).await? {
-            Ok((corpus, spec)) => tokenizer(&app, id, corpus, spec).await?,
-            Err(why) => ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?,
+    loop {
+        let aside = Aside::load(&app, TroubleKind::Tokenizer).await?;
+        let next = ask(db::fits::next_tokenizer(&app.db, &aside.resting())).await?;
+        let Some((id, corpus, spec)) = next else { break };
+        let fit = async {
+            match asked(&app, corpus, spec).await? {
+                Ok((corpus, spec)) => tokenizer(&app, id, corpus, spec).await,
+                Err(why) => Ok(ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?),
+            }
+        };
+        if let Tried::SetAside(why) = aside.attempt(id, "", fit).await? {
+            ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?;
+            ask(db::troubles::forget(&app.db, TroubleKind::Tokenizer, id)).await?;
         }
         app.wake.advance.notify_one();
     }
-    while let Some((id, corpus, spec)) = ask(db::fits::next_clustering(&app.db)).await? {
-        match asked(&app, corpus, spec).await? {
-            Ok((corpus, spec)) => clustering(&app, id, corpus, spec).await?,
-            Err(why) => ask(db::fits::fail_clustering(&app.db, id, &why)).await?,
+    loop {
+        let aside = Aside::load(&app, TroubleKind::Clustering).await?;
+        let next = ask(db::fits::next_clustering(&app.db, &aside.resting())).await?;
+        let Some((id, corpus, spec)) = next else { break };
+        let fit = async {
+            match asked(&app, corpus, spec).await? {
+                Ok((corpus, spec)) => clustering(&app, id, corpus, spec).await,
+                Err(why) => Ok(ask(db::fits::fail_clustering(&app.db, id, &why)).await?),
+            }
+        };
+        if let Tried::SetAside(why) = aside.attempt(id.0, "", fit).await? {
+            ask(db::fits::fail_clustering(&app.db, id, &why)).await?;
+            ask(db::troubles::forget(&app.db, TroubleKind::Clustering, id.0)).await?;
         }
         app.wake.advance.notify_one();
     }
@@ -79,12 +99,8 @@ fn size(documents: u32) -> SampleSize {
     SampleSize { documents: documents as usize, bytes: SAMPLE_BYTES_MAX }
 }
 
-/// A fit that panics would panic again: it is a failure like any other, and what waits behind it goes on.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        tracing::error!(error = %error, "a fit panicked");
-        Err(anyhow!("the server failed while it worked on this; its log says where"))
-    })
+fn time_max(app: &App) -> Option<Duration> {
+    Some(Duration::from_millis(app.config.fit_time_max_ms))
 }
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: ClusteringSpec) -> Result<()> {
@@ -94,28 +110,21 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: Clust
     };
     let key = StorageKey::new(format!("clusterings/{id}"))?;
     let local = app.storage.local_new(&key)?;
-    let folder = local.path.clone();
     tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
-    let fields = corpus.fields.clone();
-    let fitted = apart(move || {
-        let documents = sample(&files, &fields, size(spec.sample_documents), spec.seed)?;
-        let discovery = match discover(&documents, &spec) {
-            Ok(discovery) => discovery,
-            Err(why) => return Ok(Err(why)),
-        };
-        let sha256 = discovery.router.save(&folder)?;
-        Ok(Ok((discovery, sha256)))
-    })
-    .await;
-    match fitted {
-        Ok(Ok((discovery, sha256))) => {
+    let from = From { files, fields: corpus.fields, size: size(spec.sample_documents) };
+    let request = Request::Clustering { from, spec, folder: local.path.clone() };
+    let why = match process::run(app, &request, time_max(app)).await? {
+        Ok(Done::Clustering { sha256, quality, domains }) => {
             app.storage.publish(&key, &local).await?;
-            ask(db::fits::finish_clustering(&app.db, id, &key, &sha256, &discovery.quality, &discovery.domains)).await?
+            match ask(db::fits::finish_clustering(&app.db, id, &key, &sha256, &quality, &domains)).await {
+                Err(error @ DbError::Unstorable { .. }) => error.to_string(),
+                stored => return Ok(stored?),
+            }
         }
-        Ok(Err(why)) => ask(db::fits::fail_clustering(&app.db, id, &why)).await?,
-        Err(error) => ask(db::fits::fail_clustering(&app.db, id, &format!("{error:#}"))).await?,
-    }
-    Ok(())
+        Ok(other) => bail!("it was asked for a clustering, and did {other:?}"),
+        Err(why) => why,
+    };
+    Ok(ask(db::fits::fail_clustering(&app.db, id, &senmon_protocol::storable(&why))).await?)
 }
 
 async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec) -> Result<()> {
@@ -125,17 +134,16 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec)
             .map(|bytes| (bytes, file.separator.clone())),
         TokenizerSpec::Train(settings) => match sample_files(app, &corpus).await? {
             Ok(files) => {
-                let (fields, size, vocab_size) =
-                    (corpus.fields.clone(), size(settings.sample_documents), settings.vocab_size);
+                let vocab_size = settings.vocab_size;
                 tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
-                apart(move || {
-                    let documents = sample(&files, &fields, size, TOKENIZER_SAMPLE_SEED)?;
-                    let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
-                    Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
-                })
-                .await
+                let from = From { files, fields: corpus.fields, size: size(settings.sample_documents) };
+                match process::run(app, &Request::Tokenizer { from, vocab_size }, time_max(app)).await? {
+                    Ok(Done::Tokenizer { json, separator }) => Ok((json.into_bytes(), separator)),
+                    Ok(other) => bail!("it was asked for a tokenizer, and did {other:?}"),
+                    Err(why) => Err(anyhow!(why)),
+                }
             }
-            Err(why) => Err(anyhow::anyhow!(why)),
+            Err(why) => Err(anyhow!(why)),
         },
     };
     let checked = made
@@ -147,7 +155,10 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec)
             let (vocab_size, separator_id) = (tokenizer.vocab_size(), tokenizer.separator_id());
             ask(db::fits::finish_tokenizer(&app.db, id, &key, vocab_size, &separator, separator_id)).await?
         }
-        Err(error) => ask(db::fits::fail_tokenizer(&app.db, id, &format!("{error:#}"))).await?,
+        Err(error) => {
+            let why = senmon_protocol::storable(&format!("{error:#}"));
+            ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?
+        }
     }
     Ok(())
 }

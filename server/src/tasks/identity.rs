@@ -5,6 +5,7 @@ use super::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},
+    domain::orphans::is_ours_by,
     storage::Storage,
 };
 use anyhow::{Context, Result, bail};
@@ -60,7 +61,10 @@ async fn is_ours(app: &App) -> Result<bool> {
     };
     match (ask(db::store::identity(&app.db)).await?, here) {
         // A newer epoch is another database's: this one was lost, and restored elsewhere.
-        (Some((known, epoch)), here) => Ok(here.is_some_and(|here| here.id == known && here.epoch <= epoch)),
+        (Some((known, epoch)), here) => {
+            let is_later = here.as_ref().is_some_and(|here| here.epoch > epoch);
+            Ok(is_ours_by(known, here.map(|here| here.id)) && !is_later)
+        }
         (None, Some(here)) => {
             ask(db::store::adopt(&app.db, here.id, here.epoch)).await?;
             Ok(true)

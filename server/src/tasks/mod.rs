@@ -2,9 +2,11 @@
 //! line. Woken by a signal and by a period.
 
 pub mod advance;
+pub mod aside;
 pub mod compact;
 pub mod discover;
 pub mod disk;
+pub mod failure;
 pub mod identity;
 pub mod limits;
 pub mod pace;

@@ -1,6 +1,6 @@
 //! Reads committed checkpoints again, one at a time, and sets damaged ones aside: branches resume from whole ones only.
 
-use super::{ask, identity};
+use super::{aside::Aside, ask, identity};
 use crate::{
     app::App,
     db::{self, events::NewEvent},
@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
-    view::{CheckpointVerdict, CheckpointView},
+    view::{CheckpointVerdict, CheckpointView, TroubleKind},
 };
 
 /// Reads what is due, oldest first. A store that cannot be read now condemns nothing: it is asked again later.
@@ -19,16 +19,21 @@ pub async fn run(app: App) -> Result<()> {
     if !identity::is_seen(&app).await? {
         return Ok(());
     }
-    while let Some(due) = ask(db::checkpoints::next_to_verify(&app.db, app.config.scrub_days)).await? {
-        verify(&app, &due).await?;
-        if *app.stopping.borrow() {
-            break;
-        }
+    while !*app.stopping.borrow() {
+        let aside = Aside::load(&app, TroubleKind::Checkpoint).await?;
+        let due = ask(db::checkpoints::next_to_verify(&app.db, app.config.scrub_days, &aside.resting())).await?;
+        let Some(id) = due else { break };
+        let read = async {
+            let view = ask(db::checkpoints::get(&app.db, id)).await?;
+            verify(&app, &view).await
+        };
+        aside.attempt(id.0, "", read).await?;
     }
     Ok(())
 }
 
-/// Reads every file of a checkpoint, compares it with the manifest, and keeps the verdict.
+/// Reads every file of a checkpoint, compares it with the manifest, and keeps the verdict. One that was removed while
+/// it was read is not damaged.
 ///
 /// # Errors
 /// When Postgres refuses, or the store cannot be read now.
@@ -44,9 +49,9 @@ pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdic
         Err(problem) => (0, 0, Some(problem)),
     };
     let counts = ask(db::checkpoints::set_verified(&app.db, view.id, problem.as_deref())).await?;
+    let problem = problem.filter(|_| counts);
     if let Some(problem) = &problem
         && view.problem.is_none()
-        && counts
     {
         let (branch, step) = (&view.branch, view.meta.step);
         tracing::error!(checkpoint.id = %view.id, branch, step, problem, "a checkpoint is not what was committed");

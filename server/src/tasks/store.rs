@@ -1,15 +1,18 @@
 //! Keeps the store tidy: retention, what dead attempts left, the budget. A row's state changes before its bytes do, and
 //! every step may be repeated.
 
-use super::{ask, identity};
+use super::{
+    aside::{Aside, Tried},
+    ask, identity,
+};
 use crate::{
     app::App,
-    db::{self, DbError, events::NewEvent, retention::Deleting},
+    db::{self, events::NewEvent, retention::Deleting},
     domain::orphans::orphans,
 };
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{storage::Bytes, view::TroubleKind};
 use std::time::Duration;
 
 /// Share of the budget from which people hear of it.
@@ -25,13 +28,10 @@ pub async fn retain(app: App) -> Result<()> {
     if !identity::is_seen(&app).await? {
         return Ok(());
     }
+    let aside = Aside::load(&app, TroubleKind::Branch).await?;
     for branch in ask(db::retention::branches(&app.db)).await? {
-        match ask(db::retention::mark(&app.db, branch)).await {
-            // What cannot be read keeps its checkpoints, and holds no other branch up.
-            Err(error @ DbError::Impossible(_)) => {
-                tracing::error!(branch.id = %branch, %error, "retention passes over")
-            }
-            marked => drop(marked?),
+        if !aside.rests(branch.0) {
+            aside.attempt(branch.0, "", async { Ok(ask(db::retention::mark(&app.db, branch)).await?) }).await?;
         }
     }
     remove_marked(&app).await
@@ -39,15 +39,23 @@ pub async fn retain(app: App) -> Result<()> {
 
 /// Removes the bytes of what is marked, whoever marked it and whenever.
 async fn remove_marked(app: &App) -> Result<()> {
+    let aside = Aside::load(app, TroubleKind::Checkpoint).await?;
     let marked = ask(db::retention::deleting(&app.db)).await?;
     for branch in marked.chunk_by(|a, b| a.branch == b.branch) {
-        for checkpoint in branch {
-            app.storage.delete_folder(&checkpoint.folder).await?;
-            ask(db::retention::deleted(&app.db, checkpoint.id)).await?;
+        let mut removed = Vec::new();
+        for checkpoint in branch.iter().filter(|checkpoint| !aside.rests(checkpoint.id.0)) {
+            let remove = async {
+                app.storage.delete_folder(&checkpoint.folder).await?;
+                Ok(ask(db::retention::deleted(&app.db, checkpoint.id)).await?)
+            };
+            let name = format!("of {} at step {}", checkpoint.branch_name, checkpoint.step);
+            if aside.attempt(checkpoint.id.0, &name, remove).await? == Tried::Done(()) {
+                removed.push(checkpoint);
+            }
         }
-        let committed: Vec<&Deleting> = branch.iter().filter(|c| c.bytes.is_some()).collect();
+        let committed: Vec<&Deleting> = removed.iter().copied().filter(|c| c.bytes.is_some()).collect();
         let steps: Vec<String> = committed.iter().map(|c| c.step.to_string()).collect();
-        tracing::info!(branch.id = %branch[0].branch, branch.name = branch[0].branch_name, checkpoints = branch.len(), "removed checkpoints");
+        tracing::info!(branch.id = %branch[0].branch, branch.name = branch[0].branch_name, checkpoints = removed.len(), "removed checkpoints");
         if committed.is_empty() {
             continue;
         }

@@ -53,6 +53,21 @@ pub fn is_missing(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Error>(), Some(Error::NotFound { .. }))
 }
 
+/// Whether an error says that the store cannot be reached, or refuses for now.
+#[must_use]
+pub fn is_away(error: &(dyn std::error::Error + 'static)) -> bool {
+    let lasting = |error: &Error| {
+        matches!(
+            error,
+            Error::NotFound { .. }
+                | Error::InvalidPath { .. }
+                | Error::NotSupported { .. }
+                | Error::NotImplemented { .. }
+        )
+    };
+    error.downcast_ref::<Error>().is_some_and(|error| !lasting(error))
+}
+
 impl Bucket {
     /// Opens a bucket; nothing is asked of it yet.
     ///

@@ -5,5 +5,5 @@
 mod bucket;
 mod url;
 
-pub use bucket::{Bucket, Object, is_missing};
+pub use bucket::{Bucket, Object, is_away, is_missing};
 pub use url::{S3Settings, StoreUrl};

@@ -16,7 +16,7 @@ use senmon_tests::{
         outages::{self, Outage},
         partitions, recovery,
         report::{Figures, Report, Scenario, Went},
-        trials, zombies,
+        trials, unmounted, zombies,
     },
     process::repository,
 };
@@ -114,6 +114,7 @@ async fn every_scenario(run: &mut Run) -> Result<()> {
         Some(why) => run.skip("the spool's disk is full", why),
         None => run.scenario("the spool's disk is full", async |chaos| disks::of_the_spool(chaos, STEPS).await).await?,
     }
+    run.scenario("the store is not mounted", async |chaos| unmounted::run(chaos, 2 * STEPS).await).await?;
     run.scenario("times at the shipped lease", async |chaos| recovery::run(chaos, STEPS).await).await
 }
 

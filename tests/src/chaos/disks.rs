@@ -6,7 +6,7 @@ use super::{
     checks::check,
     disk::{Disk, Fsync},
     report::{Figure, Figures},
-    training::Training,
+    training::{Over, Training},
 };
 use crate::{World, WorldOptions};
 use anyhow::{Context, Result, ensure};
@@ -125,6 +125,10 @@ fn worker(world: &World) -> Result<u32> {
 /// # Errors
 /// What does not hold.
 pub async fn of_the_store(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| store_in(chaos, steps, trouble).await).await
+}
+
+async fn store_in(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Result<Figures> {
     let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
     let breaker = Breaker::prepare(trouble, &mut world)?;
     world.begin().await?;
@@ -135,8 +139,8 @@ pub async fn of_the_store(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Re
     let began = Instant::now();
     training.branch(&world).await?;
     ensure!(began.elapsed() < ANSWER_MAX, "the server took {:?} for an answer", began.elapsed());
-    let told = world
-        .outlast(LIMIT, "an event names the cause", async || {
+    let told = training
+        .meets(&world, "an event names the cause", async || {
             let is_cause = |event: &EventView| CAUSES.contains(&event.kind.as_str());
             Ok(events(&world, branch).await?.into_iter().find(is_cause))
         })
@@ -166,6 +170,10 @@ pub async fn of_the_store(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Re
 /// # Errors
 /// What does not hold.
 pub async fn of_the_spool(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| spool_full(chaos, steps).await).await
+}
+
+async fn spool_full(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
     let disk = Disk::in_memory(&world.path("worker-0"), 1)?;
     world.begin().await?;
@@ -178,11 +186,18 @@ pub async fn of_the_spool(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let folder = Training::checkpoints(&world, full.id);
     let saves = || fs::read_dir(&folder).map_or(0, Iterator::count);
     let before = saves();
-    world
+    let last = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{steps}-")))
+    };
+    let is_last = || fs::read_dir(&folder).is_ok_and(|mut entries| entries.any(last));
+    let more = world
         .until(LIMIT, "checkpoints are written while the spool is full", async || {
-            Ok((saves() >= before + 3).then_some(()))
+            Ok((saves() >= before + 3 || is_last()).then(|| saves() >= before + 3))
         })
         .await?;
+    if !more {
+        return Err(anyhow::Error::new(Over).context("it is over before three checkpoints were written"));
+    }
     disk.free()?;
     training.done(&world).await?;
     let told = events(&world, full.id).await?.iter().filter(|event| event.kind == "spool_refused").count();

@@ -65,14 +65,19 @@ pub fn by_chance(chaos: &mut Chaos, count: usize) -> Vec<(Victim, Moment)> {
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, kills: &[(Victim, Moment)]) -> Result<Figures> {
-    let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
     let steps = 400 * (kills.len() as u64 + 1);
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, kills, steps).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, kills: &[(Victim, Moment)], steps: u64) -> Result<Figures> {
+    let share = steps / (kills.len() as u64 + 1);
+    let mut world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;
     let (mut torn, mut ready_ms_max) = (0_u32, 0);
     for ((victim, moment), number) in kills.iter().zip(1_u64..) {
         // A share of the training for each kill, and the rest to end in.
-        training.reaches(&world, (number - 1) * 400 + chaos.random.random_range(40..200)).await?;
+        training.reaches(&world, (number - 1) * share + chaos.random.random_range(40..200)).await?;
         let saving = match moment {
             Moment::Save => Some(training.saves(&world).await?),
             Moment::Random => None,

@@ -17,6 +17,7 @@ pub mod recovery;
 pub mod report;
 pub mod training;
 pub mod trials;
+pub mod unmounted;
 pub mod zombies;
 
 use crate::World;
@@ -24,10 +25,13 @@ use anyhow::Result;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, time::Duration};
-use training::Training;
+use training::{Over, Training};
 
 /// Longer than anything here should take on a machine that does other things too.
 pub const LIMIT: Duration = Duration::from_secs(240);
+
+/// Steps are doubled at most so often: a thousandfold is no faster machine, but a bug.
+const DOUBLED_MAX: u32 = 10;
 
 /// What the scenarios share: chance, and what an undisturbed training ends with.
 #[derive(Debug)]
@@ -49,6 +53,28 @@ impl Chaos {
     #[must_use]
     pub fn uncompared(seed: u64) -> Self {
         Self { calm: None, ..Self::new(seed) }
+    }
+
+    /// Does a scenario with a training of so many steps; with twice as many, and as many again, where this machine ends
+    /// it before all was done to it that the scenario does.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub async fn long_enough<T>(
+        &mut self,
+        mut steps: u64,
+        mut scenario: impl AsyncFnMut(&mut Self, u64) -> Result<T>,
+    ) -> Result<T> {
+        let random = self.random.clone();
+        for _ in 0..DOUBLED_MAX {
+            match scenario(self, steps).await {
+                Err(error) if error.is::<Over>() => println!("chaos: {error:#} ({steps} steps); with twice as many"),
+                done => return done,
+            }
+            // The same choices again.
+            (steps, self.random) = (2 * steps, random.clone());
+        }
+        scenario(self, steps).await
     }
 
     /// What a training of so many steps ends with when it is left alone; trained in this world if it is not known yet.

@@ -42,6 +42,10 @@ fn wired() -> Result<(World, Cluster, Proxy)> {
 /// # Errors
 /// What does not hold.
 pub async fn dead_wires(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| dead(chaos, steps).await).await
+}
+
+async fn dead(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let (mut world, cluster, to_postgres) = wired()?;
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
@@ -89,6 +93,10 @@ fn ask(world: &World) -> JoinSet<Result<(u16, Value)>> {
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, steps, stall).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figures> {
     let (mut world, cluster, to_postgres) = wired()?;
     let to_server = Proxy::tcp("127.0.0.1", world.port()).await?;
     world.options.server_url = Some(to_server.url().to_owned());
@@ -101,8 +109,8 @@ pub async fn run(chaos: &mut Chaos, steps: u64, stall: Duration) -> Result<Figur
     for word in ANSWERS {
         let before = to_server.swallowed();
         to_server.swallow(word, EACH);
-        world
-            .outlast(LIMIT, &format!("answers to {word} are swallowed"), async || {
+        training
+            .meets(&world, &format!("answers to {word} are swallowed"), async || {
                 Ok((to_server.swallowed() >= before + EACH).then_some(()))
             })
             .await?;

@@ -34,6 +34,10 @@ pub struct Outage {
 /// # Errors
 /// What does not hold.
 pub async fn of_the_server(chaos: &mut Chaos, outage: Outage) -> Result<Figures> {
+    chaos.long_enough(outage.steps, async |chaos, steps| server_away(chaos, Outage { steps, ..outage }).await).await
+}
+
+async fn server_away(chaos: &mut Chaos, outage: Outage) -> Result<Figures> {
     let mut world = World::empty(options(outage)?)?;
     let proxy = Proxy::tcp("127.0.0.1", world.port()).await?;
     world.options.server_url = Some(proxy.url().to_owned());
@@ -75,6 +79,10 @@ pub async fn of_the_server(chaos: &mut Chaos, outage: Outage) -> Result<Figures>
 /// # Errors
 /// What does not hold.
 pub async fn of_the_database(chaos: &mut Chaos, outage: Outage) -> Result<Figures> {
+    chaos.long_enough(outage.steps, async |chaos, steps| database_away(chaos, Outage { steps, ..outage }).await).await
+}
+
+async fn database_away(chaos: &mut Chaos, outage: Outage) -> Result<Figures> {
     let mut world = World::empty(options(outage)?)?;
     let folder = world.path("cluster");
     let start = || tokio::task::block_in_place(|| Cluster::start(&folder, None));

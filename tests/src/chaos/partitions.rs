@@ -21,6 +21,10 @@ const LEASE: Duration = Duration::from_millis(2_000);
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64, long: &[Lost]) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, steps, long).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, steps: u64, long: &[Lost]) -> Result<Figures> {
     let lease_ttl_ms = u64::try_from(LEASE.as_millis())?;
     let mut world = World::empty(WorldOptions { slots: 1, lease_ttl_ms, ..WorldOptions::default() })?;
     let space = Namespace::new()?;

@@ -21,6 +21,10 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, steps).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let Config { lease_ttl_ms, worker_lost_ms, .. } = Config::default();
     let options = WorldOptions {
         workers: 2,

@@ -54,31 +54,48 @@ impl Training {
         world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await
     }
 
-    /// Waits until a step is reported.
+    /// Waits for something that comes only while it trains.
     ///
     /// # Errors
-    /// When it is not within the limit.
-    pub async fn reaches(&self, world: &World, step: u64) -> Result<BranchView> {
-        let step = step.min(self.steps);
-        world
-            .outlast(LIMIT, &format!("step {step} is reached"), async || {
-                Ok(self.branch(world).await?.filter(|branch| branch.step >= step))
+    /// [`Over`] when it is over and that has not come; when neither is so within the limit.
+    pub async fn meets<T>(&self, world: &World, what: &str, look: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+        let met = world
+            .outlast(LIMIT, what, async || {
+                // In this order: what came with the last step is seen.
+                let over = self.branch(world).await?.is_some_and(|branch| branch.state == BranchState::Completed);
+                match look().await? {
+                    Some(met) => Ok(Some(Some(met))),
+                    None if over => Ok(Some(None)),
+                    None => Ok(None),
+                }
             })
-            .await
+            .await?;
+        met.ok_or_else(|| anyhow::Error::new(Over).context(format!("it is over before {what}")))
+    }
+
+    /// Waits until a step is reported, with steps left for what is done to it then.
+    ///
+    /// # Errors
+    /// [`Over`] when it is over by then; when the step is not reached within the limit.
+    pub async fn reaches(&self, world: &World, step: u64) -> Result<BranchView> {
+        let goes_on = |branch: &BranchView| branch.step >= step && branch.state != BranchState::Completed;
+        self.meets(world, &format!("step {step} is reported"), async || {
+            Ok(self.branch(world).await?.filter(|branch| goes_on(branch)))
+        })
+        .await
     }
 
     /// Waits until an attempt after `fence` has reported a step of its own; that attempt.
     ///
     /// # Errors
-    /// When there is none within the limit.
+    /// [`Over`] when it was over before; when there is none within the limit.
     pub async fn steps_again(&self, world: &World, fence: i64) -> Result<AttemptView> {
-        world
-            .outlast(LIMIT, &format!("an attempt after fence {fence} trains"), async || {
-                let step = self.branch(world).await?.context("there is no branch")?.step;
-                let last = self.attempts(world).await?.pop();
-                Ok(last.filter(|last| last.fence.0 > fence && last.step_start.is_some_and(|start| step > start)))
-            })
-            .await
+        self.meets(world, &format!("an attempt after fence {fence} trains"), async || {
+            let step = self.branch(world).await?.context("there is no branch")?.step;
+            let last = self.attempts(world).await?.pop();
+            Ok(last.filter(|last| last.fence.0 > fence && last.step_start.is_some_and(|start| step > start)))
+        })
+        .await
     }
 
     /// Fence of the last attempt.
@@ -110,10 +127,11 @@ impl Training {
     /// Waits until a checkpoint is being written: its folder is there, its manifest is not. The folder.
     ///
     /// # Errors
-    /// When none is within the limit.
+    /// [`Over`] when the training is over before the next one; when none is within the limit.
     pub async fn saves(&self, world: &World) -> Result<PathBuf> {
         let branch = self.reaches(world, 1).await?.id;
         let (folder, start) = (Self::checkpoints(world, branch), Instant::now());
+        let mut looked = Instant::now();
         loop {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
@@ -126,6 +144,14 @@ impl Training {
                     return Ok(path);
                 }
             }
+            // Seldom: a save takes milliseconds. A server that cannot be asked now says nothing.
+            if looked.elapsed() > LOOKS_EVERY {
+                let over = |branch: &BranchView| branch.state == BranchState::Completed;
+                if self.branch(world).await.ok().flatten().as_ref().is_some_and(over) {
+                    return Err(anyhow::Error::new(Over).context("it is over before the next save"));
+                }
+                looked = Instant::now();
+            }
             ensure!(start.elapsed() < LIMIT, "no save was seen within {LIMIT:?}\n{}", world.logs());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -134,16 +160,15 @@ impl Training {
     /// Waits until a checkpoint beyond a step is committed; its step.
     ///
     /// # Errors
-    /// When there is none within the limit.
+    /// [`Over`] when the training ended there; when there is none within the limit.
     pub async fn saves_committed_beyond(&self, world: &World, step: u64) -> Result<u64> {
-        world
-            .outlast(LIMIT, &format!("a checkpoint beyond step {step} is committed"), async || {
-                let id = self.branch(world).await?.context("there is a branch")?.checkpoint_id;
-                let id = id.context("there is a checkpoint")?;
-                let checkpoint: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
-                Ok(Some(checkpoint.meta.step).filter(|saved| *saved > step))
-            })
-            .await
+        self.meets(world, &format!("a checkpoint beyond step {step} is committed"), async || {
+            let id = self.branch(world).await?.context("there is a branch")?.checkpoint_id;
+            let id = id.context("there is a checkpoint")?;
+            let checkpoint: CheckpointView = world.api.get(&format!("/api/v1/checkpoints/{id}")).await?;
+            Ok(Some(checkpoint.meta.step).filter(|saved| *saved > step))
+        })
+        .await
     }
 
     /// Ends the experiment, so that what comes after the seed takes no time; it may have come to its end by itself.
@@ -157,6 +182,21 @@ impl Training {
         Ok(())
     }
 }
+
+/// How often it is asked whether a training goes on while its saves are watched.
+const LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// A training was over before all was done to it that was to be done: this machine is too fast for so few steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Over;
+
+impl std::fmt::Display for Over {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the training was over before all was done to it")
+    }
+}
+
+impl std::error::Error for Over {}
 
 /// A folder that was made within this time is being written.
 const YOUNG: Duration = Duration::from_millis(300);

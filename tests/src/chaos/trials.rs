@@ -1,18 +1,18 @@
 //! A thousand zombies over real HTTP: an old fence tries every write after its job was granted again.
 
 use super::{
-    LIMIT,
+    Chaos, LIMIT,
     report::{Figure, Figures},
-    training::Training,
+    training::{Over, Training},
 };
-use crate::{Pretended, World, WorldOptions};
+use crate::{Pretended, World, WorldOptions, spec::STEP_TOKENS};
 use anyhow::{Context, Result, ensure};
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::{CheckpointId, Fence, StorageKey},
     job::Grant,
-    view::{AttemptView, CheckpointView, MetricsView, Page},
+    view::{AttemptView, BranchState, CheckpointView, MetricsView, Page},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -28,14 +28,22 @@ const EXPIRED_EVERY: usize = 100;
 /// # Errors
 /// When a write is accepted.
 pub async fn run(trials: usize) -> Result<Figures> {
+    // Of its training only the beginning is needed.
+    Chaos::uncompared(0).long_enough(4_000, async |_, steps| tried(trials, steps).await).await
+}
+
+async fn tried(trials: usize, steps: u64) -> Result<Figures> {
     let lease_ttl_ms = 500;
     let mut world =
         World::start(WorldOptions { slots: 1, lease_ttl_ms, worker_lost_ms: Some(0), ..WorldOptions::default() })
             .await?;
     // A real worker brings the job to a committed checkpoint, so that there is something to forge.
-    let training = Training::submit(&world, 4_000).await?;
+    let training = Training::submit(&world, steps).await?;
     let branch = training.reaches(&world, 50).await?.id;
     world.kill_worker(0);
+    if training.branch(&world).await?.is_some_and(|branch| branch.state == BranchState::Completed) {
+        return Err(anyhow::Error::new(Over).context("it is over before its worker is killed"));
+    }
     let page: Page<CheckpointView> = world.api.get(&format!("/api/v1/checkpoints?branch_id={branch}&limit=1")).await?;
     let real = page.items.into_iter().next().context("there is a checkpoint")?;
 
@@ -59,7 +67,7 @@ pub async fn run(trials: usize) -> Result<Figures> {
             holder.fence
         );
         let forged = forge(&world.path("server/storage"), &real, zombie.fence)?;
-        for (verb, body) in writes(zombie.fence, &forged) {
+        for (verb, body) in writes(zombie.fence, &forged, steps) {
             let problem = worker.api.refused(&format!("/api/v1/attempts/{}/{verb}", zombie.attempt_id), &body).await;
             let problem = problem.with_context(|| format!("trial {trial}: a zombie was heard"))?;
             ensure!(
@@ -108,8 +116,8 @@ fn forge(storage: &Path, real: &CheckpointView, fence: Fence) -> Result<Value> {
     )
 }
 
-fn writes(fence: Fence, forged: &Value) -> [(&'static str, Value); 5] {
-    let completed = json!({ "kind": "train", "steps": 4_000, "tokens": 2_048_000, "loss_last": ZOMBIE_LOSS });
+fn writes(fence: Fence, forged: &Value, steps: u64) -> [(&'static str, Value); 5] {
+    let completed = json!({ "kind": "train", "steps": steps, "tokens": steps * STEP_TOKENS, "loss_last": ZOMBIE_LOSS });
     [
         ("started", json!({ "fence": fence, "step_start": 0, "resume_verified": null })),
         (

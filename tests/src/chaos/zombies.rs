@@ -20,6 +20,10 @@ const SLACK: Duration = Duration::from_secs(2);
 /// # Errors
 /// What does not hold.
 pub async fn run(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
+    chaos.long_enough(steps, async |chaos, steps| disturbed(chaos, steps).await).await
+}
+
+async fn disturbed(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let lease_ttl_ms = u64::try_from(LEASE.as_millis())?;
     let world = World::start(WorldOptions { workers: 2, slots: 1, lease_ttl_ms, ..WorldOptions::default() }).await?;
     let calm = chaos.calm(&world, steps).await?;

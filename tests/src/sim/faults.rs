@@ -29,6 +29,8 @@ pub enum Fault {
     Serve,
     /// The database answers again.
     DatabaseUp,
+    /// The server's machine has its store again.
+    Mount,
     /// A person looks after the branch: resumes or continues it.
     Mend(usize),
     /// A person enables the worker.
@@ -83,7 +85,7 @@ impl World {
         let span = if self.chance.one_in(4) { self.chance.between(MINUTE, 40 * MINUTE) } else { short };
         let until = self.now + span;
         self.disturb(span + MINUTE);
-        match self.chance.below(24) {
+        match self.chance.below(25) {
             0 | 1 => self.kill(w, "worker killed", span, false),
             2 => self.kill(w, "machine lost its power", span, true),
             3 | 4 if self.workers[w].up && !self.workers[w].stopped => {
@@ -145,6 +147,11 @@ impl World {
             21 if self.database_up => self.jump_database_clock(),
             22 => self.prioritise(),
             23 if self.server.up && self.database_up => self.take_name(w),
+            24 if !self.storage.unmounted => {
+                self.count("store not mounted at the server");
+                self.storage.unmounted = true;
+                self.after(span, Event::Fault(Fault::Mount));
+            }
             _ => {}
         }
     }
@@ -299,6 +306,7 @@ impl World {
                     self.oracle.hears_since = self.now;
                 }
             }
+            Fault::Mount => self.storage.unmounted = false,
             Fault::Mend(branch) => self.mend(branch),
             Fault::Enable(w) => {
                 if let Some(row) = self.store.workers.get_mut(w) {

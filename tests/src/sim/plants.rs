@@ -17,6 +17,7 @@
 //! | `plant-resume-uncommitted` | `sim::store` | the newest folder is resumed from, committed or not |
 //! | `plant-retention-ignores-references` | `server/src/domain/retention.rs` | referenced checkpoints are removed |
 //! | `plant-slot-freed-early` | `sim::worker` | a slot is free while its thread still runs |
+//! | `plant-store-unknown` | `server/src/domain/orphans.rs` | an unmounted store passes for one that lost everything |
 //! | `plant-tail-unmarked` | `server/src/domain/metrics/mod.rs` | superseded points stay in the curve |
 
 /// See the table.

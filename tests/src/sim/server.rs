@@ -171,7 +171,10 @@ impl World {
             }
             Record::Checkpoint(body) => {
                 let id = body.checkpoint.id;
-                if self.storage.folders.get(&id).is_none_or(|folder| !folder.whole) {
+                if !self.storage.is_seen() {
+                    return Err(Failure::Away);
+                }
+                if self.storage.unmounted || self.storage.folders.get(&id).is_none_or(|folder| !folder.whole) {
                     return Err(Failure::Refused);
                 }
                 let is_new = self.store.checkpoint(attempt, body.fence, &body.checkpoint)?;
@@ -265,16 +268,18 @@ impl World {
                 self.ledger.enter(branch, "queued", self.now);
             }
         }
-        for at in 0..self.store.checkpoints.len() {
+        // Nothing is condemned and nothing removed before the right store is there.
+        let seen = self.storage.is_seen();
+        for at in 0..if seen { self.store.checkpoints.len() } else { 0 } {
             let found = &mut self.store.checkpoints[at];
             if !found.verified && !found.damaged {
-                found.damaged = self.storage.load(found.id).is_none();
+                found.damaged = self.storage.load_by_server(found.id).is_none();
                 found.verified = !found.damaged;
                 self.oracle.scrubbed(found, &self.storage);
             }
         }
         self.look_at_queue();
-        if self.chance.one_in(30) {
+        if self.chance.one_in(30) && seen {
             self.retain();
         }
         self.plan_soon();

@@ -206,8 +206,11 @@ impl Store {
         if held || plants::NO_FENCE_CHECK { Ok(found.job) } else { Err(Refusal::StaleFence) }
     }
 
-    /// As `db::jobs::ensure` and `db::branches::set_queued`.
+    /// As `db::jobs::ensure`.
     pub fn ensure_job(&mut self, branch: usize) {
+        if self.paused || self.branches[branch].state != BranchState::Waiting {
+            return;
+        }
         let remaining = signed(self.branches[branch].steps - self.branches[branch].step);
         self.jobs[branch].get_or_insert(Job {
             state: JobState::Queued,
@@ -222,9 +225,7 @@ impl Store {
             remaining,
             resume: None,
         });
-        if self.branches[branch].state == BranchState::Waiting {
-            self.branches[branch].state = BranchState::Queued;
-        }
+        self.branches[branch].state = BranchState::Queued;
     }
 
     /// As `db::attempts::started`: whether it was not said before.

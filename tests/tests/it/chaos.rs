@@ -1,6 +1,7 @@
 //! The short form of `make chaos`: each scenario once, on trainings of some seconds.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use rand::Rng;
 use senmon_tests::chaos::{
     Chaos, damage,
     disk::Disk,
@@ -9,8 +10,11 @@ use senmon_tests::chaos::{
     netns::{Lost, Namespace},
     network,
     outages::{self, Outage},
-    partitions, trials, zombies,
+    partitions,
+    training::{Over, Training},
+    trials, unmounted, zombies,
 };
+use senmon_tests::{World, WorldOptions};
 use std::time::Duration;
 
 const SEED: u64 = 4;
@@ -88,6 +92,34 @@ async fn a_store_in_trouble(trouble: Trouble) -> Result<()> {
         return Ok(());
     }
     disks::of_the_store(&mut Chaos::uncompared(SEED), 2 * STEPS, trouble).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn training_outlives_a_store_that_is_not_mounted() -> Result<()> {
+    unmounted::run(&mut Chaos::new(SEED), 2 * STEPS).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disturbance_does_not_race_the_end_of_what_it_disturbs() -> Result<()> {
+    let world = World::start(WorldOptions { slots: 1, ..WorldOptions::default() }).await?;
+    let training = Training::submit(&world, 40).await?;
+    training.done(&world).await?;
+    // None of this will ever come: it is said at once.
+    let over = |error: Option<anyhow::Error>| error.is_some_and(|error| error.is::<Over>());
+    ensure!(over(training.saves(&world).await.err()) && over(training.reaches(&world, 10).await.err()));
+    ensure!(over(training.steps_again(&world, 1).await.err()));
+    ensure!(over(training.saves_committed_beyond(&world, 40).await.err()));
+    // Then it is done again with more steps, and the same choices.
+    let mut chaos = Chaos::new(SEED);
+    let mut tried = Vec::new();
+    let steps = chaos
+        .long_enough(40, async |chaos, steps| {
+            tried.push(chaos.random.random::<u64>());
+            if steps < 160 { Err(anyhow::Error::new(Over)) } else { Ok(steps) }
+        })
+        .await?;
+    ensure!(steps == 160 && tried.len() == 3 && tried.iter().all(|chance| *chance == tried[0]), "{tried:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod access;
 mod ageing;
+mod apart;
 mod broken_rows;
 mod chaos;
 mod control_load;
@@ -16,11 +17,13 @@ mod house;
 mod life;
 mod model;
 mod publish;
+mod races;
 mod ranges;
 mod refusals;
 mod release;
 mod restore;
 mod scheduling;
+mod set_aside;
 mod stall;
 mod steering;
 mod store;

@@ -21,6 +21,7 @@ use senmon_server::{
     postgres::Cluster,
 };
 use senmon_tests::{
+    hand::enrolment_token,
     sim::{
         chance::Chance,
         settings::Want,
@@ -151,7 +152,7 @@ impl Both {
         let chance = Chance::new(seed);
         let mut both = Self {
             pool: pool.clone(),
-            token: enrol::token(pool, seed).await?,
+            token: enrolment_token(pool).await?,
             store,
             chance,
             experiment,
@@ -235,17 +236,16 @@ impl Both {
         let new = db::jobs::NewJob {
             experiment_id: self.experiment,
             branch_id: Some(self.branches[branch]),
-            evaluation_id: None,
+            evaluation: None,
             key: format!("train/b{branch}"),
             title: format!("b{branch}"),
-            spec: &job,
+            spec: job,
             priority: 50,
             slots: 1,
             needs: Default::default(),
             remaining: STEPS - self.store.branches[branch].step,
         };
         db::jobs::ensure(&self.pool, &new).await?;
-        db::branches::set_queued(&self.pool, self.branches[branch]).await?;
         self.store.ensure_job(branch);
         Ok(())
     }

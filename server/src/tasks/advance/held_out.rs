@@ -1,14 +1,15 @@
 //! The held-out documents that an experiment scores: gathered from the shards, compared with the training text, listed.
 
-use super::Scene;
+use super::{Scene, missing};
 use crate::{
     db,
     domain::{
         advance::{ComparisonFacts, Facts},
         held_out::summary,
     },
+    tasks::failure::lasting,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use senmon_corpus::{
     held_out::{Candidate, HELD_OUT_FILE, HeldOutList, Smallest},
     hex,
@@ -46,10 +47,12 @@ impl Scene<'_> {
         let mut smallest = Smallest::new(self.row.spec.evaluation.documents_per_domain);
         for (shard, number) in index.shards.iter().zip(0_u32..) {
             let key = shard.folder.join(HELD_OUT_FILE)?;
-            let bytes = self.app.storage.get(&key).await?.with_context(|| format!("{key} is missing in the store"))?;
+            let bytes = self.app.storage.get(&key).await?.ok_or_else(|| missing(&key))?;
             let found = hex(&Sha256::digest(&bytes));
             let expected = shard.held_out_sha256.as_deref().unwrap_or_default();
-            ensure!(found == expected, "{key}: SHA-256 is {found}, its job said {expected}");
+            if found != expected {
+                return Err(lasting(format!("{key}: SHA-256 is {found}, its job said {expected}")));
+            }
             let candidates: Vec<Candidate> = serde_json::from_slice(&bytes).with_context(|| key.to_string())?;
             candidates.into_iter().for_each(|found| smallest.add(Candidate { shard: number, ..found }));
         }

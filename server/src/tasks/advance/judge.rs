@@ -2,19 +2,24 @@
 //!
 //! Never computes a figure: jobs do, and `domain::report` puts together what they found.
 
-use super::Scene;
+use super::{Scene, is_of};
 use crate::{
-    db::{self, events::NewEvent},
+    db::{
+        self,
+        evaluations::{EvaluationRow, NewEvaluation, Subject},
+        events::NewEvent,
+    },
     domain::{
         advance::{Facts, ensemble_title, is_compared, stages},
         goodput::sentence,
         report::{self, Mixed, Scored},
     },
+    tasks::failure::lasting,
 };
 use anyhow::{Context, Result};
 use senmon_corpus::{bootstrap::RESAMPLES, shard_set::windows_by_domain, windows::fresh_share};
 use senmon_protocol::{
-    ids::StorageKey,
+    ids::{EvaluationId, StorageKey},
     job::{EnsembleJob, EnsembleMember, EvaluateJob, JobResult, JobSpec, MemberPart},
     lineage::Lineage,
     report::{BranchCost, MatrixRow},
@@ -23,16 +28,12 @@ use senmon_protocol::{
 
 impl Scene<'_> {
     pub(super) async fn evaluate(&self, branch: &BranchView) -> Result<()> {
-        let checkpoint =
-            db::checkpoints::latest(&self.app.db, branch.id).await?.context("the branch has no checkpoint")?;
+        let checkpoint = db::checkpoints::latest(&self.app.db, branch.id)
+            .await?
+            .ok_or_else(|| lasting("the branch has no checkpoint"))?;
         let spec = &self.row.spec;
-        let id = db::checkpoints::ensure_evaluation(
-            &self.app.db,
-            self.row.id,
-            &branch.name,
-            Some((branch.id, checkpoint.id)),
-        )
-        .await?;
+        let (id, of) = (EvaluationId::new(), Subject::Checkpoint(branch.id, checkpoint.id));
+        let key = format!("evaluate/{}", checkpoint.id);
         let job = JobSpec::Evaluate(EvaluateJob {
             experiment_id: self.row.id,
             evaluation_id: id,
@@ -44,8 +45,8 @@ impl Scene<'_> {
             precision: spec.training.precision,
             output: StorageKey::new(format!("evaluations/{id}"))?,
         });
-        self.ensure(format!("evaluate/{}", branch.name), format!("evaluate {}", branch.name), job, None, Some(id), 1)
-            .await
+        let evaluation = NewEvaluation { id, of, title: branch.name.clone() };
+        self.ensure(key, format!("evaluate {}", branch.name), job, None, Some(evaluation), 1).await
     }
 
     /// Asks for the comparison of one repeat: its experts, its controls and the seed.
@@ -60,8 +61,7 @@ impl Scene<'_> {
                 BranchRole::Dense => MemberPart::Dense,
                 _ => MemberPart::Alone,
             };
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(JobResult::Evaluate(result)) = evaluation.and_then(|e| e.result.as_ref()) {
+            if let Some(JobResult::Evaluate(result)) = self.evaluation(branch).and_then(|e| e.result.as_ref()) {
                 members.push(EnsembleMember {
                     branch: branch.name.clone(),
                     part,
@@ -78,7 +78,7 @@ impl Scene<'_> {
         top_k.sort_unstable();
         top_k.dedup();
         let title = ensemble_title(repeat);
-        let id = db::checkpoints::ensure_evaluation(&self.app.db, self.row.id, &title, None).await?;
+        let id = EvaluationId::new();
         let job = JobSpec::Ensemble(EnsembleJob {
             experiment_id: self.row.id,
             evaluation_id: id,
@@ -94,7 +94,14 @@ impl Scene<'_> {
             resamples: RESAMPLES,
             random_seed: spec.training.random_seed,
         });
-        self.ensure(format!("ensemble/{title}"), format!("compare {title}"), job, None, Some(id), 1).await
+        let (key, name) = (format!("ensemble/{repeat}"), format!("compare {title}"));
+        let evaluation = NewEvaluation { id, of: Subject::Repeat(repeat), title };
+        self.ensure(key, name, job, None, Some(evaluation), 1).await
+    }
+
+    /// The evaluation of a branch's last checkpoint.
+    fn evaluation(&self, branch: &BranchView) -> Option<&EvaluationRow> {
+        self.evaluations.iter().find(|evaluation| is_of(evaluation, branch))
     }
 
     /// The scored branches, and what each branch cost.
@@ -103,8 +110,7 @@ impl Scene<'_> {
         let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
         let (mut matrix, mut costs) = (Vec::new(), Vec::new());
         for branch in &self.branches {
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id == Some(branch.id));
-            if let Some(evaluation) = evaluation
+            if let Some(evaluation) = self.evaluation(branch)
                 && let (Some(JobResult::Evaluate(result)), Some(checkpoint_id)) =
                     (&evaluation.result, evaluation.checkpoint_id)
             {
@@ -158,8 +164,7 @@ impl Scene<'_> {
         let (matrix, costs) = self.rows().await?;
         let repeats = self.branches.iter().map(|branch| branch.repeat).max().unwrap_or(0);
         let ensembles = (0..=repeats).filter_map(|repeat| {
-            let title = ensemble_title(repeat);
-            let evaluation = self.evaluations.iter().find(|e| e.branch_id.is_none() && e.title == title)?;
+            let evaluation = self.evaluations.iter().find(|e| e.repeat == Some(repeat))?;
             match &evaluation.result {
                 Some(JobResult::Ensemble(result)) => {
                     Some(Mixed { repeat, evaluation_id: evaluation.id, result: (**result).clone() })
@@ -191,8 +196,10 @@ impl Scene<'_> {
             held_out: self.row.held_out.clone().unwrap_or_default(),
             goodput: sentence(&crate::api::goodput::experiment(self.app, self.row.id).await?),
         });
-        db::experiments::set_stages(&self.app.db, self.row.id, &stages(facts, true, false)).await?;
-        db::experiments::complete(&self.app.db, self.row.id, &report).await?;
+        let stages = stages(facts, true, false);
+        if !db::experiments::complete(&self.app.db, self.row.id, &report, self.branches.len(), &stages).await? {
+            return Ok(());
+        }
         let text = format!("The experiment is complete. {}", report.headline);
         self.app
             .event(NewEvent {

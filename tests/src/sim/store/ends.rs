@@ -25,7 +25,10 @@ impl Store {
                 if trained.steps != steps || !self.checkpoints.iter().any(|c| c.branch == branch && c.step == steps) {
                     return Err(Refusal::Conflict("no checkpoint of its last step"));
                 }
-                (self.branches[branch].state, self.branches[branch].step) = (BranchState::Completed, steps);
+                // One that somebody cancelled meanwhile stays so.
+                if self.branches[branch].state != BranchState::Cancelled {
+                    (self.branches[branch].state, self.branches[branch].step) = (BranchState::Completed, steps);
+                }
                 self.release(branch, JobState::Completed, 0);
                 None
             }

@@ -4,31 +4,15 @@ use super::Both;
 use anyhow::{Result, ensure};
 use chrono::{DateTime, TimeDelta};
 use senmon_protocol::{
-    ids::TokenId,
     job::JobKind,
-    view::Role,
     worker::{EnrolWorker, SlotInfo},
 };
 use senmon_server::{
-    db::{self, PgPool, workers::Asked},
+    db::{self, workers::Asked},
     domain::lease::Patience,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-
-/// An enrolment token.
-pub(super) async fn token(pool: &PgPool, seed: u64) -> Result<TokenId> {
-    let secret = Sha256::digest(format!("token-{seed}").as_bytes());
-    let token = db::tokens::New {
-        name: "test",
-        role: Role::Enrol,
-        prefix: "smn_e_",
-        secret_sha256: &secret,
-        days: None,
-        uses: None,
-    };
-    Ok(db::tokens::insert(pool, &token).await?.id)
-}
 
 impl Both {
     pub(super) async fn enrol(&mut self, w: usize) -> Result<()> {

@@ -1,0 +1,54 @@
+//! `senmon set-aside`: what the server's loops failed on again and again.
+
+use crate::{
+    client::Client,
+    error::{CliError, CliResult},
+    output::Format,
+    table::{Table, fit},
+    words,
+};
+use chrono::Utc;
+use clap::Args;
+use senmon_protocol::view::SetAside as Item;
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct SetAside {
+    /// Try this one again: its id, or a unique end of it.
+    #[arg(long, value_name = "ID")]
+    again: Option<String>,
+}
+
+/// `senmon set-aside`.
+///
+/// # Errors
+/// When the server does not answer, or nothing that is set aside has that id.
+pub async fn run(client: &Client, format: Format, args: &SetAside) -> CliResult {
+    let items: Vec<Item> = client.list("/set-aside").await?;
+    let Some(id) = &args.again else {
+        return format.print(&items, |items| table(items));
+    };
+    let mut named = items.iter().filter(|item| item.id.to_string().ends_with(id.as_str()));
+    let (Some(item), None) = (named.next(), named.next()) else {
+        return Err(CliError::Refused(format!("found {id:?}, expected the id of one thing in `senmon set-aside`")));
+    };
+    let kind = words::name(&item.kind);
+    client.delete(&format!("/set-aside/{kind}/{}", item.id)).await?;
+    println!("the {kind} {} is tried again", item.name);
+    Ok(())
+}
+
+fn table(items: &[Item]) -> String {
+    let mut table = Table::new(&["id", "what", "name", ">tries", "since", "why"]);
+    for item in items {
+        table.row(vec![
+            item.id.to_string(),
+            words::name(&item.kind),
+            item.name.clone(),
+            item.tries.to_string(),
+            words::ago(item.since, Utc::now()),
+            fit(&item.problem, 80),
+        ]);
+    }
+    if table.is_empty() { "nothing is set aside".into() } else { table.render() }
+}

@@ -1,0 +1,55 @@
+//! What the server's loops set aside, and the way to have it tried again.
+
+use crate::{
+    api::{
+        auth::Who,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db::{self, events::NewEvent, word},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use senmon_protocol::{
+    ids::ExperimentId,
+    view::{Page, SetAside, TroubleKind},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(again))
+}
+
+#[utoipa::path(get, path = "/set-aside", tag = "set aside", responses((status = 200, description = "what the server's loops failed on again and again, the latest first", body = Page<SetAside>)))]
+async fn list(State(app): State<App>) -> ApiResult<Json<Page<SetAside>>> {
+    let items = db::troubles::set_aside(&app.db).await?;
+    Ok(Json(Page { items, next_cursor: None, broken: Vec::new() }))
+}
+
+#[utoipa::path(delete, path = "/set-aside/{kind}/{id}", tag = "set aside", params(("kind" = TroubleKind, Path, description = "what it is"), ("id" = uuid::Uuid, Path, description = "which one")), responses((status = 204, description = "it is set aside no longer, and tried again at once"), (status = 404, description = "it is not set aside")))]
+async fn again(
+    State(app): State<App>,
+    Who(who): Who,
+    Path((kind, id)): Path<(TroubleKind, Uuid)>,
+) -> ApiResult<StatusCode> {
+    let noun = word(&kind);
+    if !db::troubles::forget(&app.db, kind, id).await? {
+        return Err(ApiError::NotFound(format!("no {noun} {id} is set aside")));
+    }
+    let experiment_id = (kind == TroubleKind::Experiment).then_some(ExperimentId(id));
+    let text = format!("{} has the {noun} {id} tried again.", who.name);
+    app.event(NewEvent { kind: "tried_again", level: "info", text, experiment_id, ..NewEvent::default() }).await;
+    let wake = match kind {
+        TroubleKind::Experiment => &app.wake.advance,
+        TroubleKind::Corpus => &app.wake.scan,
+        TroubleKind::Clustering | TroubleKind::Tokenizer => &app.wake.discover,
+        TroubleKind::Branch | TroubleKind::Checkpoint => &app.wake.scrub,
+    };
+    wake.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,95 @@
+//! One thing that a loop cannot do holds no other up: it is tried again with growing pauses, and set aside with its
+//! reason after a few tries, until somebody asks for it again.
+
+use super::{
+    ask,
+    failure::{Cause, cause},
+    supervise::{Failure, guarded},
+};
+use crate::{
+    app::App,
+    db::{
+        events::NewEvent,
+        troubles::{self, Trouble},
+        word,
+    },
+};
+use anyhow::Result;
+use senmon_protocol::{ids::ExperimentId, view::TroubleKind};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// How work on one thing went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tried<T> {
+    /// It is done.
+    Done(T),
+    /// It failed, and is tried again after a pause.
+    Again,
+    /// It failed once too often: why, in a sentence.
+    SetAside(String),
+}
+
+/// The troubles of one kind of things, as they are now.
+#[derive(Debug)]
+pub struct Aside<'a> {
+    app: &'a App,
+    kind: TroubleKind,
+    troubles: HashMap<Uuid, Trouble>,
+}
+
+impl<'a> Aside<'a> {
+    /// Looks them up.
+    ///
+    /// # Errors
+    /// When Postgres refuses.
+    pub async fn load(app: &'a App, kind: TroubleKind) -> Result<Self> {
+        Ok(Self { app, kind, troubles: ask(troubles::of(&app.db, kind, None)).await? })
+    }
+
+    /// Whether a thing is not to be tried now.
+    #[must_use]
+    pub fn rests(&self, id: Uuid) -> bool {
+        self.troubles.get(&id).is_some_and(|trouble| trouble.rests)
+    }
+
+    /// All that are not to be tried now.
+    #[must_use]
+    pub fn resting(&self) -> Vec<Uuid> {
+        self.troubles.iter().filter(|(_, trouble)| trouble.rests).map(|(id, _)| *id).collect()
+    }
+
+    /// Works on one thing; where that fails, it is noted. `name` is what people call it.
+    ///
+    /// # Errors
+    /// When the database or the store is away: that is no fault of the thing's.
+    pub async fn attempt<T>(&self, id: Uuid, name: &str, work: impl Future<Output = Result<T>>) -> Result<Tried<T>> {
+        let failure = match guarded(work).await {
+            Ok(done) => {
+                if self.troubles.contains_key(&id) {
+                    ask(troubles::forget(&self.app.db, self.kind, id)).await?;
+                }
+                return Ok(Tried::Done(done));
+            }
+            Err(Failure::Error(error)) if cause(&error) == Cause::Away => return Err(error),
+            Err(failure) => failure.to_string(),
+        };
+        let set_aside = self.note(id, name, &failure).await?;
+        Ok(set_aside.map_or(Tried::Again, Tried::SetAside))
+    }
+
+    async fn note(&self, id: Uuid, name: &str, problem: &str) -> Result<Option<String>> {
+        let kind = word(&self.kind);
+        tracing::error!(kind, %id, name, problem, "something could not be done");
+        let problem = senmon_protocol::storable(problem);
+        let (trouble, is_new) = ask(troubles::failed(&self.app.db, self.kind, id, &problem)).await?;
+        let sentence = trouble.sentence().filter(|_| is_new);
+        if let Some(sentence) = &sentence {
+            let experiment_id = (self.kind == TroubleKind::Experiment).then_some(ExperimentId(id));
+            let text = format!("The {kind} {name} ({id}): {sentence}");
+            let event = NewEvent { kind: "set_aside", level: "error", text, experiment_id, ..NewEvent::default() };
+            self.app.event(event).await;
+        }
+        Ok(sentence)
+    }
+}
