@@ -7,7 +7,7 @@ use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta, Manifest},
     corpus::LeftOut,
     ids::{AttemptId, BranchId, CheckpointId, ExperimentId, Fence, JobId, StorageKey, TokenId, WorkerId},
-    job::{CompletedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, TrainResult, WrittenCheckpoint},
+    job::{CompletedOutcome, JobResult, JobSpec, Outcome, TerminationReason, TrainResult, WrittenCheckpoint},
     view::{BranchRole, ExperimentState, JobState, WorkerMode},
     worker::{AttemptStarted, Command, CompleteAttempt, Heartbeat, MetricBatch, RunningAttempt},
 };

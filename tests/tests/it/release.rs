@@ -133,7 +133,7 @@ async fn load(world: &World, release: &Path) -> Result<()> {
         let secret = format!("{SECRET}-{role}");
         sqlx::query("INSERT INTO tokens (id, name, role, prefix, secret_sha256) VALUES (gen_random_uuid(), 'test', $1, 'senmon', $2)")
             .bind(role)
-            .bind(Sha256::digest(&secret).as_slice())
+            .bind(&Sha256::digest(&secret)[..])
             .execute(&mut db)
             .await?;
         fs::write(data_dir.join(format!("{role}-token")), secret)?;
