@@ -6,11 +6,13 @@ use crate::{
     domain::lease::Listening,
     heavy::Heavy,
     ingest::Ingest,
+    limits::Limits,
     storage::Storage,
     tasks::{pace::Paces, supervise::Loops},
     usage::Counter,
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use senmon_corpus::roots::Roots;
 use senmon_protocol::{
     ids::{AttemptId, WorkerId},
     job::Grant,
@@ -35,6 +37,10 @@ pub struct App {
     pub usage: Counter,
     /// Settings.
     pub config: Arc<Config>,
+    /// Where corpora, tokenizers and seeds may be read.
+    pub roots: Roots,
+    /// All names of those folders, for workers.
+    pub root_names: Arc<[String]>,
     /// Signals to the loops and to waiting polls.
     pub wake: Wake,
     /// Workers that wait for work right now.
@@ -43,6 +49,8 @@ pub struct App {
     pub ingest: Ingest,
     /// Who asked a moment ago.
     pub known: Known,
+    /// How much one token and one address may ask.
+    pub limits: Limits,
     /// Where work that costs is done.
     pub heavy: Heavy,
     /// How the server's own loops fare.

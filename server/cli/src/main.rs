@@ -26,7 +26,7 @@ mod words;
 mod workers;
 
 use clap::{Parser, Subcommand};
-use client::Client;
+use client::{Client, Reach};
 use error::CliResult;
 use output::Format;
 use std::{path::PathBuf, process::ExitCode};
@@ -39,9 +39,8 @@ use std::{path::PathBuf, process::ExitCode};
 #[derive(Debug, Parser)]
 #[command(name = "senmon", version, max_term_width = 100)]
 struct Cli {
-    /// Address of the server.
-    #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
+    #[command(flatten)]
+    reach: Reach,
     /// API token.
     #[arg(long, global = true, env = "SENMON_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -129,9 +128,9 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> CliResult {
     let token = tokens::find(cli.token, cli.token_file.as_deref())?;
     if matches!(cli.command, Command::Login) {
-        return tokens::login(&cli.server, token).await;
+        return tokens::login(&cli.reach, token).await;
     }
-    let client = &Client::new(&cli.server, token)?;
+    let client = &Client::new(&cli.reach, token)?;
     let format = cli.output;
     match cli.command {
         Command::Run(args) => experiments::run(client, format, &args).await,

@@ -1,7 +1,7 @@
 //! `senmon token …`, `senmon login`, and where the token of a command comes from.
 
 use crate::{
-    client::Client,
+    client::{Client, Reach},
     error::{CliError, CliResult},
     output::{Format, out},
     resolve::{self, short},
@@ -128,7 +128,7 @@ pub fn find(token: Option<String>, file: Option<&Path>) -> CliResult<Option<Stri
 ///
 /// # Errors
 /// When the server does not accept it, or the file cannot be written.
-pub async fn login(server: &str, given: Option<String>) -> CliResult {
+pub async fn login(reach: &Reach, given: Option<String>) -> CliResult {
     let path = kept_file().ok_or_else(|| CliError::Refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
     // A kept token is what login replaces; only one given now counts.
     let kept = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
@@ -136,7 +136,7 @@ pub async fn login(server: &str, given: Option<String>) -> CliResult {
         Some(token) => token,
         None => ask()?,
     };
-    let client = Client::new(server, Some(token.clone()))?;
+    let client = Client::new(reach, Some(token.clone()))?;
     let session: SessionView = client.get("/session").await?;
     keep(&path, &token).map_err(|error| CliError::Failed(format!("write {}: {error}", path.display())))?;
     let role = words::name(&session.role);

@@ -1,7 +1,10 @@
 //! Who is asking, and may they: bearer tokens, browser sessions, roles.
 
 use crate::{
-    api::error::{ApiError, ApiResult},
+    api::{
+        error::{ApiError, ApiResult},
+        peer,
+    },
     app::App,
     db::{self, tokens::Identity},
 };
@@ -13,6 +16,7 @@ use senmon_protocol::view::Role;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -65,11 +69,13 @@ impl Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>) -> ApiResult<Option<Identity>> {
-        if let Some((identity, since)) = self.lock().get(&secret_sha256)
-            && since.elapsed() < KNOWN_FOR
-        {
-            return Ok(Some(identity.clone()));
+    async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>, from: IpAddr) -> ApiResult<Option<Identity>> {
+        let known = self.lock().get(&secret_sha256).cloned();
+        match known {
+            Some((identity, since)) if since.elapsed() < KNOWN_FOR => return Ok(Some(identity)),
+            Some(_) => {}
+            // Whoever tries secrets is told to wait, and asks the database nothing.
+            None => app.limits.may_be_looked_up(from)?,
         }
         let asked = Instant::now();
         let found = db::tokens::by_secret(&app.db, &secret_sha256).await?;
@@ -79,7 +85,10 @@ impl Known {
         }
         match &found {
             Some(identity) => known.insert(secret_sha256, (identity.clone(), asked)),
-            None => known.remove(&secret_sha256),
+            None => {
+                app.limits.was_a_stranger(from);
+                known.remove(&secret_sha256)
+            }
         };
         Ok(found)
     }
@@ -98,15 +107,29 @@ impl FromRequestParts<App> for Auth {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let identity = Self::identity(parts, app).await?;
+        app.limits.token(&identity)?;
+        Ok(Self(identity))
+    }
+}
+
+impl Auth {
+    async fn identity(parts: &Parts, app: &App) -> ApiResult<Identity> {
+        let from = peer::of(&parts.extensions).address;
         let authorization = parts.headers.get_all(header::AUTHORIZATION).iter();
         if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
-            return app.known.by_secret(app, hash(secret)).await?.map(Self).ok_or(ApiError::Unauthenticated);
+            return app.known.by_secret(app, hash(secret), from).await?.ok_or(ApiError::Unauthenticated);
         }
         let secret = cookie(&parts.headers).ok_or(ApiError::Unauthenticated)?;
         if parts.method != Method::GET && !parts.headers.contains_key(CSRF_HEADER) {
             return Err(ApiError::Forbidden("a browser session needs the header X-Senmon to change something".into()));
         }
-        db::tokens::by_session(&app.db, &hash(&secret)).await?.map(Self).ok_or(ApiError::Unauthenticated)
+        app.limits.may_be_looked_up(from)?;
+        let found = db::tokens::by_session(&app.db, &hash(&secret)).await?;
+        found.ok_or_else(|| {
+            app.limits.was_a_stranger(from);
+            ApiError::Unauthenticated
+        })
     }
 }
 

@@ -1,6 +1,13 @@
-//! Is it up, is it ready, how is it doing.
+//! Is it up, is it ready, how is it doing. Anybody hears whether; how is for those who may read.
 
-use crate::{app::App, db};
+use crate::{
+    api::{
+        auth::Viewer,
+        error::{ApiError, ApiResult},
+    },
+    app::App,
+    db,
+};
 use axum::{
     Router,
     extract::State,
@@ -18,8 +25,9 @@ pub fn router() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-async fn ready(State(app): State<App>) -> impl IntoResponse {
+async fn ready(State(app): State<App>, reader: Result<Viewer, ApiError>) -> impl IntoResponse {
     match db::workers::now(&app.db).await {
+        Ok(_) if reader.is_err() => (StatusCode::OK, "ready\n".to_owned()),
         Ok(_) => {
             let failing = app.loops.failing();
             let lines = failing.iter().map(|(name, failing)| {
@@ -27,15 +35,16 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
             });
             (StatusCode::OK, format!("ready\n{}", lines.collect::<String>()))
         }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: the database does not answer: {error}\n")),
+        Err(error) => {
+            tracing::warn!(%error, "not ready: the database does not answer");
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: the database does not answer\n".to_owned())
+        }
     }
 }
 
 /// Prometheus text: gauges of the fleet.
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let Ok(fleet) = super::workers::look(&app).await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], String::new());
-    };
+async fn metrics(State(app): State<App>, _: Viewer) -> ApiResult<impl IntoResponse> {
+    let fleet = super::workers::look(&app).await?;
     let gauges = [
         ("senmon_workers_alive", "workers heard of lately", f64::from(fleet.workers_alive)),
         ("senmon_workers_suspect", "workers silent for a lease", f64::from(fleet.workers_suspect)),
@@ -63,5 +72,5 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             let _ = writeln!(text, "{name}{{cause=\"{cause}\",goodput=\"{good}\"}} {}", time.seconds);
         }
     }
-    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

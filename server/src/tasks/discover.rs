@@ -5,12 +5,12 @@ use crate::{
     app::App,
     db::{self, DbError},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use senmon_corpus::{
     discover::discover,
     sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample},
     scan::decode_dropped,
-    tokenizer::{SEPARATOR, Tokenizer, train},
+    tokenizer::{SEPARATOR, TOKENIZER_BYTES_MAX, Tokenizer, train},
 };
 use senmon_protocol::{
     clustering::ClusteringSpec,
@@ -18,6 +18,7 @@ use senmon_protocol::{
     ids::{ClusteringId, CorpusId, StorageKey},
     spec::TokenizerSpec,
 };
+use std::path::Path;
 use uuid::Uuid;
 
 /// Seed of the tokenizer's sample; its settings have none.
@@ -96,9 +97,9 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: Clust
     let local = app.storage.local_new(&key)?;
     let folder = local.path.clone();
     tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
-    let fields = corpus.fields.clone();
+    let (roots, fields) = (app.roots.clone(), corpus.fields.clone());
     let fitted = apart(move || {
-        let documents = sample(&files, &fields, size(spec.sample_documents), spec.seed)?;
+        let documents = sample(&roots, &files, &fields, size(spec.sample_documents), spec.seed)?;
         let discovery = match discover(&documents, &spec) {
             Ok(discovery) => discovery,
             Err(why) => return Ok(Err(why)),
@@ -120,16 +121,22 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: Clust
 
 async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec) -> Result<()> {
     let made = match &spec {
-        TokenizerSpec::File(file) => std::fs::read(&file.path)
-            .with_context(|| format!("read {}", file.path))
-            .map(|bytes| (bytes, file.separator.clone())),
+        TokenizerSpec::File(file) => {
+            let (roots, file) = (app.roots.clone(), file.clone());
+            apart(move || {
+                let read = roots.read(Path::new(&file.path), TOKENIZER_BYTES_MAX);
+                Ok((read.map_err(|error| anyhow!(roots.refusal(&file.path, &error)))?, file.separator))
+            })
+            .await
+        }
         TokenizerSpec::Train(settings) => match sample_files(app, &corpus).await? {
             Ok(files) => {
                 let (fields, size, vocab_size) =
                     (corpus.fields.clone(), size(settings.sample_documents), settings.vocab_size);
                 tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
+                let roots = app.roots.clone();
                 apart(move || {
-                    let documents = sample(&files, &fields, size, TOKENIZER_SAMPLE_SEED)?;
+                    let documents = sample(&roots, &files, &fields, size, TOKENIZER_SAMPLE_SEED)?;
                     let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
                     Ok((train(&texts, vocab_size)?, SEPARATOR.to_owned()))
                 })

@@ -35,10 +35,11 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
         }
     };
     let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    let roots = app.roots.clone();
     let (fields, work) = (request.fields.clone(), app.config.data_dir.join("scan").join(id.to_string()));
     tracing::info!(corpus.id = %id, corpus.name = request.name, files = paths.len(), "scanning a corpus");
     let read = tokio::task::spawn_blocking(move || {
-        let report = scan(&paths, &fields, &work, |_| {});
+        let report = scan(&roots, &paths, &fields, &work, |_| {});
         let _ = std::fs::remove_dir_all(&work);
         report
     });

@@ -56,7 +56,7 @@ async fn scene() -> Scene {
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = root.begin(&header).unwrap();
     let seat = board.seat(&grant).unwrap();
-    let (client, folder) = (Client::new(&url, "token").unwrap(), writer.folder().to_owned());
+    let (client, folder) = (Client::of(&url, "token", Vec::new()).unwrap(), writer.folder().to_owned());
     Scene { courier: Courier { client, root, header, folder, seat: Some((board, seat)) }, writer, heard, _home: home }
 }
 
