@@ -7,12 +7,14 @@ use crate::{
     domain::lease::{Listening, Patience},
     heavy::Heavy,
     ingest::Ingest,
+    limits::Limits,
     storage::Storage,
     tasks::{pace::Paces, supervise::Loops},
     usage::Counter,
 };
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
+use senmon_corpus::roots::Roots;
 use senmon_protocol::{
     ids::{AttemptId, WorkerId},
     job::Grant,
@@ -39,6 +41,10 @@ pub struct App {
     pub disk: Disk,
     /// Settings.
     pub config: Arc<Config>,
+    /// Where corpora, tokenizers and seeds may be read.
+    pub roots: Roots,
+    /// All names of those folders, for workers.
+    pub root_names: Arc<[String]>,
     /// Signals to the loops and to waiting polls.
     pub wake: Wake,
     /// Workers that wait for work right now.
@@ -49,6 +55,8 @@ pub struct App {
     pub known: Known,
     /// Commands that wait for somebody's approval.
     pub logins: Logins,
+    /// How much one token and one address may ask.
+    pub limits: Limits,
     /// Where work that costs is done.
     pub heavy: Heavy,
     /// How the server's own loops fare.
@@ -72,7 +80,11 @@ impl App {
     /// # Errors
     /// When the store does not open, or the database does not answer.
     pub async fn open(config: Config, db: PgPool, disk: Disk, stopping: watch::Receiver<bool>) -> Result<Self> {
+        let roots = Roots::new(&config.corpus_roots);
         Ok(Self {
+            root_names: roots.names().into(),
+            roots,
+            limits: Limits::new(&config),
             heavy: Heavy::default(),
             loops: Loops::default(),
             storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,

@@ -1,7 +1,12 @@
 //! Settings of the server: flags over `SENMON_*` variables over the file over defaults. An unknown key is refused.
 
+mod network;
+pub mod secret;
+
+use crate::domain::forwarded::ForwardedBy;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use secret::DatabaseUrl;
 use senmon_protocol::storage::Bytes;
 use senmon_store::{S3Settings, StoreUrl};
 use serde::Deserialize;
@@ -23,8 +28,8 @@ pub struct Flags {
     /// Folder of everything the server keeps
     #[arg(long, env = "SENMON_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Postgres to use instead of a private one
-    #[arg(long, env = "SENMON_DATABASE_URL")]
+    /// Postgres to use instead of a private one; in the variable or the file other users of the machine do not see it
+    #[arg(long, env = "SENMON_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Folder of the object store
     #[arg(long, env = "SENMON_STORAGE_DIR")]
@@ -84,7 +89,7 @@ pub struct Config {
     /// Folder of everything the server keeps.
     pub data_dir: PathBuf,
     /// Postgres to use instead of a private one.
-    pub database_url: Option<String>,
+    pub database_url: Option<DatabaseUrl>,
     /// Folder with the programs of Postgres.
     pub postgres_bin: Option<PathBuf>,
     /// Folder of the object store; `<data_dir>/storage` when absent.
@@ -126,6 +131,36 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Folder of the built dashboard, instead of the embedded one.
     pub ui_dir: Option<PathBuf>,
+    /// PEM file of the certificate, its chain behind it.
+    pub tls_certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub tls_key: Option<PathBuf>,
+    /// Whether a proxy in front speaks TLS.
+    pub behind_proxy: bool,
+    /// Addresses and networks of proxies; loopback always is one.
+    pub trusted_proxies: Vec<String>,
+    /// The header in which they say for whom they ask.
+    pub forwarded_by: ForwardedBy,
+    /// Path below which everything is reached through the proxy.
+    pub base_path: String,
+    /// Time for a request's headers, and that a connection may be idle, in milliseconds.
+    pub header_timeout_ms: u64,
+    /// Time for a request's body, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// Connections in all.
+    pub connections_max: usize,
+    /// Connections of one address.
+    pub connections_per_address_max: usize,
+    /// Streams of events in all.
+    pub streams_max: usize,
+    /// Streams of events of one token.
+    pub streams_per_token_max: usize,
+    /// Requests of one token in the long run; 0 for no limit.
+    pub requests_per_second_token: u32,
+    /// Requests of one worker token in the long run; 0 for no limit.
+    pub requests_per_second_worker_token: u32,
+    /// Requests of one address in the long run; 0 for no limit.
+    pub requests_per_second_address: u32,
 }
 
 /// How long the database keeps what grows, in days; 0 for ever.
@@ -199,6 +234,21 @@ impl Default for Config {
             program: PathBuf::from("/proc/self/exe"),
             log_format: LogFormat::Text,
             ui_dir: None,
+            tls_certificate: None,
+            tls_key: None,
+            behind_proxy: false,
+            trusted_proxies: Vec::new(),
+            forwarded_by: ForwardedBy::XForwarded,
+            base_path: String::new(),
+            header_timeout_ms: 30_000,
+            body_timeout_ms: 20_000,
+            connections_max: 16_384,
+            connections_per_address_max: 8_192,
+            streams_max: 2_000,
+            streams_per_token_max: 200,
+            requests_per_second_token: 200,
+            requests_per_second_worker_token: 5_000,
+            requests_per_second_address: 10_000,
         }
     }
 }
@@ -224,7 +274,7 @@ impl Config {
             config.data_dir.clone_from(folder);
         }
         if flags.database_url.is_some() {
-            config.database_url.clone_from(&flags.database_url);
+            config.database_url = flags.database_url.as_deref().map(DatabaseUrl::from);
         }
         if flags.storage_dir.is_some() || flags.storage_url.is_some() {
             config.storage_dir.clone_from(&flags.storage_dir);
@@ -255,6 +305,7 @@ impl Config {
         );
         config.retention.check()?;
         config.store()?;
+        network::check(&config)?;
         if let Some(url) = &config.database_url {
             let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
             ensure!(known, "database_url: expected an address that begins with postgres://");

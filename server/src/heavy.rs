@@ -2,8 +2,42 @@
 //! hundred expensive requests hold each other up and nobody else.
 
 use anyhow::{Context, Result};
-use std::{sync::Arc, thread::available_parallelism};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::available_parallelism,
+    time::{Duration, Instant},
+};
 use tokio::sync::Semaphore;
+
+/// Time that a piece of work has which can be ended: a walk of folders on a disk that is far away.
+const WORK_MAX: Duration = Duration::from_secs(20);
+
+/// Whether a piece of work that runs is still wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    given_up: Arc<AtomicBool>,
+    until: Instant,
+}
+
+impl Wanted {
+    /// False when the request was given up, or the time is over.
+    #[must_use]
+    pub fn go_on(&self) -> bool {
+        !self.given_up.load(Ordering::Relaxed) && Instant::now() < self.until
+    }
+}
+
+/// Notes that a request was given up.
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The pool; cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,6 +64,16 @@ impl Heavy {
             done
         };
         tokio::task::spawn_blocking(work).await.context("a request's work panicked")
+    }
+
+    /// The same, for work that asks now and then whether to go on.
+    ///
+    /// # Errors
+    /// When the work panics.
+    pub async fn run_while<T: Send + 'static>(&self, work: impl FnOnce(&Wanted) -> T + Send + 'static) -> Result<T> {
+        let given_up = GivenUp(Arc::default());
+        let flag = given_up.0.clone();
+        self.run(move || work(&Wanted { given_up: flag, until: Instant::now() + WORK_MAX })).await
     }
 }
 
@@ -64,5 +108,18 @@ mod tests {
         heavy.run(|| ()).await.unwrap();
         assert!(heavy.run(|| panic!("no such file")).await.is_err());
         heavy.run(|| ()).await.expect("a panic takes no turn with it");
+    }
+
+    #[tokio::test]
+    async fn work_hears_that_its_request_was_given_up() {
+        let (heavy, (told, hears)) = (Heavy::default(), std::sync::mpsc::channel());
+        let work = heavy.run_while(move |wanted| {
+            while wanted.go_on() {
+                std::thread::yield_now();
+            }
+            told.send(wanted.given_up.load(Ordering::Relaxed)).unwrap();
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(20), work).await.is_err());
+        assert!(tokio::task::spawn_blocking(move || hears.recv().unwrap()).await.unwrap());
     }
 }

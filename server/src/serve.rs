@@ -6,6 +6,7 @@ use crate::{
     config::Config,
     db::{self, PgPool},
     disk::Disk,
+    door::{Door, tls::Tls},
     postgres::{Cluster, lock_folder, place},
     restore, tasks,
 };
@@ -15,13 +16,10 @@ use std::{
     fs::OpenOptions, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, pin::pin, time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpSocket},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
-/// Connections that wait to be accepted; the system's own limit is often 4,096.
-const LISTEN_QUEUE: u32 = 4096;
 /// Time that open requests get when the server stops.
 const STOP_SECONDS: u64 = 5;
 
@@ -49,12 +47,11 @@ pub async fn serve(config: Config) -> Result<()> {
     let pool = db::connect(options).await?;
     let (stop, stopped) = watch::channel(false);
     let app = App::open(config, pool, disk, stopped.clone()).await?;
-    let listener =
-        listen(app.config.listen).with_context(|| format!("listen: cannot listen on {}", app.config.listen))?;
-    let address = listener.local_addr()?;
+    let door = Door::open(&app.config)?;
+    let (address, tls) = (door.address()?, door.tls());
     first_start(&app).await?;
     if address.ip().is_loopback() {
-        print_sign_in(&app, &address.to_string()).await?;
+        print_sign_in(&app, address).await?;
     }
     // Before any loop asks: of a new store this makes the identity.
     if let Err(error) = tasks::identity::is_seen(&app).await {
@@ -64,13 +61,8 @@ pub async fn serve(config: Config) -> Result<()> {
     tracing::info!(%address, data_dir = %app.config.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "serving");
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut closing = stopped.clone();
-    // As a make-service: every connection would clone the routes of a bare router.
-    let server =
-        axum::serve(listener, api::router(app.clone()).into_make_service()).with_graceful_shutdown(async move {
-            let _ = closing.wait_for(|stop| *stop).await;
-        });
-    let mut server = tokio::spawn(server.into_future());
+    let mut server = tokio::spawn(door.serve(api::service(app.clone()), stopped.clone()));
+    let renewing = tokio::spawn(renew(tls, signal(SignalKind::hangup())?));
     // Held to the end: the next leader starts when the last loop here is over.
     let mut lead = pin!(leader.keep());
     let mut led = Ok(());
@@ -78,7 +70,7 @@ pub async fn serve(config: Config) -> Result<()> {
         lost = &mut lead => led = lost,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = &mut server => return result.context("the server panicked")?.context("serve"),
+        result = &mut server => return result.context("the server panicked"),
     }
     tracing::info!("stopping");
     let _ = stop.send(true);
@@ -89,6 +81,7 @@ pub async fn serve(config: Config) -> Result<()> {
         .is_ok_and(|next| next.is_some())
     {}
     loops.abort_all();
+    renewing.abort();
     app.db.close().await;
     if let Some(mut cluster) = cluster {
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
@@ -97,12 +90,18 @@ pub async fn serve(config: Config) -> Result<()> {
     led
 }
 
-/// A fleet that comes back at once after an outage finds room in the queue of connections.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(LISTEN_QUEUE)
+/// Reads the certificate again at each SIGHUP; without one the signal does nothing.
+async fn renew(tls: Option<Tls>, mut asked: Signal) {
+    while asked.recv().await.is_some() {
+        let Some(tls) = tls.clone() else { continue };
+        let read = tokio::task::spawn_blocking(move || tls.read_again()).await;
+        match read.map_err(anyhow::Error::from).flatten() {
+            Ok(()) => tracing::info!("the certificate was read again"),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "the new certificate cannot be used; the old one stays");
+            }
+        }
+    }
 }
 
 /// Makes the first tokens and puts them into files that only the owner reads.
@@ -170,12 +169,13 @@ fn write_secret(path: &Path, secret: &str) -> Result<()> {
 }
 
 /// On loopback, prints a link that signs a browser in once.
-async fn print_sign_in(app: &App, address: &str) -> Result<()> {
+async fn print_sign_in(app: &App, address: SocketAddr) -> Result<()> {
     let tokens = db::tokens::list(&app.db).await?;
     let Some(admin) = tokens.iter().find(|token| token.role == Role::Admin) else { return Ok(()) };
     let code = auth::new_secret(Role::Viewer)?;
     db::tokens::insert_session(&app.db, &auth::hash(&code), admin.id, 1, true).await?;
-    let link = format!("http://{address}/sign-in?code={code}");
+    let scheme = if app.config.is_tls() { "https" } else { "http" };
+    let link = format!("{scheme}://{address}{}/sign-in?code={code}", app.config.base());
     write_secret(&app.config.data_dir.join("sign-in-link"), &link)?;
     println!("Dashboard, signed in once within the hour: {link}");
     Ok(())

@@ -25,7 +25,13 @@ impl Api {
         Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.to_owned() }
     }
 
-    /// The same connections with another token.
+    /// A client that asks in another way: over TLS, through a proxy.
+    #[must_use]
+    pub fn by(http: reqwest::Client, base: &str, token: &str) -> Self {
+        Self { http, base: base.to_owned(), token: token.to_owned() }
+    }
+
+    /// The same client with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }

@@ -12,6 +12,7 @@ pub mod refusing;
 pub mod s3;
 pub mod sim;
 pub mod spec;
+pub mod tls;
 pub mod world;
 
 pub use pretended::Pretended;

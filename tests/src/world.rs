@@ -45,6 +45,8 @@ pub struct WorldOptions {
     pub server_settings: String,
     /// More lines of each worker's settings.
     pub worker_settings: &'static str,
+    /// Certificate authority that workers trust.
+    pub ca_file: Option<PathBuf>,
     /// A store in a bucket instead of the data folder.
     pub s3: Option<Store>,
 }
@@ -62,6 +64,7 @@ impl Default for WorldOptions {
             database_url: None,
             server_settings: String::new(),
             worker_settings: "",
+            ca_file: None,
             s3: None,
         }
     }
@@ -183,7 +186,7 @@ impl World {
         }
         self.server = Some(server);
         let token = fs::read_to_string(self.path("server/admin-token")).context("read the admin token")?;
-        self.api = Api::new(self.api.base(), token.trim());
+        self.api = self.api.with_token(token.trim());
         Ok(())
     }
 
@@ -235,9 +238,12 @@ impl World {
         let path = self.path(&format!("worker-{index}.toml"));
         let (_, s3) = self.options.s3.as_ref().map_or_else(Default::default, Store::settings);
         let slots = "  { device = \"cpu\", threads = 1 },\n".repeat(self.options.slots);
+        // Between the name spaces of one machine nobody listens.
+        let url = self.options.server_url.as_deref().unwrap_or(self.api.base());
+        let insecure = url.starts_with("http://") && !url.starts_with("http://127.0.0.1");
+        let ca = self.options.ca_file.as_ref().map(|file| format!("ca_file = {file:?}\n")).unwrap_or_default();
         let text = format!(
-            "server_url = {:?}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{}\n{s3}",
-            self.options.server_url.as_deref().unwrap_or(self.api.base()),
+            "server_url = {url:?}\ninsecure_http = {insecure}\ntoken_file = {:?}\nname = \"worker-{index}\"\nstate_dir = {:?}\nslots = [\n{slots}]\n{ca}{}\n{s3}",
             self.path("server/worker-token"),
             self.path(&format!("worker-{index}")),
             self.options.worker_settings,

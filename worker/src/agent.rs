@@ -15,10 +15,11 @@ use crate::{
     store::Store,
 };
 use anyhow::{Context, Result, bail};
+use senmon_corpus::roots::Roots;
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
-    job::{EndedOutcome, Grant, Outcome, TerminationReason},
-    worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll},
+    job::{EndedOutcome, Outcome, TerminationReason},
+    worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll, Polled},
 };
 use senmon_store::{Bucket, StoreUrl};
 use std::{
@@ -71,7 +72,7 @@ fn start_watchdog(board: Arc<Board>, stall_min_ms: u64) -> std::io::Result<()> {
 pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     let root = SpoolRoot::open(&config.state_dir)?;
     let credential = Credential::of(&config.state_dir)?;
-    let client = Client::new(&config.server_url, &credential)?;
+    let client = Client::new(&config, &credential)?;
     let slots = devices::slots(&config.slots)?;
     let board = Arc::new(Board::new(u16::try_from(slots.len()).context("slots: too many")?));
     let worker = EnrolWorker {
@@ -90,13 +91,8 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
         start_watchdog(board.clone(), config.stall_seconds.saturating_mul(1000))?;
     }
     // A client of its own: connections belong to the runtime that opened them.
-    let pulse = Pulse::start(
-        Client::new(&config.server_url, &credential)?,
-        board.clone(),
-        worker,
-        config.token.clone(),
-        first,
-    )?;
+    let own = Client::new(&config, &credential)?;
+    let pulse = Pulse::start(own, board.clone(), worker, config.token.clone(), first)?;
     let mut stopping = stop.clone();
     let session = tokio::select! {
         answer = enrolled => match answer {
@@ -245,10 +241,11 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
                 // An older poll that ends leaves the newest one waiting.
                 newest = newest.filter(|(newest, _)| *newest != ended);
                 match granted {
-                    Ok(grants) => {
+                    Ok(polled) => {
                         backoff.reset();
-                        for grant in grants {
-                            runner::start(site, grant, &mut attempts);
+                        let roots = Roots::new(polled.corpus_roots);
+                        for grant in polled.grants {
+                            runner::start(site, grant, &roots, &mut attempts);
                         }
                     }
                     Err(error) => {
@@ -267,7 +264,7 @@ async fn ask_for_work(site: &Site, mut stop: watch::Receiver<bool>, name: &str) 
 
 /// One poll. It is never cut short when a slot becomes free, because a grant could be on its way; the next poll is
 /// sent beside it instead, and the server counts the newest.
-async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result<Vec<Grant>, CallError> {
+async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result<Polled, CallError> {
     tokio::time::sleep(pause).await;
     if let Err(error) = site.root.probe() {
         tracing::error!(%error, "no work is asked for while the spool cannot be written");
@@ -275,7 +272,7 @@ async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result
     }
     let mut sessions = site.board.sessions();
     let Some(session) = sessions.wait_for(Option::is_some).await.ok().and_then(|session| session.clone()) else {
-        return Ok(Vec::new());
+        return Ok(Polled::default());
     };
     let wait_ms = if slots_free.len() == site.slots.len() { POLL_IDLE_MS } else { POLL_BUSY_MS };
     let poll = Poll { session: session.session, slots_free, wait_ms };
@@ -283,7 +280,7 @@ async fn poll_after(site: Site, slots_free: Vec<u16>, pause: Duration) -> Result
     if let Err(CallError::Session(_)) = &polled {
         site.board.session_refused(session.session);
     }
-    polled.map(|polled| polled.grants)
+    polled
 }
 
 /// Tells every attempt to write a checkpoint and end, and waits until that is done and delivered, but not for ever:

@@ -1,19 +1,26 @@
 //! The worker protocol over HTTP: the only place that knows of reqwest. One call is one request; its failure says
 //! whether asking again can help.
 //!
-//! Never retries by itself (the callers do, with [`Backoff`]), never decides about leases.
+//! Never retries by itself (the callers do, with [`Backoff`]; a 429 holds all of them back for as long as it says), never
+//! decides about leases.
 
-use crate::{credential::Credential, spool::Record};
+use crate::{board::lock, config::Config, credential::Credential, spool::Record};
+use anyhow::Context;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
 use senmon_protocol::{
+    address::retry_after_seconds,
     ids::{AttemptId, WorkerId},
     problem::Problem,
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// Longer than any request of the worker should take; a long poll adds its wait.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -60,19 +67,42 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     credential: Credential,
+    /// The server asked for patience until then: nothing is sent before.
+    patience: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Client {
-    /// A client of the server at `base`.
+    /// A client of the server of the settings.
+    ///
+    /// # Errors
+    /// When the certificate authority cannot be read, or TLS not be set up.
+    pub fn new(config: &Config, credential: &Credential) -> anyhow::Result<Self> {
+        let authorities = match &config.ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let bytes = std::fs::read(path).with_context(|| format!("ca_file: read {}", path.display()))?;
+                reqwest::Certificate::from_pem_bundle(&bytes).with_context(|| format!("ca_file: {}", path.display()))?
+            }
+        };
+        Self::of(&config.server_url, credential, authorities)
+    }
+
+    /// A client of the server at `base` that trusts these authorities beside the system's.
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(base: &str, credential: &Credential) -> anyhow::Result<Self> {
+    pub fn of(base: &str, credential: &Credential, authorities: Vec<reqwest::Certificate>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("senmon-worker/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(5))
+            // Before the server closes it, in the moment of a heartbeat.
+            .pool_idle_timeout(Duration::from_secs(15))
+            // The API sends nobody elsewhere; a token goes where it was meant to go.
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_certs_merge(authorities)
             .build()?;
-        Ok(Self { http, base: format!("{base}/api/v1"), credential: credential.clone() })
+        let patience = Arc::default();
+        Ok(Self { http, base: format!("{base}/api/v1"), credential: credential.clone(), patience })
     }
 
     /// Says what this worker is, by its credential; where the server does not know that (yet), by an enrolment token.
@@ -146,8 +176,16 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder, secret: &str) -> Result<Response, CallError> {
+        let until = *lock(&self.patience);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
         let answer = request.bearer_auth(secret).send().await.map_err(|error| CallError::Away(chain(&error)))?;
         let status = answer.status();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let header = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            *lock(&self.patience) = Some(Instant::now() + Duration::from_secs(retry_after_seconds(header)));
+        }
         if status.is_success() {
             return Ok(answer);
         }

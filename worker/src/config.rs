@@ -4,7 +4,10 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{
+    address::{is_private, refusal},
+    storage::Bytes,
+};
 use senmon_store::S3Settings;
 use serde::Deserialize;
 use std::{
@@ -14,8 +17,10 @@ use std::{
 };
 
 /// Keys of the file; the variables are `SENMON_WORKER_` and one of them in capitals.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 17] = [
     "server_url",
+    "ca_file",
+    "insecure_http",
     "token",
     "token_file",
     "name",
@@ -41,6 +46,12 @@ pub struct Flags {
     /// Address of the server: http://host:port.
     #[arg(long, global = true)]
     pub server_url: Option<String>,
+    /// PEM file of a certificate authority to trust beside the system's own.
+    #[arg(long, global = true)]
+    pub ca_file: Option<PathBuf>,
+    /// Send the token over plain http to another machine.
+    #[arg(long, global = true)]
+    pub insecure_http: bool,
     /// File with the enrolment token; not needed any more once this worker is enrolled.
     #[arg(long, global = true)]
     pub token_file: Option<PathBuf>,
@@ -77,6 +88,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 struct File {
     server_url: Option<String>,
+    ca_file: Option<PathBuf>,
+    insecure_http: Option<bool>,
     token: Option<String>,
     token_file: Option<PathBuf>,
     name: Option<String>,
@@ -113,6 +126,8 @@ fn one() -> u16 {
 pub struct Config {
     /// Address of the server, without a slash at the end.
     pub server_url: String,
+    /// Certificate authority to trust beside the system's own.
+    pub ca_file: Option<PathBuf>,
     /// The enrolment token. One that is enrolled needs none.
     pub token: Option<String>,
     /// Unique name in the fleet.
@@ -182,6 +197,8 @@ fn over(mut file: File, environment: &[(String, String)]) -> Result<File> {
         let from_toml = |value: &str| parse(&format!("{key} = {value}")).with_context(|| variable.clone());
         match key.as_str() {
             "server_url" => file.server_url = Some(value.clone()),
+            "ca_file" => file.ca_file = Some(value.into()),
+            "insecure_http" => file.insecure_http = from_toml(value)?.insecure_http,
             "token" => file.token = Some(value.clone()),
             "token_file" => file.token_file = Some(value.into()),
             "name" => file.name = Some(value.clone()),
@@ -212,6 +229,11 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
     if !server_url.starts_with("http://") && !server_url.starts_with("https://") {
         bail!("server_url: found {server_url:?}, expected an address such as http://127.0.0.1:8080");
     }
+    let url = reqwest::Url::parse(&server_url).with_context(|| format!("server_url: found {server_url:?}"))?;
+    let insecure_http = flags.insecure_http || file.insecure_http.unwrap_or(false);
+    if !insecure_http && !is_private(url.scheme(), url.host_str().unwrap_or_default()) {
+        bail!("server_url: {}", refusal(&server_url, "insecure_http = true"));
+    }
     let token_file = flags.token_file.clone().or(file.token_file);
     let token = match (file.token, token_file) {
         (Some(_), Some(_)) if flags.token_file.is_none() => {
@@ -237,6 +259,7 @@ fn assemble(flags: &Flags, file: File) -> Result<Config> {
     }
     Ok(Config {
         server_url: server_url.trim_end_matches('/').to_owned(),
+        ca_file: flags.ca_file.clone().or(file.ca_file),
         token,
         name,
         storage_dir: flags.storage_dir.clone().or(file.storage_dir),
@@ -314,6 +337,7 @@ mod tests {
     #[test]
     fn a_bad_value_is_refused_with_what_is_accepted() {
         refused("server_url = \"localhost\"", &[], "http://127.0.0.1:8080");
+        refused("server_url = \"http://senmon.example:8080\"", &[], "insecure_http");
         refused("slots = []", &[], "at least one");
         refused("slots = [{ device = \"gpu0\" }]", &[], "\"cuda:N\"");
         refused("slots = [{ device = \"cpu\", threads = 0 }]", &[], "1 to 1024");
@@ -324,24 +348,26 @@ mod tests {
 
     #[test]
     fn variables_win_over_the_file() {
-        let text = "server_url = \"http://a\"\nname = \"n\"\nstop_seconds_max = 5";
+        let text = "server_url = \"https://a\"\nname = \"n\"\nstop_seconds_max = 5";
         let environment = [
-            ("SENMON_WORKER_SERVER_URL", "http://b/"),
+            ("SENMON_WORKER_SERVER_URL", "https://b/"),
             ("SENMON_WORKER_SLOTS", "[{ device = \"cuda:1\", threads = 2 }]"),
             ("SENMON_WORKER_LOG_FORMAT", "json"),
         ];
         let config = load(text, &environment).unwrap();
-        assert_eq!(config.server_url, "http://b");
+        assert_eq!(config.server_url, "https://b");
         assert_eq!(config.slots, [SlotConfig { device: "cuda:1".into(), threads: 2 }]);
+        let insecure = [("SENMON_WORKER_SERVER_URL", "http://b"), ("SENMON_WORKER_INSECURE_HTTP", "true")];
+        assert_eq!(load(text, &insecure).unwrap().server_url, "http://b");
         assert_eq!((config.log_format, config.stop_max), (LogFormat::Json, Duration::from_secs(5)));
     }
 
     #[test]
     fn flags_win_over_variables() {
-        let flags = Flags { server_url: Some("http://c".into()), slots: vec!["cpu:3".into()], ..Flags::default() };
-        let file = over(File::default(), &[("SENMON_WORKER_SERVER_URL".into(), "http://b".into())]).unwrap();
+        let flags = Flags { server_url: Some("https://c".into()), slots: vec!["cpu:3".into()], ..Flags::default() };
+        let file = over(File::default(), &[("SENMON_WORKER_SERVER_URL".into(), "https://b".into())]).unwrap();
         let config = assemble(&flags, file).unwrap();
-        assert_eq!(config.server_url, "http://c");
+        assert_eq!(config.server_url, "https://c");
         assert_eq!(config.slots, [SlotConfig { device: "cpu".into(), threads: 3 }]);
     }
 

@@ -21,6 +21,7 @@ use crate::{
     },
     tune,
 };
+use senmon_corpus::roots::Roots;
 use senmon_protocol::{
     ids::{AttemptId, Fence},
     job::{EndedOutcome, Grant, JobKind, JobSpec, Outcome, TerminationReason},
@@ -85,18 +86,18 @@ pub fn capabilities() -> Vec<JobKind> {
     }
 }
 
-/// Starts an attempt. Its task in `attempts` ends when its end is acknowledged or set aside.
-pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
+/// Starts an attempt, which may read files below `roots`. Its task in `attempts` ends when its end is acknowledged or set aside.
+pub fn start(site: &Site, grant: Grant, roots: &Roots, attempts: &mut JoinSet<()>) {
     let Some(seat) = site.board.seat(&grant) else {
         tracing::warn!(attempt.id = %grant.attempt_id, "the attempt runs already, or another one has its slots");
         return;
     };
-    let site = site.clone();
+    let (site, roots) = (site.clone(), roots.clone());
     attempts.spawn(async move {
         let id = grant.attempt_id;
         let kind = grant.job.kind();
         tracing::info!(attempt.id = %id, job.id = %grant.job_id, job.kind = ?kind, lease.fence = %grant.fence, "attempt starts");
-        match attend(&site, grant, &seat).await {
+        match attend(&site, grant, roots, &seat).await {
             _ if seat.hangs().borrow().is_some() => {
                 tracing::error!(attempt.id = %id, "a thread hangs: this process starts anew");
                 site.board.jam(id);
@@ -111,7 +112,7 @@ pub fn start(site: &Site, grant: Grant, attempts: &mut JoinSet<()>) {
 }
 
 /// From the grant to the acknowledged end.
-async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Delivery> {
+async fn attend(site: &Site, grant: Grant, roots: Roots, seat: &Arc<Seat>) -> io::Result<Delivery> {
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = match site.root.begin(&header) {
         Ok(writer) => writer,
@@ -143,7 +144,7 @@ async fn attend(site: &Site, grant: Grant, seat: &Arc<Seat>) -> io::Result<Deliv
             .stack_size(16 << 20)
             .spawn(move || {
                 seat.runs_here();
-                execute(&site, &grant, &seat, (scribe, &last_words));
+                execute(&site, &grant, roots, &seat, (scribe, &last_words));
                 let _ = done.send(());
             })?;
         // The thread is joined, not only waited for: its tensors are gone before the slot is free.
@@ -187,11 +188,12 @@ fn say_that_it_hangs(last_words: &LastWords, fence: Fence, lines: Vec<String>) {
 }
 
 /// The attempt's thread.
-fn execute(site: &Site, grant: &Grant, seat: &Arc<Seat>, (scribe, last_words): (Scribe, &LastWords)) {
+fn execute(site: &Site, grant: &Grant, roots: Roots, seat: &Arc<Seat>, (scribe, last_words): (Scribe, &LastWords)) {
     let report = Report::new(seat.clone(), grant.fence, scribe.items());
     let place = Place {
         storage: site.storage.clone(),
         store: site.store.clone(),
+        roots,
         fence: grant.fence,
         device: site.device(grant),
         threads: site.threads(grant),

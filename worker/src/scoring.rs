@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use senmon_corpus::read::documents;
+use senmon_corpus::{read::documents, roots::Roots};
 use senmon_protocol::{
     corpus::DocumentFields,
     ensemble::Ensemble,
@@ -82,7 +82,8 @@ pub fn run(config: &Config, args: &Score) -> Result<()> {
         storage.display()
     );
     let fields = DocumentFields { text: args.text_field.clone(), ..DocumentFields::default() };
-    let texts = documents(&args.texts, &fields)
+    let texts = std::path::absolute(&args.texts)
+        .and_then(|path| documents(&Roots::whole_disk(), &path, &fields))
         .with_context(|| format!("read {}", args.texts.display()))?
         .map(|item| {
             item.map(|document| document.text).map_err(|trouble| anyhow::anyhow!("{}: {trouble}", args.texts.display()))

@@ -2,13 +2,14 @@
 
 mod support;
 
+use senmon_corpus::{roots::Roots, scan::scan};
 use senmon_protocol::{
     corpus::{CorpusFile, DocumentFields},
     job::{ShardJob, TerminationReason},
 };
-use senmon_worker::train::shard;
+use senmon_worker::train::{Place, shard};
 use serde_json::json;
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 use support::{Notes, place, store};
 
 #[test]
@@ -21,8 +22,8 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
     let registered = |text: &str| {
         fs::write(&path, text).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
-        let scanned =
-            senmon_corpus::scan::scan(std::slice::from_ref(&path), &fields, &root.join("work"), |_| {}).unwrap();
+        let files = std::slice::from_ref(&path);
+        let scanned = scan(&Roots::new([root]), files, &fields, &root.join("work"), |_| {}).unwrap();
         let found = &scanned.files[0];
         let file: CorpusFile = serde_json::from_value(json!({
             "index": 0, "path": path, "format": "jsonl", "bytes": found.bytes, "sha256": found.sha256,
@@ -36,7 +37,9 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
         }))
         .unwrap()
     };
-    let run = |job: &ShardJob, fence| shard::run(job, &place(root, fence), &Notes::default());
+    let run = |job: &ShardJob, fence| {
+        shard::run(job, &Place { roots: Roots::new([root]), ..place(root, fence) }, &Notes::default())
+    };
     let check = |job: &ShardJob, fence, expect: &str| {
         let ended = run(job, fence).unwrap_err();
         assert_eq!(ended.reason, TerminationReason::CorruptData, "{}", ended.message);
@@ -51,6 +54,19 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
     fs::write(&path, text.clone() + "\n").unwrap();
     check(&job, 3, "bytes, its snapshot");
     fs::write(&path, &text).unwrap();
+    // The same bytes, but outside: whoever may write below a root must not have other files read.
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("in.jsonl"), &text).unwrap();
+    fs::remove_file(&path).unwrap();
+    symlink(outside.path().join("in.jsonl"), &path).unwrap();
+    check(&job, 6, "no such file below");
+    fs::remove_file(&path).unwrap();
+    fs::write(root.join("elsewhere"), &text).unwrap();
+    symlink("elsewhere", &path).unwrap();
+    assert_eq!(run(&job, 7).unwrap().counts, job.file.counts);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &text).unwrap();
+
     let mut other = job;
     other.file.counts.documents += 1;
     check(&other, 4, "at its registration");

@@ -5,9 +5,16 @@
 use crate::error::{CliError, CliResult};
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder};
-use senmon_protocol::{problem::Problem, view::Page};
+use senmon_protocol::{
+    address::{is_private, refusal, retry_after_seconds},
+    problem::Problem,
+    view::Page,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::io::AsyncWriteExt;
 
 /// A list comes in pages or whole.
@@ -16,6 +23,23 @@ use tokio::io::AsyncWriteExt;
 enum List<T> {
     Page(Page<T>),
     Whole(Vec<T>),
+}
+
+/// Longest time that a command waits altogether because the server asks for patience.
+const PATIENCE_SECONDS: u64 = 120;
+
+/// How a server is reached.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Reach {
+    /// Address of the server.
+    #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub server: String,
+    /// PEM file of a certificate authority to trust beside the system's own.
+    #[arg(long, global = true, env = "SENMON_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Send the token over plain http to another machine.
+    #[arg(long, global = true, env = "SENMON_INSECURE_HTTP")]
+    pub insecure_http: bool,
 }
 
 /// A server and the token for it.
@@ -31,16 +55,25 @@ impl Client {
     ///
     /// # Errors
     /// When the address is none, or TLS cannot be set up.
-    pub fn new(base: &str, token: Option<String>) -> CliResult<Self> {
+    pub fn new(reach: &Reach, token: Option<String>) -> CliResult<Self> {
+        let base = reach.server.as_str();
         if !base.starts_with("http://") && !base.starts_with("https://") {
             return Err(CliError::Refused(format!(
                 "--server: found {base:?}, expected an address such as http://127.0.0.1:8080"
             )));
         }
+        let url =
+            reqwest::Url::parse(base).map_err(|error| CliError::Refused(format!("--server: {base:?}: {error}")))?;
+        if token.is_some() && !reach.insecure_http && !is_private(url.scheme(), url.host_str().unwrap_or_default()) {
+            return Err(CliError::Refused(format!("--server: {}", refusal(base, "--insecure-http"))));
+        }
         let http = reqwest::Client::builder()
             .user_agent(concat!("senmon/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(60))
+            // The API sends nobody elsewhere; a token goes where it was meant to go.
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_certs_merge(authorities(reach.ca_file.as_deref())?)
             .build()
             .map_err(|error| CliError::Failed(format!("set up HTTP: {error}")))?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token })
@@ -148,7 +181,7 @@ impl Client {
         let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", to.display()));
         // The client's own limit is for answers, not for gigabytes.
         let request = self.request(Method::GET, path).timeout(Duration::from_secs(24 * 3600));
-        let answer = request.send().await.map_err(|error| CliError::Unreachable(cause(&error)))?;
+        let answer = patient(request).await.map_err(|error| CliError::Unreachable(cause(&error)))?;
         let answer = answer.error_for_status().map_err(|error| CliError::Failed(cause(&error)))?;
         let mut file = tokio::fs::File::create(to).await.map_err(|error| failed(&error))?;
         let mut pieces = answer.bytes_stream();
@@ -171,7 +204,7 @@ impl Client {
         let away = |error: reqwest::Error| {
             CliError::Unreachable(format!("no server answers at {}: {}", self.base, cause(&error)))
         };
-        let answer = request.send().await.map_err(away)?;
+        let answer = patient(request).await.map_err(away)?;
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(away)?;
         if status.is_success() {
@@ -188,6 +221,34 @@ impl Client {
             *text = format!("{text}\n  {hint}; give --token-file, set SENMON_TOKEN, or run senmon login");
         }
         Err(error)
+    }
+}
+
+/// The certificate authorities of a file.
+fn authorities(file: Option<&Path>) -> CliResult<Vec<reqwest::Certificate>> {
+    let Some(path) = file else { return Ok(Vec::new()) };
+    let refused = |why: String| CliError::Refused(format!("--ca-file: {}: {why}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let found = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| refused(error.to_string()))?;
+    if found.is_empty() { Err(refused("found no certificate, expected PEM".into())) } else { Ok(found) }
+}
+
+/// Sends a request, again when the server asks to wait.
+async fn patient(request: RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    let mut waited = 0;
+    loop {
+        let again = request.try_clone();
+        let answer = match again {
+            Some(again) => again.send().await?,
+            None => return request.send().await,
+        };
+        let header = answer.headers().get(reqwest::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let seconds = retry_after_seconds(header);
+        waited += seconds;
+        if answer.status() != reqwest::StatusCode::TOO_MANY_REQUESTS || waited > PATIENCE_SECONDS {
+            return Ok(answer);
+        }
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 }
 

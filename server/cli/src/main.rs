@@ -28,7 +28,7 @@ mod words;
 mod workers;
 
 use clap::{Parser, Subcommand};
-use client::Client;
+use client::{Client, Reach};
 use error::CliResult;
 use output::Format;
 use std::{path::PathBuf, process::ExitCode};
@@ -41,9 +41,8 @@ use std::{path::PathBuf, process::ExitCode};
 #[derive(Debug, Parser)]
 #[command(name = "senmon", version, max_term_width = 100)]
 struct Cli {
-    /// Address of the server.
-    #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
-    server: String,
+    #[command(flatten)]
+    reach: Reach,
     /// File with the API token. Without it SENMON_TOKEN holds the token itself, or ~/.config/senmon/token, which
     /// `senmon login` writes. No flag takes the token: everybody on a machine sees the flags of its processes.
     #[arg(long, global = true)]
@@ -132,10 +131,10 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> CliResult {
     if matches!(cli.command, Command::Login) {
-        return tokens::login(&cli.server).await;
+        return tokens::login(&cli.reach).await;
     }
     let token = tokens::find(std::env::var("SENMON_TOKEN").ok(), cli.token_file.as_deref())?;
-    let client = &Client::new(&cli.server, token)?;
+    let client = &Client::new(&cli.reach, token)?;
     let format = cli.output;
     match cli.command {
         Command::Run(args) => experiments::run(client, format, &args).await,

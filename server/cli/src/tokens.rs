@@ -1,7 +1,7 @@
 //! `senmon token …`, `senmon login`, and where the token of a command comes from.
 
 use crate::{
-    client::Client,
+    client::{Client, Reach},
     error::{CliError, CliResult},
     output::{Format, out},
     resolve::{self, short},
@@ -141,10 +141,10 @@ pub fn find(token: Option<String>, file: Option<&Path>) -> CliResult<Option<Stri
 ///
 /// # Errors
 /// When the server does not accept it, nobody approves, or the file cannot be written.
-pub async fn login(server: &str) -> CliResult {
+pub async fn login(reach: &Reach) -> CliResult {
     let path = kept_file().ok_or_else(|| CliError::Refused("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
-    let token = if std::io::stdin().is_terminal() { approved(server).await? } else { read_token()? };
-    let client = Client::new(server, Some(token.clone()))?;
+    let token = if std::io::stdin().is_terminal() { approved(reach).await? } else { read_token()? };
+    let client = Client::new(reach, Some(token.clone()))?;
     let session: SessionView = client.get("/session").await?;
     keep(&path, &token).map_err(|error| CliError::Failed(format!("write {}: {error}", path.display())))?;
     let role = words::name(&session.role);
@@ -153,8 +153,8 @@ pub async fn login(server: &str) -> CliResult {
 }
 
 /// A token that somebody approves in the dashboard.
-async fn approved(server: &str) -> CliResult<String> {
-    let client = Client::new(server, None)?;
+async fn approved(reach: &Reach) -> CliResult<String> {
+    let client = Client::new(reach, None)?;
     let host = this_machine();
     let begun: BegunLogin = client.post("/login", &BeginLogin { host }).await?;
     eprintln!("Open {}{} in a browser that is signed in, and approve", client.base(), begun.verification_path);

@@ -183,7 +183,10 @@ fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &str, source: &s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample};
+    use crate::{
+        roots::Roots,
+        sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize, sample},
+    };
     use senmon_protocol::corpus::DocumentFields;
 
     fn spec(domains: u32) -> ClusteringSpec {
@@ -251,7 +254,7 @@ mod tests {
             let fit = |files: &[SampleFile]| {
                 let fields = DocumentFields { source: Some("source".into()), ..DocumentFields::default() };
                 let size = SampleSize { documents: n, bytes: SAMPLE_BYTES_MAX };
-                discover(&sample(files, &fields, size, 7).unwrap(), &spec(4)).unwrap()
+                discover(&sample(&Roots::whole_disk(), files, &fields, size, 7).unwrap(), &spec(4)).unwrap()
             };
             let (one, other) = (fit(&of_sorted), fit(&of_shuffled));
             assert_eq!((&one.router, &one.quality), (&other.router, &other.quality), "{n} documents");

@@ -1,7 +1,7 @@
 //! Text to vectors to domains to tokens to windows.
 //!
 //! Pure and synchronous: never a network, a database, a clock or a global random generator; equal inputs give
-//! equal bits. Reading order: [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`start`],
+//! equal bits. Reading order: [`roots`], [`snapshot`], [`read`], [`scan`], [`sample`], [`terms`], [`features`], [`start`],
 //! [`auction`],
 //! [`kmeans`], [`router`], [`quality`], [`describe`], [`discover`], [`tokenizer`], [`seed`], [`megatron`], [`grams`],
 //! [`held_out`], [`shard`], [`wanted`], [`shard_set`], [`windows`], [`compare`], [`bootstrap`].
@@ -23,6 +23,7 @@ pub mod megatron;
 mod permutation;
 pub mod quality;
 pub mod read;
+pub mod roots;
 pub mod router;
 pub mod sample;
 pub mod scan;

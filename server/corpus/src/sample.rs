@@ -3,7 +3,10 @@
 //! Goes by the texts alone, so neither the machine nor the order of documents and files changes it. Memory is the
 //! sample, whatever the corpus.
 
-use crate::read::{Document, change, documents};
+use crate::{
+    read::{Document, change, documents},
+    roots::Roots,
+};
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::corpus::DocumentFields;
 use serde::{Deserialize, Serialize};
@@ -45,12 +48,18 @@ pub struct SampleSize {
 /// # Errors
 /// When a file cannot be read or is not what was registered; broken records were counted by the scan and are passed
 /// over.
-pub fn sample(files: &[SampleFile], fields: &DocumentFields, size: SampleSize, seed: u64) -> Result<Vec<Document>> {
+pub fn sample(
+    roots: &Roots,
+    files: &[SampleFile],
+    fields: &DocumentFields,
+    size: SampleSize,
+    seed: u64,
+) -> Result<Vec<Document>> {
     let mut kept = Kept { size, bytes: 0, documents: BTreeMap::new(), ceiling: None };
     for file in files {
         let name = || file.path.display().to_string();
         let dropped: HashSet<u64> = file.dropped.iter().copied().collect();
-        let mut items = documents(&file.path, fields)?;
+        let mut items = documents(roots, &file.path, fields)?;
         while let Some(document) = items.next_document().with_context(name)? {
             if !dropped.contains(&document.record) {
                 kept.see(xxh3_128_with_seed(document.text.as_bytes(), seed), document);
@@ -111,7 +120,7 @@ mod tests {
         let mut one = file(&folder, "a.jsonl", (0..200).map(text));
         one.dropped = vec![0, 5];
         let draw = |files: &[SampleFile], seed| {
-            let drawn = sample(files, &DocumentFields::default(), SIZE, seed).unwrap();
+            let drawn = sample(&Roots::whole_disk(), files, &DocumentFields::default(), SIZE, seed).unwrap();
             drawn.into_iter().map(|document| document.text).collect::<Vec<_>>()
         };
         let drawn = draw(std::slice::from_ref(&one), 1);
@@ -127,7 +136,8 @@ mod tests {
     fn a_long_document_gives_its_beginning_and_a_changed_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let long = file(&folder, "a.jsonl", std::iter::once("あ".repeat(100_000)));
-        let draw = |file: &SampleFile| sample(std::slice::from_ref(file), &DocumentFields::default(), SIZE, 1);
+        let fields = DocumentFields::default();
+        let draw = |file: &SampleFile| sample(&Roots::whole_disk(), std::slice::from_ref(file), &fields, SIZE, 1);
         let drawn = draw(&long).unwrap();
         assert_eq!(drawn[0].text, "あ".repeat(SAMPLE_DOCUMENT_BYTES_MAX / 3));
         let changed = fs::read_to_string(&long.path).unwrap().replacen('あ', "い", 1);

@@ -4,7 +4,8 @@
 
 use crate::{
     duplicates::{Entry, Runs},
-    read::{FileRead, Trouble, documents},
+    read::{Documents, FileRead, Trouble, documents},
+    roots::Roots,
 };
 use senmon_protocol::corpus::{
     BrokenRecord, DocumentCounts, DocumentFields, FileProblem, FileProblemKind, RegisterCorpus,
@@ -51,6 +52,7 @@ pub struct ScanReport {
 /// # Errors
 /// When `work` cannot be written to. Broken records are counted, what is wrong with a file is noted with it.
 pub fn scan(
+    roots: &Roots,
     files: &[PathBuf],
     fields: &DocumentFields,
     work: &Path,
@@ -68,7 +70,8 @@ pub fn scan(
             dropped: Vec::new(),
             problem: None,
         };
-        scan_file(&mut file, index, fields, &mut runs, &mut report.broken_first)?;
+        let items = documents(roots, &file.path, fields);
+        scan_file(&mut file, index, items, &mut runs, &mut report.broken_first)?;
         report.files.push(file);
         progress(u64::from(index) + 1);
     }
@@ -88,13 +91,13 @@ pub fn scan(
 fn scan_file(
     file: &mut ScannedFile,
     index: u32,
-    fields: &DocumentFields,
+    items: io::Result<Documents>,
     runs: &mut Runs,
     broken: &mut Vec<BrokenRecord>,
 ) -> io::Result<()> {
     let unreadable =
         |error: &io::Error| Some(FileProblem { kind: FileProblemKind::Unreadable, record: 1, why: error.to_string() });
-    let mut items = match documents(&file.path, fields) {
+    let mut items = match items {
         Ok(items) => items,
         Err(error) => {
             file.problem = unreadable(&error);
@@ -207,7 +210,7 @@ mod tests {
     use super::*;
 
     fn scan_all(files: &[PathBuf], work: &Path) -> ScanReport {
-        let report = scan(files, &DocumentFields::default(), &work.join("work"), |_| {}).unwrap();
+        let report = scan(&Roots::whole_disk(), files, &DocumentFields::default(), &work.join("work"), |_| {}).unwrap();
         for file in &report.files {
             let counts = file.counts;
             assert_eq!(counts.records, counts.documents + counts.empty + counts.duplicates + counts.broken, "{file:?}");

@@ -4,13 +4,15 @@
 //! Reads `config.json`, the headers of the weights and `tokenizer.json`, so it is quick for a model of any size. Never
 //! maps a file: a folder belongs to its user, who may cut it short meanwhile.
 
-use crate::tokenizer::Tokenizer;
+use crate::{
+    roots::Folder,
+    tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer},
+};
 use safetensors::{Dtype, tensor::Metadata};
 use senmon_protocol::model::ModelSpec;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::Path,
 };
@@ -21,6 +23,8 @@ pub const MODEL_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
 /// A header's size at most, as the format's own readers have it.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// Bytes of `config.json` and of an index at most; an index of a thousand layers has some.
+const JSON_BYTES_MAX: u64 = 64 << 20;
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 /// Spaces, case, digits, punctuation, scripts and symbols: two tokenizers that differ in more than ids differ here.
@@ -48,9 +52,8 @@ struct Found {
 ///
 /// # Errors
 /// What keeps it from being used: the file, what was found, what is accepted.
-pub fn inspect(folder: &Path) -> Result<Seed, String> {
-    let text = fs::read_to_string(folder.join("config.json"))
-        .map_err(|error| format!("config.json of {}: {error}", folder.display()))?;
+pub fn inspect(folder: &Folder) -> Result<Seed, String> {
+    let text = config(folder).map_err(|error| format!("config.json of {}: {error}", folder.path().display()))?;
     let spec = ModelSpec::from_config_json(&text)?;
     let files = weight_files(folder)?;
     let mut found = BTreeMap::new();
@@ -82,6 +85,10 @@ pub fn inspect(folder: &Path) -> Result<Seed, String> {
     Ok(Seed { spec, files })
 }
 
+fn config(folder: &Folder) -> std::io::Result<String> {
+    String::from_utf8(folder.read("config.json", JSON_BYTES_MAX)?).map_err(std::io::Error::other)
+}
+
 /// Old conversions carry the rotary frequencies, which are computed.
 fn is_ignored(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
@@ -92,20 +99,22 @@ fn listed(files: &BTreeSet<String>) -> String {
 }
 
 /// Names of the files that hold the weights.
-fn weight_files(folder: &Path) -> Result<BTreeSet<String>, String> {
-    if folder.join(MODEL_FILE).exists() {
+fn weight_files(folder: &Folder) -> Result<BTreeSet<String>, String> {
+    if folder.has(MODEL_FILE) {
         return Ok(BTreeSet::from([MODEL_FILE.to_owned()]));
     }
-    let bytes = match fs::read(folder.join(INDEX_FILE)) {
+    let bytes = match folder.read(INDEX_FILE, JSON_BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(_) if folder.join("pytorch_model.bin").exists() || folder.join("pytorch_model.bin.index.json").exists() => {
+        Err(_) if folder.has("pytorch_model.bin") || folder.has("pytorch_model.bin.index.json") => {
             return Err(format!(
                 "found pytorch_model.bin in {}, expected {MODEL_FILE}: pickled weights are not read; save the model with \
                  transformers' save_pretrained, which writes safetensors",
-                folder.display()
+                folder.path().display()
             ));
         }
-        Err(_) => return Err(format!("{MODEL_FILE} is missing in {}, and so is {INDEX_FILE}", folder.display())),
+        Err(_) => {
+            return Err(format!("{MODEL_FILE} is missing in {}, and so is {INDEX_FILE}", folder.path().display()));
+        }
     };
     let index: Value = serde_json::from_slice(&bytes).map_err(|error| format!("{INDEX_FILE}: {error}"))?;
     let map = index["weight_map"].as_object().ok_or_else(|| format!("{INDEX_FILE}: weight_map is missing"))?;
@@ -115,8 +124,8 @@ fn weight_files(folder: &Path) -> Result<BTreeSet<String>, String> {
         if Path::new(name).file_name().is_none_or(|plain| plain != name) {
             return Err(format!("{INDEX_FILE}: weight_map.{tensor}: found {name}, expected a file of this folder"));
         }
-        if !folder.join(name).exists() {
-            return Err(format!("{INDEX_FILE}: {name} is missing in {}", folder.display()));
+        if !folder.has(name) {
+            return Err(format!("{INDEX_FILE}: {name} is missing in {}", folder.path().display()));
         }
         files.insert(name.to_owned());
     }
@@ -124,9 +133,9 @@ fn weight_files(folder: &Path) -> Result<BTreeSet<String>, String> {
 }
 
 /// The tensors of a file, by its header; the file must be as long as its header says.
-fn header(folder: &Path, name: &str) -> Result<BTreeMap<String, Found>, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{name} of {}: {error}", folder.display());
-    let mut file = File::open(folder.join(name)).map_err(|error| wrong(&error))?;
+fn header(folder: &Folder, name: &str) -> Result<BTreeMap<String, Found>, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{name} of {}: {error}", folder.path().display());
+    let mut file = folder.open(name).map_err(|error| wrong(&error))?;
     let bytes = file.metadata().map_err(|error| wrong(&error))?.len();
     let mut length = [0; 8];
     file.read_exact(&mut length).map_err(|error| wrong(&error))?;
@@ -152,10 +161,10 @@ fn header(folder: &Path, name: &str) -> Result<BTreeMap<String, Found>, String> 
 }
 
 /// A model with tied embeddings that carries an output projection too: the same values once more, or another model.
-fn second_head(folder: &Path, embedding: &Found, head: &Found) -> Result<(), String> {
+fn second_head(folder: &Folder, embedding: &Found, head: &Found) -> Result<(), String> {
     let wrong = |error: std::io::Error| format!("{}: {error}", head.file);
     let part = |tensor: &Found| -> std::io::Result<_> {
-        let mut file = File::open(folder.join(&tensor.file))?;
+        let mut file = folder.open(&tensor.file)?;
         file.seek(SeekFrom::Start(tensor.place.start))?;
         Ok(file.take(tensor.place.end - tensor.place.start))
     };
@@ -186,8 +195,9 @@ fn second_head(folder: &Path, embedding: &Found, head: &Found) -> Result<(), Str
 ///
 /// # Errors
 /// The first difference: a token of another id, a text of other tokens, a special token that is none.
-pub fn belongs(folder: &Path, tokenizer: &Tokenizer) -> Result<(), String> {
-    let own = fs::read(folder.join("tokenizer.json")).ok().and_then(|bytes| Tokenizer::parse(&bytes).ok());
+pub fn belongs(folder: &Folder, tokenizer: &Tokenizer) -> Result<(), String> {
+    let own = folder.read("tokenizer.json", TOKENIZER_BYTES_MAX);
+    let own = own.ok().and_then(|bytes| Tokenizer::parse(&bytes).ok());
     match own {
         Some(own) => same_tokens(&own, tokenizer),
         None => special_ids(folder, tokenizer),
@@ -222,8 +232,8 @@ fn same_tokens(own: &Tokenizer, tokenizer: &Tokenizer) -> Result<(), String> {
 }
 
 /// Without a tokenizer of the model's own: what its `config.json` calls special must be so.
-fn special_ids(folder: &Path, tokenizer: &Tokenizer) -> Result<(), String> {
-    let text = fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+fn special_ids(folder: &Folder, tokenizer: &Tokenizer) -> Result<(), String> {
+    let text = config(folder).unwrap_or_default();
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     for key in ["bos_token_id", "eos_token_id"] {
         let ids = match &config[key] {

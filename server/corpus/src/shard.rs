@@ -8,6 +8,7 @@ use crate::{
     hex,
     megatron::{TokenType, push_token, write_index},
     read::{Document, FileRead, documents},
+    roots::Roots,
     router::Router,
     tokenizer::Tokenizer,
 };
@@ -35,6 +36,8 @@ pub const SHARD_FILES: [&str; 4] = ["shard.bin", "shard.idx", "shard.json", HELD
 /// What to shard.
 #[derive(Debug)]
 pub struct ShardInput<'a> {
+    /// Where files may be read.
+    pub roots: &'a Roots,
     /// The file.
     pub path: &'a Path,
     /// Fields of its records.
@@ -125,7 +128,7 @@ fn fill(
     let (mut lanes, mut held_out) = (Lanes::new(), Smallest::new(input.documents_per_domain));
     let mut counts = DocumentCounts::default();
     let mut buffered = 0;
-    let mut items = documents(input.path, input.fields)?;
+    let mut items = documents(input.roots, input.path, input.fields)?;
     loop {
         let batch = items.next_batch(|document| {
             let is_dropped = dropped.contains(&document.record);

@@ -225,6 +225,7 @@ mod tests {
         let tokenizer = Tokenizer::from_bytes(&with_opener(&train(&borrowed, 280).unwrap()), SEPARATOR, bos).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
         let input = ShardInput {
+            roots: &crate::roots::Roots::whole_disk(),
             path: &path,
             fields: &fields,
             dropped: &[4],

@@ -3,20 +3,27 @@
 //! What a folder or a glob holds and is not taken is said, with the reason. Links to folders are never followed, so
 //! every walk ends; a link to a file is taken under its own name, for the ending says the format.
 
+use crate::roots::{Entered, Roots};
+use rustix::fs::FileType;
 use senmon_protocol::{
     corpus::{FileFormat, LeftOut, LeftOutFile},
     problem::Fault,
 };
 use std::{
     collections::HashMap,
-    fs,
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
 };
 
 /// Endings that are read, for messages.
 pub const ENDINGS: &str = ".jsonl, .ndjson, .json or .txt (each also with .gz or .zst) or .parquet";
-/// Entries looked at for one path: a disk's root instead of a folder is a slip, and takes hours.
+/// Paths of one corpus: what is more belongs into a folder.
+const PATHS_MAX: usize = 10_000;
+/// Entries looked at for all paths together: a disk's root instead of a folder is a slip, and takes hours.
 const ENTRIES_MAX: u64 = 1_000_000;
+/// Entries after which it is asked whether to go on.
+const ENTRIES_BETWEEN: u64 = 256;
 /// Left-out files that are named.
 const LEFT_OUT_SHOWN: usize = 100;
 
@@ -80,30 +87,45 @@ pub struct Found {
     pub left_out: LeftOut,
 }
 
-/// Resolves `paths` to files. Where a link leads is inside the roots as well.
+/// Resolves `paths` to files. Nothing outside the roots is looked at: a glob that begins above them is matched with what
+/// lies below. `go_on` is asked now and then, and ends the walk.
 ///
 /// # Errors
-/// Every fault with its place `paths[i]`: outside the roots, missing, of an unknown ending, or standing for no file.
-pub fn expand_paths(paths: &[String], roots: &[PathBuf]) -> Result<Found, Vec<Fault>> {
-    let roots: Vec<PathBuf> = roots.iter().filter_map(|root| root.canonicalize().ok()).collect();
-    let mut faults = Vec::new();
-    let mut walk = Walk { roots: &roots, files: Vec::new(), left_out: LeftOut::default() };
-    for (i, path) in paths.iter().enumerate() {
-        if let Err(message) = walk.expand(path) {
-            faults.push(Fault { path: format!("paths[{i}]"), message });
-        }
+/// Every fault with its place `paths[i]`: not there below the roots, of an unknown ending, standing for no file, or too
+/// much to look at.
+pub fn expand_paths(paths: &[String], roots: &Roots, go_on: &dyn Fn() -> bool) -> Result<Found, Vec<Fault>> {
+    let fault = |path: String, message: String| Fault { path, message };
+    if paths.is_empty() || paths.len() > PATHS_MAX {
+        let expected = format!("found {} paths, expected 1 to {PATHS_MAX} files, folders or globs", paths.len());
+        return Err(vec![fault("paths".into(), expected)]);
     }
-    if paths.is_empty() {
-        faults.push(Fault {
-            path: "paths".into(),
-            message: "found an empty list, expected files, folders or globs".into(),
-        });
+    let mut faults = Vec::new();
+    let (entered, files, left_out) = (roots.enter(), Vec::new(), LeftOut::default());
+    let mut walk = Walk { roots, entered, go_on, entries: 0, files, left_out };
+    for (i, path) in paths.iter().enumerate() {
+        match walk.expand(path) {
+            Ok(()) => {}
+            Err(Stop::Fault(message)) => faults.push(fault(format!("paths[{i}]"), message)),
+            // What comes behind would be walked in vain.
+            Err(Stop::Enough(message)) => return Err(vec![fault(format!("paths[{i}]"), message)]),
+        }
     }
     if faults.is_empty() { Ok(walk.end()) } else { Err(faults) }
 }
 
+/// Why a path stands for nothing.
+enum Stop {
+    Fault(String),
+    /// The whole walk is over.
+    Enough(String),
+}
+
 struct Walk<'a> {
-    roots: &'a [PathBuf],
+    roots: &'a Roots,
+    entered: Entered,
+    go_on: &'a dyn Fn() -> bool,
+    /// Looked at so far.
+    entries: u64,
     /// By their own names, with the files that they stand for.
     files: Vec<(PathBuf, PathBuf)>,
     left_out: LeftOut,
@@ -111,95 +133,81 @@ struct Walk<'a> {
 
 /// What of a folder is asked for.
 struct Wanted {
+    /// The folder that the pattern goes from.
+    base: PathBuf,
     pattern: glob::Pattern,
     /// Components of the pattern; None where it goes to any depth.
     depth: Option<usize>,
 }
 
 impl Walk<'_> {
-    fn expand(&mut self, text: &str) -> Result<(), String> {
+    fn expand(&mut self, text: &str) -> Result<(), Stop> {
         let text = text.strip_prefix("file://").unwrap_or(text);
         let path = Path::new(text);
         if !path.is_absolute() {
-            return Err(format!("found {text:?}, expected an absolute path"));
+            return Err(Stop::Fault(format!("found {text:?}, expected an absolute path")));
         }
         let before = (self.files.len(), self.left_out.count);
+        let seen = self.entered.find(path);
         // A name may hold a bracket.
-        if text.contains(['*', '?', '[']) && !path.exists() {
+        if text.contains(['*', '?', '[']) && seen.is_err() {
             let plain = path.iter().take_while(|part| !part.to_string_lossy().contains(['*', '?', '[']));
             let base: PathBuf = plain.collect();
             let rest: PathBuf = path.iter().skip(base.iter().count()).collect();
             let pattern = rest.to_str().map(glob::Pattern::new).and_then(Result::ok);
-            let pattern = pattern.ok_or_else(|| format!("found {text:?}, expected a glob"))?;
+            let pattern = pattern.ok_or_else(|| Stop::Fault(format!("found {text:?}, expected a glob")))?;
             let depth = (!pattern.as_str().contains("**")).then(|| rest.iter().count());
-            let base = base.canonicalize().map_err(|error| format!("{}: {error}", base.display()))?;
-            self.folder(base, Some(&Wanted { pattern, depth }))?;
+            let (base, from) = match self.entered.find(&base) {
+                Ok(seen) => (seen.real.clone(), vec![seen.real]),
+                Err(_) => (base.clone(), self.below(&base)),
+            };
+            let wanted = Wanted { base, pattern, depth };
+            for folder in from {
+                self.folder(folder, Some(&wanted))?;
+            }
             return self.some(before, &format!("{text:?} matches"));
         }
-        let real = self.inside(path)?;
-        if real.is_dir() {
-            self.folder(real, None)?;
+        let seen = seen.map_err(|error| Stop::Fault(self.roots.refusal(text, &error)))?;
+        if seen.kind == FileType::Directory {
+            self.folder(seen.real, None)?;
             return self.some(before, &format!("the folder {text:?} holds"));
         }
-        // The name of a link, in its true folder, as long as that lies inside the roots too.
-        let own = path.parent().and_then(|parent| parent.canonicalize().ok()).zip(path.file_name());
-        let own = own.map(|(parent, name)| parent.join(name)).filter(|own| self.holds(own));
-        let named = own.unwrap_or_else(|| real.clone());
-        if !real.is_file() || format_of(&named).is_none() {
-            return Err(format!("found {text:?}, expected a {ENDINGS} file"));
+        // The name of a link, in its true folder.
+        let own = path.parent().and_then(|parent| self.entered.find(parent).ok()).zip(path.file_name());
+        let named = own.map_or_else(|| seen.real.clone(), |(parent, name)| parent.real.join(name));
+        if seen.kind != FileType::RegularFile || format_of(&named).is_none() {
+            return Err(Stop::Fault(format!("found {text:?}, expected a {ENDINGS} file")));
         }
-        self.files.push((named, real));
+        self.files.push((named, seen.real));
         Ok(())
+    }
+
+    /// The outermost roots below a folder that is below none itself.
+    fn below(&self, base: &Path) -> Vec<PathBuf> {
+        let inner: Vec<&Path> = self.entered.reals().filter(|root| root.starts_with(base)).collect();
+        let outermost = |root: &&&Path| !inner.iter().any(|other| other != *root && root.starts_with(other));
+        let mut roots: Vec<PathBuf> = inner.iter().filter(outermost).map(|root| root.to_path_buf()).collect();
+        roots.sort();
+        roots.dedup();
+        roots
     }
 
     /// Takes what is below a folder.
-    fn folder(&mut self, base: PathBuf, wanted: Option<&Wanted>) -> Result<(), String> {
-        let mut waiting = vec![base.clone()];
-        let mut entries = 0;
+    fn folder(&mut self, folder: PathBuf, wanted: Option<&Wanted>) -> Result<(), Stop> {
+        let mut waiting = vec![folder];
         while let Some(folder) = waiting.pop() {
-            let listed = fs::read_dir(&folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            let mut listed = match listed {
-                Ok(listed) => listed,
-                Err(error) => {
-                    self.leave_out(&folder, &format!("cannot be listed: {error}"));
-                    continue;
-                }
+            // It may have become a link since it was seen.
+            let seen = self.entered.find_unfollowed(&folder);
+            let listed = match seen.and_then(|seen| seen.list()) {
+                Ok(listed) => self.listed(listed)?,
+                Err(error) => Err(error),
             };
-            entries += listed.len() as u64;
-            if entries > ENTRIES_MAX {
-                return Err(format!("{} holds more than {ENTRIES_MAX} entries; name its folders", base.display()));
-            }
-            listed.sort_by_key(fs::DirEntry::file_name);
-            for entry in listed {
-                let path = entry.path();
-                let inner = path.strip_prefix(&base).unwrap_or(&path);
-                let matches = wanted.is_none_or(|wanted| wanted.matches(inner));
-                let deeper = wanted.is_none_or(|wanted| wanted.depth.is_none_or(|depth| inner.iter().count() < depth));
-                let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-                match fs::metadata(&path) {
-                    Err(error) if matches => self.leave_out(&path, &format!("cannot be read: {error}")),
-                    Err(_) => {}
-                    Ok(found) if found.is_dir() && link => {
-                        if matches || deeper {
-                            self.leave_out(&path, "a link to a folder, which is not followed");
-                        }
-                    }
-                    Ok(found) if found.is_dir() => {
-                        if deeper && self.leads_inside(&path) {
-                            waiting.push(path);
-                        } else if matches {
-                            self.leave_out(&path, "a folder; end the pattern with /** for what it holds");
-                        }
-                    }
-                    Ok(_) if !matches => {}
-                    Ok(found) if !found.is_file() => self.leave_out(&path, "not a file"),
-                    Ok(_) if path.to_str().is_none() => self.leave_out(&path, "its name is not UTF-8"),
-                    Ok(_) if format_of(&path).is_none() => {
-                        self.leave_out(&path, &format!("its ending is not {ENDINGS}"));
-                    }
-                    Ok(_) => {
-                        let real = self.inside(&path)?;
-                        self.files.push((path, real));
+            match listed {
+                Err(error) => self.leave_out(&folder, &format!("cannot be listed: {error}")),
+                Ok(mut listed) => {
+                    listed.sort_by(|a, b| a.0.cmp(&b.0));
+                    for (name, kind) in listed {
+                        self.entry(folder.join(name), kind, wanted, &mut waiting);
                     }
                 }
             }
@@ -207,7 +215,64 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn some(&self, (files, left_out): (usize, u64), what: &str) -> Result<(), String> {
+    /// The entries of a folder, as many as may still be looked at.
+    fn listed(
+        &mut self,
+        listed: impl Iterator<Item = io::Result<(OsString, FileType)>>,
+    ) -> Result<io::Result<Vec<(OsString, FileType)>>, Stop> {
+        let mut entries = Vec::new();
+        for entry in listed {
+            self.entries += 1;
+            if self.entries > ENTRIES_MAX {
+                let message = format!("more than {ENTRIES_MAX} files and folders to look at; name their folders");
+                return Err(Stop::Enough(message));
+            }
+            if self.entries.is_multiple_of(ENTRIES_BETWEEN) && !(self.go_on)() {
+                let message = format!("{} files and folders were looked at, and the time is over", self.entries);
+                return Err(Stop::Enough(message));
+            }
+            match entry {
+                Ok(entry) => entries.push(entry),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(entries))
+    }
+
+    fn entry(&mut self, path: PathBuf, kind: FileType, wanted: Option<&Wanted>, waiting: &mut Vec<PathBuf>) {
+        let matches = wanted.is_none_or(|wanted| wanted.matches(&path));
+        let deeper = wanted.is_none_or(|wanted| wanted.goes_below(&path));
+        let is_link = kind == FileType::Symlink;
+        if is_link && !matches && !deeper {
+            return;
+        }
+        let (kind, real) = match is_link.then(|| self.entered.find(&path)) {
+            None => (kind, path.clone()),
+            Some(Ok(seen)) => (seen.kind, seen.real),
+            Some(Err(error)) => {
+                if matches {
+                    self.leave_out(&path, &format!("a link that cannot be followed: {error}"));
+                }
+                return;
+            }
+        };
+        match kind {
+            FileType::Directory if is_link => self.leave_out(&path, "a link to a folder, which is not followed"),
+            FileType::Directory if deeper => waiting.push(path),
+            FileType::Directory if matches => {
+                self.leave_out(&path, "a folder; end the pattern with /** for what it holds");
+            }
+            _ if !matches => {}
+            FileType::RegularFile if path.to_str().is_none() => self.leave_out(&path, "its name is not UTF-8"),
+            FileType::RegularFile if format_of(&path).is_none() => {
+                self.leave_out(&path, &format!("its ending is not {ENDINGS}"));
+            }
+            FileType::RegularFile => self.files.push((path, real)),
+            _ => self.leave_out(&path, "not a file"),
+        }
+    }
+
+    fn some(&self, (files, left_out): (usize, u64), what: &str) -> Result<(), Stop> {
         if self.files.len() > files {
             return Ok(());
         }
@@ -219,7 +284,8 @@ impl Walk<'_> {
                 format!("; {n} are left out{first}")
             }
         };
-        Err(format!("{what} no {ENDINGS} file{passed}"))
+        let roots = self.roots;
+        Err(Stop::Fault(format!("{what} no {ENDINGS} file below the server's corpus_roots ({roots}){passed}")))
     }
 
     fn leave_out(&mut self, path: &Path, why: &str) {
@@ -227,24 +293,6 @@ impl Walk<'_> {
         if self.left_out.first.len() < LEFT_OUT_SHOWN {
             self.left_out.first.push(LeftOutFile { path: path.display().to_string(), why: why.into() });
         }
-    }
-
-    fn inside(&self, path: &Path) -> Result<PathBuf, String> {
-        let real = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        if self.holds(&real) {
-            return Ok(real);
-        }
-        let roots: Vec<_> = self.roots.iter().map(|root| root.display().to_string()).collect();
-        Err(format!("{} lies outside the server's corpus_roots ({})", path.display(), roots.join(", ")))
-    }
-
-    fn holds(&self, path: &Path) -> bool {
-        self.roots.iter().any(|root| path.starts_with(root))
-    }
-
-    /// Whether something inside the roots can lie below a folder.
-    fn leads_inside(&self, folder: &Path) -> bool {
-        self.holds(folder) || self.roots.iter().any(|root| root.starts_with(folder))
     }
 
     fn end(mut self) -> Found {
@@ -270,93 +318,20 @@ impl Walk<'_> {
 }
 
 impl Wanted {
-    fn matches(&self, inner: &Path) -> bool {
+    fn inner<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.base).unwrap_or(path)
+    }
+
+    fn matches(&self, path: &Path) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
-        self.pattern.matches_path_with(inner, options)
+        self.pattern.matches_path_with(self.inner(path), options)
+    }
+
+    /// Whether something below a folder can match.
+    fn goes_below(&self, folder: &Path) -> bool {
+        self.depth.is_none_or(|depth| self.inner(folder).iter().count() < depth)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    fn expand(path: &Path, root: &Path) -> Result<Found, String> {
-        expand_paths(&[path.display().to_string()], &[root.to_owned()]).map_err(|faults| faults[0].message.clone())
-    }
-
-    #[test]
-    fn only_files_inside_the_roots_are_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        fs::create_dir_all(root.join("sub")).unwrap();
-        for name in ["root/a.jsonl", "root/sub/b.txt", "root/sub/[c].json", "root/notes.md", "outside.txt"] {
-            fs::write(folder.path().join(name), "x").unwrap();
-        }
-        symlink(folder.path().join("outside.txt"), root.join("link.txt")).unwrap();
-        let check = |path: PathBuf, expect: Result<usize, &str>| match (expand(&path, &root), expect) {
-            (Ok(found), Ok(count)) => assert_eq!(found.files.len(), count, "{found:?}"),
-            (Err(message), Err(text)) => assert!(message.contains(text), "{message}"),
-            (found, expect) => panic!("{found:?}, expected {expect:?}"),
-        };
-        check(root.join("a.jsonl"), Ok(1));
-        check(root.join("*.jsonl"), Ok(1));
-        check(root.join("sub"), Ok(2));
-        check(root.join("sub/[c].json"), Ok(1));
-        check(root.join("s*/*.txt"), Ok(1));
-        check(root.join("s*/**"), Ok(2));
-        check(folder.path().join("r*/*.jsonl"), Ok(1));
-        check(folder.path().join("*.jsonl"), Err("matches no"));
-        check(root.clone(), Err("outside"));
-        check(root.join("link.txt"), Err("outside"));
-        check(root.join("../outside.txt"), Err("outside"));
-        check(root.join("notes.md"), Err("expected a"));
-        check(root.join("gone.txt"), Err("No such file"));
-        check(root.join("gone/*.txt"), Err("No such file"));
-        check(PathBuf::from("a.jsonl"), Err("absolute"));
-    }
-
-    #[test]
-    fn what_is_left_out_is_said_and_no_walk_is_endless() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        fs::create_dir_all(root.join("blobs")).unwrap();
-        fs::create_dir_all(root.join("snapshot/data.jsonl")).unwrap();
-        fs::write(root.join("blobs/0af3"), "x").unwrap();
-        fs::write(root.join("snapshot/plain.ndjson.gz"), "x").unwrap();
-        fs::write(root.join("snapshot/README.md"), "x").unwrap();
-        symlink("../blobs/0af3", root.join("snapshot/train.jsonl")).unwrap();
-        symlink("../blobs/0af3", root.join("snapshot/twice.jsonl")).unwrap();
-        symlink("../blobs/gone", root.join("snapshot/gone.jsonl")).unwrap();
-        for name in ["here", "again"] {
-            symlink(".", root.join("snapshot").join(name)).unwrap();
-        }
-        let fifo = std::process::Command::new("mkfifo").arg(root.join("snapshot/pipe.jsonl")).status().unwrap();
-        assert!(fifo.success());
-        let check = |path: &str, files: &[&str], left_out: &[(&str, &str)]| {
-            let found = expand(&root.join(path), &root).unwrap();
-            let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-            assert_eq!(found.files.iter().map(|path| name(path)).collect::<Vec<_>>(), files, "{path}");
-            let mut names: Vec<_> =
-                found.left_out.first.iter().map(|file| (name(Path::new(&file.path)), file.why.clone())).collect();
-            names.sort();
-            assert_eq!(found.left_out.count as usize, left_out.len(), "{path}: {names:?}");
-            for ((name, why), (expect, reason)) in names.iter().zip(left_out) {
-                assert!(name == expect && why.contains(reason), "{path}: {name}: {why}, expected {expect}: {reason}");
-            }
-        };
-        let links = [("again", "not followed"), ("here", "not followed")];
-        let common = [links[0], ("gone.jsonl", "No such file"), links[1], ("pipe.jsonl", "not a file")];
-        let same = ("twice.jsonl", "the same file as");
-        let readme = [("README.md", "its ending")];
-        let files = ["plain.ndjson.gz", "train.jsonl"];
-        check("snapshot", &files, &[&readme[..], &common, &[same]].concat());
-        check("**/*.jsonl", &files[1..], &[&common[..], &[same]].concat());
-        let data = ("data.jsonl", "a folder");
-        check("snapshot/*.jsonl", &files[1..], &[data, common[1], common[3], same]);
-        check("snapshot/train.jsonl", &files[1..], &[]);
-        check("snapshot/here/here/train.jsonl", &files[1..], &[]);
-        let none = expand(&root.join("blobs"), &root).unwrap_err();
-        assert!(none.contains("holds no") && none.contains("0af3"), "{none}");
-    }
-}
+mod tests;

@@ -63,6 +63,9 @@ pub fn train(texts: &[&str], vocab_size: u32) -> Result<Vec<u8>> {
     Ok(text.into_bytes())
 }
 
+/// Bytes of `tokenizer.json` at most; those of a vocabulary of 260,000 are 33 MB.
+pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
+
 impl Tokenizer {
     /// Loads `tokenizer.json`. `bos` is the token that opens documents: `""` for none, None for what the tokenizer's
     /// own post-processor puts there.

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
 pub mod access;
+pub mod address;
 pub mod aside;
 pub mod checkpoint;
 pub mod clustering;

@@ -88,6 +88,10 @@ pub struct Poll {
 pub struct Polled {
     /// Jobs to start.
     pub grants: Vec<Grant>,
+    /// The server's `corpus_roots`, by all names that it knows of them: what a job reads outside the store lies below
+    /// them at the moment of reading.
+    #[serde(default)]
+    pub corpus_roots: Vec<String>,
 }
 
 /// `POST /api/v1/workers/{id}/heartbeat`: renews the leases of everything listed.

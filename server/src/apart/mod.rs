@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use senmon_corpus::{
     discover::discover,
     read::Document,
+    roots::Roots,
     sample::{SampleFile, SampleSize, sample},
     scan::{ScanReport, encode_dropped, refusal, scan},
     tokenizer::{SEPARATOR, train},
@@ -49,6 +50,8 @@ pub enum Request {
     },
     /// Read files for the first time.
     Scan {
+        /// The folders that they are read below.
+        roots: Vec<String>,
         /// The files.
         paths: Vec<PathBuf>,
         /// How they are read, and what is tolerated.
@@ -61,6 +64,8 @@ pub enum Request {
 /// A sample of a corpus.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct From {
+    /// The folders that the files are read below.
+    pub roots: Vec<String>,
     /// The files to sample from.
     pub files: Vec<SampleFile>,
     /// How they are read.
@@ -71,7 +76,7 @@ pub struct From {
 
 impl From {
     fn sample(&self, seed: u64) -> Result<Vec<Document>> {
-        sample(&self.files, &self.fields, self.size, seed)
+        sample(&Roots::new(&self.roots), &self.files, &self.fields, self.size, seed)
     }
 }
 
@@ -169,8 +174,8 @@ fn answer(request: Request) -> Result<Answer> {
             let json = String::from_utf8(train(&texts, vocab_size)?).context("a tokenizer is JSON")?;
             Ok(Ok(Done::Tokenizer { json, separator: SEPARATOR.to_owned() }))
         }
-        Request::Scan { paths, corpus, work } => {
-            let report = scan(&paths, &corpus.fields, &work.join("runs"), |_| {})?;
+        Request::Scan { roots, paths, corpus, work } => {
+            let report = scan(&Roots::new(&roots), &paths, &corpus.fields, &work.join("runs"), |_| {})?;
             let problem = refusal(&report, &corpus);
             Ok(Ok(scanned(report, problem, &work)?))
         }

@@ -17,6 +17,7 @@ use senmon_protocol::{
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -87,15 +88,17 @@ impl Known {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose secret this is, accepted or not.
+    /// Whose secret this is, accepted or not; `from` asks.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>) -> ApiResult<Option<Identity>> {
-        if let Some((identity, since)) = self.lock().tokens.get(&secret_sha256)
-            && since.elapsed() < KNOWN_FOR
-        {
-            return Ok(Some(identity.clone()));
+    /// When the database does not answer, or too many secrets from there were none.
+    pub async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>, from: IpAddr) -> ApiResult<Option<Identity>> {
+        let known = self.lock().tokens.get(&secret_sha256).cloned();
+        match known {
+            Some((identity, since)) if since.elapsed() < KNOWN_FOR => return Ok(Some(identity)),
+            Some(_) => {}
+            // Whoever tries secrets is told to wait, and asks the database nothing.
+            None => app.limits.may_be_looked_up(from)?,
         }
         let asked = Instant::now();
         let revocations = *self.revoked.borrow();
@@ -109,7 +112,11 @@ impl Known {
             Some(identity) if *self.revoked.borrow() == revocations => {
                 memory.tokens.insert(secret_sha256, (identity.clone(), asked));
             }
-            _ => {
+            Some(_) => {
+                memory.tokens.remove(&secret_sha256);
+            }
+            None => {
+                app.limits.was_a_stranger(from);
                 memory.tokens.remove(&secret_sha256);
             }
         }
@@ -158,23 +165,31 @@ impl Known {
 /// Who sends a request.
 ///
 /// # Errors
-/// [`ApiError::Unauthenticated`], [`ApiError::TokenOver`]; [`ApiError::Forbidden`] for a browser that may have been led here
+/// [`ApiError::Unauthenticated`], [`ApiError::TokenOver`]; [`ApiError::TooMany`]; [`ApiError::Forbidden`] for a browser that may have been led here
 /// by another site.
-pub async fn identify(app: &App, method: &Method, headers: &HeaderMap) -> ApiResult<Identity> {
+pub async fn identify(app: &App, method: &Method, headers: &HeaderMap, from: IpAddr) -> ApiResult<Identity> {
     let authorization = headers.get_all(header::AUTHORIZATION).iter();
     let found = if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
-        app.known.by_secret(app, hash(secret)).await?
+        app.known.by_secret(app, hash(secret), from).await?
     } else {
         let secret = cookie(headers).ok_or(ApiError::Unauthenticated)?;
         if method != Method::GET && method != Method::HEAD && !headers.contains_key(CSRF_HEADER) {
             return Err(ApiError::Forbidden("a browser session needs the header X-Senmon to change something".into()));
         }
-        db::tokens::by_session(&app.db, &hash(&secret)).await?
+        app.limits.may_be_looked_up(from)?;
+        let found = db::tokens::by_session(&app.db, &hash(&secret)).await?;
+        if found.is_none() {
+            app.limits.was_a_stranger(from);
+        }
+        found
     };
     let identity = found.ok_or(ApiError::Unauthenticated)?;
     match identity.over(Utc::now()) {
         Some(why) => Err(ApiError::TokenOver(why)),
-        None => Ok(identity),
+        None => {
+            app.limits.token(&identity)?;
+            Ok(identity)
+        }
     }
 }
 

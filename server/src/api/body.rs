@@ -1,4 +1,4 @@
-//! The one door for bodies: their size is bounded before they are read, and what cannot be read is named with its path.
+//! The one door for bodies: their size and the time that they take are bounded before they are read, and what cannot be read is named with its path.
 
 use crate::{api::error::ApiError, app::App};
 use axum::{
@@ -8,6 +8,7 @@ use axum::{
 };
 use senmon_protocol::file;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 /// A JSON body of at most `KIB` KiB. JSON has no number that is not finite, and its parser follows no more than 128
 /// levels.
@@ -21,20 +22,20 @@ pub struct FileBody<T>(pub T);
 impl<T: DeserializeOwned, const KIB: usize> FromRequest<App> for Body<T, KIB> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         if is_yaml(&request) {
             return Err(ApiError::Malformed("found YAML, expected JSON: only experiment files may be YAML".into()));
         }
-        json(&read(request, KIB << 10).await?).map(Self)
+        json(&read(app, request, KIB << 10).await?).map(Self)
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<App> for FileBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let is_yaml = is_yaml(&request);
-        let bytes = read(request, file::FILE_BYTES_MAX).await?;
+        let bytes = read(app, request, file::FILE_BYTES_MAX).await?;
         if !is_yaml {
             return json(&bytes).map(Self);
         }
@@ -49,10 +50,12 @@ fn is_yaml(request: &Request) -> bool {
     kind.contains("yaml")
 }
 
-/// The bytes of a body; of one that is larger no more is read.
-async fn read(mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// The bytes of a body; of one that is larger, or does not come in time, no more is read.
+async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     DefaultBodyLimit::max(bytes_max).apply(&mut request);
-    Bytes::from_request(request, &()).await.map_err(|error| match error.status() {
+    let limit = app.config.body_timeout_ms;
+    let read = tokio::time::timeout(Duration::from_millis(limit), Bytes::from_request(request, &()));
+    read.await.map_err(|_| ApiError::TooSlow(limit))?.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(bytes_max),
         _ => ApiError::Malformed(error.to_string()),
     })

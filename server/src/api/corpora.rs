@@ -79,9 +79,9 @@ async fn register(
             message: format!("found {}, expected 1024 to {ZSTD_WINDOW_BYTES_MAX}", body.fields.zstd_window_bytes_max),
         });
     }
-    let (paths, roots) = (body.paths.clone(), app.config.corpus_roots.clone());
+    let (paths, roots) = (body.paths.clone(), app.roots.clone());
     // A folder may hold a million entries, on a disk that is far away.
-    let listed = app.heavy.run(move || expand_paths(&paths, &roots)).await?;
+    let listed = app.heavy.run_while(move |wanted| expand_paths(&paths, &roots, &|| wanted.go_on())).await?;
     let found = listed.unwrap_or_else(|found| {
         faults.extend(found);
         Found { files: Vec::new(), left_out: LeftOut::default() }

@@ -1,6 +1,6 @@
 //! The one error type of the API: RFC 9457 problem documents.
 
-use crate::db::DbError;
+use crate::{db::DbError, limits::Wait};
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -17,6 +17,12 @@ pub enum ApiError {
     /// The body or query cannot be read.
     #[error("{0}")]
     Malformed(String),
+    /// The body did not come in time, milliseconds.
+    #[error("the body did not come within {0} ms, which is the most that a request may take to be sent")]
+    TooSlow(u64),
+    /// Too much is asked at once.
+    #[error("too much is asked at once; ask again in {} s", retry_seconds(.0))]
+    TooMany(Wait),
     /// The body is larger than this request may have, in bytes.
     #[error("found a body of more than {0} bytes, which is the most that this request may have")]
     TooLarge(usize),
@@ -97,6 +103,17 @@ impl From<DbError> for ApiError {
     }
 }
 
+/// Whole seconds, as `Retry-After` has them.
+fn retry_seconds(wait: &Wait) -> u64 {
+    wait.0.as_secs() + 1
+}
+
+impl From<Wait> for ApiError {
+    fn from(wait: Wait) -> Self {
+        Self::TooMany(wait)
+    }
+}
+
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
         Self::Internal(error)
@@ -108,6 +125,8 @@ impl IntoResponse for ApiError {
         let (status, code, title) = match &self {
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", "The input has faults"),
             Self::Malformed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be read"),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow", "The request came too slowly"),
+            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too much at once"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
             Self::TokenOver(_) => (StatusCode::UNAUTHORIZED, "token_over", "The token is not accepted any more"),
@@ -135,6 +154,7 @@ impl IntoResponse for ApiError {
             other => other.to_string(),
         };
         let allow = if let Self::Method(methods) = &self { HeaderValue::from_str(methods).ok() } else { None };
+        let retry = if let Self::TooMany(wait) = &self { Some(retry_seconds(wait)) } else { None };
         let faults = if let Self::Invalid(faults) = self { faults } else { Vec::new() };
         let problem = Problem {
             kind: format!("/problems/{code}"),
@@ -149,6 +169,9 @@ impl IntoResponse for ApiError {
             (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
+        }
+        if let Some(seconds) = retry {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

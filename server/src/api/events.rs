@@ -66,10 +66,16 @@ struct StreamQuery {
 }
 
 #[utoipa::path(get, path = "/stream", tag = "events", params(StreamQuery), responses((status = 200, description = "server-sent events: StreamMessage as JSON", content_type = "text/event-stream", body = String)))]
-async fn stream(State(app): State<App>, Who(who): Who, Query(query): Query<StreamQuery>) -> impl IntoResponse {
+async fn stream(
+    State(app): State<App>,
+    Who(who): Who,
+    Query(query): Query<StreamQuery>,
+) -> ApiResult<impl IntoResponse> {
+    let seat = app.limits.stream(who.id)?;
     let wanted = query.experiment_id.map(ExperimentId);
     let (mut receiver, mut stopping) = (app.stream.subscribe(), app.stopping.clone());
     let messages = async_stream::stream! {
+        let _seat = seat;
         let mut budget = Budget::new();
         let mut over = pin!(app.known.over(&app, &who));
         loop {
@@ -94,7 +100,7 @@ async fn stream(State(app): State<App>, Who(who): Who, Query(query): Query<Strea
             }
         }
     };
-    Sse::new(messages).keep_alive(KeepAlive::default())
+    Ok(Sse::new(messages).keep_alive(KeepAlive::default()))
 }
 
 /// Batches of points that one reader is sent in a second. A screen shows no more; the others are in the curve when it is

@@ -5,13 +5,15 @@ use crate::{
     api::{
         auth::{Who, identify},
         error::{ApiError, ApiResult},
+        peer,
     },
     app::App,
     db::{self, tokens::Identity},
     domain::access::{ACCESS, Noun, Operation, Rule, Verdict, changes, operation, verdict, who},
 };
 use axum::{
-    extract::{MatchedPath, RawPathParams, Request, State},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    http::request::Parts,
     middleware::Next,
     response::Response,
 };
@@ -24,6 +26,29 @@ pub const ROOT: &str = "/api/v1";
 /// Put into an answer by a handler that made something: its id, for the audit.
 #[derive(Debug, Clone, Copy)]
 pub struct Made(pub Uuid);
+
+/// Somebody who may read, of what is no operation: `/metrics`, the API's description.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader;
+
+impl FromRequestParts<App> for Reader {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let from = peer::of(&parts.extensions).address;
+        let identity = identify(app, &parts.method, &parts.headers, from).await?;
+        if verdict(Rule::Read, identity.role) == Verdict::Yes { Ok(Self) } else { Err(needs(Rule::Read, &identity)) }
+    }
+}
+
+fn needs(rule: Rule, identity: &Identity) -> ApiError {
+    ApiError::Forbidden(format!(
+        "this needs the role {}; the token {:?} has {}",
+        who(rule),
+        identity.name,
+        db::word(&identity.role)
+    ))
+}
 
 /// Lets a request through, or answers it.
 ///
@@ -44,19 +69,12 @@ pub async fn gate(
     if operation.rule == Rule::Open {
         return Ok(next.run(request).await);
     }
-    let identity = identify(&app, request.method(), request.headers()).await?;
+    let identity = identify(&app, request.method(), request.headers(), peer::of(request.extensions()).address).await?;
     let target = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
     match verdict(operation.rule, identity.role) {
         Verdict::Yes => {}
         Verdict::IfOwn => is_own(&app, operation, &target, &identity).await?,
-        Verdict::No => {
-            return Err(ApiError::Forbidden(format!(
-                "this needs the role {}; the token {:?} has {}",
-                who(operation.rule),
-                identity.name,
-                db::word(&identity.role)
-            )));
-        }
+        Verdict::No => return Err(needs(operation.rule, &identity)),
     }
     request.extensions_mut().insert(Who(identity.clone()));
     if !operation.is_audited() {

@@ -1,6 +1,13 @@
-//! Is it up, is it ready, how is it doing.
+//! Is it up, is it ready, how is it doing. Anybody hears whether; how is for those who may read.
 
-use crate::{app::App, db};
+use crate::{
+    api::{
+        error::{ApiError, ApiResult},
+        gate::Reader,
+    },
+    app::App,
+    db,
+};
 use axum::{
     Router,
     extract::State,
@@ -18,8 +25,9 @@ pub fn router() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-async fn ready(State(app): State<App>) -> impl IntoResponse {
+async fn ready(State(app): State<App>, reader: Result<Reader, ApiError>) -> impl IntoResponse {
     match db::workers::now(&app.db).await {
+        Ok(_) if reader.is_err() => (StatusCode::OK, "ready\n".to_owned()),
         Ok(_) => {
             let failing = app.loops.failing();
             let lines = failing.iter().map(|(name, failing)| {
@@ -28,15 +36,16 @@ async fn ready(State(app): State<App>) -> impl IntoResponse {
             let full = app.disk.refusal().map_or_else(String::new, |why| format!("{why}\n"));
             (StatusCode::OK, format!("ready\n{}{full}", lines.collect::<String>()))
         }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: the database does not answer: {error}\n")),
+        Err(error) => {
+            tracing::warn!(%error, "not ready: the database does not answer");
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: the database does not answer\n".to_owned())
+        }
     }
 }
 
 /// Prometheus text: gauges of the fleet.
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let Ok(fleet) = super::workers::look(&app).await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], String::new());
-    };
+async fn metrics(State(app): State<App>, _: Reader) -> ApiResult<impl IntoResponse> {
+    let fleet = super::workers::look(&app).await?;
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     let free = app.disk.look().room.free as f64;
     let gauges = [
@@ -67,5 +76,5 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
             let _ = writeln!(text, "{name}{{cause=\"{cause}\",goodput=\"{good}\"}} {}", time.seconds);
         }
     }
-    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }

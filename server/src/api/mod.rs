@@ -17,6 +17,7 @@ pub mod goodput;
 pub mod health;
 pub mod idempotency;
 pub mod login;
+pub mod peer;
 pub mod plan;
 pub mod session;
 pub mod storage;
@@ -24,8 +25,17 @@ pub mod ui;
 pub mod workers;
 
 use crate::{app::App, db::Listed, domain::access};
-use axum::{Router, extract::State, http::HeaderValue, middleware, response::IntoResponse, routing::get};
-use std::{sync::Arc, time::Duration};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Uri},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::body::Incoming;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tower::{Service, util::MapRequest};
 use tower_http::{
     catch_panic::CatchPanicLayer, compression::CompressionLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
 };
@@ -124,7 +134,7 @@ pub fn router(app: App) -> Router {
     let (api, document) = api(Some(&app));
     // Shared: what a handler owns is cloned with it.
     let document = Arc::new(document);
-    let describe = move || {
+    let describe = move |_: gate::Reader| {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }
     };
@@ -134,38 +144,74 @@ pub fn router(app: App) -> Router {
             HeaderValue::from_static(value),
         )
     };
+    let tls = app.config.is_tls().then(|| header("strict-transport-security", "max-age=31536000"));
     api.route("/openapi.json", get(describe))
         .merge(health::router())
         .fallback(ui::serve)
-        .with_state(app)
+        .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(app, peer::admit))
         .layer(middleware::from_fn(request_id))
         .layer(CompressionLayer::new())
         .layer(header(
             "content-security-policy",
-            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
+            "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; \
+             frame-ancestors 'none'",
         ))
+        .layer(tower::util::option_layer(tls))
         .layer(header("x-content-type-options", "nosniff"))
         .layer(header("referrer-policy", "no-referrer"))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http())
+        // The path alone: a query may hold the code of a sign-in.
+        .layer(TraceLayer::new_for_http().make_span_with(
+            |request: &Request| tracing::debug_span!("request", method = %request.method(), path = request.uri().path()),
+        ))
 }
 
-fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+/// The whole service as connections use it: below the base path of the settings as well as without it, because a proxy
+/// may take the path away or leave it.
+pub fn service(
+    app: App,
+) -> impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+    let base: Arc<str> = app.config.base().into();
+    // Once: every connection would clone the routes of a bare router.
+    MapRequest::new(router(app).with_state(()), move |mut request: hyper::Request<Incoming>| {
+        if let Some(uri) = below(&base, request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        request
+    })
+}
+
+/// An address without the base path; None where it does not begin with it.
+fn below(base: &str, uri: &Uri) -> Option<Uri> {
+    if base.is_empty() {
+        return None;
+    }
+    let rest = uri.path_and_query()?.as_str().strip_prefix(base)?;
+    let rest = match rest.chars().next() {
+        None => "/".to_owned(),
+        Some('/') => rest.to_owned(),
+        Some('?') => format!("/{rest}"),
+        Some(_) => return None,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = rest.parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     error::ApiError::Internal(anyhow::anyhow!("a handler panicked")).into_response()
 }
 
 /// Answers 503 where nothing else is answered within `limit`.
-async fn in_time(
-    State(limit): State<Duration>,
-    request: axum::extract::Request,
-    next: middleware::Next,
-) -> axum::response::Response {
+async fn in_time(State(limit): State<Duration>, request: Request, next: middleware::Next) -> Response {
     let late = |_| error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}")).into_response();
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(late)
 }
 
 /// Gives each request an id, and quotes it in problem documents and in the answer's header.
-async fn request_id(request: axum::extract::Request, next: middleware::Next) -> axum::response::Response {
+async fn request_id(request: Request, next: middleware::Next) -> Response {
     let id = uuid::Uuid::now_v7().to_string();
     let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -178,12 +224,12 @@ async fn request_id(request: axum::extract::Request, next: middleware::Next) -> 
     let (mut parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
     let Ok(mut problem) = serde_json::from_slice::<senmon_protocol::problem::Problem>(&bytes) else {
-        return axum::response::Response::from_parts(parts, bytes.into());
+        return Response::from_parts(parts, bytes.into());
     };
     problem.request_id = id;
     parts.headers.remove("content-length");
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
-    axum::response::Response::from_parts(parts, bytes.into())
+    Response::from_parts(parts, bytes.into())
 }
 
 /// Query of a list.
@@ -209,4 +255,23 @@ fn page<T>(listed: Listed<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senm
     items.truncate(limit);
     let last = items.last().map(cursor).or_else(|| broken.last().map(|row| row.id.clone()));
     senmon_protocol::view::Page { items, next_cursor: last.filter(|_| more), broken }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_path_is_taken_away_and_no_more() {
+        let check = |base: &str, from: &str, expect: Option<&str>| {
+            let found = below(base, &from.parse().unwrap());
+            assert_eq!(found.map(|uri| uri.to_string()).as_deref(), expect, "{base} {from}");
+        };
+        check("", "/senmon/x", None);
+        check("/senmon", "/senmon", Some("/"));
+        check("/senmon", "/senmon?code=1", Some("/?code=1"));
+        check("/senmon", "/senmon/api/v1/corpora?a=b", Some("/api/v1/corpora?a=b"));
+        check("/senmon", "/senmonx/y", None);
+        check("/senmon", "/api/v1/corpora", None);
+    }
 }

@@ -9,10 +9,17 @@ use crate::{
         validate::{Known, KnownCorpus},
     },
 };
-use axum::{Json, extract::State};
+use anyhow::Context;
+use axum::{
+    body::{Body as Answer, Bytes},
+    extract::State,
+    http::header,
+    response::IntoResponse,
+};
 use senmon_corpus::{
+    roots::{Folder, Roots},
     seed::{belongs, inspect},
-    tokenizer::Tokenizer,
+    tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer},
 };
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
@@ -21,8 +28,11 @@ use senmon_protocol::{
     problem::Fault,
     spec::{ExperimentSpec, SeedSpec, TokenizerFile, TokenizerSpec},
 };
-use std::path::{Path, PathBuf};
+use std::{convert::Infallible, path::Path};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Sent at once of a long answer: what compressing it takes is a moment.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
@@ -30,7 +40,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(post, path = "/plan", tag = "experiments", request_body = PlanRequest, responses((status = 200, description = "what the experiment would do, and what would be refused", body = PlanView)))]
-async fn show(State(app): State<App>, Body(mut request): Body<PlanRequest, 512>) -> ApiResult<Json<PlanView>> {
+async fn show(State(app): State<App>, Body(mut request): Body<PlanRequest, 512>) -> ApiResult<impl IntoResponse> {
     let (known, _) = known(&app, &mut request.experiment).await?;
     let workers = db::workers::list(&app.db, None).await?.rows;
     let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
@@ -41,7 +51,14 @@ async fn show(State(app): State<App>, Body(mut request): Body<PlanRequest, 512>)
     #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
     let rate = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
     let fleet = Fleet { slots: u32::try_from(slots).unwrap_or(u32::MAX), tokens_per_second: rate };
-    Ok(Json(app.heavy.run(move || plan(&request, &known, fleet)).await?))
+    // A plan of thousands of branches has megabytes: written here too, and sent in pieces, between which others are heard.
+    let written = app.heavy.run(move || serde_json::to_vec(&plan(&request, &known, fleet))).await?;
+    let written = Bytes::from(written.context("write the plan")?);
+    let pieces = (0..written.len())
+        .step_by(PIECE_BYTES)
+        .map(move |begin| Ok::<_, Infallible>(written.slice(begin..written.len().min(begin + PIECE_BYTES))));
+    let body = Answer::from_stream(futures::stream::iter(pieces));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body))
 }
 
 /// Looks up the corpus, and checks seed and tokenizer on disk; their paths become absolute.
@@ -59,7 +76,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
     } else {
         db::corpora::list(&app.db).await?.rows.into_iter().map(|c| c.name).collect()
     };
-    let roots = app.config.corpus_roots.clone();
+    let roots = app.roots.clone();
     let (mut seed, mut tokenizer) = (spec.seed.clone(), spec.tokenizer.clone());
     // Folders of models may be large, on disks that are far away.
     let look = move || {
@@ -92,11 +109,11 @@ struct Found {
     mismatch: Option<String>,
 }
 
-fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &[PathBuf]) -> Found {
+fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &Roots) -> Found {
     let seed = match seed {
         SeedSpec::Checkpoint(seed) => Some(make_real(&mut seed.path, roots).and_then(|()| {
-            let path = Path::new(&seed.path);
-            inspect(path).map(|found| (path.to_owned(), found.spec)).map_err(|why| format!("{}: {why}", seed.path))
+            let folder = Folder::below(roots, &seed.path);
+            inspect(&folder).map(|found| (folder, found.spec)).map_err(|why| format!("{}: {why}", seed.path))
         })),
         SeedSpec::Train(_) => None,
     };
@@ -116,10 +133,11 @@ fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &[PathBuf]) -
 }
 
 /// Loads the tokenizer of a file; a fault names the key that is wrong.
-fn load_tokenizer(file: &mut TokenizerFile, roots: &[PathBuf]) -> Result<Tokenizer, Fault> {
+fn load_tokenizer(file: &mut TokenizerFile, roots: &Roots) -> Result<Tokenizer, Fault> {
     let fault = |key: &str, message: String| Fault { path: format!("tokenizer.{key}"), message };
     make_real(&mut file.path, roots).map_err(|why| fault("path", why))?;
-    let bytes = std::fs::read(&file.path).map_err(|error| fault("path", format!("{}: {error}", file.path)))?;
+    let bytes = roots.read(Path::new(&file.path), TOKENIZER_BYTES_MAX);
+    let bytes = bytes.map_err(|error| fault("path", roots.refusal(&file.path, &error)))?;
     Tokenizer::from_bytes(&bytes, &file.separator, file.bos.as_deref()).map_err(|error| {
         let why = format!("{error:#}");
         match why.split_once(": ") {
@@ -130,13 +148,8 @@ fn load_tokenizer(file: &mut TokenizerFile, roots: &[PathBuf]) -> Result<Tokeniz
 }
 
 /// Turns a path, absolute or relative to one of the roots, into the real one, which lies inside them.
-fn make_real(path: &mut String, roots: &[PathBuf]) -> Result<(), String> {
-    let candidates = roots.iter().map(|root| root.join(&*path).canonicalize());
-    let real = candidates.reduce(|found, next| found.or(next)).unwrap_or_else(|| Path::new(path).canonicalize());
-    let real = real.map_err(|error| format!("found {path:?}: {error}"))?;
-    if !roots.iter().filter_map(|root| root.canonicalize().ok()).any(|root| real.starts_with(root)) {
-        return Err(format!("found {path:?}, expected a path inside the server's corpus_roots"));
-    }
+fn make_real(path: &mut String, roots: &Roots) -> Result<(), String> {
+    let real = roots.place(Path::new(path)).map_err(|error| roots.refusal(path, &error))?;
     real.to_str().ok_or_else(|| format!("found {path:?}, expected UTF-8"))?.clone_into(path);
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
+        peer,
     },
     app::App,
     db,
@@ -13,7 +14,7 @@ use crate::{
 use axum::{
     Extension, Json,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{Extensions, HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
 use senmon_protocol::{
@@ -41,7 +42,13 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(post, path = "/session", tag = "session", request_body = SignIn, security(()), responses((status = 204, description = "signed in; the cookie is set"), (status = 401, description = "unknown token or used code")))]
-async fn sign_in(State(app): State<App>, Body(body): Body<SignIn, 4>) -> ApiResult<impl IntoResponse> {
+async fn sign_in(
+    State(app): State<App>,
+    extensions: Extensions,
+    Body(body): Body<SignIn, 4>,
+) -> ApiResult<impl IntoResponse> {
+    let peer = peer::of(&extensions);
+    app.limits.may_be_looked_up(peer.address)?;
     let secret_hash = hash(body.token.trim());
     let token = match db::tokens::by_secret(&app.db, &secret_hash).await? {
         Some(identity) if matches!(identity.role, Role::Worker | Role::Enrol) => {
@@ -51,12 +58,16 @@ async fn sign_in(State(app): State<App>, Body(body): Body<SignIn, 4>) -> ApiResu
             Some(why) => return Err(ApiError::TokenOver(why)),
             None => identity.id,
         },
-        None => db::tokens::take_code(&app.db, &secret_hash).await?.ok_or(ApiError::Unauthenticated)?,
+        None => db::tokens::take_code(&app.db, &secret_hash).await?.ok_or_else(|| {
+            app.limits.was_a_stranger(peer.address);
+            ApiError::Unauthenticated
+        })?,
     };
     let secret = new_secret(Role::Viewer)?;
     db::tokens::insert_session(&app.db, &hash(&secret), token, SESSION_HOURS, false).await?;
-    let value =
-        format!("{COOKIE}={secret}; HttpOnly; SameSite=Strict; Path=/; Max-Age={}", i64::from(SESSION_HOURS) * 3600);
+    let secure = if peer.is_https { "; Secure" } else { "" };
+    let (base, seconds) = (app.config.base(), i64::from(SESSION_HOURS) * 3600);
+    let value = format!("{COOKIE}={secret}; HttpOnly; SameSite=Strict; Path={base}/; Max-Age={seconds}{secure}");
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, value)]))
 }
 

@@ -37,10 +37,16 @@ pub async fn serve(State(app): State<App>, method: Method, uri: Uri, headers: He
         return ApiError::NotFound(format!("no {}", uri.path())).into_response();
     }
     let page = file(&app, "index.html").await;
+    let page = page.map(|page| based(&page, app.config.base()));
     let status = if page.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    let page = page.unwrap_or(Cow::Borrowed(NOT_BUILT.as_bytes()));
+    let page = page.unwrap_or_else(|| NOT_BUILT.as_bytes().to_vec());
     (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], page)
         .into_response()
+}
+
+/// The page's addresses go from its base; behind a proxy it lies below a path.
+fn based(page: &[u8], base: &str) -> Vec<u8> {
+    String::from_utf8_lossy(page).replacen("<base href=\"/\"", &format!("<base href=\"{base}/\""), 1).into_bytes()
 }
 
 async fn file(app: &App, path: &str) -> Option<Cow<'static, [u8]>> {

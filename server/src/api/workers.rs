@@ -310,7 +310,7 @@ async fn poll(
         }
     }
     grants.extend(waiting.finish());
-    Ok(Json(Polled { grants }))
+    Ok(Json(Polled { grants, corpus_roots: app.root_names.to_vec() }))
 }
 
 #[utoipa::path(post, path = "/workers/{id}/heartbeat", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Heartbeat, responses((status = 200, description = "one command for each attempt", body = Heartbeaten), (status = 409, description = "an old session")))]

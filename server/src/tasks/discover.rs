@@ -9,11 +9,11 @@ use crate::{
     app::App,
     db::{self, DbError},
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use senmon_corpus::{
     sample::{SAMPLE_BYTES_MAX, SampleFile, SampleSize},
     scan::decode_dropped,
-    tokenizer::Tokenizer,
+    tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer},
 };
 use senmon_protocol::{
     clustering::ClusteringSpec,
@@ -22,7 +22,7 @@ use senmon_protocol::{
     spec::TokenizerSpec,
     view::TroubleKind,
 };
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 use uuid::Uuid;
 
 /// Fits what waits, one after the other. A fit that fails again and again fails for good: whoever needs it asks anew.
@@ -111,7 +111,7 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: Clust
     let key = StorageKey::new(format!("clusterings/{id}"))?;
     let local = app.storage.local_new(&key)?;
     tracing::info!(clustering.id = %id, corpus.name = corpus.name, domains = spec.domains, "fitting a clustering");
-    let from = From { files, fields: corpus.fields, size: size(spec.sample_documents) };
+    let from = From { roots: app.root_names.to_vec(), files, fields: corpus.fields, size: size(spec.sample_documents) };
     let request = Request::Clustering { from, spec, folder: local.path.clone() };
     let why = match process::run(app, &request, time_max(app)).await? {
         Ok(Done::Clustering { sha256, quality, domains }) => {
@@ -129,14 +129,25 @@ async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: Clust
 
 async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec) -> Result<()> {
     let made = match &spec {
-        TokenizerSpec::File(file) => std::fs::read(&file.path)
-            .with_context(|| format!("read {}", file.path))
-            .map(|bytes| (bytes, file.separator.clone())),
+        TokenizerSpec::File(file) => {
+            let (roots, file) = (app.roots.clone(), file.clone());
+            let read = move || {
+                let read = roots.read(Path::new(&file.path), TOKENIZER_BYTES_MAX);
+                let refusal = |error| anyhow!(roots.refusal(&file.path, &error));
+                read.map(|bytes| (bytes, file.separator)).map_err(refusal)
+            };
+            tokio::task::spawn_blocking(read).await?
+        }
         TokenizerSpec::Train(settings) => match sample_files(app, &corpus).await? {
             Ok(files) => {
                 let vocab_size = settings.vocab_size;
                 tracing::info!(tokenizer.id = %id, corpus.name = corpus.name, vocab_size, "training a tokenizer");
-                let from = From { files, fields: corpus.fields, size: size(settings.sample_documents) };
+                let from = From {
+                    roots: app.root_names.to_vec(),
+                    files,
+                    fields: corpus.fields,
+                    size: size(settings.sample_documents),
+                };
                 match process::run(app, &Request::Tokenizer { from, vocab_size }, time_max(app)).await? {
                     Ok(Done::Tokenizer { json, separator }) => Ok((json.into_bytes(), separator)),
                     Ok(other) => bail!("it was asked for a tokenizer, and did {other:?}"),

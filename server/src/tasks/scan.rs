@@ -44,7 +44,7 @@ async fn scan_one(app: &App, corpus: ToScan) -> Result<()> {
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
     tracing::info!(corpus.id = %id, corpus.name = request.name, files = paths.len(), "scanning a corpus");
-    let scan = Request::Scan { paths, corpus: request, work: work.clone() };
+    let scan = Request::Scan { roots: app.root_names.to_vec(), paths, corpus: request, work: work.clone() };
     let finished = match process::run(app, &scan, None).await {
         Ok(Ok(Done::Scan { files, broken_first, problem })) => finish(app, id, files, &broken_first, problem).await,
         Ok(Ok(other)) => Err(anyhow!("it was asked for a scan, and did {other:?}")),

@@ -3,6 +3,7 @@
 
 mod drive;
 mod figures;
+pub mod hostile;
 mod plan;
 pub mod prepare;
 
@@ -30,8 +31,10 @@ pub struct Size {
     pub curve_points: i64,
     /// Steps of a batch: with a thousand workers and one batch a second, as many thousand points a second.
     pub batch_steps: usize,
-    /// Seconds of load.
+    /// Seconds of load; half of them again beside hostile requests.
     pub seconds: u64,
+    /// Files that a hostile glob walks.
+    pub files: usize,
 }
 
 impl Size {
@@ -47,6 +50,7 @@ impl Size {
             curve_points: number("CURVE_POINTS", 1_000_000)?,
             batch_steps: number("BATCH_STEPS", 60)?,
             seconds: number("SECONDS", 60)?,
+            files: number("FILES", 50_000)?,
         })
     }
 }
@@ -75,6 +79,9 @@ pub async fn run(size: &Size) -> Result<Report> {
     let used = Usage::of(&world)?.since(&usage);
     let kept = prepare::points_since(&world).await?;
     ensure!(kept == driven.points, "{} points were acknowledged, {kept} are stored", driven.points);
+    hostile::prepare(&world, size.files)?;
+    let lasting = Duration::from_secs(size.seconds / 2);
+    let hostile = hostile::beside(&world, Duration::from_millis(50), |_, start| start.elapsed() > lasting).await?;
 
     let mut report = Report::new(size, prepared_seconds, &stored.postgres)?;
     let batches = driven.batch.len();
@@ -86,6 +93,7 @@ pub async fn run(size: &Size) -> Result<Report> {
     report.add("plan_ms_p95", plan::milliseconds_p95(10_000, 500), Goal::Below(50.0));
     report.add("lease_grant_ms_p50", driven.grant.p50(), Goal::None);
     report.add("metric_batch_ms_p50", driven.batch.p50(), Goal::None);
+    report.add("heartbeat_ms_p95_beside_hostile_requests", hostile.beat.p95(), Goal::Below(100.0));
     report.add("heartbeat_ms_p95", driven.beat.p95(), Goal::None);
     report.add("curve_query_ms_p50", driven.curve.p50(), Goal::None);
     report.count("grants", driven.grant.len());
@@ -93,6 +101,9 @@ pub async fn run(size: &Size) -> Result<Report> {
     report.count("heartbeats", driven.beat.len());
     report.count("curve_queries", driven.curve.len());
     report.count("requests_repeated", driven.repeats);
+    report.count("heartbeats_beside_hostile_requests", hostile.beat.len());
+    report.count("hostile_requests_answered", hostile.answered);
+    report.count("hostile_requests_told_to_wait", hostile.told_to_wait);
     report.count("lost_or_doubled_points", 0);
     report.add("server_cpu_seconds_per_1000_batches", used.server_cpu.per_thousand(batches), Goal::None);
     report.add("postgres_cpu_seconds_per_1000_batches", used.postgres_cpu.per_thousand(batches), Goal::None);

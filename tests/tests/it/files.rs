@@ -1,8 +1,11 @@
 //! Corpora of files as people have them, through the server and the command.
 
 use anyhow::{Context, Result};
-use senmon_protocol::corpus::{CorpusState, CorpusView, FileFormat};
-use senmon_tests::{World, WorldOptions, process::binary};
+use senmon_protocol::{
+    corpus::{CorpusState, CorpusView, FileFormat},
+    view::ExperimentState,
+};
+use senmon_tests::{World, WorldOptions, process::binary, spec};
 use serde_json::{Value, json};
 use std::{fs, io::Write, os::unix::fs::symlink, process::Command, time::Duration};
 
@@ -14,6 +17,30 @@ async fn register(world: &World, body: &Value) -> Result<CorpusView> {
             Ok((corpus.state != CorpusState::Scanning).then_some(corpus))
         })
         .await
+}
+
+#[tokio::test]
+async fn a_file_that_is_swapped_for_a_link_out_after_its_registration_is_not_read() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let path = world.path("corpus/a.jsonl");
+    let line = |i: u32| json!({ "text": format!("document {i} of {}", ["birds", "metals", "rivers"][i as usize % 3]) });
+    fs::write(&path, (0..300).map(|i| line(i).to_string() + "\n").collect::<String>())?;
+    let registered = register(&world, &json!({ "name": "small", "paths": [path] })).await?;
+    assert_eq!(registered.state, CorpusState::Ready);
+    // The same bytes, so that their hash tells nothing.
+    fs::rename(&path, world.path("outside.jsonl"))?;
+    symlink(world.path("outside.jsonl"), &path)?;
+    let id = world.submit(&spec::small()).await?.summary.id;
+    let failed = world
+        .until(Duration::from_secs(60), "the experiment fails", async || {
+            let experiment = world.experiment(id).await?;
+            Ok((experiment.summary.state == ExperimentState::Failed).then_some(experiment))
+        })
+        .await?;
+    let problem = failed.summary.problem.context("a reason")?;
+    assert!(problem.contains("no such file below the folders that may be read"), "{problem}");
+    assert!(!problem.contains("outside.jsonl"), "{problem}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -141,14 +141,35 @@ async fn a_corpus_outside_the_roots_is_refused() -> Result<()> {
     let inside = world.path("corpus");
     let paths = [
         json!("/etc/passwd"),
+        json!("/etc/no-such-file"),
         json!(inside.join("../server/admin-token")),
         json!(inside.join("link/hostname")),
+        json!(inside.join("link/no-such-file")),
         json!(inside.join("missing.jsonl")),
     ];
+    let mut said = Vec::new();
     for path in paths {
         let problem = world.api.refused("/api/v1/corpora", &json!({ "name": "x", "paths": [path] })).await?;
         assert_eq!(problem.faults[0].path, "paths[0]", "{problem:?}");
+        said.push(problem.faults[0].message.replace(&path.to_string(), "PATH"));
     }
+    for glob in ["/**/*.jsonl", "/etc/*.conf", "/etc/**", "/*/passwd"] {
+        let problem = world.api.refused("/api/v1/corpora", &json!({ "name": "x", "paths": [glob] })).await?;
+        assert!(problem.faults[0].message.contains("matches no"), "{problem:?}");
+        assert!(!problem.detail.contains("passwd:") && !problem.detail.contains(".conf:"), "{problem:?}");
+    }
+    // Nobody learns from a message what there is outside.
+    assert!(said.iter().all(|message| *message == said[0] && message.contains("PATH")), "{said:#?}");
+    let mut spec = spec::small_json();
+    let mut faults = Vec::new();
+    for path in ["/etc/passwd", "/etc/no-such-file", "link/hostname", "missing"] {
+        set(&mut spec, "/tokenizer", json!({ "kind": "file", "path": path }));
+        let problem = world.api.refused("/api/v1/experiments", &spec).await?;
+        let fault =
+            problem.faults.iter().find(|fault| fault.path == "tokenizer.path").context("a fault of the path")?;
+        faults.push(fault.message.replace(path, "PATH"));
+    }
+    assert!(faults.iter().all(|message| *message == faults[0] && message.contains("PATH")), "{faults:#?}");
     let page: Page<CorpusView> = world.api.get("/api/v1/corpora").await?;
     assert!(page.items.is_empty(), "a refused corpus was stored");
     Ok(())

@@ -32,7 +32,7 @@ export class ApiError extends Error {
 async function request<T>(method: string, path: string, body?: unknown, signal: AbortSignal | null = null): Promise<T> {
   const headers: Record<string, string> = { "X-Senmon": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(`/api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
+  const response = await fetch(`api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
   const text = await response.text();
   if (!response.ok) throw new ApiError(JSON.parse(text) as Problem);
   return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
@@ -57,7 +57,7 @@ type Listeners = { metrics?: (points: NewPoints) => void; fleet?: (fleet: Fleet)
 
 /** Follows the stream; after a gap `changed` is called, because messages are hints. Returns how to stop. */
 export function listen(path: string, on: Listeners): () => void {
-  const source = new EventSource(`/api/v1/stream${path}`);
+  const source = new EventSource(`api/v1/stream${path}`);
   const data = <T>(event: MessageEvent) => JSON.parse(event.data as string) as T;
   let wasOpen = false;
   source.onopen = () => {

@@ -56,8 +56,8 @@ async fn scene() -> Scene {
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = root.begin(&header).unwrap();
     let seat = board.seat(&grant).unwrap();
-    let (client, folder) =
-        (Client::new(&url, &Credential::of(home.path()).unwrap()).unwrap(), writer.folder().to_owned());
+    let credential = Credential::of(home.path()).unwrap();
+    let (client, folder) = (Client::of(&url, &credential, Vec::new()).unwrap(), writer.folder().to_owned());
     Scene { courier: Courier { client, root, header, folder, seat: Some((board, seat)) }, writer, heard, _home: home }
 }
 

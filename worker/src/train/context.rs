@@ -6,6 +6,7 @@ use crate::{
     store::{Listener, Parcel, Store},
 };
 use senmon_corpus::{
+    roots::Roots,
     shard_set::ShardSet,
     wanted::{self, Wanted},
 };
@@ -96,6 +97,8 @@ pub struct Place {
     pub storage: PathBuf,
     /// The store behind it.
     pub store: Store,
+    /// Where files outside the store may be read.
+    pub roots: Roots,
     /// Fence of the attempt: part of the names of what it writes.
     pub fence: Fence,
     /// `cpu` or `cuda:N`.

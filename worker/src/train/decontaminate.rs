@@ -29,7 +29,7 @@ pub fn run(
     place: &Place,
     context: &dyn JobContext,
 ) -> Result<DecontaminateResult, EndedOutcome> {
-    let path = unchanged(&job.file)?;
+    let path = unchanged(&job.file, &place.roots)?;
     let compared = compare(job, place, context, path)
         .map_err(|error| ended(TerminationReason::CorruptData, format!("{}: {error:#}", job.file.path)))?;
     compared.ok_or_else(|| {
@@ -54,7 +54,7 @@ fn compare(
     // Of several training documents that hold one, the closest is named.
     let mut closest: BTreeMap<u32, (f64, String)> = BTreeMap::new();
     let mut compared = 0;
-    let mut items = documents(path, &job.fields)?;
+    let mut items = documents(&place.roots, path, &job.fields)?;
     loop {
         let batch = items.next_batch(trained)?;
         if batch.is_empty() {

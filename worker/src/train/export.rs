@@ -5,7 +5,7 @@
 //! Never touches weights or `tokenizer.json`.
 
 use anyhow::{Context, Result};
-use senmon_corpus::tokenizer::Tokenizer;
+use senmon_corpus::{roots::Folder, tokenizer::Tokenizer};
 use senmon_protocol::{job::ShardIndex, model::ModelSpec};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -15,6 +15,8 @@ const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 const GENERATION_FILE: &str = "generation_config.json";
 const CARRIED: [&str; 5] =
     [TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, GENERATION_FILE, "chat_template.jinja", "chat_template.json"];
+/// Bytes of each of them at most.
+const BYTES_MAX: u64 = 64 << 20;
 /// Keys of `config.json` that are the tokenizer's and not the model's.
 const IDS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
 /// Settings of a tokenizer class that would do again, or otherwise, what `tokenizer.json` says.
@@ -56,16 +58,16 @@ impl Export {
     ///
     /// # Errors
     /// When a file that is there cannot be read.
-    pub fn load(folder: &Path) -> Result<Self> {
+    pub fn load(folder: &Folder) -> Result<Self> {
         let mut export = Self::default();
         for name in CARRIED {
-            match fs::read(folder.join(name)) {
+            match folder.read(name, BYTES_MAX) {
                 Ok(bytes) => drop(export.files.insert(name, bytes)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("{name} of {}", folder.display())),
+                Err(error) => return Err(error).with_context(|| format!("{name} of {}", folder.path().display())),
             }
         }
-        let config: Value = serde_json::from_slice(&fs::read(folder.join("config.json"))?).context("config.json")?;
+        let config: Value = serde_json::from_slice(&folder.read("config.json", BYTES_MAX)?).context("config.json")?;
         for key in IDS {
             if let Some(id) = config.get(key).filter(|id| !id.is_null()) {
                 export.ids.insert(key.to_owned(), id.clone());
@@ -173,7 +175,7 @@ mod tests {
         for (name, value) in files {
             fs::write(folder.path().join(name), value.to_string()).unwrap();
         }
-        let export = Export::load(folder.path()).unwrap().marked(&marks(), &spec()).unwrap();
+        let export = Export::load(&Folder::own(folder.path())).unwrap().marked(&marks(), &spec()).unwrap();
         let found = match name {
             "config.json" => {
                 let mut config = json!({});
@@ -226,13 +228,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
         fs::write(folder.path().join("config.json"), json!({ "pad_token_id": 6 }).to_string()).unwrap();
-        let first = Export::load(folder.path()).unwrap().marked(&marks(), &spec()).unwrap();
+        let first = Export::load(&Folder::own(folder.path())).unwrap().marked(&marks(), &spec()).unwrap();
         let next = tempfile::tempdir().unwrap();
         first.files().for_each(|(name, bytes)| fs::write(next.path().join(name), bytes).unwrap());
         let mut config = json!({});
         first.complete(&mut config);
         fs::write(next.path().join("config.json"), config.to_string()).unwrap();
-        assert_eq!(Export::load(next.path()).unwrap(), first);
+        assert_eq!(Export::load(&Folder::own(next.path())).unwrap(), first);
         assert!(first.files().any(|(name, _)| name == "chat_template.jinja"));
     }
 }

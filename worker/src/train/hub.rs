@@ -4,7 +4,10 @@ use super::parameters::{Arenas, Layout};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 pub use senmon_corpus::seed::MODEL_FILE;
-use senmon_corpus::seed::{Seed, inspect};
+use senmon_corpus::{
+    roots::Folder,
+    seed::{Seed, inspect},
+};
 use senmon_protocol::model::{ModelSpec, ModelType};
 use serde_json::{Value, json};
 use std::{
@@ -18,16 +21,24 @@ pub type HostTensor = (Vec<usize>, Vec<f32>);
 /// Tensors by name.
 pub type HostTensors = BTreeMap<String, HostTensor>;
 
+/// Reads a model folder of ours.
+///
+/// # Errors
+/// As [`load_folder`].
+pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
+    load_folder(&Folder::own(folder))
+}
+
 /// Reads a model folder: ours, or what `transformers` saved, in one file or several, fp32, bf16 or fp16.
 ///
 /// # Errors
 /// What keeps the folder from being used ([`inspect`]), or a tensor that holds a value that is not finite, by name.
-pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
+pub fn load_folder(folder: &Folder) -> Result<(ModelSpec, HostTensors)> {
     let Seed { spec, files } = inspect(folder).map_err(anyhow::Error::msg)?;
     let known: BTreeSet<String> = spec.tensors().into_iter().map(|(name, _)| name).collect();
     let mut found = HostTensors::new();
     for file in files {
-        for (name, tensor) in read_tensors(folder, &file)?.into_iter().filter(|(name, _)| known.contains(name)) {
+        for (name, tensor) in tensors_of(folder, &file)?.into_iter().filter(|(name, _)| known.contains(name)) {
             ensure!(
                 tensor.1.iter().all(|value| value.is_finite()),
                 "{file}: tensor {name} holds a value that is not finite"
@@ -38,12 +49,16 @@ pub fn load_model(folder: &Path) -> Result<(ModelSpec, HostTensors)> {
     Ok((spec, found))
 }
 
-/// Reads all tensors of a file as fp32.
+/// Reads all tensors of a file of ours as fp32.
 ///
 /// # Errors
 /// When the file is damaged or a tensor is of another type, by name.
 pub fn read_tensors(folder: &Path, name: &str) -> Result<HostTensors> {
-    let file = File::open(folder.join(name)).with_context(|| format!("{name} of {}", folder.display()))?;
+    tensors_of(&Folder::own(folder), name)
+}
+
+fn tensors_of(folder: &Folder, name: &str) -> Result<HostTensors> {
+    let file = folder.open(name).with_context(|| format!("{name} of {}", folder.path().display()))?;
     let bytes = map(&file).with_context(|| name.to_owned())?;
     let parsed = SafeTensors::deserialize(&bytes).with_context(|| name.to_owned())?;
     let convert = |(key, view): (String, TensorView)| {

@@ -9,7 +9,7 @@ use super::{
     model::place_weights,
     parameters::Layout,
 };
-use senmon_corpus::manifest::verify;
+use senmon_corpus::{manifest::verify, roots::Folder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     job::{EndedOutcome, MergeJob, MergeResult, TerminationReason},
@@ -38,7 +38,7 @@ pub fn run(job: &MergeJob, place: &Place, context: &dyn JobContext) -> Result<Me
         lineages.push(verify(&folder, &member.checkpoint.manifest_sha256).map_err(corrupt)?.meta.lineage);
         let (spec, weights) = hub::load_model(&folder).map_err(corrupt)?;
         if done == 0 {
-            export = Export::load(&folder).map_err(corrupt)?;
+            export = Export::load(&Folder::own(&folder)).map_err(corrupt)?;
         }
         let (first, sums) = sum.get_or_insert_with(|| (spec.clone(), zeros(&weights)));
         if *first != spec {

@@ -18,7 +18,7 @@ use super::{
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
-use senmon_corpus::{hex, manifest::verify, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
+use senmon_corpus::{hex, manifest::verify, roots::Folder, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::CheckpointId,
@@ -124,14 +124,14 @@ impl<'a> Session<'a> {
                     .then(|| checkpoint::load_trainer(&folder, &Layout::new(&spec)))
                     .transpose()
                     .map_err(corrupt)?;
-                let export = Export::load(&folder).map_err(corrupt)?;
+                let export = Export::load(&Folder::own(&folder)).map_err(corrupt)?;
                 (spec, from_host(&weights), Some(from.id), carried, export)
             }
             (None, TrainStart::Folder(folder)) => {
                 let invalid = |error: anyhow::Error| ended(TerminationReason::InvalidInput, format!("seed: {error:#}"));
-                let folder = std::path::Path::new(&folder.path);
-                let (spec, weights) = hub::load_model(folder).map_err(invalid)?;
-                let export = Export::load(folder).and_then(|own| marked(own, &spec)).map_err(invalid)?;
+                let folder = Folder::below(&place.roots, &folder.path);
+                let (spec, weights) = hub::load_folder(&folder).map_err(invalid)?;
+                let export = Export::load(&folder).and_then(|own| marked(own, &spec)).map_err(invalid)?;
                 (spec, from_host(&weights), None, None, export)
             }
             (None, TrainStart::Init(init)) => {

@@ -4,6 +4,7 @@ use super::context::{JobContext, Place, asked_to_end, ended};
 use anyhow::{Context, Result};
 use senmon_corpus::{
     read::change,
+    roots::Roots,
     router::Router,
     scan::decode_dropped,
     sha256_file,
@@ -21,7 +22,7 @@ use std::path::Path;
 /// # Errors
 /// How it ended without a result.
 pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<ShardResult, EndedOutcome> {
-    let path = unchanged(&job.file)?;
+    let path = unchanged(&job.file, &place.roots)?;
     let (folder, output) = place.attempt_folder(&job.output)?;
     let _held = place.store.hold(&folder);
     let written = write(job, place, context, path, &output)
@@ -68,6 +69,7 @@ fn write(
     let tokenizer_path = place.path(&job.tokenizer);
     let tokenizer = Tokenizer::load(&tokenizer_path, &job.separator, job.bos.as_deref())?;
     let input = ShardInput {
+        roots: &place.roots,
         path,
         fields: &job.fields,
         dropped: &dropped(&job.file, place)?,
@@ -89,10 +91,10 @@ fn write(
 ///
 /// # Errors
 /// [`TerminationReason::CorruptData`].
-pub fn unchanged(file: &CorpusFile) -> Result<&Path, EndedOutcome> {
+pub fn unchanged<'a>(file: &'a CorpusFile, roots: &Roots) -> Result<&'a Path, EndedOutcome> {
     let path = Path::new(&file.path);
     let corrupt = |message| ended(TerminationReason::CorruptData, message);
-    let found = std::fs::metadata(path).map(|meta| meta.len());
+    let found = roots.open(path).and_then(|file| file.metadata()).map(|meta| meta.len());
     let found = found.map_err(|error| corrupt(format!("{}: {error}", file.path)))?;
     if found == file.bytes {
         return Ok(path);

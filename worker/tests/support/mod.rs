@@ -5,6 +5,7 @@ use senmon_corpus::{
     discover::discover,
     held_out::{Candidate, HELD_OUT_FILE, HeldOutList},
     read::Document,
+    roots::Roots,
     shard::{ShardInput, write_shard},
     tokenizer::{SEPARATOR, Tokenizer, train},
 };
@@ -51,6 +52,7 @@ pub fn store(root: &Path) {
     let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR, None).unwrap();
     let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
     let input = ShardInput {
+        roots: &Roots::whole_disk(),
         path: &input,
         fields: &fields,
         dropped: &[],
@@ -106,7 +108,14 @@ pub fn job(steps: u64, training: &Value) -> TrainJob {
 
 /// A place on one CPU thread.
 pub fn place(root: &Path, fence: i64) -> Place {
-    Place { storage: root.to_owned(), store: Store::default(), fence: Fence(fence), device: "cpu".into(), threads: 1 }
+    Place {
+        storage: root.to_owned(),
+        store: Store::default(),
+        roots: Roots::whole_disk(),
+        fence: Fence(fence),
+        device: "cpu".into(),
+        threads: 1,
+    }
 }
 
 /// What a job said.

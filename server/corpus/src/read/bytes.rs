@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -32,13 +31,8 @@ struct State {
 }
 
 impl Hashed {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        // A folder or a pipe can have any name.
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "expected a file"));
-        }
-        Ok(Self { state: Arc::new(Mutex::new(State { file, hash: Sha256::new(), bytes: 0 })) })
+    pub(super) fn new(file: File) -> Self {
+        Self { state: Arc::new(Mutex::new(State { file, hash: Sha256::new(), bytes: 0 })) }
     }
 
     /// The same open file, for reads at places.

@@ -15,7 +15,10 @@ mod record;
 mod tests;
 mod text;
 
-use crate::snapshot::{Content, format_of, layers};
+use crate::{
+    roots::Roots,
+    snapshot::{Content, format_of, layers},
+};
 use bytes::{Hashed, unpack};
 use record::Maker;
 use senmon_protocol::{
@@ -118,14 +121,15 @@ trait Records: Send {
     fn maker(&self) -> &Maker;
 }
 
-/// Opens a file and yields its records.
+/// Opens a file below the roots and yields its records.
 ///
 /// # Errors
 /// When the file cannot be opened or has an unknown ending. What is wrong inside is an item.
-pub fn documents(path: &Path, fields: &DocumentFields) -> io::Result<Documents> {
+pub fn documents(roots: &Roots, path: &Path, fields: &DocumentFields) -> io::Result<Documents> {
     let format = format_of(path).ok_or_else(|| io::Error::other(format!("{}: unknown ending", path.display())))?;
-    let hashed =
-        Hashed::open(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let file = roots.open(path);
+    let file = file.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let hashed = Hashed::new(file);
     let maker = Maker::new(path, fields);
     let (content, compression) = layers(format);
     let records: Box<dyn Records> = match content {

@@ -4,7 +4,7 @@ use super::*;
 use crate::tokenizer::{SEPARATOR, train};
 use safetensors::tensor::TensorView;
 use serde_json::json;
-use std::collections::HashMap;
+use std::{collections::HashMap, fs, path::Path};
 
 type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -48,7 +48,7 @@ fn check(expect: Result<f64, &str>, change: impl FnOnce(&Path, &mut Value, &mut 
 }
 
 fn judge(folder: &Path, expect: Result<f64, &str>) {
-    match (inspect(folder), expect) {
+    match (inspect(&Folder::own(folder)), expect) {
         (Ok(seed), Ok(eps)) => assert!((seed.spec.rms_norm_eps - eps).abs() < 1e-12, "{seed:?}"),
         (Err(found), Err(expect)) => assert!(found.contains(expect), "{found}, expected {expect}"),
         (found, expect) => panic!("{found:?}, expected {expect:?}"),
@@ -159,7 +159,7 @@ fn a_tokenizer_that_is_not_the_models_is_refused_with_the_reason() {
             fs::write(folder.path().join("tokenizer.json"), kept).unwrap();
         }
         let tokenizer = Tokenizer::from_bytes(given, SEPARATOR, None).unwrap();
-        match (belongs(folder.path(), &tokenizer), expect) {
+        match (belongs(&Folder::own(folder.path()), &tokenizer), expect) {
             (Ok(()), None) => {}
             (Err(why), Some(expect)) => assert!(why.contains(expect), "{why}, expected {expect}"),
             (found, expect) => panic!("{found:?}, expected {expect:?}"),

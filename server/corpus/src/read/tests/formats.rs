@@ -271,9 +271,9 @@ fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("folder.jsonl")).unwrap();
     File::create(folder.path().join("a.md")).unwrap();
-    for (name, why) in [("gone.jsonl", "No such file"), ("folder.jsonl", "expected a file"), ("a.md", "unknown ending")]
+    for (name, why) in [("gone.jsonl", "no such file"), ("folder.jsonl", "expected a file"), ("a.md", "unknown ending")]
     {
-        let error = documents(&folder.path().join(name), &fields()).err().unwrap().to_string();
+        let error = documents(&Roots::whole_disk(), &folder.path().join(name), &fields()).err().unwrap().to_string();
         assert!(error.contains(name) && error.contains(why), "{error}");
     }
 }

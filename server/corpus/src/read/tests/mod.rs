@@ -20,7 +20,7 @@ fn read_with(name: &str, bytes: &[u8], fields: &DocumentFields) -> (Vec<Item>, F
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, bytes).unwrap();
-    let mut items = documents(&path, fields).unwrap();
+    let mut items = documents(&Roots::whole_disk(), &path, fields).unwrap();
     let found: Vec<Item> = items.by_ref().collect();
     assert!(items.next().is_none(), "{name}: an item behind the last");
     let read = items.end().unwrap();
