@@ -52,6 +52,17 @@ pub fn orphans(
     old.filter_map(|(folder, _)| StorageKey::new(folder).ok()).collect()
 }
 
+/// A folder of a fence that no row has given: the database is an older copy of itself, put back without a restore.
+#[must_use]
+pub fn ahead<'a>(objects: &'a [Object], owners: &[Owner]) -> Option<&'a str> {
+    let fences: HashMap<&str, i64> = owners.iter().map(|owner| (owner.output.as_str(), owner.fence)).collect();
+    let mut folders = objects.iter().filter_map(|object| Some(object.key.as_str().rsplit_once('/')?.0));
+    folders.find(|folder| {
+        let Some((output, name)) = folder.rsplit_once('/') else { return false };
+        fence_of(name).zip(fences.get(output)).is_some_and(|(fence, given)| fence > *given)
+    })
+}
+
 /// The fence in a folder's name: `f3`, `00000250-f3`, `00000250-f3-s1`.
 fn fence_of(name: &str) -> Option<i64> {
     name.split('-').find_map(|part| part.strip_prefix('f')?.parse().ok()).filter(|fence| *fence > 0)
@@ -96,6 +107,12 @@ mod tests {
         assert_eq!(left(&foreign, 9, false, &[]), [""; 0]);
         let newer = [("checkpoints/b/00000009-f3", 1)];
         assert_eq!(left(&newer, 2, false, &[]), [""; 0], "a fence that this database never granted");
+        let object = |name: &str| Object { key: key(name), bytes: 1, modified: at(1) };
+        let owners = [Owner { output: key("checkpoints/b"), fence: 2, is_running: false }];
+        let objects = [object("checkpoints/b/00000009-f2/x"), object("checkpoints/c/00000009-f3/x"), object("x")];
+        assert_eq!(ahead(&objects, &owners), None);
+        let objects = [object("checkpoints/b/00000009-f3/x")];
+        assert_eq!(ahead(&objects, &owners), Some("checkpoints/b/00000009-f3"));
     }
 
     proptest! {

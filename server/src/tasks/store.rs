@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     app::App,
-    db::{self, events::NewEvent, retention::Deleting},
-    domain::orphans::orphans,
+    db::{self, DbError, events::NewEvent, retention::Deleting},
+    domain::orphans::{ahead, orphans},
 };
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
@@ -91,12 +91,27 @@ pub async fn sweep(app: App) -> Result<()> {
     // Listed first: what is committed meanwhile has a row by the time that the rows are read.
     let objects = app.storage.list(None).await?;
     let owners = ask(db::retention::owners(&app.db)).await?;
+    if let Some(folder) = ahead(&objects, &owners) {
+        return say_ahead(&app, folder).await;
+    }
     let spoken_for = ask(db::retention::folders(&app.db)).await?;
     for folder in orphans(&objects, &owners, &spoken_for, before) {
         app.storage.delete_folder(&folder).await?;
         let text = format!("{folder} in the store belonged to no checkpoint and no running attempt: removed.");
         app.event(NewEvent { kind: "orphan_removed", level: "info", text, ..NewEvent::default() }).await;
     }
+    Ok(())
+}
+
+/// Says once that the database is older than its store: nothing is swept, for it may be what was lost.
+async fn say_ahead(app: &App, folder: &str) -> Result<()> {
+    if ask(db::events::last_of(&app.db, &["store_ahead", "restored"])).await?.as_deref() == Some("store_ahead") {
+        return Ok(());
+    }
+    let text = format!(
+        "{folder} in the store is of an attempt that this database never granted: the database is an older copy of itself. Stop the server now, make a backup and restore it, so that no fence comes again; until then nothing is swept."
+    );
+    app.event(NewEvent { kind: "store_ahead", level: "error", text, ..NewEvent::default() }).await;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     board::tests::grant,
+    credential::Credential,
     spool::{SpoolRoot, SpoolWriter},
 };
 use senmon_protocol::worker::{LogBatch, LogLine};
