@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     app::App,
-    db::{self, DbError, events::NewEvent, retention::Deleting},
+    db::{self, events::NewEvent, retention::Deleting},
     domain::orphans::{ahead, orphans},
 };
 use anyhow::{Context, Result};
