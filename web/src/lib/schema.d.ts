@@ -3887,6 +3887,11 @@ export interface components {
         };
         /** @description Answer to [`Poll`]; empty when the wait was over first. */
         Polled: {
+            /**
+             * @description The server's `corpus_roots`, by all names that it knows of them: what a job reads outside the store lies below
+             *     them at the moment of reading.
+             */
+            corpus_roots?: string[];
             /** @description Jobs to start. */
             grants: components["schemas"]["Grant"][];
         };
