@@ -55,14 +55,17 @@ pub fn judge(reserve: u64, free: u64, held: bool, was: Level) -> (Level, Move) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Level::{Ample, Full, Low},
+        *,
+    };
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
 
     #[test]
     fn a_disk_fills_up_and_is_freed() {
-        let (mut was, mut held) = (Level::Ample, false);
+        let (mut was, mut held) = (Ample, false);
         let mut seen = Vec::new();
         // Free bytes of a disk as somebody else fills it, and frees it again; the reserve takes its part.
         for others_free in [2048_u64, 1024, 700, 400, 300, 200, 310, 520, 600, 1100] {
@@ -76,7 +79,6 @@ mod tests {
             was = level;
             seen.push((level, held));
         }
-        use Level::{Ample, Full, Low};
         let expect = [
             (Ample, true),
             (Ample, true),
@@ -95,7 +97,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_flutters(reserve in 4_u64..1 << 40, free in 0_u64..1 << 42, held: bool, was in 0..3) {
-            let was = [Level::Ample, Level::Low, Level::Full][usize::try_from(was).unwrap()];
+            let was = [Ample, Low, Full][usize::try_from(was).unwrap()];
             let (level, step) = judge(reserve, free, held, was);
             let (held, free) = match step {
                 Move::Keep => (held, free),
@@ -103,7 +105,7 @@ mod tests {
                 Move::Make => (true, free - reserve),
             };
             prop_assert_eq!(judge(reserve, free, held, level), (level, Move::Keep));
-            prop_assert!(held || level == Level::Full || free < 2 * reserve);
+            prop_assert!(held || level == Full || free < 2 * reserve);
         }
     }
 }
