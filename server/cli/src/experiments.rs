@@ -166,6 +166,9 @@ fn describe(view: &ExperimentView) -> String {
     if let Some(problem) = &summary.problem {
         let _ = writeln!(text, "{problem}");
     }
+    if let Some(waits_for) = &view.waits_for {
+        let _ = writeln!(text, "{waits_for}");
+    }
     let _ = writeln!(
         text,
         "corpus {}, priority {}, submitted {} by {}\n",

@@ -91,7 +91,7 @@ pub enum Done {
         /// SHA-256 of the router's files.
         sha256: String,
         /// Quality figures.
-        quality: ClusteringQuality,
+        quality: Box<ClusteringQuality>,
         /// The domains.
         domains: Vec<DomainView>,
     },
@@ -164,7 +164,7 @@ fn answer(request: Request) -> Result<Answer> {
         Request::Clustering { from, spec, folder } => match discover(&from.sample(spec.seed)?, &spec) {
             Ok(found) => {
                 let sha256 = found.router.save(&folder)?;
-                Ok(Ok(Done::Clustering { sha256, quality: found.quality, domains: found.domains }))
+                Ok(Ok(Done::Clustering { sha256, quality: Box::new(found.quality), domains: found.domains }))
             }
             Err(why) => Ok(Err(why)),
         },

@@ -57,7 +57,10 @@ async fn what_takes_too_much_memory_is_set_aside_with_the_reason() -> Result<()>
     let server_settings = "text_memory_max = \"1M\"".to_owned();
     let options = WorldOptions { server_settings, workers: 0, documents: 0, ..WorldOptions::default() };
     let world = World::start(options).await?;
-    senmon_tests::corpus::slice(&world.path("corpus"), 4, 120)?;
+    // Seconds of reading.
+    let lines: String = (0..300_000).map(|n| format!("{{\"text\": \"document {n}\"}}\n")).collect();
+    fs::create_dir_all(world.path("corpus"))?;
+    fs::write(world.path("corpus").join("large.jsonl"), lines)?;
     let request = json!({ "name": "large", "paths": [world.path("corpus")] });
     let corpus: CorpusView = world.api.post("/api/v1/corpora", &request).await?;
     let path = format!("/api/v1/corpora/{}", corpus.id);

@@ -173,11 +173,17 @@ async fn an_experiment_without_progress_says_so_once() -> Result<()> {
     let told = events(&hand, "experiment_stalled").await?;
     ensure!(told.len() == 1 && told[0].contains("fit of its clustering"), "{told:?}");
     // It gets on, stands still again, and says so again; a pause is no standstill.
-    hand.tell("UPDATE clusterings SET state = 'ready'; UPDATE tokenizers SET state = 'ready'").await?;
+    hand.tell("UPDATE stages SET done = done + 1 WHERE stage = 'report'; UPDATE progress SET mark = -1").await?;
+    advance::run(hand.app.clone()).await?;
+    ensure!(hand.sql("SELECT 'x' FROM progress WHERE stalled_at IS NULL").await?.len() == 1, "it got on");
+    hand.tell("UPDATE progress SET made_at = made_at - interval '1 hour'").await?;
+    while events(&hand, "experiment_stalled").await?.len() < 2 {
+        advance::run(hand.app.clone()).await?;
+    }
     db::experiments::set_state(&hand.app.db, experiment, ExperimentState::Paused).await?;
     hand.tell("UPDATE progress SET made_at = made_at - interval '1 hour', stalled_at = NULL").await?;
     advance::run(hand.app.clone()).await?;
-    ensure!(events(&hand, "experiment_stalled").await?.len() == 1);
+    ensure!(events(&hand, "experiment_stalled").await?.len() == 2);
     db::experiments::set_state(&hand.app.db, experiment, ExperimentState::Running).await?;
     let since = hand.sql("SELECT (made_at > now() - interval '1 minute')::text FROM progress").await?;
     ensure!(since == ["true"], "the pause counted");

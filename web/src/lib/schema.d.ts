@@ -825,6 +825,38 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/set-aside": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get_set-aside"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/set-aside/{kind}/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete: operations["delete_set-aside_kind_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/storage": {
         parameters: {
             query?: never;
@@ -2806,6 +2838,8 @@ export interface components {
             corpus_id: components["schemas"]["CorpusId"];
             /** @description The submission. */
             spec: components["schemas"]["ExperimentSpec"];
+            /** @description What it waits for, in a sentence; or why it is set aside. */
+            waits_for?: string | null;
         };
         /** @description One expert. */
         Expert: {
@@ -3729,6 +3763,37 @@ export interface components {
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
         };
+        /** @description One page of a list. */
+        Page_SetAside: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: uuid
+                 * @description Which one.
+                 */
+                id: string;
+                /** @description What it is. */
+                kind: components["schemas"]["TroubleKind"];
+                /** @description Its name, for people. */
+                name: string;
+                /** @description How it failed last. */
+                problem: string;
+                /**
+                 * Format: date-time
+                 * @description Since when it is set aside.
+                 */
+                since: string;
+                /**
+                 * Format: int32
+                 * @description How often it failed in a row.
+                 */
+                tries: number;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
         /** @description `POST /api/v1/plan`. */
         PlanRequest: {
             /**
@@ -4168,6 +4233,30 @@ export interface components {
             role: components["schemas"]["Role"];
             /** @description Version of the server. */
             version: string;
+        };
+        /** @description A thing that a loop failed on again and again: the others go on, and it waits until somebody asks. */
+        SetAside: {
+            /**
+             * Format: uuid
+             * @description Which one.
+             */
+            id: string;
+            /** @description What it is. */
+            kind: components["schemas"]["TroubleKind"];
+            /** @description Its name, for people. */
+            name: string;
+            /** @description How it failed last. */
+            problem: string;
+            /**
+             * Format: date-time
+             * @description Since when it is set aside.
+             */
+            since: string;
+            /**
+             * Format: int32
+             * @description How often it failed in a row.
+             */
+            tries: number;
         };
         /** @description Reads one input file and writes one shard: documents assigned to domains, tokenised, split. */
         ShardJob: {
@@ -5014,6 +5103,11 @@ export interface components {
             /** @description Settings that differ from the experiment's. */
             training?: components["schemas"]["TrainingOverride"];
         };
+        /**
+         * @description What a loop works on.
+         * @enum {string}
+         */
+        TroubleKind: "experiment" | "corpus" | "clustering" | "tokenizer" | "branch" | "checkpoint";
         /**
          * Format: uuid
          * @description A daemon on a node.
@@ -6665,6 +6759,56 @@ export interface operations {
         responses: {
             /** @description signed out */
             204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    "get_set-aside": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description what the server's loops failed on again and again, the latest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_SetAside"];
+                };
+            };
+        };
+    };
+    "delete_set-aside_kind_id": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description what it is */
+                kind: components["schemas"]["TroubleKind"];
+                /** @description which one */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description it is set aside no longer, and tried again at once */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description it is not set aside */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
