@@ -1,7 +1,7 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::auth::Known,
+    api::{auth::Known, idempotency::Keys},
     config::Config,
     domain::lease::Listening,
     heavy::Heavy,
@@ -43,6 +43,8 @@ pub struct App {
     pub ingest: Ingest,
     /// Who asked a moment ago.
     pub known: Known,
+    /// Keys of requests that may come twice.
+    pub keys: Keys,
     /// Where work that costs is done.
     pub heavy: Heavy,
     /// How the server's own loops fare.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let flags = Flags::parse();
     if flags.action == Some(Action::Openapi) {
-        match api::openapi().to_pretty_json() {
+        match serde_json::to_string_pretty(&api::openapi()) {
             Ok(text) => println!("{text}"),
             Err(error) => eprintln!("{error}"),
         }

@@ -63,6 +63,7 @@ pub async fn serve(config: Config) -> Result<()> {
         polls: Polls::default(),
         ingest: Ingest::start(&pool, config.lease_ttl_ms),
         known: auth::Known::default(),
+        keys: api::idempotency::Keys::default(),
         paces: Paces::default(),
         db: pool,
         stream: broadcast::channel(STREAM_MESSAGES).0,

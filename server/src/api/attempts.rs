@@ -5,6 +5,7 @@ use crate::{
         auth::Worker,
         body::Body,
         error::{ApiError, ApiResult},
+        params::Path,
     },
     app::App,
     db::{
@@ -22,7 +23,7 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
 };
 use senmon_corpus::hex;
 use senmon_protocol::{

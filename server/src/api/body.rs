@@ -22,8 +22,11 @@ impl<T: DeserializeOwned, const KIB: usize> FromRequest<App> for Body<T, KIB> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
-        if is_yaml(&request) {
-            return Err(ApiError::Malformed("found YAML, expected JSON: only experiment files may be YAML".into()));
+        match kind(&request)? {
+            Kind::Json => {}
+            Kind::Yaml => {
+                return Err(ApiError::Unsupported("found YAML, expected JSON: only experiment files may be YAML".into()));
+            }
         }
         json(&read(request, KIB << 10).await?).map(Self)
     }
@@ -33,9 +36,9 @@ impl<T: DeserializeOwned> FromRequest<App> for FileBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, ApiError> {
-        let is_yaml = is_yaml(&request);
+        let kind = kind(&request)?;
         let bytes = read(request, file::FILE_BYTES_MAX).await?;
-        if !is_yaml {
+        if kind == Kind::Json {
             return json(&bytes).map(Self);
         }
         let text = std::str::from_utf8(&bytes)
@@ -44,9 +47,28 @@ impl<T: DeserializeOwned> FromRequest<App> for FileBody<T> {
     }
 }
 
-fn is_yaml(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.contains("yaml")
+/// How a body is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Yaml,
+}
+
+/// What the headers say of a body; one that says nothing is JSON. No body is compressed: what it would become is not
+/// bounded by what it is.
+fn kind(request: &Request) -> Result<Kind, ApiError> {
+    let header = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(coding) = header(header::CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(ApiError::Unsupported(format!("Content-Encoding: found {coding:?}, expected a body as it is")));
+    }
+    let Some(found) = header(header::CONTENT_TYPE) else { return Ok(Kind::Json) };
+    let name = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match name.as_str() {
+        "application/json" => Ok(Kind::Json),
+        json if json.starts_with("application/") && json.ends_with("+json") => Ok(Kind::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Kind::Yaml),
+        _ => Err(ApiError::Unsupported(format!("Content-Type: found {found:?}, expected application/json"))),
+    }
 }
 
 /// The bytes of a body; of one that is larger no more is read.
@@ -60,6 +82,10 @@ async fn read(mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError>
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
+    // serde would read an array as the fields of an object in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::invalid("body", "found an array, expected an object"));
+    }
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(|error| {
         let path = error.path().to_string();
         ApiError::invalid(if path == "." { "body" } else { &path }, error.inner().to_string())

@@ -4,6 +4,7 @@ use crate::{
     api::{
         auth::Viewer,
         error::{ApiError, ApiResult},
+        params::Path,
     },
     app::App,
     db,
@@ -11,7 +12,7 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
 };
 use senmon_protocol::{ensemble::Ensemble, ids::ExperimentId};
 use utoipa_axum::{router::OpenApiRouter, routes};

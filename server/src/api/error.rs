@@ -4,7 +4,7 @@ use crate::db::DbError;
 use axum::{
     Json,
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use senmon_protocol::problem::{Fault, Problem};
 
@@ -20,6 +20,18 @@ pub enum ApiError {
     /// The body is larger than this request may have, in bytes.
     #[error("found a body of more than {0} bytes, which is the most that this request may have")]
     TooLarge(usize),
+    /// The body is of another kind than this request may have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The path has no such method.
+    #[error("found {0}, which this path does not have; the header Allow says which it has")]
+    MethodNotAllowed(String),
+    /// It was changed since it was read: what, and to what.
+    #[error("{} change(s) since it was read", .0.len())]
+    Changed(Vec<Fault>),
+    /// The file has no such range; its length in bytes.
+    #[error("found a range that begins beyond the end; the file has {0} bytes")]
+    NoSuchRange(u64),
     /// Nobody known is asking.
     #[error("a bearer token or a session is needed")]
     Unauthenticated,
@@ -96,6 +108,10 @@ impl IntoResponse for ApiError {
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input", "The input has faults"),
             Self::Malformed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "malformed", "The request cannot be read"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
+            Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", "The body is of another kind"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "No such method here"),
+            Self::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed", "It was changed since it was read"),
+            Self::NoSuchRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "no_such_range", "There is no such range"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "This role may not do that"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
@@ -112,12 +128,17 @@ impl IntoResponse for ApiError {
             }
         };
         let detail = match &self {
-            Self::Invalid(faults) => {
+            Self::Invalid(faults) | Self::Changed(faults) => {
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect::<Vec<_>>().join("; ")
             }
             other => other.to_string(),
         };
-        let faults = if let Self::Invalid(faults) = self { faults } else { Vec::new() };
+        let more = match &self {
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, "1".to_owned())),
+            Self::NoSuchRange(bytes) => Some((header::CONTENT_RANGE, format!("bytes */{bytes}"))),
+            _ => None,
+        };
+        let faults = if let Self::Invalid(faults) | Self::Changed(faults) = self { faults } else { Vec::new() };
         let problem = Problem {
             kind: format!("/problems/{code}"),
             code: code.into(),
@@ -127,6 +148,7 @@ impl IntoResponse for ApiError {
             faults,
             request_id: String::new(),
         };
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, AppendHeaders(more), Json(problem)).into_response()
     }
 }

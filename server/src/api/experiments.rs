@@ -2,31 +2,29 @@
 
 use crate::{
     api::{
-        ListQuery,
         auth::{User, Viewer},
         body::{Body, FileBody},
         error::{ApiError, ApiResult},
-        idempotency::IdempotencyKey,
-        page,
+        etag, page,
+        params::{self, Path, Query},
         plan::known,
     },
     app::App,
     db::{
         self, Listed,
         events::NewEvent,
-        experiments::{ExperimentRow, Filter},
+        lists::{Experiments, Wanted},
     },
     domain::{
         deadline::budget_spent,
-        report::ensemble_vs_dense_percent,
         validate::{budget, not_now, validate},
     },
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
-    http::{StatusCode, header},
-    response::IntoResponse,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use senmon_protocol::{
     ids::ExperimentId,
@@ -34,8 +32,8 @@ use senmon_protocol::{
     report::Report,
     spec::ExperimentSpec,
     view::{
-        BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page,
-        StreamExperiment, StreamMessage,
+        BranchState, BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView,
+        Page, StreamExperiment, StreamMessage,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -44,7 +42,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, submit))
-        .routes(routes!(show, alter))
+        .routes(routes!(show, alter, delete))
+        .routes(routes!(branches))
         .routes(routes!(report))
         .routes(routes!(evaluations))
         .routes(routes!(spec))
@@ -53,46 +52,65 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(cancel))
 }
 
-#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments, newest first", body = Page<ExperimentSummary>)))]
+/// Which experiments, in which order.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(pattern = "^(running|paused|completed|failed|cancelled)(,(running|paused|completed|failed|cancelled))*$")]
+    state: Option<String>,
+    /// Only with all of these labels, separated by commas.
+    labels: Option<String>,
+    /// Only those that this one submitted.
+    owner: Option<String>,
+    /// Order. Default `newest`.
+    #[param(inline)]
+    sort: Option<Sort>,
+    /// Those that were deleted, instead of the others.
+    archived: Option<bool>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+/// Order of experiments.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    /// By submission, the last first.
+    #[default]
+    Newest,
+    /// By submission, the first first.
+    Oldest,
+    /// By name.
+    Name,
+}
+
+#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments", body = Page<ExperimentSummary>)))]
 async fn list(
     State(app): State<App>,
     _: Viewer,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Page<ExperimentSummary>>> {
-    let filter = Filter { before: query.cursor.map(ExperimentId), limit: query.limit() + 1, ..Filter::default() };
-    let Listed { rows, broken } = db::experiments::list(&app.db, filter).await?;
-    let mut listed = Listed { rows: Vec::new(), broken };
-    for row in rows {
-        let branches = db::branches::of_experiment(&app.db, row.id).await?.rows;
-        listed.rows.push(summary(&app, &row, &branches).await?);
-    }
-    Ok(Json(page(listed, query.limit(), |item| item.id.to_string())))
-}
-
-async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> ApiResult<ExperimentSummary> {
-    let stages = db::experiments::stages(&app.db, row.id).await?;
-    let tokens_done = branches.iter().map(|branch| branch.tokens).sum();
-    let tokens_total: u64 = branches.iter().map(|branch| branch.tokens_total).sum();
-    let rate: f64 = branches.iter().filter_map(|branch| branch.tokens_per_second).sum();
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let seconds_left = (rate > 0.0 && row.state == ExperimentState::Running)
-        .then(|| tokens_total.saturating_sub(tokens_done) as f64 / rate);
-    Ok(ExperimentSummary {
-        id: row.id,
-        name: row.spec.name.clone(),
-        labels: row.spec.labels.clone(),
-        state: row.state,
-        problem: row.problem.clone(),
-        priority: row.spec.priority,
-        stages,
-        tokens_done,
-        tokens_total,
-        ensemble_vs_dense_percent: row.report.as_ref().and_then(ensemble_vs_dense_percent),
-        seconds_left,
-        owner: row.owner.clone(),
-        created_at: row.created_at,
-        finished_at: row.finished_at,
-    })
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<ExperimentState>("state", query.state.as_deref())?;
+    let wanted = Experiments {
+        of: Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 },
+        labels: params::split(query.labels.as_deref().unwrap_or_default()),
+        owner: query.owner,
+        sort: match query.sort.unwrap_or_default() {
+            Sort::Newest => "newest",
+            Sort::Oldest => "oldest",
+            Sort::Name => "name",
+        },
+        archived: query.archived.unwrap_or_default(),
+        ..Experiments::default()
+    };
+    Ok(Json(page(db::lists::experiments(&app.db, &wanted).await?, limit, |item| item.id.to_string())))
 }
 
 async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
@@ -100,7 +118,9 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let Listed { rows: mut branches, broken } = db::branches::of_experiment(&app.db, id).await?;
     let all = branches.clone();
     crate::api::branches::explain(app, &mut branches, &all).await?;
-    let summary = summary(app, &row, &branches).await?;
+    let one = Experiments { id: Some(id), of: Wanted { limit: 1, ..Wanted::default() }, ..Experiments::default() };
+    let summary = db::lists::experiments(&app.db, &one).await?.one()?;
+    let summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
     Ok(ExperimentView {
         summary,
         spec: row.spec,
@@ -112,18 +132,12 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
 }
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
-    params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")),
     responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
 async fn submit(
     State(app): State<App>,
     User(identity): User,
-    key: IdempotencyKey,
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
-    let key = key.of(&identity, "POST /experiments", &spec)?;
-    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        return Ok((StatusCode::ACCEPTED, Json(view(&app, ExperimentId(before)).await?)));
-    }
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
         let faults = validate(&spec, &known);
@@ -131,10 +145,7 @@ async fn submit(
     };
     let (spec, known, faults) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
-    let (id, is_new) = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name, key.as_ref()).await?;
-    if !is_new {
-        return Ok((StatusCode::ACCEPTED, Json(view(&app, id).await?)));
-    }
+    let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",
@@ -158,8 +169,54 @@ async fn submit(
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
-    Ok(Json(view(&app, id).await?))
+async fn show(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<ExperimentId>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let view = view(&app, id).await?;
+    etag::answer(StatusCode::OK, &headers, &view.spec, &view)
+}
+
+#[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
+async fn delete(State(app): State<App>, User(who): User, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
+    db::archive::experiment(&app.db, id).await?;
+    announce(&app, id, &who.name, "deleted").await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which branches of an experiment.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct BranchesQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(pattern = "^(waiting|queued|running|paused|completed|failed|cancelled)(,(waiting|queued|running|paused|completed|failed|cancelled))*$")]
+    state: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/branches", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), BranchesQuery), responses((status = 200, description = "its branches, parents before children", body = Page<BranchView>), (status = 404, description = "no such experiment")))]
+async fn branches(
+    State(app): State<App>,
+    _: Viewer,
+    Path(id): Path<ExperimentId>,
+    Query(query): Query<BranchesQuery>,
+) -> ApiResult<Json<Page<BranchView>>> {
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<BranchState>("state", query.state.as_deref())?;
+    db::experiments::get(&app.db, id).await?;
+    let wanted = Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 };
+    let mut listed = db::branches::page(&app.db, id, &wanted).await?;
+    let all = db::branches::plain(&app.db, id).await?;
+    crate::api::branches::explain(&app, &mut listed.rows, &all).await?;
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
@@ -170,28 +227,41 @@ async fn report(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>)
         .ok_or_else(|| ApiError::NotFound("the report is written when the last evaluation is done".into()))
 }
 
-#[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "evaluations, oldest first", body = Vec<EvaluationView>)))]
+/// A page of a list.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), PageQuery), responses((status = 200, description = "evaluations, oldest first", body = Page<EvaluationView>), (status = 404, description = "no such experiment")))]
 async fn evaluations(
     State(app): State<App>,
     _: Viewer,
     Path(id): Path<ExperimentId>,
-) -> ApiResult<Json<Vec<EvaluationView>>> {
-    let rows = db::checkpoints::evaluations(&app.db, id).await?.rows;
-    Ok(Json(
-        rows.into_iter()
-            .map(|row| EvaluationView {
-                id: row.id,
-                branch_id: row.branch_id,
-                checkpoint_id: row.checkpoint_id,
-                title: row.title,
-                done: row.result.is_some(),
-                domains: match row.result {
-                    Some(senmon_protocol::job::JobResult::Evaluate(result)) => result.domains,
-                    _ => Vec::new(),
-                },
-            })
-            .collect(),
-    ))
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<EvaluationView>>> {
+    let limit = params::limit(query.limit)?;
+    db::experiments::get(&app.db, id).await?;
+    let Listed { rows, broken } = db::checkpoints::evaluations(&app.db, id).await?;
+    let after = |id: &uuid::Uuid| query.cursor.is_none_or(|cursor| *id > cursor);
+    let rows = rows.into_iter().filter(|row| after(&row.id.0)).map(|row| EvaluationView {
+        id: row.id,
+        branch_id: row.branch_id,
+        checkpoint_id: row.checkpoint_id,
+        title: row.title,
+        done: row.result.is_some(),
+        domains: match row.result {
+            Some(senmon_protocol::job::JobResult::Evaluate(result)) => result.domains,
+            _ => Vec::new(),
+        },
+    });
+    let listed = Listed { rows: rows.collect(), broken: if query.cursor.is_none() { broken } else { Vec::new() } };
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/spec", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the file, as YAML", content_type = "application/yaml", body = String)))]
@@ -235,31 +305,35 @@ async fn alter(
     State(app): State<App>,
     User(who): User,
     Path(id): Path<ExperimentId>,
+    headers: HeaderMap,
     Body(body): Body<ChangeExperiment>,
-) -> ApiResult<Json<ExperimentView>> {
-    let row = db::experiments::get(&app.db, id).await?;
-    let mut spec = row.spec;
-    spec.priority = body.priority.unwrap_or(spec.priority);
-    spec.deadline = body.deadline.or(spec.deadline);
-    spec.budget = body.budget.unwrap_or(spec.budget);
-    let mut faults = Vec::new();
-    budget(&spec.budget, "budget", &mut faults);
-    if spec.priority > 100 {
-        let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
-        faults.push(Fault { path: "priority".into(), message });
-    }
-    if !faults.is_empty() {
-        return Err(ApiError::Invalid(faults));
-    }
-    db::experiments::change(&app.db, id, &spec).await?;
+) -> ApiResult<Response> {
+    let edit = |mut spec: ExperimentSpec| {
+        etag::ensure_unchanged(&headers, &spec)?;
+        spec.priority = body.priority.unwrap_or(spec.priority);
+        spec.deadline = body.deadline.or(spec.deadline);
+        spec.budget = body.budget.clone().unwrap_or(spec.budget);
+        let mut faults = Vec::new();
+        budget(&spec.budget, "budget", &mut faults);
+        if spec.priority > 100 {
+            let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
+            faults.push(Fault { path: "priority".into(), message });
+        }
+        if faults.is_empty() { Ok(spec) } else { Err(ApiError::Invalid(faults)) }
+    };
+    let spec = db::experiments::change(&app.db, id, edit).await?;
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
+    let row = db::experiments::get(&app.db, id).await?;
     let held = row.state == ExperimentState::Paused && row.problem.is_some();
-    if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
-        return change(&app, id, ExperimentState::Running, &who.name, "raised the budget of and resumed").await;
-    }
-    let did = format!("changed priority, deadline or budget (priority {}) of", spec.priority);
+    let did = if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
+        db::experiments::set_state(&app.db, id, ExperimentState::Running).await?;
+        "raised the budget of and resumed".into()
+    } else {
+        format!("changed priority, deadline or budget (priority {}) of", spec.priority)
+    };
     announce(&app, id, &who.name, &did).await;
-    Ok(Json(view(&app, id).await?))
+    let view = view(&app, id).await?;
+    etag::answer(StatusCode::OK, &HeaderMap::new(), &view.spec, &view)
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]

@@ -4,6 +4,7 @@ use crate::{
     api::{
         auth::Viewer,
         error::{ApiError, ApiResult},
+        params::{Path, Query},
     },
     app::App,
     db::{
@@ -14,7 +15,7 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
 };
 use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
@@ -105,8 +106,10 @@ fn counted(view: GoodputView, records: &Records) -> GoodputView {
 
 /// How far back.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct Window {
     /// Hours before now. Default 24.
+    #[param(exclusive_minimum = 0, maximum = 8784)]
     hours: Option<f64>,
 }
 

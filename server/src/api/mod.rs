@@ -6,14 +6,19 @@ pub mod body;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
+pub mod document;
 pub mod ensemble;
 pub mod error;
+pub mod etag;
 pub mod events;
 pub mod experiments;
 pub mod goodput;
 pub mod health;
 pub mod idempotency;
+pub mod jobs;
+pub mod params;
 pub mod plan;
+pub mod ranges;
 pub mod session;
 pub mod storage;
 pub mod ui;
@@ -23,7 +28,13 @@ use crate::{app::App, db::Listed};
 use axum::{Router, extract::State, http::HeaderValue, middleware, response::IntoResponse, routing::get};
 use std::{sync::Arc, time::Duration};
 use tower_http::{
-    catch_panic::CatchPanicLayer, compression::CompressionLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer, Predicate,
+        predicate::{DefaultPredicate, NotForContentType},
+    },
+    set_header::SetResponseHeaderLayer,
+    trace::TraceLayer,
 };
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -33,27 +44,8 @@ use utoipa_axum::router::OpenApiRouter;
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
 
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Senmon", description = "c-BTM expert training: corpora, experiments, branches, checkpoints, workers. Bearer tokens; errors are application/problem+json.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
-    components(schemas(senmon_protocol::problem::Problem, senmon_protocol::view::StreamMessage)),
-    modifiers(&Bearer)
-)]
-struct Document;
-
-struct Bearer;
-
-impl utoipa::Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
-        document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("bearer", [])]);
-    }
-}
-
 fn api() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(
+    OpenApiRouter::with_openapi(document::Base::openapi()).nest(
         "/api/v1",
         OpenApiRouter::new()
             .merge(session::router())
@@ -65,6 +57,7 @@ fn api() -> OpenApiRouter<App> {
             .merge(goodput::router())
             .merge(checkpoints::router())
             .merge(workers::router())
+            .merge(jobs::router())
             .merge(attempts::router())
             .merge(events::router())
             .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
@@ -77,31 +70,15 @@ fn api() -> OpenApiRouter<App> {
 
 /// The OpenAPI document.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    named(api().split_for_parts().1)
-}
-
-/// Names each operation after its method and path: `get_experiments_id_report`. Handlers share names across nouns.
-fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for (path, item) in &mut document.paths.paths {
-        let words: Vec<&str> =
-            path.trim_start_matches("/api/v1").split(['/', '{', '}']).filter(|word| !word.is_empty()).collect();
-        let operations =
-            [("get", &mut item.get), ("post", &mut item.post), ("put", &mut item.put), ("delete", &mut item.delete)];
-        for (method, operation) in operations {
-            if let Some(operation) = operation {
-                operation.operation_id = Some(format!("{method}_{}", words.join("_")));
-            }
-        }
-    }
-    document
+pub fn openapi() -> serde_json::Value {
+    document::finish(&api().split_for_parts().1)
 }
 
 /// The whole service.
 pub fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
     // Shared: what a handler owns is cloned with it.
-    let document = Arc::new(named(document));
+    let document = Arc::new(document::finish(&document));
     let describe = move || {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }
@@ -112,12 +89,14 @@ pub fn router(app: App) -> Router {
             HeaderValue::from_static(value),
         )
     };
-    api.route("/openapi.json", get(describe))
+    api.layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .route("/openapi.json", get(describe))
         .merge(health::router())
+        .method_not_allowed_fallback(no_such_method)
         .fallback(ui::serve)
         .with_state(app)
         .layer(middleware::from_fn(request_id))
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
         .layer(header(
             "content-security-policy",
             "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
@@ -126,6 +105,16 @@ pub fn router(app: App) -> Router {
         .layer(header("referrer-policy", "no-referrer"))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http())
+}
+
+/// What is not compressed already, and not read in ranges.
+fn worth_compressing() -> impl Predicate {
+    let plain = DefaultPredicate::new().and(NotForContentType::new("application/octet-stream"));
+    plain.and(NotForContentType::new("font/")).and(NotForContentType::new("application/zip"))
+}
+
+async fn no_such_method(method: axum::http::Method) -> error::ApiError {
+    error::ApiError::MethodNotAllowed(method.to_string())
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> axum::response::Response {
@@ -162,21 +151,6 @@ async fn request_id(request: axum::extract::Request, next: middleware::Next) -> 
     parts.headers.remove("content-length");
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
     axum::response::Response::from_parts(parts, bytes.into())
-}
-
-/// Query of a list.
-#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
-pub struct ListQuery {
-    /// `next_cursor` of the page before.
-    pub cursor: Option<uuid::Uuid>,
-    /// Items of a page, 1 to 500. Default 50.
-    pub limit: Option<i64>,
-}
-
-impl ListQuery {
-    fn limit(&self) -> i64 {
-        self.limit.unwrap_or(50).clamp(1, 500)
-    }
 }
 
 /// A page of at most `limit` of the items, of which one more than `limit` was read.

@@ -61,7 +61,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
     let corpora = if corpus.is_some() {
         Vec::new()
     } else {
-        db::corpora::list(&app.db).await?.rows.into_iter().map(|c| c.name).collect()
+        db::corpora::names(&app.db).await?
     };
     let roots = app.config.corpus_roots.clone();
     let (mut seed, mut tokenizer) = (spec.seed.clone(), spec.tokenizer.clone());

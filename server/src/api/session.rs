@@ -5,13 +5,14 @@ use crate::{
         auth::{Admin, Auth, COOKIE, cookie, hash, new_secret},
         body::Body,
         error::{ApiError, ApiResult},
+        params::Path,
     },
     app::App,
     db,
 };
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
@@ -78,7 +79,9 @@ async fn create_token(
     }
     let secret = new_secret(body.role)?;
     let token = db::tokens::insert(&app.db, body.name.trim(), body.role, &secret[..10], &hash(&secret)).await?;
-    Ok((StatusCode::CREATED, Json(CreatedToken { token, secret })))
+    // Never written down, not even to answer a repeat.
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CREATED, headers, Json(CreatedToken { token, secret })))
 }
 
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = uuid::Uuid, Path, description = "the token")), responses((status = 204, description = "revoked"), (status = 404, description = "no such token")))]

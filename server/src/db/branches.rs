@@ -1,10 +1,6 @@
 //! Branches.
 
-use super::{
-    DbError, Listed, Result, Stored, count, each,
-    idempotency::{Key, reserve},
-    signed, unword, word,
-};
+use super::{DbError, Listed, Result, Stored, begin, count, each, lists::Wanted, signed, unword, word};
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
@@ -44,11 +40,9 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
 }
 
 /// Stores a fork: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
-/// With a key that made one before, that one and false.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed meanwhile, or the key came with another
-/// request.
+/// [`DbError::Conflict`] when the name is taken, or the checkpoint was removed meanwhile.
 pub async fn insert_fork(
     pool: &PgPool,
     from: &BranchView,
@@ -56,13 +50,9 @@ pub async fn insert_fork(
     name: &str,
     mixture: &Mixture,
     steps: u64,
-    key: Option<&Key>,
-) -> Result<(BranchId, bool)> {
+) -> Result<BranchId> {
     let id = BranchId::new();
-    let mut tx = pool.begin().await?;
-    if let Some(before) = reserve(&mut tx, key, id.0).await? {
-        return Ok((BranchId(before), false));
-    }
+    let mut tx = begin(pool).await?;
     // Retention decides over locked rows: it removes this one first, or sees the fork.
     let kept =
         sqlx::query_scalar!("SELECT id FROM checkpoints WHERE id = $1 AND state = 'committed' FOR SHARE", checkpoint.0)
@@ -79,7 +69,7 @@ pub async fn insert_fork(
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 1 {
         tx.commit().await?;
-        Ok((id, true))
+        Ok(id)
     } else {
         Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))
     }
@@ -90,7 +80,15 @@ pub async fn insert_fork(
 /// # Errors
 /// When Postgres refuses.
 pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Listed<BranchView>> {
-    list(pool, Some(experiment), None, true).await
+    list(pool, Some(experiment), None, true, &EVERY).await
+}
+
+/// Some of the branches of an experiment, parents before children.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn page(pool: &PgPool, experiment: ExperimentId, wanted: &Wanted) -> Result<Listed<BranchView>> {
+    list(pool, Some(experiment), None, true, wanted).await
 }
 
 /// The same without sparklines, for the loops: all of them, or none.
@@ -98,7 +96,7 @@ pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Li
 /// # Errors
 /// When Postgres refuses, or one of them cannot be read.
 pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
-    list(pool, Some(experiment), None, false).await?.all()
+    list(pool, Some(experiment), None, false, &EVERY).await?.all()
 }
 
 /// One branch.
@@ -106,11 +104,23 @@ pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<Branch
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
-    list(pool, None, Some(id), true)
+    list(pool, None, Some(id), true, &EVERY)
         .await?
         .one()?
         .ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
 }
+
+/// Whether there is such a branch.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn ensure(pool: &PgPool, id: BranchId) -> Result<()> {
+    let found = sqlx::query_scalar!("SELECT id FROM branches WHERE id = $1", id.0).fetch_optional(pool).await?;
+    found.map(|_| ()).ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
+}
+
+/// No list is longer: an experiment is refused with more branches.
+const EVERY: Wanted = Wanted { q: None, states: None, cursor: None, limit: i64::MAX };
 
 // A job has a lease exactly while it runs; asking for the state, Postgres would walk all that run for each branch.
 async fn list(
@@ -118,6 +128,7 @@ async fn list(
     experiment: Option<ExperimentId>,
     branch: Option<BranchId>,
     sparklines: bool,
+    wanted: &Wanted,
 ) -> Result<Listed<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Stored<Mixture>",
@@ -136,8 +147,10 @@ async fn list(
                  ORDER BY p.step) AS "losses!: Vec<f64>"
            FROM branches b LEFT JOIN LATERAL (SELECT tokens_per_second, worker_id FROM jobs WHERE branch_id = b.id AND lease_expires_at IS NOT NULL LIMIT 1) j ON true
                LEFT JOIN workers w ON w.id = j.worker_id
-           WHERE b.experiment_id = $1 OR b.id = $2 ORDER BY b.ordinal"#,
-        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines
+           WHERE (b.experiment_id = $1 OR b.id = $2) AND ($4::text IS NULL OR strpos(lower(b.name), lower($4)) > 0)
+             AND ($5::text[] IS NULL OR b.state = ANY($5)) AND ($6::uuid IS NULL OR b.ordinal > (SELECT ordinal FROM branches WHERE id = $6))
+           ORDER BY b.ordinal LIMIT $7"#,
+        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines, wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
     ).fetch_all(pool).await?;
     Ok(each(
         "branch",
@@ -230,7 +243,7 @@ pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
 /// # Errors
 /// [`DbError::Conflict`] when it is neither, or its experiment is over.
 pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = begin(pool).await?;
     let done = sqlx::query!(
         "UPDATE branches b SET problem = NULL,
              state = CASE WHEN EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id) THEN 'queued' ELSE 'waiting' END FROM experiments e

@@ -1,6 +1,6 @@
 //! Tokens, browser sessions, one-time codes, idempotency keys.
 
-use super::{DbError, Result, unword, word};
+use super::{DbError, Result, begin, unword, word};
 use senmon_protocol::{
     ids::TokenId,
     view::{Role, TokenView},
@@ -24,6 +24,7 @@ pub struct Identity {
 /// When Postgres refuses.
 pub async fn insert(pool: &PgPool, name: &str, role: Role, prefix: &str, secret_sha256: &[u8]) -> Result<TokenView> {
     let id = TokenId::new();
+    let mut tx = begin(pool).await?;
     let row = sqlx::query!(
         "INSERT INTO tokens (id, name, role, prefix, secret_sha256) VALUES ($1, $2, $3, $4, $5) RETURNING created_at",
         id.0,
@@ -32,8 +33,9 @@ pub async fn insert(pool: &PgPool, name: &str, role: Role, prefix: &str, secret_
         prefix,
         secret_sha256
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *tx)
     .await?;
+    tx.commit().await?;
     Ok(TokenView {
         id,
         name: name.to_owned(),
@@ -97,7 +99,7 @@ pub async fn list(pool: &PgPool) -> Result<Vec<TokenView>> {
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Conflict`] for the last admin's: nobody could make another.
 pub async fn delete(pool: &PgPool, id: TokenId) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = begin(pool).await?;
     // Locked, so that of two admins' tokens that are deleted at once one stays.
     let admins = sqlx::query_scalar!("SELECT id FROM tokens WHERE role = 'admin' ORDER BY id FOR UPDATE")
         .fetch_all(&mut *tx)

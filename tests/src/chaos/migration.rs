@@ -11,7 +11,11 @@ use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// Takes back the newest migrations, as in a database that they have not reached: what they added is gone.
-const BEFORE_MIGRATION_9: &str = "DROP TABLE store_identity;
+const BEFORE_MIGRATION_9: &str = "ALTER TABLE workers DROP COLUMN archived_at;
+    ALTER TABLE corpora DROP COLUMN archived_at;
+    ALTER TABLE corpora ADD CONSTRAINT corpora_name_key UNIQUE (name);
+    ALTER TABLE experiments DROP COLUMN archived_at, DROP COLUMN ensemble_vs_dense_percent;
+    DROP TABLE store_identity;
     ALTER TABLE experiments DROP COLUMN held_out;
     ALTER TABLE corpora DROP COLUMN left_out;
     ALTER TABLE branches DROP COLUMN repeat;

@@ -112,10 +112,10 @@ impl Both {
     async fn new(pool: &PgPool, seed: u64) -> Result<Self> {
         let name = format!("corpus-{seed}");
         let request = serde_json::from_value(json!({ "name": name, "paths": ["/x"], "fields": { "text": "text" } }))?;
-        let corpus = db::corpora::insert(pool, &request, &[], &LeftOut::default(), None).await?;
+        let corpus = db::corpora::insert(pool, &request, &[], &LeftOut::default()).await?;
         let mut small = spec::small();
         small.max_restarts = 2;
-        let experiment = db::experiments::insert(pool, &small, corpus, "test", None).await?.0;
+        let experiment = db::experiments::insert(pool, &small, corpus, "test").await?;
         let planned: Vec<PlannedBranch> = (0..BRANCHES)
             .map(|n| PlannedBranch {
                 name: format!("b{n}"),
