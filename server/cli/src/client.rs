@@ -77,7 +77,8 @@ impl Client {
     /// See [`Client::get`].
     pub async fn list_up_to<T: DeserializeOwned>(&self, path: &str, items_max: usize) -> CliResult<Vec<T>> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
-        let path = format!("{path}{}limit={}", if path.contains('?') { '&' } else { '?' }, items_max.clamp(1, PAGE_MAX));
+        let path =
+            format!("{path}{}limit={}", if path.contains('?') { '&' } else { '?' }, items_max.clamp(1, PAGE_MAX));
         loop {
             let page = match &cursor {
                 Some(cursor) => format!("{path}&cursor={}", encoded(cursor)),

@@ -80,7 +80,10 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
         filter.push_str(&format!("&branch_id={}", resolve::branch(client, branch).await?));
     }
     if let Some(level) = args.level {
-        filter.push_str(&format!("&level={}", level.to_possible_value().map_or("info".into(), |value| value.get_name().to_owned())));
+        filter.push_str(&format!(
+            "&level={}",
+            level.to_possible_value().map_or("info".into(), |value| value.get_name().to_owned())
+        ));
     }
     if let Some(since) = args.since {
         filter.push_str(&format!("&since={}", encoded(&since.to_rfc3339())));
@@ -99,8 +102,7 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
             return Ok(());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let page: Page<EventView> =
-            client.get(&format!("/events?sort=oldest&limit=500&cursor={last}{filter}")).await?;
+        let page: Page<EventView> = client.get(&format!("/events?sort=oldest&limit=500&cursor={last}{filter}")).await?;
         news = page.items;
     }
 }

@@ -133,7 +133,10 @@ pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
 /// # Errors
 /// When the server does not answer.
 pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
-    let mut path = format!("/experiments?sort={}", args.sort.to_possible_value().map_or("newest".into(), |sort| sort.get_name().to_owned()));
+    let mut path = format!(
+        "/experiments?sort={}",
+        args.sort.to_possible_value().map_or("newest".into(), |sort| sort.get_name().to_owned())
+    );
     let given = [("q", &args.search), ("state", &args.state), ("labels", &args.labels), ("owner", &args.owner)];
     for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
         path.push_str(&format!("&{name}={}", encoded(value)));

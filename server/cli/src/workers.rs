@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     error::CliResult,
     output::{Format, out},
-    resolve::{self, short},
+    resolve,
     table::{Table, fit},
     words,
 };

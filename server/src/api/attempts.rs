@@ -3,7 +3,7 @@
 use crate::{
     api::{
         auth::Worker,
-        body::Body,
+        body::{Body, Message},
         error::{ApiError, ApiResult},
         params::Path,
     },
@@ -21,10 +21,7 @@ use crate::{
     },
     tasks::identity,
 };
-use axum::{
-    Json,
-    extract::State,
-};
+use axum::{Json, extract::State};
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
@@ -111,7 +108,7 @@ async fn metrics(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
-    Body(body): Body<MetricBatch, WRITES_KIB>,
+    Message(body): Message<MetricBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
     let n = body.steps.len();
     for (path, found) in [("tokens", body.tokens.len()), ("at_ms", body.at_ms.len())] {
@@ -167,7 +164,7 @@ async fn logs(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<AttemptId>,
-    Body(body): Body<LogBatch, WRITES_KIB>,
+    Message(body): Message<LogBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
     claims::lines(&body).map_err(fault)?;
     for event in db::attempts::logs(&app.db, id, &body).await? {

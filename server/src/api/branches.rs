@@ -17,12 +17,7 @@ use crate::{
         validate::{BRANCH_NAME, is_branch_name},
     },
 };
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::IntoResponse,
-};
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::{shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},

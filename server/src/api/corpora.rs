@@ -12,12 +12,7 @@ use crate::{
     db::{self, events::NewEvent, lists::Wanted},
     domain::report::domain_sums,
 };
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::IntoResponse,
-};
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::snapshot::{Found, expand_paths};
 use senmon_protocol::{
     clustering::{ClusteringView, DomainView},
@@ -54,11 +49,7 @@ struct ListQuery {
 }
 
 #[utoipa::path(get, path = "/corpora", tag = "corpora", params(ListQuery), responses((status = 200, description = "corpora, newest first", body = Page<CorpusView>)))]
-async fn list(
-    State(app): State<App>,
-    _: Viewer,
-    Query(query): Query<ListQuery>,
-) -> ApiResult<Json<Page<CorpusView>>> {
+async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<CorpusView>>> {
     let limit = params::limit(query.limit)?;
     let states = params::words::<CorpusState>("state", query.state.as_deref())?;
     let wanted = Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 };

@@ -119,7 +119,8 @@ fn complete(path: &str, method: &str, operation: &mut Value, things: &Things) {
         }
     }
     link(path, method, responses, things);
-    let streams = responses.values_mut().filter_map(|response| response.get_mut("content")?.get_mut("text/event-stream"));
+    let streams =
+        responses.values_mut().filter_map(|response| response.get_mut("content")?.get_mut("text/event-stream"));
     streams.for_each(|content| content["schema"] = event());
 }
 
@@ -230,7 +231,9 @@ fn link(path: &str, method: &str, responses: &mut Map<String, Value>, things: &T
         let Some(shape) = shape(response).map(str::to_owned) else { continue };
         let links = match (method, things.shapes.get(&shape)) {
             ("post", Some(noun)) => things.links(noun, "id", |_| true),
-            ("post", None) if !path.contains('{') => things.links(last, if last == "workers" { "worker_id" } else { "id" }, |_| true),
+            ("post", None) if !path.contains('{') => {
+                things.links(last, if last == "workers" { "worker_id" } else { "id" }, |_| true)
+            }
             // The first of a list is as good as any; nobody deletes it for that.
             ("get", _) if shape.starts_with("Page") => {
                 things.links(last, "items/0/id", |operation| !operation.starts_with("delete"))
@@ -258,7 +261,8 @@ fn merge_tags(schemas: &mut Value) {
             for (key, value) in tag["properties"].as_object().into_iter().flatten() {
                 merged["properties"][key] = value.clone();
             }
-            let required = [&merged["required"], &tag["required"]].map(|list| list.as_array().cloned().unwrap_or_default());
+            let required =
+                [&merged["required"], &tag["required"]].map(|list| list.as_array().cloned().unwrap_or_default());
             merged["required"] = json!(required.concat());
             *variant = merged;
         }

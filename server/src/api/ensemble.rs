@@ -10,10 +10,7 @@ use crate::{
     db,
     domain::ensemble::{Places, assemble},
 };
-use axum::{
-    Json,
-    extract::State,
-};
+use axum::{Json, extract::State};
 use senmon_protocol::{ensemble::Ensemble, ids::ExperimentId};
 use utoipa_axum::{router::OpenApiRouter, routes};
 

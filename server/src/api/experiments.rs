@@ -193,7 +193,9 @@ struct BranchesQuery {
     /// Only what its name contains, in any case.
     q: Option<String>,
     /// Only in one of these states, separated by commas.
-    #[param(pattern = "^(waiting|queued|running|paused|completed|failed|cancelled)(,(waiting|queued|running|paused|completed|failed|cancelled))*$")]
+    #[param(
+        pattern = "^(waiting|queued|running|paused|completed|failed|cancelled)(,(waiting|queued|running|paused|completed|failed|cancelled))*$"
+    )]
     state: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<uuid::Uuid>,

@@ -13,10 +13,7 @@ use crate::{
     },
     domain::goodput::{Account, fleet::fleet, steps},
 };
-use axum::{
-    Json,
-    extract::State,
-};
+use axum::{Json, extract::State};
 use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
     goodput::{GoodputView, SkipView, TokenAccount},

@@ -104,7 +104,8 @@ async fn with_key(app: &App, key: String, request: Request, next: Next) -> Resul
             let answer = secret.as_ref().filter(|_| is_fresh(&secret)).map(|(answer, _)| answer.clone());
             return answer.map(again).ok_or_else(|| {
                 let when = at.format("%Y-%m-%d %H:%M:%S");
-                let message = format!("Idempotency-Key: done at {when} UTC, and the answer is not kept: look at what it did");
+                let message =
+                    format!("Idempotency-Key: done at {when} UTC, and the answer is not kept: look at what it did");
                 ApiError::Conflict(message)
             });
         }

@@ -25,11 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(attempts))
-        .routes(routes!(logs))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(attempts)).routes(routes!(logs))
 }
 
 /// Which jobs.
@@ -39,7 +35,9 @@ struct ListQuery {
     /// Only what its title contains, in any case.
     q: Option<String>,
     /// Only in one of these states, separated by commas. Default: those that are open, `queued,running,paused`.
-    #[param(pattern = "^(queued|running|paused|completed|failed|cancelled)(,(queued|running|paused|completed|failed|cancelled))*$")]
+    #[param(
+        pattern = "^(queued|running|paused|completed|failed|cancelled)(,(queued|running|paused|completed|failed|cancelled))*$"
+    )]
     state: Option<String>,
     /// Only of one experiment.
     experiment_id: Option<uuid::Uuid>,

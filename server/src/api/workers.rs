@@ -3,7 +3,7 @@
 use crate::{
     api::{
         auth::{Admin, Viewer, Worker},
-        body::Body,
+        body::{Body, Message},
         error::{ApiError, ApiResult},
         page,
         params::{self, Path, Query},
@@ -117,7 +117,8 @@ async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>)
     let labels = params::split(query.labels.as_deref().unwrap_or_default());
     let q = query.q.unwrap_or_default().to_lowercase();
     let all = views(&app).await?;
-    let from = query.cursor.and_then(|cursor| all.iter().position(|worker| worker.id.0 == cursor)).map_or(0, |at| at + 1);
+    let from =
+        query.cursor.and_then(|cursor| all.iter().position(|worker| worker.id.0 == cursor)).map_or(0, |at| at + 1);
     let is_wanted = |worker: &WorkerView| {
         let has = |label: &String| worker.labels.iter().any(|(key, value)| *label == format!("{key}={value}"));
         worker.name.to_lowercase().contains(&q)
@@ -132,7 +133,8 @@ async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>)
 async fn delete(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
     db::archive::worker(&app.db, id).await?;
     let text = format!("{} deleted a lost worker.", who.name);
-    app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() }).await;
+    app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() })
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -273,7 +275,7 @@ async fn heartbeat(
     State(app): State<App>,
     _: Worker,
     Path(id): Path<WorkerId>,
-    Body(body): Body<Heartbeat, 1024>,
+    Message(body): Message<Heartbeat, 1024>,
 ) -> ApiResult<Json<Heartbeaten>> {
     Ok(Json(app.ingest.beat(Beat { worker: id, body }).await?))
 }

@@ -89,9 +89,10 @@ pub async fn worker(pool: &PgPool, id: WorkerId) -> Result<()> {
     .fetch_optional(&mut *tx)
     .await?
     .ok_or_else(|| DbError::NotFound { noun: "worker", id: id.to_string() })?;
-    let held = sqlx::query_scalar!("SELECT title FROM jobs WHERE worker_id = $1 AND state = 'running' ORDER BY 1", id.0)
-        .fetch_all(&mut *tx)
-        .await?;
+    let held =
+        sqlx::query_scalar!("SELECT title FROM jobs WHERE worker_id = $1 AND state = 'running' ORDER BY 1", id.0)
+            .fetch_all(&mut *tx)
+            .await?;
     if !held.is_empty() {
         return Err(DbError::Conflict(format!("the worker {} is in use by {}", row.name, some(&held))));
     }

@@ -45,12 +45,7 @@ impl TryFrom<Row> for CorpusView {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when the name is taken.
-pub async fn insert(
-    pool: &PgPool,
-    request: &RegisterCorpus,
-    paths: &[String],
-    left_out: &LeftOut,
-) -> Result<CorpusId> {
+pub async fn insert(pool: &PgPool, request: &RegisterCorpus, paths: &[String], left_out: &LeftOut) -> Result<CorpusId> {
     let id = CorpusId::new();
     let mut tx = begin(pool).await?;
     let done = sqlx::query!(

@@ -113,19 +113,35 @@ pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Vec<EventView>> {
     let Wanted { levels, since, cursor, limit, .. } = wanted;
     let (experiment, branch) = (wanted.experiment.map(|id| id.0), wanted.branch.map(|id| id.0));
     let rows = if wanted.newest {
-        sqlx::query_as!(Row,
+        sqlx::query_as!(
+            Row,
             "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
              WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
                AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $6",
-            experiment, branch, levels, *since, *cursor, limit
-        ).fetch_all(pool).await?
+            experiment,
+            branch,
+            levels,
+            *since,
+            *cursor,
+            limit
+        )
+        .fetch_all(pool)
+        .await?
     } else {
-        sqlx::query_as!(Row,
+        sqlx::query_as!(
+            Row,
             "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
              WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
                AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id > $5) ORDER BY id LIMIT $6",
-            experiment, branch, levels, *since, *cursor, limit
-        ).fetch_all(pool).await?
+            experiment,
+            branch,
+            levels,
+            *since,
+            *cursor,
+            limit
+        )
+        .fetch_all(pool)
+        .await?
     };
     Ok(rows.into_iter().map(Row::view).collect())
 }

@@ -34,14 +34,20 @@ fn main() -> Result<()> {
                 let one = fuzz(target, seed, Length::Time(Duration::from_secs(seconds)), folder)?;
                 println!(
                     "{:<16} {:>10} executions  {:>9} accepted  {:>6} ms the slowest  {} faults",
-                    one.target, one.executions, one.accepted, one.slowest_ms, one.faults.len()
+                    one.target,
+                    one.executions,
+                    one.accepted,
+                    one.slowest_ms,
+                    one.faults.len()
                 );
                 found.lock().map_or_else(|_| (), |mut found| found.push(one));
             }
             Ok(())
         };
         let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("the fuzzer panicked")))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("the fuzzer panicked")))
     })?;
     let mut found = found.into_inner().unwrap_or_default();
     found.sort_by_key(|one| one.target);

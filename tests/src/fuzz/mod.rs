@@ -28,6 +28,8 @@ pub enum Length {
 
 /// Time that one input of some kilobytes may take, on a machine that is busy with other things.
 const EXECUTION_MAX: Duration = Duration::from_secs(20);
+/// From here on the slowest input is kept, to look at.
+const SLOW_MS: u64 = 200;
 /// Memory that one input of some kilobytes may take.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Executions between two looks at the memory.
@@ -46,6 +48,8 @@ pub struct Found {
     pub accepted: u64,
     /// The longest one took.
     pub slowest_ms: u64,
+    /// The file that holds it, where it took long.
+    pub slowest: String,
     /// What went wrong, with the file that holds the input.
     pub faults: Vec<String>,
 }
@@ -62,7 +66,14 @@ pub fn fuzz(target: &Target, seed: u64, length: Length, folder: &Path) -> Result
         ensure!(taken.is_ok(), "{} refuses its own seed {}: {:?}", target.name, input.ending, taken.err());
     }
     let mut mutator = Mutator::new(ChaCha8Rng::seed_from_u64(seed));
-    let mut found = Found { target: target.name, executions: 0, accepted: 0, slowest_ms: 0, faults: Vec::new() };
+    let mut found = Found {
+        target: target.name,
+        executions: 0,
+        accepted: 0,
+        slowest_ms: 0,
+        slowest: String::new(),
+        faults: Vec::new(),
+    };
     let (start, mut memory) = (Instant::now(), memory_peak());
     loop {
         let over = match length {
@@ -77,7 +88,11 @@ pub fn fuzz(target: &Target, seed: u64, length: Length, folder: &Path) -> Result
         let run = catch_unwind(AssertUnwindSafe(|| (target.run)(&input, scratch.path())));
         let took = began.elapsed();
         found.executions += 1;
-        found.slowest_ms = found.slowest_ms.max(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        if took_ms > found.slowest_ms.max(SLOW_MS) {
+            found.slowest = keep(&input, target.name, folder)?;
+        }
+        found.slowest_ms = found.slowest_ms.max(took_ms);
         let mut fault = match run {
             Ok(Ok(())) => {
                 found.accepted += 1;

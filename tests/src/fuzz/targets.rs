@@ -180,15 +180,20 @@ fn idx(input: &Input, folder: &Path) -> Result<()> {
     let data = IndexedDataset::open(&folder.join("shard"))?;
     let mut out = [0; 16];
     for document in (0..data.documents().min(100)).chain([data.documents(), u64::MAX]) {
-        let Some((first, end)) = data.document(document) else { continue };
-        if end < first || end > data.tokens() {
-            return Err(Broken(format!("document {document} lies at {first}..{end} of {}", data.tokens())).into());
+        let Some((first, length)) = data.document(document) else { continue };
+        if first.checked_add(length).is_none_or(|end| end > data.tokens()) {
+            return Err(
+                Broken(format!("document {document}: {length} tokens from {first} of {}", data.tokens())).into()
+            );
         }
-        let length = usize::try_from(end - first)?.min(out.len());
-        data.read(first, &mut out[..length]).map_err(|error| Broken(format!("its own document {document}: {error}")))?;
+        let length = usize::try_from(length)?.min(out.len());
+        data.read(first, &mut out[..length])
+            .map_err(|error| Broken(format!("its own document {document}: {error}")))?;
     }
-    ensure!(data.read(u64::MAX, &mut out).is_err() || data.tokens() == 0, "reads beyond the end");
-    Ok(())
+    match data.read(u64::MAX, &mut out) {
+        Ok(()) => Err(Broken("reads beyond the end".into()).into()),
+        Err(_) => Ok(()),
+    }
 }
 
 const MODEL: &str = r#"{"model_type": "llama", "vocab_size": 32, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
@@ -237,7 +242,8 @@ fn checkpoint_manifest(input: &Input, _: &Path) -> Result<()> {
 }
 
 fn tokenizer_seeds() -> Result<Vec<Input>> {
-    let own = train(&["the kernel maps the page into memory and the driver asks the kernel", "醤油と砂糖を鍋に入れて"], 280)?;
+    let own =
+        train(&["the kernel maps the page into memory and the driver asks the kernel", "醤油と砂糖を鍋に入れて"], 280)?;
     let words = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": { "type": "NFKC" },
         "added_tokens": [{ "id": 3, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true }],
@@ -261,7 +267,7 @@ fn message_seeds() -> Result<Vec<Input>> {
     let enrol = json!({ "name": "w", "protocol_version": 1, "version": "0.1.0", "host": "h", "capabilities": ["train"],
         "slots": [{ "index": 0, "device": "cpu", "device_name": "x", "memory_bytes": 1, "threads": 1 }], "labels": { "a": "b" } });
     let metrics = json!({ "fence": 1, "steps": [1, 2], "tokens": [5, 10], "at_ms": [1, 2], "series": { "train/loss": [3.5, null] } });
-    let complete = json!({ "fence": 1, "outcome": { "kind": "ended", "reason": "user_error", "message": "x" } });
+    let complete = json!({ "fence": 1, "outcome": { "kind": "ended", "reason": "cancelled", "message": "x" } });
     Ok([enrol, metrics, complete].map(|value| of("json", value.to_string())).into())
 }
 
@@ -270,6 +276,7 @@ fn message(input: &Input, _: &Path) -> Result<()> {
         serde_json::from_slice::<T>(bytes).ok().map(|value| comes_back(&value))
     }
     let bytes = &input.bytes;
-    let read = read::<EnrolWorker>(bytes).or_else(|| read::<MetricBatch>(bytes)).or_else(|| read::<CompleteAttempt>(bytes));
+    let read =
+        read::<EnrolWorker>(bytes).or_else(|| read::<MetricBatch>(bytes)).or_else(|| read::<CompleteAttempt>(bytes));
     read.context("no message of a worker")?
 }

@@ -10,6 +10,7 @@ mod files;
 mod fork;
 mod fuzz;
 mod goodput;
+mod hostile;
 mod house;
 mod life;
 mod model;

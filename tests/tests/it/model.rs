@@ -441,7 +441,7 @@ impl Both {
                 (job.state, job.fence, worker, job.remaining, job.preempted_for.is_some())
             });
             same("job", &there, &here)?;
-            let attempts = db::attempts::of_branch(&self.pool, found.id).await?;
+            let attempts = db::attempts::of(&self.pool, Some(found.id), None).await?;
             let there: Vec<_> =
                 attempts.iter().map(|a| (a.fence.0, a.step_start, a.finished_at.is_some(), a.reason)).collect();
             let reason = |outcome: &Option<Outcome>| match outcome {

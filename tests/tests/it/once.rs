@@ -39,7 +39,8 @@ async fn operations(world: &World) -> Result<BTreeSet<String>> {
     let document: Value = world.api.get("/openapi.json").await?;
     let items = document["paths"].as_object().context("paths")?.values().filter_map(Value::as_object);
     let takes = |operation: &&Value| operation["parameters"].to_string().contains("Idempotency-Key");
-    let ids = items.flat_map(|item| item.values()).filter(takes).filter_map(|operation| operation["operationId"].as_str());
+    let ids =
+        items.flat_map(|item| item.values()).filter(takes).filter_map(|operation| operation["operationId"].as_str());
     Ok(ids.map(str::to_owned).collect())
 }
 
@@ -70,7 +71,10 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
     let corpus = json!({ "name": "again", "paths": [world.path("corpus")] });
     // In an order in which each can succeed.
     let steps = [
-        ("post_branches_id_fork", (Method::POST, format!("/branches/{seed}/fork"), Some(json!({ "name": "side", "tokens": 51200 })))),
+        (
+            "post_branches_id_fork",
+            (Method::POST, format!("/branches/{seed}/fork"), Some(json!({ "name": "side", "tokens": 51200 }))),
+        ),
         ("post_branches_id_pause", branch("pause")),
         ("post_branches_id_resume", branch("resume")),
         ("post_experiments_id_pause", steer("pause")),
@@ -105,7 +109,8 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
         // What refuses for now (a branch whose attempt still ends, a worker not lost yet) leaves the key free.
         let start = Instant::now();
         let answers = loop {
-            let all = futures::future::join_all((0..6).map(|_| send(&world, request, &[("idempotency-key", id)]))).await;
+            let key = [("idempotency-key", *id)];
+            let all = futures::future::join_all((0..6).map(|_| send(&world, request, &key))).await;
             let all = all.into_iter().collect::<Result<Vec<_>>>()?;
             if all[0].0 != 409 || start.elapsed() > LIMIT {
                 break all;
@@ -148,11 +153,13 @@ async fn an_edit_of_what_was_changed_is_refused_with_what_changed() -> Result<()
     ensure!(status == 200 && !tag.is_empty(), "{status} {tag}");
     let first = async || send(&world, &get, &[("if-none-match", &tag)]).await;
     // Discovery may go on meanwhile: what it changes is another answer, and no edit.
-    let (status, ..) = world.until(LIMIT, "the answer stands still", async || {
-        let (status, now, _) = first().await?;
-        let (again, ..) = send(&world, &get, &[("if-none-match", &now)]).await?;
-        Ok((status == 304 || again == 304).then_some((again, now)))
-    }).await?;
+    let (status, ..) = world
+        .until(LIMIT, "the answer stands still", async || {
+            let (status, now, _) = first().await?;
+            let (again, ..) = send(&world, &get, &[("if-none-match", &now)]).await?;
+            Ok((status == 304 || again == 304).then_some((again, now)))
+        })
+        .await?;
     ensure!(status == 304 || status == 200, "{status}");
 
     let (status, next, body) = send(&world, &patch(json!({ "priority": 9 })), &[("if-match", &tag)]).await?;
@@ -165,7 +172,11 @@ async fn an_edit_of_what_was_changed_is_refused_with_what_changed() -> Result<()
     ensure!(status == 412, "{status} {body}");
 
     // Edits of different fields at once: none is lost.
-    let edits = [json!({ "priority": 33 }), json!({ "budget": { "slot_hours": 44.0 } }), json!({ "deadline": "2100-01-01T00:00:00Z" })];
+    let edits = [
+        json!({ "priority": 33 }),
+        json!({ "budget": { "slot_hours": 44.0 } }),
+        json!({ "deadline": "2100-01-01T00:00:00Z" }),
+    ];
     for _ in 0..5 {
         let edits = edits.each_ref().map(|edit| patch(edit.clone()));
         let all = futures::future::join_all(edits.iter().map(|edit| send(&world, edit, &[]))).await;

@@ -26,7 +26,8 @@ async fn names(world: &World, query: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page: Page<ExperimentSummary> = world.api.get(&format!("/api/v1/experiments?limit=2{query}{cursor}")).await?;
+        let page: Page<ExperimentSummary> =
+            world.api.get(&format!("/api/v1/experiments?limit=2{query}{cursor}")).await?;
         ensure!(page.items.len() <= 2, "{page:?}");
         found.extend(page.items.into_iter().map(|item| item.name));
         let Some(next) = page.next_cursor else { return Ok(found) };
@@ -86,8 +87,8 @@ async fn lists_are_filtered_sorted_and_read_in_pages() -> Result<()> {
     let out = Command::new(binary("senmon")?)
         .args(["--server", world.api.base(), "--token", world.api.token(), "-o", "json", "ls", "alpha", "--label", "x"])
         .output()?;
-    let listed: Vec<ExperimentSummary> = serde_json::from_slice(&out.stdout)
-        .with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
+    let listed: Vec<ExperimentSummary> =
+        serde_json::from_slice(&out.stdout).with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
     ensure!(listed.len() == 1 && listed[0].name == "Alpha one", "{listed:?}");
     Ok(())
 }
@@ -116,8 +117,9 @@ async fn what_is_in_use_is_not_deleted_and_says_by_what() -> Result<()> {
     ensure!(world.api.send::<()>(Method::GET, &path, None).await?.0 == 404);
     ensure!(refused(&world, &path).await?.0 == 404);
     ensure!(names(&world, "").await?.is_empty() && names(&world, "&archived=true").await? == ["small"]);
-    let left = async || Ok(std::fs::read_dir(checkpoints.join(done.branches[0].id.to_string())).map_or(0, Iterator::count));
-    world.until(LIMIT, "its checkpoints are gone", async || Ok((left().await? == 0).then_some(()))).await?;
+    let folder = checkpoints.join(done.branches[0].id.to_string());
+    let left = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    world.until(LIMIT, "its checkpoints are gone", async || Ok((left() == 0).then_some(()))).await?;
 
     // The corpus is free, and its name.
     ensure!(refused(&world, "/api/v1/corpora/small").await?.0 == 204);
@@ -128,7 +130,9 @@ async fn what_is_in_use_is_not_deleted_and_says_by_what() -> Result<()> {
 
     // A worker that is lost goes, and is back when it is heard of.
     world.kill_worker(0);
-    world.until(LIMIT, "the worker is lost", async || Ok((refused(&world, &worker).await?.0 == 204).then_some(()))).await?;
+    world
+        .until(LIMIT, "the worker is lost", async || Ok((refused(&world, &worker).await?.0 == 204).then_some(())))
+        .await?;
     ensure!(world.api.list::<Value>("/api/v1/workers").await?.is_empty());
     world.start_worker(0)?;
     let back = async || Ok(world.api.list::<Value>("/api/v1/workers").await?.pop());
@@ -163,11 +167,13 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
         let text = String::from_utf8_lossy(&out.stdout);
         ensure!(text.lines().count() >= log.lines.len(), "{text} {}", String::from_utf8_lossy(&out.stderr));
     }
-    let branches: Page<BranchView> = world.api.get(&format!("/api/v1/experiments/{id}/branches?limit=1&state=completed")).await?;
+    let branches: Page<BranchView> =
+        world.api.get(&format!("/api/v1/experiments/{id}/branches?limit=1&state=completed")).await?;
     ensure!(branches.items.len() == 1 && branches.next_cursor.is_some(), "{branches:?}");
     let all: Vec<BranchView> = world.api.list(&format!("/api/v1/experiments/{id}/branches?q=EXPERT")).await?;
     ensure!(all.len() == 3, "{all:?}");
-    let evaluations: Page<EvaluationView> = world.api.get(&format!("/api/v1/experiments/{id}/evaluations?limit=1")).await?;
+    let evaluations: Page<EvaluationView> =
+        world.api.get(&format!("/api/v1/experiments/{id}/evaluations?limit=1")).await?;
     ensure!(evaluations.items.len() == 1 && evaluations.next_cursor.is_some(), "{evaluations:?}");
 
     // The newest events come first; followed, the next ones in their order.
@@ -210,7 +216,11 @@ async fn parts(world: &World, branch: &BranchView) -> Result<()> {
     let tag = format!("\"{}\"", entry.sha256);
     let whole = get(name, &[]).await?;
     let header = |answer: &reqwest::Response, name: &str| {
-        answer.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+        answer
+            .headers()
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .unwrap_or_default()
     };
     ensure!(header(&whole, "etag") == tag && header(&whole, "accept-ranges") == "bytes");
     ensure!(header(&whole, "content-encoding").is_empty(), "weights are not compressed");
@@ -224,7 +234,10 @@ async fn parts(world: &World, branch: &BranchView) -> Result<()> {
         (format!("bytes={last}-{}", last + 100), &whole[whole.len() - 1..]),
     ] {
         let part = get(name, &[("range", range.clone()), ("if-range", tag.clone())]).await?;
-        ensure!(part.status() == 206 && header(&part, "content-range").ends_with(&format!("/{}", entry.bytes)), "{range}");
+        ensure!(
+            part.status() == 206 && header(&part, "content-range").ends_with(&format!("/{}", entry.bytes)),
+            "{range}"
+        );
         ensure!(part.bytes().await? == expected, "{range}");
     }
     let other = get(name, &[("range", "bytes=0-9".into()), ("if-range", "\"another\"".into())]).await?;

@@ -1146,16 +1146,37 @@ export interface components {
             wall_seconds: number;
         };
         /** @description A group of branches. */
-        BranchGroup: (components["schemas"]["FanOut"] & {
+        BranchGroup: {
             /** @enum {string} */
             kind: "fan_out";
-        }) | (components["schemas"]["Chain"] & {
+            /** @description How the budget is shared out. */
+            share?: components["schemas"]["BudgetShare"];
+            /** @description Token budget of all branches together. */
+            tokens: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
             /** @enum {string} */
             kind: "chain";
-        }) | (components["schemas"]["Tree"] & {
+            /** @description Name of the chain; its branches are `<name>-0`, `<name>-1`, … */
+            name?: string;
+            /** @description The domains, in order. */
+            order: components["schemas"]["ChainOrder"];
+            /**
+             * Format: double
+             * @description Share of each link's tokens drawn from the domains before it (0 to 0.9); the first link has none.
+             */
+            replay?: number;
+            /** @description Token budget of each link. */
+            tokens_per_domain: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
+            /** @description The branches; a parent stands before its children or is `seed`. */
+            branches: components["schemas"]["TreeBranch"][];
             /** @enum {string} */
             kind: "tree";
-        });
+        };
         /**
          * Format: uuid
          * @description One training lineage of an experiment.
@@ -1359,13 +1380,20 @@ export interface components {
             loss?: number | null;
         };
         /** @description Order of a chain. */
-        ChainOrder: (components["schemas"]["GivenOrder"] & {
+        ChainOrder: {
+            /** @description Domain numbers. */
+            domains: number[];
             /** @enum {string} */
             kind: "given";
-        }) | (components["schemas"]["SimilarityOrder"] & {
+        } | {
             /** @enum {string} */
             kind: "similarity";
-        });
+            /**
+             * Format: u-int32
+             * @description Links of the chain; all domains when absent.
+             */
+            length?: number | null;
+        };
         /** @description What a chain learned and forgot. */
         ChainReport: {
             /** @description One sentence. */
@@ -2643,9 +2671,27 @@ export interface components {
             path: string;
         };
         /** @description How text becomes a vector. The kind is data: a router artefact names the kind it was fitted with. */
-        FeatureSpec: components["schemas"]["TfidfSvdSpec"] & {
+        FeatureSpec: {
+            /**
+             * Format: u-int32
+             * @description Dimensions kept by the SVD (fewer when the sample has lower rank). Default 100.
+             * @default 100
+             */
+            dimensions: number;
             /** @enum {string} */
             kind: "tfidf_svd";
+            /**
+             * Format: u-int32
+             * @description A term must occur in at least this many documents of the sample. Default 2.
+             * @default 2
+             */
+            min_documents: number;
+            /**
+             * Format: u-int32
+             * @description Terms kept in the vocabulary, most frequent by documents first. Default 50,000.
+             * @default 50000
+             */
+            vocabulary_max: number;
         };
         /**
          * Format: int64
@@ -4073,13 +4119,38 @@ export interface components {
          */
         Role: "viewer" | "user" | "admin" | "worker";
         /** @description A stretched rotary embedding. Key names are those of `transformers`. */
-        RopeScaling: (components["schemas"]["LinearScaling"] & {
+        RopeScaling: {
+            /**
+             * Format: double
+             * @description Positions are divided by this: at least 1.
+             */
+            factor: number;
             /** @enum {string} */
             rope_type: "linear";
-        }) | (components["schemas"]["Llama3Scaling"] & {
+        } | {
+            /**
+             * Format: double
+             * @description Long waves are stretched by this: at least 1.
+             */
+            factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit more often than this into the original context are short.
+             */
+            high_freq_factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit less often than this into the original context are long.
+             */
+            low_freq_factor: number;
+            /**
+             * Format: u-int32
+             * @description The original context, in tokens.
+             */
+            original_max_position_embeddings: number;
             /** @enum {string} */
             rope_type: "llama3";
-        });
+        };
         /** @description One attempt that runs. */
         RunningAttempt: {
             /** @description The attempt. */
@@ -4132,13 +4203,22 @@ export interface components {
             path: string;
         };
         /** @description Where the branches start. */
-        SeedSpec: (components["schemas"]["TrainSeed"] & {
+        SeedSpec: {
             /** @enum {string} */
             kind: "train";
-        }) | (components["schemas"]["SeedCheckpoint"] & {
+            /** @description Token budget. */
+            tokens: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
             /** @enum {string} */
             kind: "checkpoint";
-        });
+            /**
+             * @description Folder with `config.json` and `model.safetensors`, absolute or relative to one of the server's `corpus_roots`.
+             *     Workers read it at the same path.
+             */
+            path: string;
+        };
         /** @description `GET /api/v1/session`: who is asking. */
         SessionView: {
             /** @description Name of the token. */
@@ -4716,13 +4796,32 @@ export interface components {
             separator?: string;
         };
         /** @description The tokenizer of an experiment. */
-        TokenizerSpec: (components["schemas"]["TrainTokenizer"] & {
+        TokenizerSpec: {
             /** @enum {string} */
             kind: "train";
-        }) | (components["schemas"]["TokenizerFile"] & {
+            /**
+             * Format: u-int32
+             * @description Documents sampled for training.
+             */
+            sample_documents?: number;
+            /**
+             * Format: u-int32
+             * @description Entries, special token and 256 bytes included: 257 to 1,000,000.
+             */
+            vocab_size: number;
+        } | {
+            /**
+             * @description Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+             *     `""` for none. A document without one is opened by the separator.
+             */
+            bos?: string | null;
             /** @enum {string} */
             kind: "file";
-        });
+            /** @description Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`. */
+            path: string;
+            /** @description Token put between documents: one of the tokenizer's special tokens. */
+            separator?: string;
+        };
         /**
          * Format: u-int64
          * @description A count of tokens. Read from an integer or from text such as `800K`, `6.5M`, `42B` (powers of 1000).
@@ -7308,7 +7407,10 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        data: string;
+                        event?: string;
+                    };
                 };
             };
             401: components["responses"]["Unauthenticated"];
