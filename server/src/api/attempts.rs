@@ -2,7 +2,6 @@
 
 use crate::{
     api::{
-        auth::Worker,
         body::{Body, Message},
         error::{ApiError, ApiResult},
         params::Path,
@@ -76,7 +75,6 @@ fn event(held: &Held, kind: &'static str, level: &'static str, text: String, ste
 #[utoipa::path(post, path = "/attempts/{id}/started", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AttemptStarted, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
 async fn started(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Body(body): Body<AttemptStarted>,
 ) -> ApiResult<Json<()>> {
@@ -106,7 +104,6 @@ async fn started(
 #[utoipa::path(post, path = "/attempts/{id}/metrics", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = MetricBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence"), (status = 422, description = "columns of different lengths")))]
 async fn metrics(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Message(body): Message<MetricBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
@@ -162,7 +159,6 @@ async fn metrics(
 #[utoipa::path(post, path = "/attempts/{id}/logs", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = LogBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence")))]
 async fn logs(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Message(body): Message<LogBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
@@ -176,7 +172,6 @@ async fn logs(
 #[utoipa::path(post, path = "/attempts/{id}/announce", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AnnounceCheckpoint, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
 async fn announce(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Body(body): Body<AnnounceCheckpoint>,
 ) -> ApiResult<Json<()>> {
@@ -189,7 +184,6 @@ async fn announce(
 #[utoipa::path(post, path = "/attempts/{id}/checkpoints", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CommitCheckpoint, responses((status = 200, description = "committed, once"), (status = 409, description = "stale_fence"), (status = 422, description = "the folder has no such manifest, or not the files that it lists")))]
 async fn checkpoints(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Body(body): Body<CommitCheckpoint>,
 ) -> ApiResult<Json<()>> {
@@ -269,7 +263,6 @@ async fn first_unlike(app: &App, folder: &StorageKey, manifest: &Manifest) -> an
 #[utoipa::path(post, path = "/attempts/{id}/complete", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = CompleteAttempt, responses((status = 200, description = "ended, once"), (status = 409, description = "stale_fence")))]
 async fn complete(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<AttemptId>,
     Body(body): Body<CompleteAttempt, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {

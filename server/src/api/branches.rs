@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::{User, Viewer},
+        auth::Who,
         body::Body,
         error::{ApiError, ApiResult},
         params::{Path, Query},
@@ -69,7 +69,7 @@ pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView])
 }
 
 #[utoipa::path(get, path = "/branches/{id}", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the branch", body = BranchView), (status = 404, description = "no such branch")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn show(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     let mut branch = [db::branches::get(&app.db, id).await?];
     let all = match branch[0].state {
         BranchState::Waiting => db::branches::plain(&app.db, branch[0].experiment_id).await?,
@@ -130,7 +130,6 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
 #[utoipa::path(get, path = "/branches/{id}/metrics", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), MetricsQuery), responses((status = 200, description = "its curves", body = MetricsView)))]
 async fn metrics(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<BranchId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<MetricsView>> {
@@ -141,7 +140,6 @@ async fn metrics(
 #[utoipa::path(get, path = "/experiments/{id}/metrics", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), MetricsQuery), responses((status = 200, description = "curves of all branches that have points", body = Vec<MetricsView>)))]
 async fn all_metrics(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<Vec<MetricsView>>> {
@@ -157,7 +155,7 @@ async fn all_metrics(
 }
 
 #[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>)))]
-async fn attempts(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
+async fn attempts(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
     db::branches::ensure(&app.db, id).await?;
     Ok(Json(db::attempts::of(&app.db, Some(id), None).await?))
 }
@@ -173,7 +171,6 @@ pub struct LogsQuery {
 #[utoipa::path(get, path = "/branches/{id}/logs", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), LogsQuery), responses((status = 200, description = "log lines, oldest first", body = LogsView)))]
 async fn logs(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<BranchId>,
     Query(query): Query<LogsQuery>,
 ) -> ApiResult<Json<LogsView>> {
@@ -200,25 +197,25 @@ async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Jso
 }
 
 #[utoipa::path(post, path = "/branches/{id}/pause", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "paused; what runs saves and is released", body = BranchView), (status = 409, description = "over or paused")))]
-async fn pause(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Pause).await?;
     changed(&app, id, &who.name, "paused").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/resume", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on", body = BranchView), (status = 409, description = "not paused")))]
-async fn resume(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn resume(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Resume).await?;
     changed(&app, id, &who.name, "resumed").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/cancel", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "cancelled", body = BranchView), (status = 409, description = "over")))]
-async fn cancel(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn cancel(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Cancel).await?;
     changed(&app, id, &who.name, "cancelled").await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/continue", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on from its last checkpoint", body = BranchView), (status = 409, description = "neither failed nor cancelled")))]
-async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
+async fn go_on(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::branches::go_on(&app.db, id).await?;
     changed(&app, id, &who.name, "continued").await
 }
@@ -226,7 +223,7 @@ async fn go_on(State(app): State<App>, User(who): User, Path(id): Path<BranchId>
 #[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
 async fn fork(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<BranchId>,
     Body(body): Body<ForkBranch>,
 ) -> ApiResult<impl IntoResponse> {

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::{User, Viewer},
+        auth::Who,
         body::Body,
         error::{ApiError, ApiResult},
         page,
@@ -49,7 +49,7 @@ struct ListQuery {
 }
 
 #[utoipa::path(get, path = "/corpora", tag = "corpora", params(ListQuery), responses((status = 200, description = "corpora, newest first", body = Page<CorpusView>)))]
-async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<CorpusView>>> {
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<CorpusView>>> {
     let limit = params::limit(query.limit)?;
     let states = params::words::<CorpusState>("state", query.state.as_deref())?;
     let wanted = Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 };
@@ -59,7 +59,6 @@ async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>)
 #[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn register(
     State(app): State<App>,
-    _: User,
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
     let mut faults = Vec::new();
@@ -100,12 +99,12 @@ async fn register(
 }
 
 #[utoipa::path(get, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 200, description = "the corpus", body = CorpusView), (status = 404, description = "no such corpus")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
+async fn show(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<CorpusView>> {
     Ok(Json(db::corpora::get(&app.db, &id).await?))
 }
 
 #[utoipa::path(delete, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 204, description = "deleted: its name is free, its files stay where they are"), (status = 404, description = "no such corpus"), (status = 409, description = "in use: by which experiments")))]
-async fn delete(State(app): State<App>, User(who): User, Path(id): Path<String>) -> ApiResult<StatusCode> {
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let corpus = db::corpora::get(&app.db, &id).await?;
     db::archive::corpus(&app.db, corpus.id).await?;
     let text = format!("{} deleted the corpus {}.", who.name, corpus.name);
@@ -116,14 +115,13 @@ async fn delete(State(app): State<App>, User(who): User, Path(id): Path<String>)
 #[utoipa::path(get, path = "/clusterings/{id}", tag = "corpora", params(("id" = uuid::Uuid, Path, description = "the clustering")), responses((status = 200, description = "the clustering", body = ClusteringView), (status = 404, description = "no such clustering")))]
 async fn clustering(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ClusteringId>,
 ) -> ApiResult<Json<ClusteringView>> {
     Ok(Json(db::fits::clustering(&app.db, id).await?))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/domains", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "its domains, empty before discovery", body = Vec<DomainView>), (status = 404, description = "no such experiment")))]
-async fn domains(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
+async fn domains(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
     let experiment = db::experiments::get(&app.db, id).await?;
     let Some(clustering) = experiment.clustering_id else { return Ok(Json(Vec::new())) };
     let mut domains = db::fits::clustering(&app.db, clustering).await?.domains;

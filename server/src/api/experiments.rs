@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::{User, Viewer},
+        auth::Who,
         body::{Body, FileBody},
         error::{ApiError, ApiResult},
         etag, page,
@@ -93,7 +93,6 @@ enum Sort {
 #[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments", body = Page<ExperimentSummary>)))]
 async fn list(
     State(app): State<App>,
-    _: Viewer,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Page<ExperimentSummary>>> {
     let limit = params::limit(query.limit)?;
@@ -135,7 +134,7 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file")))]
 async fn submit(
     State(app): State<App>,
-    User(identity): User,
+    Who(identity): Who,
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
     let (known, corpus) = known(&app, &mut spec).await?;
@@ -171,7 +170,6 @@ async fn submit(
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
 async fn show(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -180,7 +178,7 @@ async fn show(
 }
 
 #[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
-async fn delete(State(app): State<App>, User(who): User, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
     db::archive::experiment(&app.db, id).await?;
     announce(&app, id, &who.name, "deleted").await;
     Ok(StatusCode::NO_CONTENT)
@@ -207,7 +205,6 @@ struct BranchesQuery {
 #[utoipa::path(get, path = "/experiments/{id}/branches", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), BranchesQuery), responses((status = 200, description = "its branches, parents before children", body = Page<BranchView>), (status = 404, description = "no such experiment")))]
 async fn branches(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
     Query(query): Query<BranchesQuery>,
 ) -> ApiResult<Json<Page<BranchView>>> {
@@ -222,7 +219,7 @@ async fn branches(
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
-async fn report(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
+async fn report(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
     let row = db::experiments::get(&app.db, id).await?;
     row.report
         .map(Json)
@@ -243,7 +240,6 @@ struct PageQuery {
 #[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), PageQuery), responses((status = 200, description = "evaluations, oldest first", body = Page<EvaluationView>), (status = 404, description = "no such experiment")))]
 async fn evaluations(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
     Query(query): Query<PageQuery>,
 ) -> ApiResult<Json<Page<EvaluationView>>> {
@@ -267,7 +263,7 @@ async fn evaluations(
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/spec", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the file, as YAML", content_type = "application/yaml", body = String)))]
-async fn spec(State(app): State<App>, _: Viewer, Path(id): Path<ExperimentId>) -> ApiResult<impl IntoResponse> {
+async fn spec(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<impl IntoResponse> {
     let row = db::experiments::get(&app.db, id).await?;
     let text = serde_yaml_ng::to_string(&row.spec).map_err(anyhow::Error::from)?;
     Ok(([(header::CONTENT_TYPE, "application/yaml; charset=utf-8")], text))
@@ -305,7 +301,7 @@ async fn announce(app: &App, id: ExperimentId, who: &str, did: &str) {
 #[utoipa::path(patch, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), request_body = ChangeExperiment, responses((status = 200, description = "changed; paused for a spent budget, it goes on when the new one is not", body = ExperimentView), (status = 409, description = "over already"), (status = 422, description = "faults of the input")))]
 async fn alter(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
     headers: HeaderMap,
     Body(body): Body<ChangeExperiment>,
@@ -341,7 +337,7 @@ async fn alter(
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
 async fn pause(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
     change(&app, id, ExperimentState::Paused, &who.name, "paused").await
@@ -350,7 +346,7 @@ async fn pause(
 #[utoipa::path(post, path = "/experiments/{id}/resume", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "goes on", body = ExperimentView), (status = 409, description = "not paused")))]
 async fn resume(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
     let row = db::experiments::get(&app.db, id).await?;
@@ -364,7 +360,7 @@ async fn resume(
 #[utoipa::path(post, path = "/experiments/{id}/cancel", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "cancelled", body = ExperimentView), (status = 409, description = "over already")))]
 async fn cancel(
     State(app): State<App>,
-    User(who): User,
+    Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
     change(&app, id, ExperimentState::Cancelled, &who.name, "cancelled").await

@@ -2,7 +2,6 @@
 
 use crate::{
     api::{
-        auth::Viewer,
         error::{ApiError, ApiResult},
         params::{Path, Query},
     },
@@ -35,7 +34,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 #[utoipa::path(get, path = "/branches/{id}/goodput", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its wall time by cause", body = GoodputView), (status = 404, description = "no such branch")))]
-async fn of_branch(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<GoodputView>> {
+async fn of_branch(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<GoodputView>> {
     let branch = db::branches::get(&app.db, id).await?;
     let records = db::goodput::records(&app.db, Scope::Branch(id)).await?;
     Ok(Json(view(&records, &[branch], |_| 1)))
@@ -44,7 +43,6 @@ async fn of_branch(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) 
 #[utoipa::path(get, path = "/experiments/{id}/goodput", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the slot-seconds of its jobs by cause", body = GoodputView), (status = 404, description = "no such experiment")))]
 async fn of_experiment(
     State(app): State<App>,
-    _: Viewer,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<GoodputView>> {
     db::experiments::get(&app.db, id).await?;
@@ -111,7 +109,7 @@ struct Window {
 }
 
 #[utoipa::path(get, path = "/goodput", tag = "workers", params(Window), responses((status = 200, description = "the slot-seconds of all workers by cause", body = GoodputView), (status = 422, description = "hours out of range")))]
-async fn of_fleet(State(app): State<App>, _: Viewer, Query(window): Query<Window>) -> ApiResult<Json<GoodputView>> {
+async fn of_fleet(State(app): State<App>, Query(window): Query<Window>) -> ApiResult<Json<GoodputView>> {
     let hours = window.hours.unwrap_or(24.0);
     if !(hours > 0.0 && hours <= HOURS_MAX) {
         return Err(ApiError::invalid("hours", format!("found {hours}, expected more than 0 and at most {HOURS_MAX}")));
@@ -136,7 +134,7 @@ pub async fn recent(app: &App, hours: f64) -> db::Result<GoodputView> {
 }
 
 #[utoipa::path(get, path = "/branches/{id}/skips", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the skip ledger: batches that the branch did not train on, oldest first", body = Vec<SkipView>), (status = 404, description = "no such branch")))]
-async fn skips(State(app): State<App>, _: Viewer, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<SkipView>>> {
+async fn skips(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<SkipView>>> {
     let branch = db::branches::get(&app.db, id).await?;
     let windows = branch.training.as_ref().map_or(0, |training| u64::from(training.batch_windows));
     let rows = db::goodput::skips(&app.db, id).await?;

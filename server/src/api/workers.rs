@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::{Admin, Viewer, Worker},
+        auth::Who,
         body::{Body, Message},
         error::{ApiError, ApiResult},
         page,
@@ -111,7 +111,7 @@ struct ListQuery {
 }
 
 #[utoipa::path(get, path = "/workers", tag = "workers", params(ListQuery), responses((status = 200, description = "workers by name", body = Page<WorkerView>)))]
-async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<WorkerView>>> {
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<WorkerView>>> {
     let limit = params::limit(query.limit)?;
     let states = params::words::<WorkerState>("state", query.state.as_deref())?;
     let labels = params::split(query.labels.as_deref().unwrap_or_default());
@@ -130,7 +130,7 @@ async fn list(State(app): State<App>, _: Viewer, Query(query): Query<ListQuery>)
 }
 
 #[utoipa::path(delete, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 204, description = "deleted; heard of again, it is back"), (status = 404, description = "no such worker"), (status = 409, description = "heard of lately, or in use: by which jobs")))]
-async fn delete(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
     db::archive::worker(&app.db, id).await?;
     let text = format!("{} deleted a lost worker.", who.name);
     app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() })
@@ -139,7 +139,7 @@ async fn delete(State(app): State<App>, Admin(who): Admin, Path(id): Path<Worker
 }
 
 #[utoipa::path(get, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "the worker", body = WorkerView), (status = 404, description = "no such worker")))]
-async fn show(State(app): State<App>, _: Viewer, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn show(State(app): State<App>, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     let found = views(&app).await?.into_iter().find(|worker| worker.id == id);
     found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))
 }
@@ -170,7 +170,7 @@ pub async fn look(app: &App) -> ApiResult<FleetView> {
 }
 
 #[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
-async fn fleet(State(app): State<App>, _: Viewer) -> ApiResult<Json<FleetView>> {
+async fn fleet(State(app): State<App>) -> ApiResult<Json<FleetView>> {
     Ok(Json(look(&app).await?))
 }
 
@@ -194,22 +194,22 @@ async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &st
 }
 
 #[utoipa::path(post, path = "/workers/{id}/drain", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "what runs saves and moves; nothing new starts", body = WorkerView)))]
-async fn drain(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn drain(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Draining, &who.name, "drains").await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/enable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "given new jobs again", body = WorkerView)))]
-async fn enable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn enable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Enabled, &who.name, "enabled").await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/disable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "nothing new starts; what runs goes on", body = WorkerView)))]
-async fn disable(State(app): State<App>, Admin(who): Admin, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
+async fn disable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     set_mode(&app, id, WorkerMode::Disabled, &who.name, "disabled").await
 }
 
 #[utoipa::path(post, path = "/workers", tag = "worker protocol", request_body = EnrolWorker, responses((status = 200, description = "enrolled", body = Enrolled), (status = 422, description = "another protocol, or faults of the input")))]
-async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 256>) -> ApiResult<Json<Enrolled>> {
+async fn enrol(State(app): State<App>, Body(body): Body<EnrolWorker, 256>) -> ApiResult<Json<Enrolled>> {
     if body.protocol_version != WORKER_PROTOCOL_VERSION {
         let found = body.protocol_version;
         return Err(ApiError::invalid(
@@ -246,7 +246,6 @@ async fn enrol(State(app): State<App>, _: Worker, Body(body): Body<EnrolWorker, 
 #[utoipa::path(post, path = "/workers/{id}/poll", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Poll, responses((status = 200, description = "grants, empty when the wait was over first", body = Polled), (status = 409, description = "an old session")))]
 async fn poll(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<WorkerId>,
     Body(body): Body<Poll>,
 ) -> ApiResult<Json<Polled>> {
@@ -273,7 +272,6 @@ async fn poll(
 #[utoipa::path(post, path = "/workers/{id}/heartbeat", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Heartbeat, responses((status = 200, description = "one command for each attempt", body = Heartbeaten), (status = 409, description = "an old session")))]
 async fn heartbeat(
     State(app): State<App>,
-    _: Worker,
     Path(id): Path<WorkerId>,
     Message(body): Message<Heartbeat, 1024>,
 ) -> ApiResult<Json<Heartbeaten>> {
