@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -38,7 +38,12 @@ test-interop: setup ## tests against the real PyTorch and transformers (fetches 
 	@scripts/setup-interop
 	@scripts/setup-corpus
 	@scripts/setup-smollm2
+	@scripts/setup-schemathesis
 	@scripts/test-interop
+
+fuzz: setup ## odd bytes through every parser of foreign bytes, FUZZ_SECONDS=60 each (FUZZ_TARGET, FUZZ_SEED): target/fuzz/report.json
+	@cargo build -p senmon-tests --bin fuzz --locked
+	@target/debug/fuzz
 
 chaos: setup ## kill, freeze, cut off and starve everything for ten minutes (CHAOS_MINUTES, CHAOS_SEED): target/chaos/report.json
 	@scripts/setup-corpus

@@ -1,7 +1,7 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::{auth::Known, login::Logins},
+    api::{auth::Known, idempotency::Keys, login::Logins},
     config::Config,
     disk::Disk,
     domain::lease::{Listening, Patience},
@@ -57,6 +57,8 @@ pub struct App {
     pub logins: Logins,
     /// How much one token and one address may ask.
     pub limits: Limits,
+    /// Keys of requests that may come twice.
+    pub keys: Keys,
     /// Where work that costs is done.
     pub heavy: Heavy,
     /// How the server's own loops fare.
@@ -96,6 +98,7 @@ impl App {
             ingest: Ingest::start(&db, config.lease_ttl_ms),
             known: Known::default(),
             logins: Logins::default(),
+            keys: Keys::default(),
             paces: Paces::default(),
             db,
             stream: broadcast::channel(STREAM_MESSAGES).0,

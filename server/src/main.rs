@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         return apart::child();
     }
     if flags.action == Some(Action::Openapi) {
-        match api::openapi().to_pretty_json() {
+        match serde_json::to_string_pretty(&api::openapi()) {
             Ok(text) => println!("{text}"),
             Err(error) => eprintln!("{error}"),
         }

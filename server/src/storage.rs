@@ -8,8 +8,10 @@ use senmon_store::{Bucket, S3Settings, StoreUrl, is_missing};
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// A store.
 #[derive(Debug, Clone)]
@@ -117,6 +119,18 @@ impl Storage {
         let opened = match &self.place {
             Place::Bucket(bucket) => bucket.read(key).await,
             Place::Folder(root) => open_file(&root.join(key.as_str())).await.map_err(Into::into),
+        };
+        there(opened, key)
+    }
+
+    /// Bytes of an object from the first to before the last; None where there is no such object.
+    ///
+    /// # Errors
+    /// When the store cannot be read now.
+    pub async fn read_range(&self, key: &StorageKey, range: Range<u64>) -> Result<Option<Chunks>> {
+        let opened = match &self.place {
+            Place::Bucket(bucket) => Ok(bucket.read_range(key, range)),
+            Place::Folder(root) => open_range(&root.join(key.as_str()), range).await.map_err(Into::into),
         };
         there(opened, key)
     }
@@ -266,6 +280,13 @@ async fn open_file(path: &Path) -> io::Result<(u64, Chunks)> {
     let file = tokio::fs::File::open(path).await?;
     let bytes = file.metadata().await?.len();
     Ok((bytes, tokio_util::io::ReaderStream::new(file).map_err(Into::into).boxed()))
+}
+
+async fn open_range(path: &Path, range: Range<u64>) -> io::Result<Chunks> {
+    let mut file = tokio::fs::File::open(path).await?;
+    file.seek(io::SeekFrom::Start(range.start)).await?;
+    let part = file.take(range.end.saturating_sub(range.start));
+    Ok(tokio_util::io::ReaderStream::new(part).map_err(Into::into).boxed())
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {

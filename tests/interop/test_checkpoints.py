@@ -65,7 +65,7 @@ def test_the_cached_scores_are_what_transformers_gives(world, experiment, folder
     """Every held-out token's log-probability, recomputed from the shards with another implementation."""
     index = json.loads((world.storage / "shards" / experiment["id"] / "index.json").read_text())
     page = world.get(f"/api/v1/experiments/{experiment['id']}/evaluations?limit=200")
-    evaluation = next(e for e in page if e["title"] == "seed")
+    evaluation = next(e for e in page["items"] if e["title"] == "seed")
     (path,) = (world.storage / "evaluations" / evaluation["id"]).glob("f*/logprobs.safetensors")
     scores = load_file(path)
     data = {shard["folder"]: megatron.read(world.storage / shard["folder"] / "shard") for shard in index["shards"]}

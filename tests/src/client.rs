@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use reqwest::Method;
-use senmon_protocol::problem::Problem;
+use senmon_protocol::{problem::Problem, view::Page};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::time::Duration;
@@ -71,6 +71,21 @@ impl Api {
     /// Any other status, with the problem's text.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         Self::expect(path, self.send::<()>(Method::GET, path, None).await?)
+    }
+
+    /// GET of a list, all of its pages; must succeed.
+    ///
+    /// # Errors
+    /// Any other status, with the problem's text.
+    pub async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        let path = format!("{path}{}limit=500", if path.contains('?') { '&' } else { '?' });
+        loop {
+            let page: Page<T> = self.get(&format!("{path}{cursor}")).await?;
+            items.extend(page.items);
+            let Some(next) = page.next_cursor else { return Ok(items) };
+            cursor = format!("&cursor={next}");
+        }
     }
 
     /// POST, must succeed.

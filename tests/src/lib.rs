@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod corpus;
+pub mod fuzz;
 pub mod hand;
 pub mod pretended;
 pub mod process;

@@ -241,7 +241,9 @@ async fn branch_state(client: &Client, id: BranchId) -> CliResult<BranchState> {
     client.get::<BranchView>(&format!("/branches/{id}")).await.map(|view| view.state)
 }
 
-fn log_line(line: &senmon_protocol::worker::LogLine) -> String {
+/// A line of a log.
+#[must_use]
+pub fn log_line(line: &senmon_protocol::worker::LogLine) -> String {
     let at = DateTime::from_timestamp_millis(line.at_ms).unwrap_or_default();
     format!("{} {:<5} {}", at.format("%Y-%m-%d %H:%M:%S"), line.level, one_line(&line.text))
 }

@@ -25,6 +25,9 @@ enum List<T> {
     Whole(Vec<T>),
 }
 
+/// Items asked for at once: the most that the server gives.
+const PAGE_MAX: usize = 500;
+
 /// Longest time that a command waits altogether because the server asks for patience.
 const PATIENCE_SECONDS: u64 = 120;
 
@@ -107,14 +110,14 @@ impl Client {
     /// See [`Client::get`].
     pub async fn list_up_to<T: DeserializeOwned>(&self, path: &str, items_max: usize) -> CliResult<Vec<T>> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
+        let path =
+            format!("{path}{}limit={}", if path.contains('?') { '&' } else { '?' }, items_max.clamp(1, PAGE_MAX));
         loop {
             let page = match &cursor {
-                Some(cursor) => {
-                    format!("{path}{}cursor={}", if path.contains('?') { '&' } else { '?' }, encoded(cursor))
-                }
-                None => path.to_owned(),
+                Some(cursor) => format!("{path}&cursor={}", encoded(cursor)),
+                None => path.clone(),
             };
-            match parse(path, &self.send(self.request(Method::GET, &page)).await?)? {
+            match parse(&path, &self.send(self.request(Method::GET, &page)).await?)? {
                 List::Whole(whole) => items.extend::<Vec<T>>(whole),
                 List::Page(page) => {
                     // Said beside the list, which stays readable for scripts.
@@ -135,17 +138,15 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> CliResult<T> {
-        let key = uuid::Uuid::now_v7().to_string();
-        let request = self.request(Method::POST, path).header("Idempotency-Key", key).json(body);
-        parse(path, &self.send(request).await?)
+        parse(path, &self.send(keyed(self.request(Method::POST, path)).json(body)).await?)
     }
 
-    /// PATCH with a body.
+    /// PATCH with a body. The request carries a fresh `Idempotency-Key`.
     ///
     /// # Errors
     /// See [`Client::get`].
     pub async fn patch<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> CliResult<T> {
-        parse(path, &self.send(self.request(Method::PATCH, path).json(body)).await?)
+        parse(path, &self.send(keyed(self.request(Method::PATCH, path)).json(body)).await?)
     }
 
     /// POST without a body.
@@ -153,8 +154,7 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn verb<T: DeserializeOwned>(&self, path: &str) -> CliResult<T> {
-        let key = uuid::Uuid::now_v7().to_string();
-        parse(path, &self.send(self.request(Method::POST, path).header("Idempotency-Key", key)).await?)
+        parse(path, &self.send(keyed(self.request(Method::POST, path))).await?)
     }
 
     /// DELETE.
@@ -162,7 +162,7 @@ impl Client {
     /// # Errors
     /// Not reachable, or refused.
     pub async fn delete(&self, path: &str) -> CliResult {
-        self.send(self.request(Method::DELETE, path)).await.map(|_| ())
+        self.send(keyed(self.request(Method::DELETE, path))).await.map(|_| ())
     }
 
     /// GET, a small file.
@@ -250,6 +250,10 @@ async fn patient(request: RequestBuilder) -> reqwest::Result<reqwest::Response> 
         }
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
+}
+
+fn keyed(request: RequestBuilder) -> RequestBuilder {
+    request.header("Idempotency-Key", uuid::Uuid::now_v7().to_string())
 }
 
 fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> CliResult<T> {

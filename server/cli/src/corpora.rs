@@ -4,7 +4,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::Id,
-    output::Format,
+    output::{Format, out},
     resolve::{self, short},
     table::{Table, fit, one_line},
     words,
@@ -26,6 +26,8 @@ pub enum Corpus {
     Ls,
     /// Show a corpus: files, counts, the first broken records.
     Show(Name),
+    /// Delete a corpus that no experiment uses; its files stay where they are.
+    Delete(Name),
 }
 
 /// Arguments of `add`.
@@ -130,6 +132,11 @@ pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult 
         Corpus::Show(args) => {
             let corpus: CorpusView = client.get(&format!("/corpora/{}", encoded(&args.name))).await?;
             format.print(&corpus, describe)
+        }
+        Corpus::Delete(args) => {
+            client.delete(&format!("/corpora/{}", encoded(&args.name))).await?;
+            out(&format!("deleted the corpus {}; its files stay where they are", args.name));
+            Ok(())
         }
     }
 }

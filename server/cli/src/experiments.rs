@@ -1,7 +1,7 @@
 //! `senmon run`, `ls`, `show`, `set`, `pause`, `resume`, `cancel`.
 
 use crate::{
-    client::Client,
+    client::{Client, encoded},
     error::{CliError, CliResult},
     follow,
     output::{Format, out},
@@ -11,7 +11,7 @@ use crate::{
     words,
 };
 use chrono::{DateTime, Utc};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use senmon_protocol::{
     resources::BudgetSpec,
     view::{BranchView, ChangeExperiment, ExperimentSummary, ExperimentView, StageState},
@@ -58,6 +58,54 @@ pub struct Set {
     wall_hours: Option<f64>,
 }
 
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only what its name contains.
+    #[arg(value_name = "TEXT")]
+    search: Option<String>,
+    /// Only in this state: running, paused, completed, failed or cancelled; several with commas.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only with this label; several with commas.
+    #[arg(long = "label")]
+    labels: Option<String>,
+    /// Only those that this one submitted.
+    #[arg(long)]
+    owner: Option<String>,
+    /// Order.
+    #[arg(long, value_enum, default_value_t = Sort::Newest)]
+    sort: Sort,
+    /// Those that were deleted, instead of the others.
+    #[arg(long)]
+    archived: bool,
+    /// At most so many.
+    #[arg(short = 'n', long)]
+    lines: Option<usize>,
+}
+
+/// Order of experiments.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sort {
+    /// The last first.
+    Newest,
+    /// The first first.
+    Oldest,
+    /// By name.
+    Name,
+}
+
+/// Deletes one that is over: its checkpoints, shards and scores.
+///
+/// # Errors
+/// When it is not over.
+pub async fn delete(client: &Client, args: &Id) -> CliResult {
+    let id = resolve::experiment(client, &args.id).await?;
+    client.delete(&format!("/experiments/{id}")).await?;
+    out(&format!("deleted {id}; senmon ls --archived lists it"));
+    Ok(())
+}
+
 /// Submits.
 ///
 /// # Errors
@@ -84,9 +132,19 @@ pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
 ///
 /// # Errors
 /// When the server does not answer.
-pub async fn list(client: &Client, format: Format) -> CliResult {
-    let mut all: Vec<ExperimentSummary> = client.list("/experiments").await?;
-    all.sort_by_key(|experiment| std::cmp::Reverse(experiment.created_at));
+pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
+    let mut path = format!(
+        "/experiments?sort={}",
+        args.sort.to_possible_value().map_or("newest".into(), |sort| sort.get_name().to_owned())
+    );
+    let given = [("q", &args.search), ("state", &args.state), ("labels", &args.labels), ("owner", &args.owner)];
+    for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        path.push_str(&format!("&{name}={}", encoded(value)));
+    }
+    if args.archived {
+        path.push_str("&archived=true");
+    }
+    let all: Vec<ExperimentSummary> = client.list_up_to(&path, args.lines.unwrap_or(usize::MAX)).await?;
     format.print(&all, |all| {
         let mut table =
             Table::new(&["id", "name", "state", "stage", ">tokens", ">of", ">vs dense", ">left", "submitted", "by"]);

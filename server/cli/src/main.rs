@@ -16,6 +16,7 @@ mod experiments;
 mod export;
 mod follow;
 mod goodput;
+mod jobs;
 mod output;
 mod plan;
 mod report;
@@ -60,8 +61,8 @@ enum Command {
     Run(experiments::Run),
     /// Show what an experiment file would do, before anything runs.
     Plan(plan::Plan),
-    /// List experiments, latest first.
-    Ls,
+    /// List experiments.
+    Ls(experiments::List),
     /// Show an experiment: stages and branches.
     Show(experiments::Id),
     /// Show the report: did the experts beat one dense model at the same cost?
@@ -80,6 +81,8 @@ enum Command {
     Resume(experiments::Id),
     /// Stop an experiment for good.
     Cancel(experiments::Id),
+    /// Delete an experiment that is over: its checkpoints, shards and scores; its history stays.
+    Delete(experiments::Id),
     /// Branches: one training lineage each.
     #[command(subcommand)]
     Branch(branches::Branch),
@@ -96,6 +99,9 @@ enum Command {
     Queue,
     /// What the server's loops failed on again and again, and try again when asked.
     SetAside(aside::SetAside),
+    /// Jobs of all kinds, and their logs.
+    #[command(subcommand)]
+    Job(jobs::Job),
     /// What happened, latest last.
     Events(events::Events),
     /// What the store holds, its budget, and what the experiments under way may still add.
@@ -139,7 +145,7 @@ async fn run(cli: Cli) -> CliResult {
     match cli.command {
         Command::Run(args) => experiments::run(client, format, &args).await,
         Command::Plan(args) => plan::plan(client, format, &args).await,
-        Command::Ls => experiments::list(client, format).await,
+        Command::Ls(args) => experiments::list(client, format, &args).await,
         Command::Show(args) => experiments::show(client, format, &args).await,
         Command::Report(args) => report::show(client, format, &args).await,
         Command::Ensemble(args) => report::ensemble(client, format, &args).await,
@@ -149,12 +155,14 @@ async fn run(cli: Cli) -> CliResult {
         Command::Pause(args) => experiments::steer(client, format, &args, "pause").await,
         Command::Resume(args) => experiments::steer(client, format, &args, "resume").await,
         Command::Cancel(args) => experiments::steer(client, format, &args, "cancel").await,
+        Command::Delete(args) => experiments::delete(client, &args).await,
         Command::Branch(command) => branches::run(client, format, command).await,
         Command::Corpus(command) => corpora::run(client, format, command).await,
         Command::Checkpoint(command) => checkpoints::run(client, format, command).await,
         Command::Worker(command) => workers::run(client, format, command).await,
-        Command::Queue => workers::queue(client, format).await,
         Command::SetAside(args) => aside::run(client, format, &args).await,
+        Command::Queue => jobs::queue(client, format).await,
+        Command::Job(command) => jobs::run(client, format, command).await,
         Command::Events(args) => events::events(client, format, &args).await,
         Command::Storage => storage::storage(client, format).await,
         Command::Goodput(args) => goodput::show(client, format, &args).await,

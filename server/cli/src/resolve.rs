@@ -7,8 +7,8 @@ use crate::{
     error::{CliError, CliResult},
 };
 use senmon_protocol::{
-    ids::{BranchId, CheckpointId, ExperimentId, TokenId, WorkerId},
-    view::{CheckpointView, ExperimentSummary, ExperimentView, TokenView, WorkerView},
+    ids::{BranchId, CheckpointId, ExperimentId, JobId, TokenId, WorkerId},
+    view::{CheckpointView, ExperimentSummary, ExperimentView, JobView, TokenView, WorkerView},
 };
 use std::fmt::Display;
 
@@ -98,6 +98,18 @@ pub async fn checkpoint(client: &Client, text: &str) -> CliResult<CheckpointId> 
     }
     let all: Vec<CheckpointView> = client.list("/checkpoints").await?;
     one("checkpoint", text, &all, |item| item.id, |_| String::new(), false).map(|item| item.id)
+}
+
+/// A job: an id, or a part of an open one's.
+///
+/// # Errors
+/// When there is none, or several fit.
+pub async fn job(client: &Client, text: &str) -> CliResult<JobId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let all: Vec<JobView> = client.list("/jobs").await?;
+    one("job", text, &all, |item| item.id, |_| String::new(), false).map(|item| item.id)
 }
 
 /// A worker.

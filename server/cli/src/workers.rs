@@ -1,16 +1,16 @@
-//! `senmon worker …` and `senmon queue`.
+//! `senmon worker …`.
 
 use crate::{
     client::Client,
     error::CliResult,
-    output::Format,
-    resolve::{self, short},
+    output::{Format, out},
+    resolve,
     table::{Table, fit},
     words,
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{JobView, WorkerView};
+use senmon_protocol::view::WorkerView;
 use std::fmt::Write as _;
 
 /// Commands.
@@ -24,6 +24,8 @@ pub enum Worker {
     Enable(Id),
     /// Give a worker no new jobs; what runs there goes on.
     Disable(Id),
+    /// Forget a worker that is lost.
+    Delete(Id),
 }
 
 /// One worker.
@@ -47,6 +49,12 @@ pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult 
         Worker::Drain(args) => steer(client, format, &args, "drain").await,
         Worker::Enable(args) => steer(client, format, &args, "enable").await,
         Worker::Disable(args) => steer(client, format, &args, "disable").await,
+        Worker::Delete(args) => {
+            let id = resolve::worker(client, &args.id).await?;
+            client.delete(&format!("/workers/{id}")).await?;
+            out(&format!("deleted {}", args.id));
+            Ok(())
+        }
     }
 }
 
@@ -91,41 +99,4 @@ fn worker_table(all: &[WorkerView]) -> String {
         }
     }
     if table.is_empty() { "no workers yet; start one with: senmon-worker --config worker.toml".into() } else { text }
-}
-
-/// `senmon queue`.
-///
-/// # Errors
-/// When the server does not answer.
-pub async fn queue(client: &Client, format: Format) -> CliResult {
-    let jobs: Vec<JobView> = client.list("/jobs").await?;
-    format.print(&jobs, |jobs| {
-        let mut table = Table::new(&[
-            "id",
-            "job",
-            "experiment",
-            "state",
-            ">priority",
-            ">slots",
-            ">tries",
-            "worker",
-            ">done",
-            "why",
-        ]);
-        for job in jobs {
-            table.row(vec![
-                short(job.id),
-                job.title.clone(),
-                job.experiment.clone(),
-                words::name(&job.state),
-                job.priority.to_string(),
-                job.slots.to_string(),
-                job.attempts.to_string(),
-                job.worker.clone().unwrap_or_default(),
-                words::or_dash(job.progress.map(|share| format!("{:.0} %", share * 100.0))),
-                job.why.clone().unwrap_or_default(),
-            ]);
-        }
-        if table.is_empty() { "nothing waits and nothing runs".into() } else { table.render() }
-    })
 }

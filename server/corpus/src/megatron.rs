@@ -131,7 +131,7 @@ impl IndexedDataset {
     #[must_use]
     pub fn document(&self, document: u64) -> Option<(u64, u64)> {
         let i = usize::try_from(document).ok()?;
-        Some((*self.starts.get(i)?, self.starts.get(i + 1)? - self.starts[i]))
+        Some((*self.starts.get(i)?, self.starts.get(i.checked_add(1)?)? - self.starts[i]))
     }
 
     /// Copies `out.len()` tokens from number `first` on.
@@ -140,8 +140,8 @@ impl IndexedDataset {
     /// When they reach beyond the end.
     pub fn read(&self, first: u64, out: &mut [u32]) -> Result<()> {
         let width = self.kind.bytes();
-        let end = first + out.len() as u64;
-        ensure!(end <= self.tokens(), "tokens {first} to {end} of a shard with {}", self.tokens());
+        let is_there = first.checked_add(out.len() as u64).is_some_and(|end| end <= self.tokens());
+        ensure!(is_there, "{} tokens from {first} of a shard with {}", out.len(), self.tokens());
         let first = usize::try_from(first)? * width;
         let bytes = &self.tokens[first..first + out.len() * width];
         match self.kind {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 use tokenizers::{
@@ -66,6 +67,14 @@ pub fn train(texts: &[&str], vocab_size: u32) -> Result<Vec<u8>> {
 /// Bytes of `tokenizer.json` at most; those of a vocabulary of 260,000 are 33 MB.
 pub const TOKENIZER_BYTES_MAX: u64 = 64 << 20;
 
+/// Ids are below it: a model has a row of weights for each.
+const ID_MAX: u32 = 1 << 28;
+
+/// What the library does with a file from outside, which may break it: then the file is refused, and nothing else ends.
+fn unbroken<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| bail!("no tokenizer.json: it breaks the tokenizers library"))
+}
+
 impl Tokenizer {
     /// Loads `tokenizer.json`. `bos` is the token that opens documents: `""` for none, None for what the tokenizer's
     /// own post-processor puts there.
@@ -99,8 +108,12 @@ impl Tokenizer {
     /// # Errors
     /// When the bytes are no `tokenizer.json`.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| anyhow!("no tokenizer.json: {error}"))?;
+        // The library takes for granted that what it parses in parts is JSON as a whole.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).context("no tokenizer.json")?;
+        let read = || tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| anyhow!("no tokenizer.json: {error}"));
+        let mut inner = unbroken(read)?;
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
+        ensure!(largest < ID_MAX, "no tokenizer.json: found a token with the id {largest}, expected ids below {ID_MAX}");
         inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?.with_padding(None);
         inner.set_encode_special_tokens(true);
         let special = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
@@ -129,7 +142,8 @@ impl Tokenizer {
 
     /// What the tokenizer puts before a text by itself.
     fn own_bos(&self) -> Result<Option<u32>> {
-        let encoding = self.inner.encode("a", true).map_err(|error| anyhow!("encode a text: {error}"))?;
+        let encode = || self.inner.encode("a", true).map_err(|error| anyhow!("encode a text: {error}"));
+        let encoding = unbroken(encode)?;
         let added = encoding.get_special_tokens_mask().iter().take_while(|mask| **mask == 1).count();
         match &encoding.get_ids()[..added] {
             [] => Ok(None),
@@ -199,6 +213,10 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot encode it.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        unbroken(|| self.encode_plain(text))
+    }
+
+    fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
         let wrong = |error| anyhow!("encode a document: {error}");
         let encoding = self.inner.encode_fast(text, false).map_err(wrong)?;
         let found: BTreeSet<u32> =

@@ -2,8 +2,9 @@
 
 use crate::{
     api::{
-        body::Body,
+        body::{Body, Message},
         error::{ApiError, ApiResult},
+        params::Path,
     },
     app::App,
     db::{
@@ -20,10 +21,7 @@ use crate::{
     },
     tasks::identity,
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
@@ -114,7 +112,7 @@ async fn started(
 async fn metrics(
     State(app): State<App>,
     Path(id): Path<AttemptId>,
-    Body(body): Body<MetricBatch, WRITES_KIB>,
+    Message(body): Message<MetricBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
     waits_for_room(&app)?;
     let n = body.steps.len();
@@ -170,7 +168,7 @@ async fn metrics(
 async fn logs(
     State(app): State<App>,
     Path(id): Path<AttemptId>,
-    Body(body): Body<LogBatch, WRITES_KIB>,
+    Message(body): Message<LogBatch, WRITES_KIB>,
 ) -> ApiResult<Json<()>> {
     waits_for_room(&app)?;
     claims::lines(&body).map_err(fault)?;

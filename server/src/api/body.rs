@@ -7,7 +7,8 @@ use axum::{
     http::{StatusCode, header},
 };
 use senmon_protocol::file;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::time::Duration;
 
 /// A JSON body of at most `KIB` KiB. JSON has no number that is not finite, and its parser follows no more than 128
@@ -15,39 +16,72 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Body<T, const KIB: usize = 64>(pub T);
 
+/// The same of what workers send a thousand times a second: nobody looks at it a second time.
+#[derive(Debug)]
+pub struct Message<T, const KIB: usize>(pub T);
+
 /// A file that somebody wrote: JSON, or YAML where the content type says so.
 #[derive(Debug)]
 pub struct FileBody<T>(pub T);
 
-impl<T: DeserializeOwned, const KIB: usize> FromRequest<App> for Body<T, KIB> {
+impl<T: DeserializeOwned + Serialize, const KIB: usize> FromRequest<App> for Body<T, KIB> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        if is_yaml(&request) {
-            return Err(ApiError::Malformed("found YAML, expected JSON: only experiment files may be YAML".into()));
-        }
-        json(&read(app, request, KIB << 10).await?).map(Self)
+        let bytes = json_bytes(app, request, KIB << 10).await?;
+        let value = json(&bytes)?;
+        exact(&value, || json(&bytes)).map(|()| Self(value))
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<App> for FileBody<T> {
+impl<T: DeserializeOwned, const KIB: usize> FromRequest<App> for Message<T, KIB> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let is_yaml = is_yaml(&request);
+        json(&json_bytes(app, request, KIB << 10).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Serialize> FromRequest<App> for FileBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let kind = kind(&request)?;
         let bytes = read(app, request, file::FILE_BYTES_MAX).await?;
-        if !is_yaml {
-            return json(&bytes).map(Self);
+        if kind == Kind::Json {
+            let value = json(&bytes)?;
+            return exact(&value, || json(&bytes)).map(|()| Self(value));
         }
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| ApiError::Malformed(format!("the file is no UTF-8: {error}")))?;
-        file::parse(text).map(Self).map_err(|fault| ApiError::Invalid(vec![fault]))
+        let refused = |fault| ApiError::Invalid(vec![fault]);
+        let value = file::parse(text).map_err(refused)?;
+        exact(&value, || file::parse(text).map_err(refused)).map(|()| Self(value))
     }
 }
 
-fn is_yaml(request: &Request) -> bool {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.contains("yaml")
+/// How a body is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Yaml,
+}
+
+/// What the headers say of a body; one that says nothing is JSON. No body is compressed: what it would become is not
+/// bounded by what it is.
+fn kind(request: &Request) -> Result<Kind, ApiError> {
+    let header = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(coding) = header(header::CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(ApiError::Unsupported(format!("Content-Encoding: found {coding:?}, expected a body as it is")));
+    }
+    let Some(found) = header(header::CONTENT_TYPE) else { return Ok(Kind::Json) };
+    let name = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match name.as_str() {
+        "application/json" => Ok(Kind::Json),
+        json if json.starts_with("application/") && json.ends_with("+json") => Ok(Kind::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Kind::Yaml),
+        _ => Err(ApiError::Unsupported(format!("Content-Type: found {found:?}, expected application/json"))),
+    }
 }
 
 /// The bytes of a body; of one that is larger, or does not come in time, no more is read.
@@ -61,10 +95,78 @@ async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<Bytes
     })
 }
 
+async fn json_bytes(app: &App, request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+    if kind(&request)? == Kind::Yaml {
+        return Err(ApiError::Unsupported("found YAML, expected JSON: only experiment files may be YAML".into()));
+    }
+    read(app, request, bytes_max).await
+}
+
+/// serde takes an array for the fields of an object in their order, and a number for a word of a list, at any depth:
+/// nobody means that.
+fn exact<T: Serialize>(value: &T, given: impl FnOnce() -> Result<Value, ApiError>) -> Result<(), ApiError> {
+    let read = serde_json::to_value(value).map_err(anyhow::Error::from)?;
+    match unlike(&given()?, &read, String::new()) {
+        Some((path, why)) => {
+            let path = path.trim_start_matches('.');
+            Err(ApiError::invalid(if path.is_empty() { "body" } else { path }, why))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The path of the first value that was read as one of another kind.
+fn unlike(given: &Value, read: &Value, path: String) -> Option<(String, &'static str)> {
+    match (given, read) {
+        (Value::Array(_), Value::Object(_)) => Some((path, "found an array, expected an object")),
+        (Value::Number(_), Value::String(_)) => Some((path, "found a number, expected a text")),
+        (Value::Array(given), Value::Array(read)) => {
+            let pairs = given.iter().zip(read).enumerate();
+            pairs.map(|(i, (given, read))| unlike(given, read, format!("{path}[{i}]"))).find_map(|found| found)
+        }
+        (Value::Object(given), Value::Object(read)) => {
+            let pairs = given.iter().filter_map(|(key, given)| Some((key, given, read.get(key)?)));
+            pairs.map(|(key, given, read)| unlike(given, read, format!("{path}.{key}"))).find_map(|found| found)
+        }
+        _ => None,
+    }
+}
+
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
     serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(|error| {
         let path = error.path().to_string();
         ApiError::invalid(if path == "." { "body" } else { &path }, error.inner().to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use senmon_protocol::{plan::PlanRequest, view::ChangeExperiment};
+    use serde_json::json;
+
+    fn refused<T: DeserializeOwned + Serialize>(body: Value) -> String {
+        let bytes = body.to_string();
+        let read: Result<T, ApiError> = json(bytes.as_bytes());
+        match read.and_then(|value| exact(&value, || json(bytes.as_bytes()))) {
+            Ok(()) => String::new(),
+            Err(ApiError::Invalid(faults)) => faults[0].path.clone(),
+            Err(other) => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_array_is_no_object_at_any_depth() {
+        let text = include_str!("../../../configs/experiments/demo.yaml");
+        let mut plan = json!({ "experiment": file::parse::<Value>(text).unwrap() });
+        assert_eq!(refused::<PlanRequest>(plan.clone()), "");
+        plan["experiment"]["seed"]["training"] = json!([]);
+        assert_eq!(refused::<PlanRequest>(plan.clone()), "experiment.seed.training");
+        plan["experiment"]["seed"] = json!({ "kind": 0, "tokens": "1M" });
+        assert_eq!(refused::<PlanRequest>(plan), "experiment.seed.kind");
+        assert_eq!(refused::<ChangeExperiment>(json!([])), "body");
+        assert_eq!(refused::<ChangeExperiment>(json!({ "budget": [] })), "budget");
+        assert_eq!(refused::<ChangeExperiment>(json!({ "budget": {} })), "");
+    }
 }

@@ -6,7 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
-        idempotency::IdempotencyKey,
+        params::{Path, Query},
         storage::may_grow,
     },
     app::App,
@@ -19,12 +19,7 @@ use crate::{
         validate::{BRANCH_NAME, is_branch_name},
     },
 };
-use axum::{
-    Extension, Json,
-    extract::{Path, Query, State},
-    http::StatusCode,
-    response::IntoResponse,
-};
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::{shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
@@ -89,10 +84,12 @@ async fn show(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Jso
 
 /// Which points of which curves.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct MetricsQuery {
     /// Metric names, separated by commas; all when absent.
     keys: Option<String>,
-    /// Points of a curve, 1 to 10,000. Default 2,000.
+    /// Points of a curve. Default 2,000.
+    #[param(minimum = 1, maximum = 10000)]
     points_max: Option<usize>,
     /// First step.
     step_from: Option<i64>,
@@ -100,11 +97,22 @@ struct MetricsQuery {
     step_to: Option<i64>,
 }
 
+/// Most points of a curve.
+const POINTS_MAX: usize = 10_000;
+
+/// Points of a curve: what was asked for.
+fn most(query: &MetricsQuery) -> ApiResult<usize> {
+    match query.points_max.unwrap_or(2000) {
+        most @ 1..=POINTS_MAX => Ok(most),
+        found => Err(ApiError::invalid("points_max", format!("found {found}, expected 1 to {POINTS_MAX}"))),
+    }
+}
+
 async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<MetricsView> {
     let (from, to) = (query.step_from.unwrap_or(0), query.step_to.unwrap_or(i64::MAX));
     let keys: Vec<String> =
         query.keys.as_deref().unwrap_or_default().split(',').filter(|key| !key.is_empty()).map(str::to_owned).collect();
-    let most = query.points_max.unwrap_or(2000).clamp(1, 10_000);
+    let most = most(query)?;
     let read = db::metrics::material(&app.db, id, (from, to), &keys, most).await?;
     let (current, tails) = draw(read.pieces, &read.finer, &read.segments, (from, to));
     let drawn = current.fold_to(most);
@@ -127,6 +135,7 @@ async fn metrics(
     Path(id): Path<BranchId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<MetricsView>> {
+    db::branches::ensure(&app.db, id).await?;
     Ok(Json(curves(&app, id, &query).await?))
 }
 
@@ -136,6 +145,8 @@ async fn all_metrics(
     Path(id): Path<ExperimentId>,
     Query(query): Query<MetricsQuery>,
 ) -> ApiResult<Json<Vec<MetricsView>>> {
+    most(&query)?;
+    db::experiments::get(&app.db, id).await?;
     let mut views = Vec::new();
     for branch in db::branches::of_experiment(&app.db, id).await?.rows {
         if branch.attempts > 0 && branch.steps > 0 {
@@ -147,14 +158,16 @@ async fn all_metrics(
 
 #[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>)))]
 async fn attempts(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
-    Ok(Json(db::attempts::of_branch(&app.db, id).await?))
+    db::branches::ensure(&app.db, id).await?;
+    Ok(Json(db::attempts::of(&app.db, Some(id), None).await?))
 }
 
 /// Where to read on.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
-struct LogsQuery {
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
     /// `next_after` of the answer before.
-    after: Option<i64>,
+    pub after: Option<i64>,
 }
 
 #[utoipa::path(get, path = "/branches/{id}/logs", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), LogsQuery), responses((status = 200, description = "log lines, oldest first", body = LogsView)))]
@@ -163,7 +176,8 @@ async fn logs(
     Path(id): Path<BranchId>,
     Query(query): Query<LogsQuery>,
 ) -> ApiResult<Json<LogsView>> {
-    Ok(Json(db::events::logs(&app.db, id, query.after.unwrap_or(0)).await?))
+    db::branches::ensure(&app.db, id).await?;
+    Ok(Json(db::events::logs(&app.db, Some(id), None, query.after.unwrap_or(0)).await?))
 }
 
 async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Json<BranchView>> {
@@ -208,19 +222,13 @@ async fn go_on(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) 
     changed(&app, id, &who.name, "continued").await
 }
 
-#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), ("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
 async fn fork(
     State(app): State<App>,
     Who(who): Who,
     Path(id): Path<BranchId>,
-    key: IdempotencyKey,
     Body(body): Body<ForkBranch>,
 ) -> ApiResult<impl IntoResponse> {
-    let key = key.of(&who, &format!("POST /branches/{id}/fork"), &body)?;
-    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        let branch = db::branches::get(&app.db, BranchId(before)).await?;
-        return Ok((StatusCode::CREATED, Extension(Made(before)), Json(branch)));
-    }
     may_grow(&app)?;
     let branch = db::branches::get(&app.db, id).await?;
     let experiment = db::experiments::get(&app.db, branch.experiment_id).await?;
@@ -286,12 +294,7 @@ async fn fork(
     if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
         return Err(ApiError::invalid("tokens", message));
     }
-    let (new, is_new) =
-        db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps, key.as_ref()).await?;
-    if !is_new {
-        let branch = db::branches::get(&app.db, new).await?;
-        return Ok((StatusCode::CREATED, Extension(Made(new.0)), Json(branch)));
-    }
+    let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps).await?;
     Ok((StatusCode::CREATED, Extension(Made(new.0)), changed(&app, new, &who.name, "forked").await?))
 }
 

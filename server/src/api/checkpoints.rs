@@ -2,9 +2,10 @@
 
 use crate::{
     api::{
-        ListQuery,
         error::{ApiError, ApiResult},
-        page,
+        etag, page,
+        params::{self, Path, Query},
+        ranges::{self, Asked},
     },
     app::App,
     db,
@@ -12,9 +13,9 @@ use crate::{
 };
 use axum::{
     Json,
-    extract::{Path, Query, State},
-    http::header,
-    response::IntoResponse,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
@@ -35,34 +36,44 @@ pub fn verifying() -> OpenApiRouter<App> {
 
 /// Whose checkpoints.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
-struct Of {
+#[serde(deny_unknown_fields)]
+struct ListQuery {
     /// Of one experiment.
     experiment_id: Option<uuid::Uuid>,
     /// Of one branch.
     branch_id: Option<uuid::Uuid>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
 }
 
-#[utoipa::path(get, path = "/checkpoints", tag = "checkpoints", params(Of, ListQuery), responses((status = 200, description = "committed checkpoints, newest first", body = Page<CheckpointView>)))]
+#[utoipa::path(get, path = "/checkpoints", tag = "checkpoints", params(ListQuery), responses((status = 200, description = "committed checkpoints, newest first", body = Page<CheckpointView>)))]
 async fn list(
     State(app): State<App>,
-    Query(of): Query<Of>,
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Page<CheckpointView>>> {
+    let limit = params::limit(query.limit)?;
     let before = query.cursor.map(CheckpointId);
     let rows = db::checkpoints::list(
         &app.db,
-        of.experiment_id.map(ExperimentId),
-        of.branch_id.map(BranchId),
+        query.experiment_id.map(ExperimentId),
+        query.branch_id.map(BranchId),
         None,
         before,
-        query.limit() + 1,
+        limit + 1,
     )
     .await?;
-    Ok(Json(page(rows, query.limit(), |item| item.id.to_string())))
+    Ok(Json(page(rows, limit, |item| item.id.to_string())))
 }
 
 #[utoipa::path(get, path = "/branches/{id}/checkpoints", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages", body = Vec<CheckpointView>)))]
-async fn of_branch(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<CheckpointView>>> {
+async fn of_branch(
+    State(app): State<App>,
+    Path(id): Path<BranchId>,
+) -> ApiResult<Json<Vec<CheckpointView>>> {
+    db::branches::ensure(&app.db, id).await?;
     Ok(Json(db::checkpoints::list(&app.db, None, Some(id), None, None, 1000).await?.rows))
 }
 
@@ -79,23 +90,44 @@ async fn verify(State(app): State<App>, Path(id): Path<CheckpointId>) -> ApiResu
     Ok(Json(scrub::verify(&app, &db::checkpoints::get(&app.db, id).await?).await?))
 }
 
-#[utoipa::path(get, path = "/checkpoints/{id}/files/{name}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint"), ("name" = String, Path, description = "`manifest.json` or a file that it names")), responses((status = 200, description = "the file", content_type = "application/octet-stream", body = Vec<u8>), (status = 404, description = "no such checkpoint or file")))]
+#[utoipa::path(get, path = "/checkpoints/{id}/files/{name}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint"), ("name" = String, Path, description = "`manifest.json` or a file that it names")), responses((status = 200, description = "the file; its `ETag` is its SHA-256", content_type = "application/octet-stream", body = Vec<u8>), (status = 206, description = "the range that was asked for", content_type = "application/octet-stream", body = Vec<u8>), (status = 304, description = "the reader has it"), (status = 404, description = "no such checkpoint or file"), (status = 416, description = "the range begins beyond the end")))]
 async fn file(
     State(app): State<App>,
     Path((id, name)): Path<(CheckpointId, String)>,
-) -> ApiResult<axum::response::Response> {
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     let view = db::checkpoints::get(&app.db, id).await?;
-    let missing = || ApiError::NotFound(format!("checkpoint {id} has no file {name} in the store"));
-    let key = |name: &str| view.folder.join(name).map_err(|error| ApiError::Internal(error.into()));
-    let known = app.storage.get(&key(MANIFEST_FILE)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
-    let known: Manifest = serde_json::from_slice(&known).map_err(|error| ApiError::Internal(error.into()))?;
-    if name != MANIFEST_FILE && !known.files.contains_key(&name) {
-        let names: Vec<&String> = known.files.keys().collect();
-        return Err(ApiError::NotFound(format!("checkpoint {id} has no file {name}; it has {names:?}")));
+    let missing = || ApiError::NotFound(format!("checkpoint {id} has no file {name:?} in the store"));
+    let key = |name: &str| view.folder.join(name).map_err(|_| missing());
+    let manifest = app.storage.get(&key(MANIFEST_FILE)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
+    let known: Manifest = serde_json::from_slice(&manifest).map_err(|error| ApiError::Internal(error.into()))?;
+    let (bytes, sha256) = match known.files.get(&name) {
+        _ if name == MANIFEST_FILE => (manifest.len() as u64, &view.manifest_sha256),
+        Some(entry) => (entry.bytes, &entry.sha256),
+        None => {
+            let names: Vec<&String> = known.files.keys().collect();
+            return Err(ApiError::NotFound(format!("checkpoint {id} has no file {name:?}; it has {names:?}")));
+        }
+    };
+    let (key, tag) = (key(&name)?, format!("\"{sha256}\""));
+    let about = [(header::ETAG, tag.clone()), (header::ACCEPT_RANGES, "bytes".into())];
+    if etag::is_known(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, about).into_response());
     }
-    let (length, chunks) = app.storage.read(&key(&name)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
-    let body = axum::body::Body::from_stream(chunks);
-    let headers =
+    let (status, length, chunks, range) = match ranges::asked(&headers, bytes, &tag) {
+        Asked::Beyond => return Err(ApiError::NoSuchRange(bytes)),
+        Asked::Whole => {
+            let (length, chunks) = app.storage.read(&key).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
+            (StatusCode::OK, length, chunks, None)
+        }
+        Asked::Part(part) => {
+            let chunks = app.storage.read_range(&key, part.clone()).await.map_err(ApiError::Internal)?;
+            let range = format!("bytes {}-{}/{bytes}", part.start, part.end - 1);
+            (StatusCode::PARTIAL_CONTENT, part.end - part.start, chunks.ok_or_else(missing)?, Some(range))
+        }
+    };
+    let described =
         [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
-    Ok((headers, body).into_response())
+    let range = range.map(|range| (header::CONTENT_RANGE, range));
+    Ok((status, described, about, AppendHeaders(range), axum::body::Body::from_stream(chunks)).into_response())
 }

@@ -6,19 +6,15 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
-        idempotency::IdempotencyKey,
+        page,
+        params::{self, Path, Query},
         storage::may_grow,
     },
     app::App,
-    db::{self, Listed, troubles::Trouble},
+    db::{self, events::NewEvent, lists::Wanted, troubles::Trouble},
     domain::report::domain_sums,
 };
-use axum::{
-    Extension, Json,
-    extract::{Path, State},
-    http::StatusCode,
-    response::IntoResponse,
-};
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::snapshot::{Found, expand_paths};
 use senmon_protocol::{
     clustering::{ClusteringView, DomainView},
@@ -33,30 +29,43 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, register))
-        .routes(routes!(show))
+        .routes(routes!(show, delete))
         .routes(routes!(clustering))
         .routes(routes!(domains))
 }
 
-#[utoipa::path(get, path = "/corpora", tag = "corpora", responses((status = 200, description = "all corpora, newest first", body = Page<CorpusView>)))]
-async fn list(State(app): State<App>) -> ApiResult<Json<Page<CorpusView>>> {
-    let Listed { mut rows, broken } = db::corpora::list(&app.db).await?;
-    explain(&app, &mut rows).await?;
-    Ok(Json(Page { items: rows, next_cursor: None, broken }))
+/// Which corpora.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(pattern = "^(scanning|ready|failed)(,(scanning|ready|failed))*$")]
+    state: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
 }
 
-#[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")), responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(get, path = "/corpora", tag = "corpora", params(ListQuery), responses((status = 200, description = "corpora, newest first", body = Page<CorpusView>)))]
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<CorpusView>>> {
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<CorpusState>("state", query.state.as_deref())?;
+    let wanted = Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 };
+    let mut listed = db::corpora::list(&app.db, &wanted).await?;
+    explain(&app, &mut listed.rows).await?;
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
+}
+
+#[utoipa::path(post, path = "/corpora", tag = "corpora", request_body = RegisterCorpus, responses((status = 202, description = "registered; the scan has begun", body = CorpusView), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn register(
     State(app): State<App>,
     Who(who): Who,
-    key: IdempotencyKey,
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
-    let key = key.of(&who, "POST /corpora", &body)?;
-    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        let corpus = db::corpora::get(&app.db, &before.to_string()).await?;
-        return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(corpus)));
-    }
     may_grow(&app)?;
     let mut faults = Vec::new();
     let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
@@ -90,7 +99,7 @@ async fn register(
         return Err(ApiError::Invalid(faults));
     }
     let paths: Vec<String> = found.files.iter().map(|path| path.display().to_string()).collect();
-    let id = db::corpora::insert(&app.db, &body, &who.name, &paths, &found.left_out, key.as_ref()).await?;
+    let id = db::corpora::insert(&app.db, &body, &who.name, &paths, &found.left_out).await?;
     app.wake.scan.notify_one();
     Ok((StatusCode::ACCEPTED, Extension(Made(id.0)), Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }
@@ -113,6 +122,15 @@ async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
         corpus.problem = troubles.get(&corpus.id.0).map(Trouble::said);
     }
     Ok(())
+}
+
+#[utoipa::path(delete, path = "/corpora/{id}", tag = "corpora", params(("id" = String, Path, description = "id or name")), responses((status = 204, description = "deleted: its name is free, its files stay where they are"), (status = 404, description = "no such corpus"), (status = 409, description = "in use: by which experiments")))]
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<String>) -> ApiResult<StatusCode> {
+    let corpus = db::corpora::get(&app.db, &id).await?;
+    db::archive::corpus(&app.db, corpus.id).await?;
+    let text = format!("{} deleted the corpus {}.", who.name, corpus.name);
+    app.event(NewEvent { kind: "corpus_deleted", level: "info", text, ..NewEvent::default() }).await;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(get, path = "/clusterings/{id}", tag = "corpora", params(("id" = uuid::Uuid, Path, description = "the clustering")), responses((status = 200, description = "the clustering", body = ClusteringView), (status = 404, description = "no such clustering")))]

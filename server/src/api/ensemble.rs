@@ -1,15 +1,15 @@
 //! The set of experts that an experiment made.
 
 use crate::{
-    api::error::{ApiError, ApiResult},
+    api::{
+        error::{ApiError, ApiResult},
+        params::Path,
+    },
     app::App,
     db,
     domain::ensemble::{Places, assemble},
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use senmon_protocol::{ensemble::Ensemble, ids::ExperimentId};
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -3,8 +3,8 @@
 use crate::{db::DbError, limits::Wait};
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{StatusCode, header},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use senmon_protocol::problem::{Fault, Problem};
 
@@ -26,6 +26,15 @@ pub enum ApiError {
     /// The body is larger than this request may have, in bytes.
     #[error("found a body of more than {0} bytes, which is the most that this request may have")]
     TooLarge(usize),
+    /// The body is of another kind than this request may have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// It was changed since it was read: what, and to what.
+    #[error("{} change(s) since it was read", .0.len())]
+    Changed(Vec<Fault>),
+    /// The file has no such range; its length in bytes.
+    #[error("found a range that begins beyond the end; the file has {0} bytes")]
+    NoSuchRange(u64),
     /// Nobody known is asking.
     #[error("a bearer token or a session is needed")]
     Unauthenticated,
@@ -128,6 +137,9 @@ impl IntoResponse for ApiError {
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow", "The request came too slowly"),
             Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "Too much at once"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is too large"),
+            Self::Unsupported(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", "The body is of another kind"),
+            Self::Changed(_) => (StatusCode::PRECONDITION_FAILED, "changed", "It was changed since it was read"),
+            Self::NoSuchRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "no_such_range", "There is no such range"),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated", "Who is asking?"),
             Self::TokenOver(_) => (StatusCode::UNAUTHORIZED, "token_over", "The token is not accepted any more"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "This role may not do that"),
@@ -148,14 +160,19 @@ impl IntoResponse for ApiError {
             }
         };
         let detail = match &self {
-            Self::Invalid(faults) => {
+            Self::Invalid(faults) | Self::Changed(faults) => {
                 faults.iter().map(|fault| format!("{}: {}", fault.path, fault.message)).collect::<Vec<_>>().join("; ")
             }
             other => other.to_string(),
         };
-        let allow = if let Self::Method(methods) = &self { HeaderValue::from_str(methods).ok() } else { None };
-        let retry = if let Self::TooMany(wait) = &self { Some(retry_seconds(wait)) } else { None };
-        let faults = if let Self::Invalid(faults) = self { faults } else { Vec::new() };
+        let more = match &self {
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, "1".to_owned())),
+            Self::TooMany(wait) => Some((header::RETRY_AFTER, retry_seconds(wait).to_string())),
+            Self::NoSuchRange(bytes) => Some((header::CONTENT_RANGE, format!("bytes */{bytes}"))),
+            Self::Method(methods) => Some((header::ALLOW, methods.clone())),
+            _ => None,
+        };
+        let faults = if let Self::Invalid(faults) | Self::Changed(faults) = self { faults } else { Vec::new() };
         let problem = Problem {
             kind: format!("/problems/{code}"),
             code: code.into(),
@@ -165,14 +182,7 @@ impl IntoResponse for ApiError {
             faults,
             request_id: String::new(),
         };
-        let mut response =
-            (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-        if let Some(seconds) = retry {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        response
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, AppendHeaders(more), Json(problem)).into_response()
     }
 }

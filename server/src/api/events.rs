@@ -1,21 +1,27 @@
 //! Events, as a list and as a stream.
 
 use crate::{
-    api::{auth::Who, error::ApiResult},
+    api::{
+        auth::Who,
+        error::ApiResult,
+        page,
+        params::{self, Query},
+    },
     app::App,
-    db,
+    db::{self, Listed, events::Wanted},
 };
 use axum::{
     Json,
-    extract::{Query, State},
+    extract::State,
     response::{
         IntoResponse, Sse,
         sse::{Event, KeepAlive},
     },
 };
+use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
-    view::{EventView, StreamMessage},
+    view::{EventView, Page, StreamMessage},
 };
 use std::{
     convert::Infallible,
@@ -30,36 +36,74 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(stream))
 }
 
-/// Which events.
+/// Which events, in which order.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct EventsQuery {
     /// Of one experiment.
     experiment_id: Option<uuid::Uuid>,
     /// Of one branch.
     branch_id: Option<uuid::Uuid>,
-    /// After this id, oldest first; without it the latest.
-    after: Option<i64>,
-    /// At most so many, 1 to 1,000. Default 200.
+    /// Only of this level and above. Default `info`: all.
+    #[param(inline)]
+    level: Option<Level>,
+    /// Only from then on.
+    since: Option<DateTime<Utc>>,
+    /// Order. Default `newest`.
+    #[param(inline)]
+    sort: Option<Sort>,
+    /// `next_cursor` of the page before, or the id of the last event that was seen.
+    cursor: Option<i64>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<i64>,
 }
 
-#[utoipa::path(get, path = "/events", tag = "events", params(EventsQuery), responses((status = 200, description = "what happened, oldest first", body = Vec<EventView>)))]
-async fn list(State(app): State<App>, Query(query): Query<EventsQuery>) -> ApiResult<Json<Vec<EventView>>> {
-    let limit = query.limit.unwrap_or(200).clamp(1, 1000);
-    Ok(Json(
-        db::events::list(
-            &app.db,
-            query.experiment_id.map(ExperimentId),
-            query.branch_id.map(BranchId),
-            query.after,
-            limit,
-        )
-        .await?,
-    ))
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    /// As it should be.
+    #[default]
+    Info,
+    /// To look at.
+    Warn,
+    /// To do something about.
+    Error,
+}
+
+/// Order of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    /// The last first.
+    #[default]
+    Newest,
+    /// The first first: to follow.
+    Oldest,
+}
+
+#[utoipa::path(get, path = "/events", tag = "events", params(EventsQuery), responses((status = 200, description = "what happened", body = Page<EventView>)))]
+async fn list(State(app): State<App>, Query(query): Query<EventsQuery>) -> ApiResult<Json<Page<EventView>>> {
+    let limit = params::limit(query.limit)?;
+    let least = query.level.unwrap_or_default();
+    let levels = [(Level::Info, "info"), (Level::Warn, "warn"), (Level::Error, "error")];
+    let wanted = Wanted {
+        experiment: query.experiment_id.map(ExperimentId),
+        branch: query.branch_id.map(BranchId),
+        levels: levels.iter().filter(|(level, _)| *level >= least).map(|(_, word)| (*word).to_owned()).collect(),
+        since: query.since,
+        newest: query.sort.unwrap_or_default() == Sort::Newest,
+        cursor: query.cursor,
+        limit: limit + 1,
+    };
+    let listed = Listed { rows: db::events::list(&app.db, &wanted).await?, broken: Vec::new() };
+    Ok(Json(page(listed, limit, |event| event.id.to_string())))
 }
 
 /// Of what.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct StreamQuery {
     /// Only messages of one experiment (and of the fleet).
     experiment_id: Option<uuid::Uuid>,

@@ -2,13 +2,13 @@
 
 use crate::{
     api::{
-        ListQuery,
         auth::Who,
         body::{Body, FileBody},
         error::{ApiError, ApiResult},
+        etag,
         gate::Made,
-        idempotency::IdempotencyKey,
         page,
+        params::{self, Path, Query},
         plan::known,
         storage::may_grow,
     },
@@ -16,22 +16,22 @@ use crate::{
     db::{
         self, Listed,
         events::NewEvent,
-        experiments::{ExperimentRow, Filter},
+        experiments::ExperimentRow,
+        lists::{Experiments, Wanted},
         tokens::Identity,
         troubles::Trouble,
     },
     domain::{
         access::USER_PRIORITY_MAX,
         deadline::budget_spent,
-        report::ensemble_vs_dense_percent,
         validate::{budget, not_now, validate},
     },
 };
 use axum::{
     Extension, Json,
-    extract::{Path, Query, State},
-    http::{StatusCode, header},
-    response::IntoResponse,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use senmon_protocol::{
     ids::ExperimentId,
@@ -39,8 +39,8 @@ use senmon_protocol::{
     report::Report,
     spec::ExperimentSpec,
     view::{
-        BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView, Page, Role,
-        StreamExperiment, StreamMessage, TroubleKind,
+        BranchState, BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView,
+        Page, Role, StreamExperiment, StreamMessage, TroubleKind,
     },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,7 +49,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, submit))
-        .routes(routes!(show, alter))
+        .routes(routes!(show, alter, delete))
+        .routes(routes!(branches))
         .routes(routes!(report))
         .routes(routes!(evaluations))
         .routes(routes!(spec))
@@ -58,42 +59,64 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(cancel))
 }
 
-#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments, newest first", body = Page<ExperimentSummary>)))]
-async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<ExperimentSummary>>> {
-    let filter = Filter { before: query.cursor.map(ExperimentId), limit: query.limit() + 1, ..Filter::default() };
-    let Listed { rows, broken } = db::experiments::list(&app.db, filter).await?;
-    let mut listed = Listed { rows: Vec::new(), broken };
-    for row in rows {
-        let branches = db::branches::of_experiment(&app.db, row.id).await?.rows;
-        listed.rows.push(summary(&app, &row, &branches).await?);
-    }
-    Ok(Json(page(listed, query.limit(), |item| item.id.to_string())))
+/// Which experiments, in which order.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(pattern = "^(running|paused|completed|failed|cancelled)(,(running|paused|completed|failed|cancelled))*$")]
+    state: Option<String>,
+    /// Only with all of these labels, separated by commas.
+    labels: Option<String>,
+    /// Only those that this one submitted.
+    owner: Option<String>,
+    /// Order. Default `newest`.
+    #[param(inline)]
+    sort: Option<Sort>,
+    /// Those that were deleted, instead of the others.
+    archived: Option<bool>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
 }
 
-async fn summary(app: &App, row: &ExperimentRow, branches: &[BranchView]) -> ApiResult<ExperimentSummary> {
-    let stages = db::experiments::stages(&app.db, row.id).await?;
-    let tokens_done = branches.iter().map(|branch| branch.tokens).sum();
-    let tokens_total: u64 = branches.iter().map(|branch| branch.tokens_total).sum();
-    let rate: f64 = branches.iter().filter_map(|branch| branch.tokens_per_second).sum();
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let seconds_left = (rate > 0.0 && row.state == ExperimentState::Running)
-        .then(|| tokens_total.saturating_sub(tokens_done) as f64 / rate);
-    Ok(ExperimentSummary {
-        id: row.id,
-        name: row.spec.name.clone(),
-        labels: row.spec.labels.clone(),
-        state: row.state,
-        problem: row.problem.clone(),
-        priority: row.spec.priority,
-        stages,
-        tokens_done,
-        tokens_total,
-        ensemble_vs_dense_percent: row.report.as_ref().and_then(ensemble_vs_dense_percent),
-        seconds_left,
-        owner: row.owner.clone(),
-        created_at: row.created_at,
-        finished_at: row.finished_at,
-    })
+/// Order of experiments.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    /// By submission, the last first.
+    #[default]
+    Newest,
+    /// By submission, the first first.
+    Oldest,
+    /// By name.
+    Name,
+}
+
+#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments", body = Page<ExperimentSummary>)))]
+async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> ApiResult<Json<Page<ExperimentSummary>>> {
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<ExperimentState>("state", query.state.as_deref())?;
+    let wanted = Experiments {
+        of: Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 },
+        labels: params::split(query.labels.as_deref().unwrap_or_default()),
+        owner: query.owner,
+        sort: match query.sort.unwrap_or_default() {
+            Sort::Newest => "newest",
+            Sort::Oldest => "oldest",
+            Sort::Name => "name",
+        },
+        archived: query.archived.unwrap_or_default(),
+        ..Experiments::default()
+    };
+    Ok(Json(page(db::lists::experiments(&app.db, &wanted).await?, limit, |item| item.id.to_string())))
 }
 
 async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
@@ -101,7 +124,9 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let Listed { rows: mut branches, broken } = db::branches::of_experiment(&app.db, id).await?;
     let all = branches.clone();
     crate::api::branches::explain(app, &mut branches, &all).await?;
-    let summary = summary(app, &row, &branches).await?;
+    let one = Experiments { id: Some(id), of: Wanted { limit: 1, ..Wanted::default() }, ..Experiments::default() };
+    let summary = db::lists::experiments(&app.db, &one).await?.one()?;
+    let summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
     Ok(ExperimentView {
         summary,
         waits_for: waits_for(app, &row).await?,
@@ -126,19 +151,13 @@ async fn waits_for(app: &App, row: &ExperimentRow) -> ApiResult<Option<String>> 
 }
 
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body(content((ExperimentSpec = "application/json"), (ExperimentSpec = "application/yaml"))),
-    params(("Idempotency-Key" = Option<String>, Header, description = "for a day the same key and body make nothing new: the answer is what they made")),
     responses((status = 202, description = "accepted", body = ExperimentView), (status = 422, description = "every fault of the file"), (status = 507, description = "no_room: a disk is nearly full")))]
 async fn submit(
     State(app): State<App>,
     Who(identity): Who,
-    key: IdempotencyKey,
     FileBody(mut spec): FileBody<ExperimentSpec>,
 ) -> ApiResult<impl IntoResponse> {
     high_priority(&identity, spec.priority)?;
-    let key = key.of(&identity, "POST /experiments", &spec)?;
-    if let Some(before) = db::idempotency::made(&app.db, key.as_ref()).await? {
-        return Ok((StatusCode::ACCEPTED, Extension(Made(before)), Json(view(&app, ExperimentId(before)).await?)));
-    }
     may_grow(&app)?;
     let (known, corpus) = known(&app, &mut spec).await?;
     let judge = move || {
@@ -147,11 +166,7 @@ async fn submit(
     };
     let (spec, known, faults) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
-    let (id, is_new) = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name, key.as_ref()).await?;
-    let made = Extension(Made(id.0));
-    if !is_new {
-        return Ok((StatusCode::ACCEPTED, made, Json(view(&app, id).await?)));
-    }
+    let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",
@@ -171,7 +186,7 @@ async fn submit(
         .await;
     }
     app.wake.advance.notify_one();
-    Ok((StatusCode::ACCEPTED, made, Json(view(&app, id).await?)))
+    Ok((StatusCode::ACCEPTED, Extension(Made(id.0)), Json(view(&app, id).await?)))
 }
 
 /// Priorities that let others wait are the admin's.
@@ -185,8 +200,54 @@ fn high_priority(who: &Identity, priority: u8) -> ApiResult<()> {
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
-async fn show(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
-    Ok(Json(view(&app, id).await?))
+async fn show(
+    State(app): State<App>,
+    Path(id): Path<ExperimentId>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let view = view(&app, id).await?;
+    etag::answer(StatusCode::OK, &headers, &view.spec, &view)
+}
+
+#[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
+    db::archive::experiment(&app.db, id).await?;
+    announce(&app, id, &who.name, "deleted").await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Which branches of an experiment.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct BranchesQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(
+        pattern = "^(waiting|queued|running|paused|completed|failed|cancelled)(,(waiting|queued|running|paused|completed|failed|cancelled))*$"
+    )]
+    state: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/branches", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), BranchesQuery), responses((status = 200, description = "its branches, parents before children", body = Page<BranchView>), (status = 404, description = "no such experiment")))]
+async fn branches(
+    State(app): State<App>,
+    Path(id): Path<ExperimentId>,
+    Query(query): Query<BranchesQuery>,
+) -> ApiResult<Json<Page<BranchView>>> {
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<BranchState>("state", query.state.as_deref())?;
+    db::experiments::get(&app.db, id).await?;
+    let wanted = Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 };
+    let mut listed = db::branches::page(&app.db, id, &wanted).await?;
+    let all = db::branches::plain(&app.db, id).await?;
+    crate::api::branches::explain(&app, &mut listed.rows, &all).await?;
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
@@ -197,24 +258,40 @@ async fn report(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResu
         .ok_or_else(|| ApiError::NotFound("the report is written when the last evaluation is done".into()))
 }
 
-#[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "evaluations, oldest first", body = Vec<EvaluationView>)))]
-async fn evaluations(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<EvaluationView>>> {
-    let rows = db::evaluations::evaluations(&app.db, id).await?.rows;
-    Ok(Json(
-        rows.into_iter()
-            .map(|row| EvaluationView {
-                id: row.id,
-                branch_id: row.branch_id,
-                checkpoint_id: row.checkpoint_id,
-                title: row.title,
-                done: row.result.is_some(),
-                domains: match row.result {
-                    Some(senmon_protocol::job::JobResult::Evaluate(result)) => result.domains,
-                    _ => Vec::new(),
-                },
-            })
-            .collect(),
-    ))
+/// A page of a list.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/experiments/{id}/evaluations", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), PageQuery), responses((status = 200, description = "evaluations, oldest first", body = Page<EvaluationView>), (status = 404, description = "no such experiment")))]
+async fn evaluations(
+    State(app): State<App>,
+    Path(id): Path<ExperimentId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<EvaluationView>>> {
+    let limit = params::limit(query.limit)?;
+    db::experiments::get(&app.db, id).await?;
+    let Listed { rows, broken } = db::evaluations::evaluations(&app.db, id).await?;
+    let after = |id: &uuid::Uuid| query.cursor.is_none_or(|cursor| *id > cursor);
+    let rows = rows.into_iter().filter(|row| after(&row.id.0)).map(|row| EvaluationView {
+        id: row.id,
+        branch_id: row.branch_id,
+        checkpoint_id: row.checkpoint_id,
+        title: row.title,
+        done: row.result.is_some(),
+        domains: match row.result {
+            Some(senmon_protocol::job::JobResult::Evaluate(result)) => result.domains,
+            _ => Vec::new(),
+        },
+    });
+    let listed = Listed { rows: rows.collect(), broken: if query.cursor.is_none() { broken } else { Vec::new() } };
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}/spec", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the file, as YAML", content_type = "application/yaml", body = String)))]
@@ -258,34 +335,38 @@ async fn alter(
     State(app): State<App>,
     Who(who): Who,
     Path(id): Path<ExperimentId>,
+    headers: HeaderMap,
     Body(body): Body<ChangeExperiment>,
-) -> ApiResult<Json<ExperimentView>> {
-    let row = db::experiments::get(&app.db, id).await?;
-    let mut spec = row.spec;
+) -> ApiResult<Response> {
     if let Some(priority) = body.priority {
         high_priority(&who, priority)?;
     }
-    spec.priority = body.priority.unwrap_or(spec.priority);
-    spec.deadline = body.deadline.or(spec.deadline);
-    spec.budget = body.budget.unwrap_or(spec.budget);
-    let mut faults = Vec::new();
-    budget(&spec.budget, "budget", &mut faults);
-    if spec.priority > 100 {
-        let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
-        faults.push(Fault { path: "priority".into(), message });
-    }
-    if !faults.is_empty() {
-        return Err(ApiError::Invalid(faults));
-    }
-    db::experiments::change(&app.db, id, &spec).await?;
+    let edit = |mut spec: ExperimentSpec| {
+        etag::ensure_unchanged(&headers, &spec)?;
+        spec.priority = body.priority.unwrap_or(spec.priority);
+        spec.deadline = body.deadline.or(spec.deadline);
+        spec.budget = body.budget.clone().unwrap_or(spec.budget);
+        let mut faults = Vec::new();
+        budget(&spec.budget, "budget", &mut faults);
+        if spec.priority > 100 {
+            let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
+            faults.push(Fault { path: "priority".into(), message });
+        }
+        if faults.is_empty() { Ok(spec) } else { Err(ApiError::Invalid(faults)) }
+    };
+    let spec = db::experiments::change(&app.db, id, edit).await?;
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
+    let row = db::experiments::get(&app.db, id).await?;
     let held = row.state == ExperimentState::Paused && row.problem.is_some();
-    if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
-        return change(&app, id, ExperimentState::Running, &who.name, "raised the budget of and resumed").await;
-    }
-    let did = format!("changed priority, deadline or budget (priority {}) of", spec.priority);
+    let did = if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
+        db::experiments::set_state(&app.db, id, ExperimentState::Running).await?;
+        "raised the budget of and resumed".into()
+    } else {
+        format!("changed priority, deadline or budget (priority {}) of", spec.priority)
+    };
     announce(&app, id, &who.name, &did).await;
-    Ok(Json(view(&app, id).await?))
+    let view = view(&app, id).await?;
+    etag::answer(StatusCode::OK, &HeaderMap::new(), &view.spec, &view)
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]

@@ -1,7 +1,10 @@
 //! Where the time went: accounts of branches, experiments and the fleet, and the skip ledger.
 
 use crate::{
-    api::error::{ApiError, ApiResult},
+    api::{
+        error::{ApiError, ApiResult},
+        params::{Path, Query},
+    },
     app::App,
     db::{
         self,
@@ -9,10 +12,7 @@ use crate::{
     },
     domain::goodput::{Account, fleet::fleet, steps},
 };
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::{Json, extract::State};
 use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
     goodput::{GoodputView, SkipView, TokenAccount},
@@ -98,8 +98,10 @@ fn counted(view: GoodputView, records: &Records) -> GoodputView {
 
 /// How far back.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct Window {
     /// Hours before now. Default 24.
+    #[param(exclusive_minimum = 0, maximum = 8784)]
     hours: Option<f64>,
 }
 

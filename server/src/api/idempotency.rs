@@ -1,43 +1,148 @@
-//! `Idempotency-Key`: a request that comes twice makes one thing.
+//! `Idempotency-Key`: a mutation that comes twice is done once, whichever it is, and answered alike.
+//!
+//! Requests with one key follow each other; the first one's transaction reserves it (`db::begin`), and its answer is
+//! kept for a day. An answer with a secret (`Cache-Control: no-store`) is kept in this process alone, for an hour.
 
 use crate::{
-    api::error::ApiError,
-    db::{idempotency::Key, tokens::Identity},
+    api::{auth::Auth, error::ApiError},
+    app::App,
+    db::{
+        self,
+        idempotency::{Answer, Found, Key},
+    },
 };
-use axum::{extract::FromRequestParts, http::request::Parts};
-use serde::Serialize;
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use senmon_protocol::ids::TokenId;
 use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 /// Longest key.
 const CHARS_MAX: usize = 200;
+/// Largest body of a mutation.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// Largest answer that is kept; of a larger one only that it was done.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// How long an answer with a secret is kept, in memory.
+const SECRET_FOR: Duration = Duration::from_secs(3600);
 
-/// The header, checked before anything else is done.
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey(Option<String>);
+/// Headers of an answer that describe its body.
+const KEPT: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::ETAG];
 
-impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
-    type Rejection = ApiError;
+/// Keys in use.
+#[derive(Debug, Clone, Default)]
+pub struct Keys(Arc<Mutex<HashMap<(TokenId, String), Turn>>>);
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
-        let good = value.to_str().ok().filter(|key| (1..=CHARS_MAX).contains(&key.len()));
-        good.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| {
-            let message = format!("found {} bytes, expected 1 to {CHARS_MAX} printable ASCII characters", value.len());
-            ApiError::invalid("Idempotency-Key", message)
-        })
+/// Whoever holds it answers a key; an answer with a secret, and since when.
+type Turn = Arc<tokio::sync::Mutex<Option<(Answer, Instant)>>>;
+
+impl Keys {
+    fn turn(&self, key: &Key) -> Turn {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|secret| is_fresh(&secret)));
+        turns.entry((key.token, key.key.clone())).or_default().clone()
     }
 }
 
-impl IdempotencyKey {
-    /// The key of this operation with this body.
-    ///
-    /// # Errors
-    /// When the body is no JSON.
-    pub fn of(self, who: &Identity, operation: &str, body: &impl Serialize) -> Result<Option<Key>, ApiError> {
-        let Self(Some(key)) = self else { return Ok(None) };
-        let body = serde_json::to_vec(body).map_err(anyhow::Error::from)?;
-        let request_sha256 =
-            Sha256::new().chain_update(operation).chain_update([0]).chain_update(body).finalize().to_vec();
-        Ok(Some(Key { token: who.id, key, request_sha256 }))
+fn is_fresh(secret: &Option<(Answer, Instant)>) -> bool {
+    secret.as_ref().is_some_and(|(_, since)| since.elapsed() < SECRET_FOR)
+}
+
+/// Lets a request with a key through once; the others get the same answer.
+pub async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
     }
+    match of(request.headers()) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(key)) => with_key(&app, key, request, next).await.unwrap_or_else(IntoResponse::into_response),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// The key of a request, checked before anything else is done.
+fn of(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let bytes = value.as_bytes();
+    if (1..=CHARS_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
+        return Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
+    }
+    let expected = format!("expected 1 to {CHARS_MAX} ASCII characters without blanks");
+    Err(ApiError::invalid("Idempotency-Key", format!("found {} bytes, {expected}", bytes.len())))
+}
+
+async fn with_key(app: &App, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let Ok(Auth(who)) = Auth::from_request_parts(&mut parts, app).await else {
+        // Refused by the operation in its own words.
+        return Ok(next.run(Request::from_parts(parts, body)).await);
+    };
+    let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| ApiError::TooLarge(BODY_BYTES_MAX))?;
+    let words = [parts.method.as_str(), parts.uri.path(), parts.uri.query().unwrap_or_default()].join("\0");
+    let request_sha256 = Sha256::new().chain_update(words).chain_update([0]).chain_update(&body).finalize().to_vec();
+    let key = Key { token: who.id, key, request_sha256 };
+
+    let turn = app.keys.turn(&key);
+    let mut secret = turn.lock().await;
+    match db::idempotency::find(&app.db, &key).await? {
+        Found::Nothing => *secret = None,
+        Found::Answered(answer) => return Ok(again(answer)),
+        Found::Another => {
+            let message = "Idempotency-Key: this key came with another request; choose a new one";
+            return Err(ApiError::Conflict(message.into()));
+        }
+        Found::Done(at) => {
+            let answer = secret.as_ref().filter(|_| is_fresh(&secret)).map(|(answer, _)| answer.clone());
+            return answer.map(again).ok_or_else(|| {
+                let when = at.format("%Y-%m-%d %H:%M:%S");
+                let message =
+                    format!("Idempotency-Key: done at {when} UTC, and the answer is not kept: look at what it did");
+                ApiError::Conflict(message)
+            });
+        }
+    }
+    let request = Request::from_parts(parts, Body::from(body));
+    let response = db::idempotency::within(key.clone(), next.run(request)).await;
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    let is_secret = response.headers().get(header::CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(|error| ApiError::Internal(error.into()))?;
+    match kept(parts.status, &parts.headers, &body) {
+        Some(answer) if is_secret => *secret = Some((answer, Instant::now())),
+        Some(answer) => {
+            if let Err(error) = db::idempotency::answered(&app.db, &key, &answer).await {
+                tracing::warn!(%error, "an answer is not kept for repeats");
+            }
+        }
+        None => {}
+    }
+    Ok(Response::from_parts(parts, body.into()))
+}
+
+fn kept(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Option<Answer> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= ANSWER_BYTES_MAX)?;
+    let value = |name: &header::HeaderName| Some((name.to_string(), headers.get(name)?.to_str().ok()?.to_owned()));
+    Some(Answer { status: status.as_u16(), headers: KEPT.iter().filter_map(value).collect(), body: text.to_owned() })
+}
+
+fn again(answer: Answer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    for name in KEPT {
+        if let Some(value) = answer.headers.get(name.as_str()).and_then(|value| value.parse().ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }

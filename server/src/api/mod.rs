@@ -8,8 +8,10 @@ pub mod body;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
+pub mod document;
 pub mod ensemble;
 pub mod error;
+pub mod etag;
 pub mod events;
 pub mod experiments;
 pub mod gate;
@@ -18,13 +20,16 @@ pub mod health;
 pub mod idempotency;
 pub mod login;
 pub mod peer;
+pub mod jobs;
+pub mod params;
 pub mod plan;
+pub mod ranges;
 pub mod session;
 pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::{app::App, db::Listed, domain::access};
+use crate::{app::App, db::Listed};
 use axum::{
     Router,
     extract::{Request, State},
@@ -37,7 +42,13 @@ use hyper::body::Incoming;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tower::{Service, util::MapRequest};
 use tower_http::{
-    catch_panic::CatchPanicLayer, compression::CompressionLayer, set_header::SetResponseHeaderLayer, trace::TraceLayer,
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer, Predicate,
+        predicate::{DefaultPredicate, NotForContentType},
+    },
+    set_header::SetResponseHeaderLayer,
+    trace::TraceLayer,
 };
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -46,25 +57,6 @@ use utoipa_axum::router::OpenApiRouter;
 /// no request for ever. Shorter than a worker's patience (30 s), so that it hears why.
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Senmon", description = "c-BTM expert training: corpora, experiments, branches, checkpoints, workers. Bearer tokens; errors are application/problem+json.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
-    components(schemas(senmon_protocol::problem::Problem, senmon_protocol::view::StreamMessage)),
-    modifiers(&Bearer)
-)]
-struct Document;
-
-struct Bearer;
-
-impl utoipa::Modify for Bearer {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-        let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
-        document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("bearer", [])]);
-    }
-}
 
 fn operations() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -79,6 +71,7 @@ fn operations() -> OpenApiRouter<App> {
         .merge(goodput::router())
         .merge(checkpoints::router())
         .merge(workers::router())
+        .merge(jobs::router())
         .merge(attempts::router())
         .merge(events::router())
         .merge(aside::router())
@@ -90,43 +83,23 @@ fn operations() -> OpenApiRouter<App> {
 }
 
 /// The operations behind the gate, and the document that describes them.
-fn api(app: Option<&App>) -> (Router<App>, utoipa::openapi::OpenApi) {
+fn api(app: Option<&App>) -> (Router<App>, serde_json::Value) {
     let operations = operations();
     let gated = match app {
-        Some(app) => operations.route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
+        // The gate first: a key is somebody's.
+        Some(app) => operations
+            .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+            .route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
         None => operations,
     };
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi()).nest(gate::ROOT, gated).split_for_parts();
-    (router, named(document))
+    let (router, document) = OpenApiRouter::with_openapi(document::Base::openapi()).nest(gate::ROOT, gated).split_for_parts();
+    (router, document::finish(&document))
 }
 
 /// The OpenAPI document.
 #[must_use]
-pub fn openapi() -> utoipa::openapi::OpenApi {
+pub fn openapi() -> serde_json::Value {
     api(None).1
-}
-
-/// Names each operation after its method and path: `get_experiments_id_report`. Handlers share names across nouns.
-fn named(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
-    for (path, item) in &mut document.paths.paths {
-        let words: Vec<&str> =
-            path.trim_start_matches("/api/v1").split(['/', '{', '}']).filter(|word| !word.is_empty()).collect();
-        let operations = [
-            ("get", &mut item.get),
-            ("post", &mut item.post),
-            ("put", &mut item.put),
-            ("patch", &mut item.patch),
-            ("delete", &mut item.delete),
-        ];
-        for (method, operation) in operations {
-            let Some(operation) = operation else { continue };
-            operation.operation_id = Some(format!("{method}_{}", words.join("_")));
-            let row = access::operation(&method.to_uppercase(), path.trim_start_matches(gate::ROOT));
-            let says = row.map(|row| format!("Who may: {}.", access::who(row.rule)));
-            operation.description = says.or(operation.description.take());
-        }
-    }
-    document
 }
 
 /// The whole service.
@@ -151,7 +124,7 @@ pub fn router(app: App) -> Router {
         .with_state(app.clone())
         .layer(middleware::from_fn_with_state(app, peer::admit))
         .layer(middleware::from_fn(request_id))
-        .layer(CompressionLayer::new())
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
         .layer(header(
             "content-security-policy",
             "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; \
@@ -165,6 +138,12 @@ pub fn router(app: App) -> Router {
         .layer(TraceLayer::new_for_http().make_span_with(
             |request: &Request| tracing::debug_span!("request", method = %request.method(), path = request.uri().path()),
         ))
+}
+
+/// What is not compressed already, and not read in ranges.
+fn worth_compressing() -> impl Predicate {
+    let plain = DefaultPredicate::new().and(NotForContentType::new("application/octet-stream"));
+    plain.and(NotForContentType::new("font/")).and(NotForContentType::new("application/zip"))
 }
 
 /// The whole service as connections use it: below the base path of the settings as well as without it, because a proxy
@@ -230,21 +209,6 @@ async fn request_id(request: Request, next: middleware::Next) -> Response {
     parts.headers.remove("content-length");
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
     Response::from_parts(parts, bytes.into())
-}
-
-/// Query of a list.
-#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
-pub struct ListQuery {
-    /// `next_cursor` of the page before.
-    pub cursor: Option<uuid::Uuid>,
-    /// Items of a page, 1 to 500. Default 50.
-    pub limit: Option<i64>,
-}
-
-impl ListQuery {
-    fn limit(&self) -> i64 {
-        self.limit.unwrap_or(50).clamp(1, 500)
-    }
 }
 
 /// A page of at most `limit` of the items, of which one more than `limit` was read.

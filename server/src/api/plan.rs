@@ -71,11 +71,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
         Err(DbError::NotFound { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let corpora = if corpus.is_some() {
-        Vec::new()
-    } else {
-        db::corpora::list(&app.db).await?.rows.into_iter().map(|c| c.name).collect()
-    };
+    let corpora = if corpus.is_some() { Vec::new() } else { db::corpora::names(&app.db).await? };
     let roots = app.roots.clone();
     let (mut seed, mut tokenizer) = (spec.seed.clone(), spec.tokenizer.clone());
     // Folders of models may be large, on disks that are far away.

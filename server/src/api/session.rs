@@ -7,13 +7,14 @@ use crate::{
         error::{ApiError, ApiResult},
         gate::Made,
         peer,
+        params::Path,
     },
     app::App,
     db,
 };
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::State,
     http::{Extensions, HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
@@ -127,7 +128,9 @@ async fn create_token(State(app): State<App>, Body(body): Body<CreateToken, 4>) 
         uses: uses.or(is_enrol.then_some(1)),
     };
     let token = db::tokens::insert(&app.db, &new).await?;
-    Ok((StatusCode::CREATED, Extension(Made(token.id.0)), Json(CreatedToken { token, secret })))
+    // Never written down, not even to answer a repeat.
+    let headers = [(header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CREATED, headers, Extension(Made(token.id.0)), Json(CreatedToken { token, secret })))
 }
 
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens", params(("id" = uuid::Uuid, Path, description = "the token")), responses((status = 204, description = "revoked: its sessions and streams end"), (status = 404, description = "no such token"), (status = 409, description = "the last admin's")))]

@@ -3,30 +3,28 @@
 use crate::{
     api::{
         auth::Who,
-        body::Body,
+        body::{Body, Message},
         error::{ApiError, ApiResult},
+        page,
+        params::{self, Path, Query},
     },
     app::App,
     db::{
-        self,
+        self, Listed,
         events::NewEvent,
         ingest::Beat,
-        jobs::JobRow,
         leases::RunningRow,
         workers::{Asked, WorkerRow},
     },
-    tasks::schedule::{scene, state_of},
+    tasks::schedule::state_of,
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
     problem::Fault,
-    view::{FleetView, JobState, JobView, SlotView, WorkerMode, WorkerState, WorkerView},
+    view::{FleetView, Page, SlotView, WorkerMode, WorkerState, WorkerView},
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
 use std::{collections::HashMap, time::Duration};
@@ -39,9 +37,8 @@ pub const POLL_MS_MAX: u64 = 30_000;
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(list, enrol))
-        .routes(routes!(show))
+        .routes(routes!(show, delete))
         .routes(routes!(fleet))
-        .routes(routes!(jobs))
         .routes(routes!(drain))
         .routes(routes!(enable))
         .routes(routes!(disable))
@@ -102,9 +99,50 @@ async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
         .collect())
 }
 
-#[utoipa::path(get, path = "/workers", tag = "workers", responses((status = 200, description = "all workers by name", body = Vec<WorkerView>)))]
-async fn list(State(app): State<App>) -> ApiResult<Json<Vec<WorkerView>>> {
-    Ok(Json(views(&app).await?))
+/// Which workers.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only what its name contains, in any case.
+    q: Option<String>,
+    /// Only in one of these states, separated by commas.
+    #[param(pattern = "^(alive|suspect|lost)(,(alive|suspect|lost))*$")]
+    state: Option<String>,
+    /// Only with all of these labels (`KEY=VALUE`), separated by commas.
+    labels: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<uuid::Uuid>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/workers", tag = "workers", params(ListQuery), responses((status = 200, description = "workers by name", body = Page<WorkerView>)))]
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<WorkerView>>> {
+    let limit = params::limit(query.limit)?;
+    let states = params::words::<WorkerState>("state", query.state.as_deref())?;
+    let labels = params::split(query.labels.as_deref().unwrap_or_default());
+    let q = query.q.unwrap_or_default().to_lowercase();
+    let all = views(&app).await?;
+    let from =
+        query.cursor.and_then(|cursor| all.iter().position(|worker| worker.id.0 == cursor)).map_or(0, |at| at + 1);
+    let is_wanted = |worker: &WorkerView| {
+        let has = |label: &String| worker.labels.iter().any(|(key, value)| *label == format!("{key}={value}"));
+        worker.name.to_lowercase().contains(&q)
+            && states.as_ref().is_none_or(|states| states.contains(&db::word(&worker.state)))
+            && labels.iter().all(has)
+    };
+    let rows = all.into_iter().skip(from).filter(is_wanted).collect();
+    Ok(Json(page(Listed { rows, broken: Vec::new() }, limit, |worker| worker.id.to_string())))
+}
+
+#[utoipa::path(delete, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 204, description = "deleted; heard of again, it is back"), (status = 404, description = "no such worker"), (status = 409, description = "heard of lately, or in use: by which jobs")))]
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
+    db::archive::worker(&app.db, id).await?;
+    let text = format!("{} deleted a lost worker.", who.name);
+    app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() })
+        .await;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(get, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "the worker", body = WorkerView), (status = 404, description = "no such worker")))]
@@ -141,13 +179,6 @@ pub async fn look(app: &App) -> ApiResult<FleetView> {
 #[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
 async fn fleet(State(app): State<App>) -> ApiResult<Json<FleetView>> {
     Ok(Json(look(&app).await?))
-}
-
-#[utoipa::path(get, path = "/jobs", tag = "workers", responses((status = 200, description = "open jobs, in the order of creation", body = Vec<JobView>)))]
-async fn jobs(State(app): State<App>) -> ApiResult<Json<Vec<JobView>>> {
-    let scene = scene(&app).await?;
-    let why = |job: &JobRow| (job.state == JobState::Queued).then(|| scene.why(job));
-    Ok(Json(scene.jobs.iter().map(|job| job.view(why(job))).collect()))
 }
 
 async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &str) -> ApiResult<Json<WorkerView>> {
@@ -317,7 +348,7 @@ async fn poll(
 async fn heartbeat(
     State(app): State<App>,
     Path(id): Path<WorkerId>,
-    Body(body): Body<Heartbeat, 1024>,
+    Message(body): Message<Heartbeat, 1024>,
 ) -> ApiResult<Json<Heartbeaten>> {
     Ok(Json(app.ingest.beat(Beat { worker: id, body }).await?))
 }

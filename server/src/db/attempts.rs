@@ -417,11 +417,11 @@ pub async fn fence(pool: &PgPool, attempt: AttemptId) -> Result<Option<Fence>> {
         .map(Fence))
 }
 
-/// Attempts of a branch, oldest first.
+/// Attempts of a branch or a job, oldest first.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptView>> {
+pub async fn of(pool: &PgPool, branch: Option<BranchId>, job: Option<JobId>) -> Result<Vec<AttemptView>> {
     struct Row {
         id: uuid::Uuid,
         job_id: uuid::Uuid,
@@ -441,7 +441,8 @@ pub async fn of_branch(pool: &PgPool, branch: BranchId) -> Result<Vec<AttemptVie
     }
     let rows = sqlx::query_as!(Row,
         r#"SELECT a.id, a.job_id, a.fence, w.name AS worker, a.slots AS "slots: _", a.step_start, a.resume_verified, a.started_at, a.finished_at,
-           a.outcome AS "outcome: _", a.starting_ms, a.training_ms, a.checkpoint_stall_ms, a.data_wait_ms, a.step_last FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 ORDER BY a.fence"#, branch.0
+           a.outcome AS "outcome: _", a.starting_ms, a.training_ms, a.checkpoint_stall_ms, a.data_wait_ms, a.step_last FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1 OR a.job_id = $2 ORDER BY a.fence"#,
+        branch.map(|id| id.0), job.map(|id| id.0)
     ).fetch_all(pool).await?;
     let listed = each(
         "attempt",

@@ -1,10 +1,11 @@
 //! Branches.
 
 use super::{
-    DbError, Listed, Result, Stored, count, each,
+    DbError, Listed, Result, Stored, begin, count, each,
     experiments::{Life, holds},
-    idempotency::{Key, reserve},
-    kept, signed, unword, word,
+    kept,
+    lists::Wanted,
+    signed, unword, word,
 };
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
@@ -49,11 +50,9 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
 }
 
 /// Stores a fork: a new branch whose parent is another one, from a checkpoint that retention keeps from now on.
-/// With a key that made one before, that one and false.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed or the experiment ended meanwhile, or the
-/// key came with another request.
+/// [`DbError::Conflict`] when the name is taken, the checkpoint was removed or the experiment ended meanwhile.
 pub async fn insert_fork(
     pool: &PgPool,
     from: &BranchView,
@@ -61,13 +60,9 @@ pub async fn insert_fork(
     name: &str,
     mixture: &Mixture,
     steps: u64,
-    key: Option<&Key>,
-) -> Result<(BranchId, bool)> {
+) -> Result<BranchId> {
     let id = BranchId::new();
-    let mut tx = pool.begin().await?;
-    if let Some(before) = reserve(&mut tx, key, id.0).await? {
-        return Ok((BranchId(before), false));
-    }
+    let mut tx = begin(pool).await?;
     // A report that is being written waits for this, and then sees the fork; or it was faster.
     if !holds(&mut tx, from.experiment_id, Life::Open).await? {
         return Err(DbError::Conflict("fork needs an experiment that is not over".into()));
@@ -88,7 +83,7 @@ pub async fn insert_fork(
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 1 {
         tx.commit().await?;
-        Ok((id, true))
+        Ok(id)
     } else {
         Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))
     }
@@ -99,7 +94,15 @@ pub async fn insert_fork(
 /// # Errors
 /// When Postgres refuses.
 pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Listed<BranchView>> {
-    list(pool, Some(experiment), None, true).await
+    list(pool, Some(experiment), None, true, &EVERY).await
+}
+
+/// Some of the branches of an experiment, parents before children.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn page(pool: &PgPool, experiment: ExperimentId, wanted: &Wanted) -> Result<Listed<BranchView>> {
+    list(pool, Some(experiment), None, true, wanted).await
 }
 
 /// The same without sparklines, for the loops: all of them, or none.
@@ -107,7 +110,7 @@ pub async fn of_experiment(pool: &PgPool, experiment: ExperimentId) -> Result<Li
 /// # Errors
 /// When Postgres refuses, or one of them cannot be read.
 pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<BranchView>> {
-    list(pool, Some(experiment), None, false).await?.all()
+    list(pool, Some(experiment), None, false, &EVERY).await?.all()
 }
 
 /// One branch.
@@ -115,11 +118,23 @@ pub async fn plain(pool: &PgPool, experiment: ExperimentId) -> Result<Vec<Branch
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn get(pool: &PgPool, id: BranchId) -> Result<BranchView> {
-    list(pool, None, Some(id), true)
+    list(pool, None, Some(id), true, &EVERY)
         .await?
         .one()?
         .ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
 }
+
+/// Whether there is such a branch.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn ensure(pool: &PgPool, id: BranchId) -> Result<()> {
+    let found = sqlx::query_scalar!("SELECT id FROM branches WHERE id = $1", id.0).fetch_optional(pool).await?;
+    found.map(|_| ()).ok_or_else(|| DbError::NotFound { noun: "branch", id: id.to_string() })
+}
+
+/// No list is longer: an experiment is refused with more branches.
+const EVERY: Wanted = Wanted { q: None, states: None, cursor: None, limit: i64::MAX };
 
 // A job has a lease exactly while it runs; asking for the state, Postgres would walk all that run for each branch.
 async fn list(
@@ -127,6 +142,7 @@ async fn list(
     experiment: Option<ExperimentId>,
     branch: Option<BranchId>,
     sparklines: bool,
+    wanted: &Wanted,
 ) -> Result<Listed<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Stored<Mixture>",
@@ -145,8 +161,10 @@ async fn list(
                  ORDER BY p.step) AS "losses!: Vec<f64>"
            FROM branches b LEFT JOIN LATERAL (SELECT tokens_per_second, worker_id FROM jobs WHERE branch_id = b.id AND lease_expires_at IS NOT NULL LIMIT 1) j ON true
                LEFT JOIN workers w ON w.id = j.worker_id
-           WHERE b.experiment_id = $1 OR b.id = $2 ORDER BY b.ordinal"#,
-        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines
+           WHERE (b.experiment_id = $1 OR b.id = $2) AND ($4::text IS NULL OR strpos(lower(b.name), lower($4)) > 0)
+             AND ($5::text[] IS NULL OR b.state = ANY($5)) AND ($6::uuid IS NULL OR b.ordinal > (SELECT ordinal FROM branches WHERE id = $6))
+           ORDER BY b.ordinal LIMIT $7"#,
+        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines, wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
     ).fetch_all(pool).await?;
     Ok(each(
         "branch",
@@ -228,7 +246,7 @@ pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
 /// # Errors
 /// [`DbError::Conflict`] when it is neither, or its experiment is over.
 pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = begin(pool).await?;
     let experiment =
         sqlx::query_scalar!("SELECT experiment_id FROM branches WHERE id = $1", id.0).fetch_optional(&mut *tx).await?;
     if let Some(experiment) = experiment {

@@ -1,10 +1,6 @@
 //! Corpora.
 
-use super::{
-    DbError, Listed, Result, Stored, each,
-    idempotency::{Key, reserve},
-    kept, unword,
-};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, lists::Wanted, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
@@ -47,26 +43,22 @@ impl TryFrom<Row> for CorpusView {
     }
 }
 
-/// Registers a corpus; with a key that registered one before, that one.
+/// Registers a corpus.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken, or the key came with another request.
+/// [`DbError::Conflict`] when the name is taken.
 pub async fn insert(
     pool: &PgPool,
     request: &RegisterCorpus,
     owner: &str,
     paths: &[String],
     left_out: &LeftOut,
-    key: Option<&Key>,
 ) -> Result<CorpusId> {
     let id = CorpusId::new();
-    let mut tx = pool.begin().await?;
-    if let Some(before) = reserve(&mut tx, key, id.0).await? {
-        return Ok(CorpusId(before));
-    }
+    let mut tx = begin(pool).await?;
     let done = sqlx::query!(
         "INSERT INTO corpora (id, name, state, request, paths, left_out, owner) VALUES ($1, $2, 'scanning', $3, $4, $5, $6)
-         ON CONFLICT (name) DO NOTHING",
+         ON CONFLICT (name) WHERE archived_at IS NULL DO NOTHING",
         id.0,
         request.name,
         kept("body", request)? as _,
@@ -94,21 +86,33 @@ pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
     let id = id_or_name.parse::<uuid::Uuid>().ok();
     let row = sqlx::query_as!(Row,
         r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
-           FROM corpora WHERE id = $1 OR name = $2"#, id, id_or_name
+           FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL"#, id, id_or_name
     ).fetch_optional(pool).await?;
     row.ok_or_else(|| DbError::NotFound { noun: "corpus", id: id_or_name.to_owned() })?.try_into()
 }
 
-/// All corpora, newest first.
+/// Corpora, newest first.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(pool: &PgPool) -> Result<Listed<CorpusView>> {
+pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Listed<CorpusView>> {
     let rows = sqlx::query_as!(Row,
         r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
-           FROM corpora ORDER BY created_at DESC"#
+           FROM corpora WHERE archived_at IS NULL AND ($1::text IS NULL OR strpos(lower(name), lower($1)) > 0)
+             AND ($2::text[] IS NULL OR state = ANY($2)) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
+        wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
     ).fetch_all(pool).await?;
     Ok(each("corpus", rows, |row| row.id, TryInto::try_into))
+}
+
+/// Names of all corpora.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn names(pool: &PgPool) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar!("SELECT name FROM corpora WHERE archived_at IS NULL ORDER BY id DESC LIMIT 1000")
+        .fetch_all(pool)
+        .await?)
 }
 
 /// A corpus that waits for its scan.
@@ -129,7 +133,7 @@ pub struct ToScan {
 pub async fn next_to_scan(pool: &PgPool, rest: &[uuid::Uuid]) -> Result<Option<ToScan>> {
     let row = sqlx::query!(
         r#"SELECT id, name, request AS "request: Stored<RegisterCorpus>", paths AS "paths: Stored<Vec<String>>" FROM corpora
-           WHERE state = 'scanning' AND id <> ALL($1) ORDER BY created_at LIMIT 1"#,
+           WHERE state = 'scanning' AND archived_at IS NULL AND id <> ALL($1) ORDER BY created_at LIMIT 1"#,
         rest
     )
     .fetch_optional(pool)

@@ -3,7 +3,7 @@
 use super::{DbError, Result, Stored, count, signed};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::{AttemptId, BranchId, ExperimentId, WorkerId},
+    ids::{AttemptId, BranchId, ExperimentId, JobId, WorkerId},
     view::{EventView, LogsView},
     worker::{LogBatch, LogLine},
 };
@@ -86,24 +86,63 @@ impl Row {
     }
 }
 
-/// Events after a cursor, oldest first; without one the latest ones.
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Only of this experiment.
+    pub experiment: Option<ExperimentId>,
+    /// Only of this branch.
+    pub branch: Option<BranchId>,
+    /// Only of these levels.
+    pub levels: Vec<String>,
+    /// Only from then on.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether the newest come first.
+    pub newest: bool,
+    /// After this event in that order.
+    pub cursor: Option<i64>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Events.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn list(
-    pool: &PgPool,
-    experiment: Option<ExperimentId>,
-    branch: Option<BranchId>,
-    after: Option<i64>,
-    limit: i64,
-) -> Result<Vec<EventView>> {
-    let mut rows = sqlx::query_as!(Row,
-        "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
-         WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND ($3::bigint IS NULL OR id > $3)
-         ORDER BY CASE WHEN $3::bigint IS NULL THEN -id ELSE id END LIMIT $4",
-        experiment.map(|id| id.0), branch.map(|id| id.0), after, limit
-    ).fetch_all(pool).await?;
-    rows.sort_by_key(|row| row.id);
+pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Vec<EventView>> {
+    let Wanted { levels, since, cursor, limit, .. } = wanted;
+    let (experiment, branch) = (wanted.experiment.map(|id| id.0), wanted.branch.map(|id| id.0));
+    let rows = if wanted.newest {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+             WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
+               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $6",
+            experiment,
+            branch,
+            levels,
+            *since,
+            *cursor,
+            limit
+        )
+        .fetch_all(pool)
+        .await?
+    } else {
+        sqlx::query_as!(
+            Row,
+            "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+             WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
+               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id > $5) ORDER BY id LIMIT $6",
+            experiment,
+            branch,
+            levels,
+            *since,
+            *cursor,
+            limit
+        )
+        .fetch_all(pool)
+        .await?
+    };
     Ok(rows.into_iter().map(Row::view).collect())
 }
 
@@ -176,13 +215,20 @@ pub async fn insert_logs(
     Ok(events)
 }
 
-/// Log of a branch after a cursor.
+/// Log of a branch or of a job after a cursor.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn logs(pool: &PgPool, branch: BranchId, after: i64) -> Result<LogsView> {
-    let rows = sqlx::query!(r#"SELECT id, lines AS "lines: Stored<Vec<LogLine>>" FROM log_batches WHERE branch_id = $1 AND id > $2 ORDER BY id LIMIT 200"#, branch.0, after)
-        .fetch_all(pool).await?;
+pub async fn logs(pool: &PgPool, branch: Option<BranchId>, job: Option<JobId>, after: i64) -> Result<LogsView> {
+    let rows = sqlx::query!(
+        r#"SELECT id, lines AS "lines: Stored<Vec<LogLine>>" FROM log_batches
+           WHERE (branch_id = $1 OR attempt_id IN (SELECT a.id FROM attempts a WHERE a.job_id = $2)) AND id > $3 ORDER BY id LIMIT 200"#,
+        branch.map(|id| id.0),
+        job.map(|id| id.0),
+        after
+    )
+    .fetch_all(pool)
+    .await?;
     let next_after = rows.last().map_or(after, |row| row.id);
     let lines =
         rows.into_iter().flat_map(|row| row.lines.read("lines").unwrap_or_else(|error| vec![unreadable(&error)]));

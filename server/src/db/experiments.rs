@@ -1,20 +1,18 @@
 //! Experiments and their stages.
 
 use super::{
-    DbError, Listed, Result, Stored, count, each,
-    idempotency::{Key, reserve},
-    kept, signed,
+    DbError, Listed, Result, Stored, begin, each, kept, signed,
     stored::said,
     unword, word,
 };
-use crate::domain::{advance::StageFacts, held_out::Compared};
+use crate::domain::{advance::StageFacts, held_out::Compared, report::ensemble_vs_dense_percent};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ClusteringId, CorpusId, ExperimentId},
     job::{JobResult, ShardIndex, ShardResult},
     report::{HeldOutSummary, Report},
     spec::ExperimentSpec,
-    view::{ExperimentState, Stage, StageProgress, StageState},
+    view::{ExperimentState, Stage},
 };
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -52,29 +50,23 @@ pub struct ExperimentRow {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// Stores a submission; with a key that made one before, that one and false.
+/// Stores a submission.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the key came with another request.
-pub async fn insert(
-    pool: &PgPool,
-    spec: &ExperimentSpec,
-    corpus: CorpusId,
-    owner: &str,
-    key: Option<&Key>,
-) -> Result<(ExperimentId, bool)> {
+/// [`DbError::Conflict`] when its corpus was deleted meanwhile.
+pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owner: &str) -> Result<ExperimentId> {
     let id = ExperimentId::new();
-    let mut tx = pool.begin().await?;
-    if let Some(before) = reserve(&mut tx, key, id.0).await? {
-        return Ok((ExperimentId(before), false));
-    }
-    sqlx::query!(
+    let mut tx = begin(pool).await?;
+    let done = sqlx::query!(
         "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours)
-         VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, $8, $9)",
+         SELECT $1, $2, $3, 'running', $4, $5, c.id, $7, $8, $9 FROM corpora c WHERE c.id = $6 AND c.archived_at IS NULL FOR SHARE",
         id.0, spec.name, kept("body", spec)? as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
     ).execute(&mut *tx).await?;
+    if done.rows_affected() == 0 {
+        return Err(DbError::Conflict(format!("corpus: {} was deleted just now", spec.corpus)));
+    }
     tx.commit().await?;
-    Ok((id, true))
+    Ok(id)
 }
 
 /// Which experiments to read.
@@ -84,23 +76,18 @@ pub struct Filter {
     pub id: Option<ExperimentId>,
     /// Only those that are not over.
     pub open: bool,
-    /// Only those older than this one.
-    pub before: Option<ExperimentId>,
-    /// At most so many; 0 for 1,000.
-    pub limit: i64,
 }
 
-/// Experiments, newest first.
+/// Experiments that were not deleted, newest first: at most 1,000.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn list(pool: &PgPool, filter: Filter) -> Result<Listed<ExperimentRow>> {
-    let limit = if filter.limit > 0 { filter.limit } else { 1000 };
     let rows = sqlx::query!(
         r#"SELECT id, spec AS "spec: Stored<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
            deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Stored<ShardIndex>", held_out AS "held_out: Stored<HeldOutSummary>", report AS "report: Stored<Report>", created_at, finished_at FROM experiments
-           WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
-        filter.id.map(|id| id.0), filter.open, filter.before.map(|id| id.0), limit
+           WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND archived_at IS NULL ORDER BY id DESC LIMIT 1000"#,
+        filter.id.map(|id| id.0), filter.open
     ).fetch_all(pool).await?;
     Ok(each(
         "experiment",
@@ -250,6 +237,7 @@ pub async fn complete(
     branches: usize,
     stages: &[StageFacts],
 ) -> Result<bool> {
+    let percent = ensemble_vs_dense_percent(report);
     let report = kept("report", report)?;
     let mut tx = pool.begin().await?;
     // Forks and continues hold the row: this waits for them and, in the next statement, sees their branch.
@@ -268,9 +256,10 @@ pub async fn complete(
         return Ok(false);
     }
     sqlx::query!(
-        "UPDATE experiments SET state = 'completed', report = $2, finished_at = now() WHERE id = $1",
+        "UPDATE experiments SET state = 'completed', report = $2, ensemble_vs_dense_percent = $3, finished_at = now() WHERE id = $1",
         id.0,
-        report as _
+        report as _,
+        percent
     )
     .execute(&mut *tx)
     .await?;
@@ -318,22 +307,24 @@ async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, pr
 /// [`DbError::Conflict`] when its state does not allow it.
 pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> Result<()> {
     if to == ExperimentState::Cancelled {
-        let mut tx = pool.begin().await?;
+        let mut tx = begin(pool).await?;
         end(&mut tx, id, to, None).await?;
         return Ok(tx.commit().await?);
     }
     let from = if to == ExperimentState::Paused { ExperimentState::Running } else { ExperimentState::Paused };
+    let mut tx = begin(pool).await?;
     let done = sqlx::query!(
         "UPDATE experiments SET state = $2, paused_why = NULL WHERE id = $1 AND state = $3",
         id.0,
         word(&to),
         word(&from)
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
     }
+    tx.commit().await?;
     if to == ExperimentState::Running {
         super::progress::begin(pool, id).await?;
     }
@@ -385,12 +376,35 @@ pub async fn spent(pool: &PgPool, id: ExperimentId) -> Result<(f64, f64)> {
     Ok((row.slot_hours, row.wall_hours))
 }
 
-/// Changes what may be changed while an experiment goes on; its open jobs get the new priority.
+/// Changes what may be changed while an experiment goes on; its open jobs get the new priority. The row is held
+/// meanwhile: of two edits at once the second sees the first.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when it is over.
-pub async fn change(pool: &PgPool, id: ExperimentId, spec: &ExperimentSpec) -> Result<()> {
-    let mut tx = pool.begin().await?;
+/// [`DbError::NotFound`]; [`DbError::Conflict`] when it is over; what `edit` refuses.
+pub async fn change<E: From<DbError>>(
+    pool: &PgPool,
+    id: ExperimentId,
+    edit: impl FnOnce(ExperimentSpec) -> std::result::Result<ExperimentSpec, E>,
+) -> std::result::Result<ExperimentSpec, E> {
+    let mut tx = begin(pool).await?;
+    let spec = edit(held(&mut tx, id).await?)?;
+    write(&mut tx, id, &spec).await?;
+    tx.commit().await.map_err(DbError::from)?;
+    Ok(spec)
+}
+
+/// The submission, its row held.
+async fn held(tx: &mut PgConnection, id: ExperimentId) -> Result<ExperimentSpec> {
+    let row = sqlx::query!(
+        r#"SELECT spec AS "spec: Stored<ExperimentSpec>" FROM experiments WHERE id = $1 AND archived_at IS NULL FOR UPDATE"#,
+        id.0
+    )
+    .fetch_optional(tx)
+    .await?;
+    row.ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?.spec.read("spec")
+}
+
+async fn write(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -> Result<()> {
     let priority = i16::from(spec.priority);
     let done = sqlx::query!(
         "UPDATE experiments SET spec = $2, priority = $3, deadline_missed_at = CASE WHEN deadline = $4 THEN deadline_missed_at END, deadline = $4,
@@ -409,7 +423,6 @@ pub async fn change(pool: &PgPool, id: ExperimentId, spec: &ExperimentSpec) -> R
     )
     .execute(&mut *tx)
     .await?;
-    tx.commit().await?;
     Ok(())
 }
 
@@ -446,40 +459,4 @@ async fn write_stages(tx: &mut PgConnection, id: ExperimentId, stages: &[StageFa
         changes.done.extend(row.filter(|done| *done).map(|_| stage.stage));
     }
     Ok(changes)
-}
-
-/// The stages, in order.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn stages(pool: &PgPool, id: ExperimentId) -> Result<Vec<StageProgress>> {
-    let rows = sqlx::query!(
-        r#"SELECT stage, state, done, total, unit, started_at, finished_at, EXTRACT(EPOCH FROM now() - started_at)::double precision AS elapsed FROM stages WHERE experiment_id = $1"#, id.0
-    ).fetch_all(pool).await?;
-    let mut stages = rows
-        .into_iter()
-        .map(|row| {
-            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let left = row
-                .elapsed
-                .filter(|_| row.state == "running" && row.done > 0 && row.total > row.done)
-                .map(|s| s / row.done as f64 * (row.total - row.done) as f64);
-            Ok(StageProgress {
-                stage: unword(&row.stage)?,
-                state: unword(&row.state)?,
-                done: count(row.done),
-                total: count(row.total),
-                unit: row.unit,
-                started_at: row.started_at,
-                finished_at: row.finished_at,
-                seconds_left: left,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    stages.sort_by_key(|stage: &StageProgress| stage.stage);
-    // While an earlier stage goes on, a later one waits for it: its rate so far says nothing of its end.
-    if let Some(first) = stages.iter().position(|stage| stage.state == StageState::Running) {
-        stages[first + 1..].iter_mut().for_each(|stage| stage.seconds_left = None);
-    }
-    Ok(stages)
 }

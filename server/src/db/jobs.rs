@@ -1,7 +1,7 @@
 //! Jobs, and what people wish of them. Their leases, which live in the same rows, are in `leases`.
 
 use super::{
-    DbError, Listed, Result, Stored, count, each,
+    DbError, Listed, Result, Stored, begin, count, each,
     evaluations::NewEvaluation,
     experiments::{Life, holds},
     kept, signed, unword,
@@ -249,7 +249,7 @@ pub enum Wish {
 /// # Errors
 /// [`DbError::Conflict`] when the branch's state does not allow it.
 pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = begin(pool).await?;
     let (from, job_from, to, command): (&[&str], &[&str], &str, &str) = match wish {
         Wish::Pause => (&["waiting", "queued", "running"], &["queued"], "paused", "release"),
         Wish::Resume => (&["paused"], &["paused"], "queued", "continue"),

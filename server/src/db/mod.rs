@@ -1,6 +1,7 @@
 //! The only SQL. One file per table family; updates are guarded and their affected rows checked; a row that cannot
 //! be is refused when it is read.
 
+pub mod archive;
 pub mod attempts;
 pub mod audit;
 pub mod branches;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod jobs;
 pub mod leader;
 pub mod leases;
+pub mod lists;
 pub mod metrics;
 pub mod progress;
 pub mod prune;
@@ -130,6 +132,16 @@ pub async fn in_time<T, E: From<sqlx::Error>>(
         Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)).into())
     };
     tokio::time::timeout(limit, work).await.unwrap_or_else(silent)
+}
+
+/// Begins what a request changes: the first transaction of a request with an `Idempotency-Key` reserves it.
+///
+/// # Errors
+/// When Postgres refuses; [`DbError::Conflict`] when the key is taken.
+pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
+    let mut tx = pool.begin().await?;
+    idempotency::reserve(&mut tx).await?;
+    Ok(tx)
 }
 
 /// The word of a unit enum, as serde writes it.

@@ -202,7 +202,8 @@ pub async fn owners(pool: &PgPool) -> Result<Vec<Owner>> {
 pub async fn folders(pool: &PgPool) -> Result<HashSet<String>> {
     let folders = sqlx::query_scalar!(
         r#"SELECT folder AS "folder!" FROM checkpoints WHERE state <> 'deleted'
-           UNION SELECT result->>'folder' FROM jobs WHERE result ? 'folder'"#
+           UNION SELECT j.result->>'folder' FROM jobs j WHERE j.result ? 'folder'
+               AND NOT EXISTS (SELECT 1 FROM experiments e WHERE e.id = j.experiment_id AND e.archived_at IS NOT NULL)"#
     )
     .fetch_all(pool)
     .await?;

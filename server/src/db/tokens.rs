@@ -1,6 +1,6 @@
 //! Tokens, browser sessions, one-time codes.
 
-use super::{DbError, Result, unword, word};
+use super::{DbError, Result, begin, unword, word};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{TokenId, WorkerId},
@@ -89,6 +89,7 @@ pub struct New<'a> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn insert(pool: &PgPool, new: &New<'_>) -> Result<TokenView> {
+    let mut tx = begin(pool).await?;
     let row = sqlx::query_as!(
         Row,
         "INSERT INTO tokens (id, name, role, prefix, secret_sha256, expires_at, uses_left)
@@ -102,8 +103,9 @@ pub async fn insert(pool: &PgPool, new: &New<'_>) -> Result<TokenView> {
         new.days.map(i32::from),
         new.uses.and_then(|uses| i32::try_from(uses).ok())
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *tx)
     .await?;
+    tx.commit().await?;
     row.try_into()
 }
 
@@ -177,7 +179,7 @@ pub async fn list(pool: &PgPool) -> Result<Vec<TokenView>> {
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Conflict`] for the last admin's: nobody could make another.
 pub async fn revoke(pool: &PgPool, id: TokenId) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = begin(pool).await?;
     // Locked, so that of two admins' tokens that are revoked at once one stays.
     let admins = sqlx::query_scalar!(
         "SELECT id FROM tokens WHERE role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) ORDER BY id FOR UPDATE"

@@ -1,6 +1,6 @@
 //! Workers.
 
-use super::{DbError, Listed, Result, Stored, each, kept, unword, word};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, unword, word};
 use crate::domain::{
     access::{Entry, Holder, Refusal, may_enrol},
     lease::Patience,
@@ -169,7 +169,7 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
     let rows = sqlx::query!(
         r#"SELECT id, name, host, version, slots AS "slots: Stored<Vec<SlotInfo>>", capabilities AS "capabilities: Stored<Vec<JobKind>>",
            labels AS "labels: Stored<BTreeMap<String, String>>", mode, set_aside, lost, memory_used_bytes, cpu_share, seen_at FROM workers
-           WHERE $1::uuid[] IS NULL OR id = ANY($1) ORDER BY name"#,
+           WHERE ($1::uuid[] IS NULL OR id = ANY($1)) AND (archived_at IS NULL OR seen_at > archived_at) ORDER BY name"#,
         some
     ).fetch_all(executor).await?;
     Ok(each(
@@ -202,17 +202,19 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
 /// # Errors
 /// [`DbError::NotFound`].
 pub async fn set_mode(pool: &PgPool, id: WorkerId, mode: WorkerMode) -> Result<()> {
+    let mut tx = begin(pool).await?;
     let done = sqlx::query!(
         "UPDATE workers SET mode = $2, set_aside = CASE WHEN $2 = 'enabled' THEN NULL ELSE set_aside END,
              judged_from = CASE WHEN $2 = 'enabled' THEN now() ELSE judged_from END WHERE id = $1",
         id.0,
         word(&mode)
     )
-    .execute(pool)
+    .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::NotFound { noun: "worker", id: id.to_string() });
     }
+    tx.commit().await?;
     Ok(())
 }
 

@@ -141,7 +141,7 @@ async fn log_is_told_once(
 async fn no_job_is_stuck(world: &World, training: &Training) -> Result<()> {
     world
         .outlast(LIMIT, "no job of the experiment is open", async || {
-            let jobs: Vec<JobView> = world.api.get("/api/v1/jobs").await?;
+            let jobs: Vec<JobView> = world.api.list("/api/v1/jobs").await?;
             Ok((!jobs.iter().any(|job| job.experiment_id == training.id)).then_some(()))
         })
         .await

@@ -75,7 +75,9 @@ async fn a_body_that_cannot_be_read_is_refused_by_every_operation() -> Result<()
         }
         if path != EXPERIMENTS {
             let (status, text) = send(&world, &method, &path, "application/yaml", b"name: x".to_vec()).await?;
-            ensure!(status == 422 && text.contains("only experiment files may be YAML"), "{method} {path}: {text}");
+            ensure!(status == 415 && text.contains("only experiment files may be YAML"), "{method} {path}: {text}");
+            let (status, text) = send(&world, &method, &path, "text/plain", b"{}".to_vec()).await?;
+            ensure!(status == 415 && text.contains("text/plain"), "{method} {path}: {text}");
         }
     }
     Ok(())

@@ -44,7 +44,7 @@ async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
     let resumed: Vec<_> = attempts.iter().filter(|a| a.step_start.is_some_and(|step| step > 0)).collect();
     assert!(!resumed.is_empty() && resumed.iter().all(|a| a.resume_verified == Some(true)), "{attempts:?}");
     // Retention may have removed the damaged ones since; the events stay.
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
     let damaged: Vec<_> = events.iter().filter(|event| event.kind == "checkpoint_damaged").collect();
     assert!(!damaged.is_empty() && damaged.iter().all(|event| event.text.contains("model.safetensors")), "{damaged:?}");
     check_one_value_per_step(&world, branch.id).await

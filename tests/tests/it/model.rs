@@ -117,10 +117,10 @@ impl Both {
     async fn new(pool: &PgPool, seed: u64) -> Result<Self> {
         let name = format!("corpus-{seed}");
         let request = serde_json::from_value(json!({ "name": name, "paths": ["/x"], "fields": { "text": "text" } }))?;
-        let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default(), None).await?;
+        let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default()).await?;
         let mut small = spec::small();
         small.max_restarts = 2;
-        let experiment = db::experiments::insert(pool, &small, corpus, "test", None).await?.0;
+        let experiment = db::experiments::insert(pool, &small, corpus, "test").await?;
         let planned: Vec<PlannedBranch> = (0..BRANCHES)
             .map(|n| PlannedBranch {
                 name: format!("b{n}"),
@@ -427,7 +427,7 @@ impl Both {
                 (job.state, job.fence, worker, job.remaining, job.preempted_for.is_some())
             });
             same("job", &there, &here)?;
-            let attempts = db::attempts::of_branch(&self.pool, found.id).await?;
+            let attempts = db::attempts::of(&self.pool, Some(found.id), None).await?;
             let there: Vec<_> =
                 attempts.iter().map(|a| (a.fence.0, a.step_start, a.finished_at.is_some(), a.reason)).collect();
             let reason = |outcome: &Option<Outcome>| match outcome {

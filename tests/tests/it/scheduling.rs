@@ -29,7 +29,7 @@ async fn fail(worker: &Pretended, grant: &Grant) -> Result<()> {
 }
 
 async fn jobs(world: &World) -> Result<Vec<JobView>> {
-    world.api.get("/api/v1/jobs").await
+    world.api.list("/api/v1/jobs").await
 }
 
 async fn patch(world: &World, id: ExperimentId, body: Value) -> Result<(u16, Value)> {
@@ -63,7 +63,7 @@ async fn a_job_that_can_never_run_is_refused_at_submission_and_by_the_plan() -> 
     let plan: Value = world.api.post("/api/v1/plan", &json!({ "experiment": spec })).await?;
     assert!(!says(&plan["refused"]) && plan["warnings"].to_string().contains("no worker is connected"), "{plan}");
     let early: ExperimentView = world.api.post("/api/v1/experiments", &spec).await?;
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=100").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
     let waits = |event: &EventView| event.kind == "experiment_waits" && event.experiment_id == Some(early.summary.id);
     assert!(events.iter().any(waits), "{events:?}");
     Pretended::enrol(&world, "pretended").await?;
@@ -191,7 +191,7 @@ async fn a_worker_where_job_after_job_fails_is_set_aside_until_somebody_enables_
     let worker = async || -> Result<WorkerView> { world.api.get(&format!("/api/v1/workers/{}", bad.id())).await };
     let why = worker().await?.set_aside.context("it is set aside")?;
     assert_eq!(why, "3 attempts in a row failed here while others succeeded elsewhere.");
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=100").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
     assert!(events.iter().any(|event| event.kind == "worker_set_aside" && event.worker_id == Some(bad.id())));
     tokio::time::sleep(Duration::from_secs(5)).await; // longer than the back-off of what failed
     assert!(bad.poll().await?.grants.is_empty(), "a job went to a worker that is set aside");
@@ -242,7 +242,7 @@ async fn a_training_gives_its_slot_to_a_higher_priority_and_goes_on_afterwards()
     let reasons: Vec<_> = attempts.iter().filter_map(|attempt| attempt.reason).collect();
     assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == TerminationReason::Preempted), "{reasons:?}");
     assert!(attempts.iter().skip(1).all(|attempt| attempt.step_start.is_some_and(|step| step >= 50)), "{attempts:?}");
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
     assert!(events.iter().any(|event| event.kind == "job_preempted" && event.text.contains("priority 90")));
     Ok(())
 }

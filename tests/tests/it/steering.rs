@@ -47,7 +47,7 @@ impl Scene {
     }
 
     async fn job(&self) -> Result<JobView> {
-        let jobs: Vec<JobView> = self.world.api.get("/api/v1/jobs").await?;
+        let jobs: Vec<JobView> = self.world.api.list("/api/v1/jobs").await?;
         jobs.into_iter().find(|job| job.id == self.grant.job_id).context("the job is in the queue")
     }
 
@@ -104,7 +104,7 @@ async fn a_cancelled_experiment_leaves_nothing_in_the_queue() -> Result<()> {
     let _: Value =
         scene.worker.api.post(&format!("/api/v1/attempts/{}/complete", scene.grant.attempt_id), &body).await?;
     let empty = async || {
-        let jobs: Vec<JobView> = scene.world.api.get("/api/v1/jobs").await?;
+        let jobs: Vec<JobView> = scene.world.api.list("/api/v1/jobs").await?;
         Ok(jobs.is_empty().then_some(()))
     };
     scene.world.until(LIMIT, "the queue is empty", empty).await

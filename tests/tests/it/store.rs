@@ -133,7 +133,7 @@ async fn an_experiment_lives_in_a_bucket() -> Result<()> {
             Ok((left.len() <= 3).then_some(left))
         })
         .await?;
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
     for kind in ["checkpoints_removed", "checkpoint_damaged"] {
         assert!(events.iter().any(|event| event.kind == kind), "no event {kind}");
     }
@@ -215,7 +215,7 @@ async fn a_full_disk_ends_no_training() -> Result<()> {
     disk.fill()?;
     let failed = world
         .until(LIMIT, "a checkpoint fails", async || {
-            let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+            let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
             Ok(events.into_iter().find(|event| event.kind == "checkpoint_failed"))
         })
         .await?;
@@ -257,7 +257,7 @@ async fn a_store_that_is_not_mounted_is_no_store_of_lost_checkpoints() -> Result
     let problem = world.api.refused(&verify, &serde_json::Value::Null).await?;
     assert_eq!((problem.status, problem.code.as_str()), (503, "unavailable"));
     let kinds = async || -> Result<Vec<String>> {
-        let events: Vec<EventView> = world.api.get("/api/v1/events?limit=200").await?;
+        let events: Vec<EventView> = world.api.list("/api/v1/events").await?;
         Ok(events.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("store_")).collect())
     };
     assert_eq!(kinds().await?, ["store_unknown"], "it is said once");

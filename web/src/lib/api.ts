@@ -32,6 +32,8 @@ export class ApiError extends Error {
 async function request<T>(method: string, path: string, body?: unknown, signal: AbortSignal | null = null): Promise<T> {
   const headers: Record<string, string> = { "X-Senmon": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  // A click that is sent twice by the network does one thing.
+  if (method !== "GET") headers["Idempotency-Key"] = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const response = await fetch(`api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
   const text = await response.text();
   if (!response.ok) throw new ApiError(JSON.parse(text) as Problem);
@@ -49,6 +51,20 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
     }
   }
   return request<T>("GET", path, undefined, signal);
+}
+
+/** One page of a list, and whether there is another. */
+export type Page<T> = { items: T[]; next_cursor?: string | null; broken?: { id: string; problem: string }[] };
+
+/** All items of a list, page by page. */
+export async function all<T>(path: string): Promise<T[]> {
+  const items: T[] = [];
+  for (let cursor = ""; ; ) {
+    const page = await get<Page<T>>(`${path}${path.includes("?") ? "&" : "?"}limit=500${cursor}`);
+    items.push(...page.items);
+    if (!page.next_cursor) return items;
+    cursor = `&cursor=${encodeURIComponent(page.next_cursor)}`;
+  }
 }
 export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
 export const remove = (path: string) => request<void>("DELETE", path);

@@ -1,0 +1,139 @@
+//! `senmon job …` and `senmon queue`.
+
+use crate::{
+    branches::log_line,
+    client::{Client, encoded},
+    error::CliResult,
+    output::{Format, out},
+    resolve::{self, short},
+    table::Table,
+    words,
+};
+use clap::{Args, Subcommand};
+use senmon_protocol::view::{JobState, JobView, LogsView};
+use std::time::Duration;
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Job {
+    /// List jobs, open or over, in the order of creation.
+    Ls(List),
+    /// Show the log of a job: of a shard, an evaluation, a training.
+    Logs(Logs),
+}
+
+/// Arguments of `ls`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Only of this experiment.
+    #[arg(value_name = "EXPERIMENT")]
+    experiment: Option<String>,
+    /// Only in this state: queued, running, paused, completed, failed or cancelled; several with commas. Without it, those
+    /// that are open.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only what its title contains.
+    #[arg(short = 'q', long)]
+    search: Option<String>,
+    /// At most so many.
+    #[arg(short = 'n', long)]
+    lines: Option<usize>,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Id, or the beginning or end of the id of an open job.
+    #[arg(value_name = "JOB")]
+    id: String,
+    /// Wait for more until the job is over.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn run(client: &Client, format: Format, command: Job) -> CliResult {
+    match command {
+        Job::Ls(args) => {
+            let mut path = "/jobs?".to_owned();
+            if let Some(experiment) = &args.experiment {
+                path.push_str(&format!("experiment_id={}&", resolve::experiment(client, experiment).await?));
+            }
+            let given = [("state", &args.state), ("q", &args.search)];
+            for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+                path.push_str(&format!("{name}={}&", encoded(value)));
+            }
+            list(client, format, path.trim_end_matches(['&', '?']), args.lines.unwrap_or(usize::MAX)).await
+        }
+        Job::Logs(args) => logs(client, format, &args).await,
+    }
+}
+
+/// `senmon queue`: what waits and what runs.
+///
+/// # Errors
+/// When the server does not answer.
+pub async fn queue(client: &Client, format: Format) -> CliResult {
+    list(client, format, "/jobs", usize::MAX).await
+}
+
+async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliResult {
+    let jobs: Vec<JobView> = client.list_up_to(path, most).await?;
+    format.print(&jobs, |jobs| {
+        let mut table = Table::new(&[
+            "id",
+            "job",
+            "experiment",
+            "state",
+            ">priority",
+            ">slots",
+            ">tries",
+            "worker",
+            ">done",
+            "why",
+        ]);
+        for job in jobs {
+            table.row(vec![
+                short(job.id),
+                job.title.clone(),
+                job.experiment.clone(),
+                words::name(&job.state),
+                job.priority.to_string(),
+                job.slots.to_string(),
+                job.attempts.to_string(),
+                job.worker.clone().unwrap_or_default(),
+                words::or_dash(job.progress.map(|share| format!("{:.0} %", share * 100.0))),
+                job.why.clone().unwrap_or_default(),
+            ]);
+        }
+        if table.is_empty() { "nothing waits and nothing runs".into() } else { table.render() }
+    })
+}
+
+async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
+    let id = resolve::job(client, &args.id).await?;
+    let mut after = 0;
+    loop {
+        // The state is asked for first: what is logged before the end is then in the answer.
+        let job: JobView = client.get(&format!("/jobs/{id}")).await?;
+        loop {
+            let page: LogsView = client.get(&format!("/jobs/{id}/logs?after={after}")).await?;
+            if page.lines.is_empty() {
+                break;
+            }
+            after = page.next_after;
+            match format {
+                Format::Table => page.lines.iter().for_each(|line| out(&log_line(line))),
+                _ => format.print(&page.lines, |_| String::new())?,
+            }
+        }
+        let over = matches!(job.state, JobState::Completed | JobState::Failed | JobState::Cancelled);
+        if !args.follow || over {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

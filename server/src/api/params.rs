@@ -1,0 +1,145 @@
+//! The one door for what stands in an address: a parameter that cannot be read is refused by name, with what was found
+//! and what is expected.
+
+use crate::api::error::ApiError;
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+/// Parameters of the path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+/// Parameters behind the question mark. Their names are those that the operation has: others are refused too.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let raw = RawPathParams::from_request_parts(parts, state).await;
+        let raw = raw.map_err(|error| ApiError::Malformed(format!("the path: {error}")))?;
+        for (name, value) in &raw {
+            without_nul(name, value)?;
+        }
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        // Every parameter that is no text is an id.
+        read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| {
+            let faulty = raw.iter().find(|(_, value)| value.parse::<Uuid>().is_err());
+            let (name, value) = faulty.unwrap_or(("path", ""));
+            ApiError::invalid(name, format!("found {:?}, expected a UUID: {}", short(value), error.body_text()))
+        })
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = || form_urlencoded::parse(query.as_bytes());
+        for (name, value) in pairs() {
+            without_nul(&name, &value)?;
+        }
+        serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs())).map(Self).map_err(|error| {
+            let (name, why) = (error.path().to_string(), error.inner().to_string());
+            match pairs().find(|(given, _)| *given == name) {
+                Some((_, value)) => ApiError::invalid(&name, format!("found {:?}: {why}", short(&value))),
+                None => ApiError::invalid("query", why),
+            }
+        })
+    }
+}
+
+/// Texts with U+0000 name nothing: Postgres has none.
+fn without_nul(name: &str, value: &str) -> Result<(), ApiError> {
+    match value.contains('\0') {
+        true => Err(ApiError::invalid(name, "found a text with a NUL character (U+0000), expected one without it")),
+        false => Ok(()),
+    }
+}
+
+/// As much of a value as an answer repeats.
+fn short(value: &str) -> String {
+    value.chars().take(100).collect()
+}
+
+/// Most items of a page.
+pub const LIMIT_MAX: i64 = 500;
+
+/// Items of a page: what was asked for, or 50.
+///
+/// # Errors
+/// When it is out of bounds.
+pub fn limit(asked: Option<i64>) -> Result<i64, ApiError> {
+    match asked.unwrap_or(50) {
+        limit @ 1..=LIMIT_MAX => Ok(limit),
+        found => Err(ApiError::invalid("limit", format!("found {found}, expected 1 to {LIMIT_MAX}"))),
+    }
+}
+
+/// Texts separated by commas.
+#[must_use]
+pub fn split(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+}
+
+/// Words of a unit enum separated by commas; None where there is no such parameter.
+///
+/// # Errors
+/// When one is none of its words.
+pub fn words<T: DeserializeOwned>(name: &str, list: Option<&str>) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(list) = list else { return Ok(None) };
+    let words = split(list);
+    for word in &words {
+        if let Err(error) = serde_json::from_value::<T>(serde_json::Value::String(word.clone())) {
+            return Err(ApiError::invalid(name, format!("found {:?}: {error}", short(word))));
+        }
+    }
+    if words.is_empty() {
+        return Err(ApiError::invalid(name, "found no word, expected one or several separated by commas"));
+    }
+    Ok(Some(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        #[serde(default)]
+        limit: Option<i64>,
+    }
+
+    async fn query(text: &str) -> Result<Option<i64>, String> {
+        let (mut parts, ()) = Request::builder().uri(format!("/x?{text}")).body(()).unwrap().into_parts();
+        let read = Query::<Wanted>::from_request_parts(&mut parts, &()).await;
+        read.map(|Query(wanted)| wanted.limit).map_err(|error| match error {
+            ApiError::Invalid(faults) => format!("{}: {}", faults[0].path, faults[0].message),
+            other => other.to_string(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_parameter_that_cannot_be_read_is_named() {
+        assert_eq!(query("limit=3").await, Ok(Some(3)));
+        assert_eq!(query("").await, Ok(None));
+        for (text, says) in [
+            ("limit=x", "limit: found \"x\""),
+            ("limit=", "limit: found \"\""),
+            ("limt=3", "unknown field `limt`"),
+            ("limit=3&limit=4", "duplicate field `limit`"),
+            ("limit=3%00", "limit: found a text with a NUL"),
+        ] {
+            let refused = query(text).await.unwrap_err();
+            assert!(refused.contains(says), "{text}: {refused}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What people delete: what is in use stays, and the refusal says by what; the rest is archived, because attempts,
+//! curves and accounts refer to it.
+
+use super::{DbError, Result, begin};
+use senmon_protocol::ids::{CorpusId, ExperimentId, WorkerId};
+use sqlx::PgPool;
+
+/// Users of a thing that a refusal names.
+const NAMED: usize = 5;
+
+/// `a, b and 3 more`.
+fn some(names: &[String]) -> String {
+    let first = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// Archives an experiment that is over; the bytes of its checkpoints, shards and scores go.
+///
+/// # Errors
+/// [`DbError::NotFound`]; [`DbError::Conflict`] while it is not over, or a worker holds a job of it.
+pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
+    let mut tx = begin(pool).await?;
+    let state =
+        sqlx::query_scalar!("SELECT state FROM experiments WHERE id = $1 AND archived_at IS NULL FOR UPDATE", id.0)
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?;
+    if ["running", "paused"].contains(&state.as_str()) {
+        return Err(DbError::Conflict(format!("the experiment is {state}: cancel it before it is deleted")));
+    }
+    let held = sqlx::query_scalar!(
+        r#"SELECT j.title || ' on ' || w.name AS "held!" FROM jobs j JOIN workers w ON w.id = j.worker_id
+           WHERE j.experiment_id = $1 AND j.state = 'running' ORDER BY 1"#,
+        id.0
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    if !held.is_empty() {
+        return Err(DbError::Conflict(format!("the experiment is in use by {}, which end in a moment", some(&held))));
+    }
+    sqlx::query!("UPDATE experiments SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    sqlx::query!("UPDATE checkpoints SET state = 'deleting' WHERE experiment_id = $1 AND state = 'committed'", id.0)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Archives a corpus that no experiment uses; its files are not ours.
+///
+/// # Errors
+/// [`DbError::NotFound`]; [`DbError::Conflict`] with the experiments that use it.
+pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
+    let mut tx = begin(pool).await?;
+    // An experiment that is submitted at the same time holds the row too.
+    sqlx::query_scalar!("SELECT id FROM corpora WHERE id = $1 AND archived_at IS NULL FOR UPDATE", id.0)
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or_else(|| DbError::NotFound { noun: "corpus", id: id.to_string() })?;
+    let users = sqlx::query_scalar!(
+        r#"SELECT name || ' (' || state || ')' AS "name!" FROM experiments WHERE corpus_id = $1 AND archived_at IS NULL ORDER BY id DESC"#,
+        id.0
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    if !users.is_empty() {
+        let experiments = if users.len() == 1 { "the experiment" } else { "the experiments" };
+        return Err(DbError::Conflict(format!("the corpus is in use by {experiments} {}", some(&users))));
+    }
+    sqlx::query!("UPDATE corpora SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Archives a worker that is lost and holds nothing.
+///
+/// # Errors
+/// [`DbError::NotFound`]; [`DbError::Conflict`] while it is heard of, or holds jobs.
+pub async fn worker(pool: &PgPool, id: WorkerId) -> Result<()> {
+    let mut tx = begin(pool).await?;
+    let row = sqlx::query!(
+        r#"SELECT name, lost, EXTRACT(EPOCH FROM now() - seen_at)::double precision AS "silent!" FROM workers
+           WHERE id = $1 AND (archived_at IS NULL OR seen_at > archived_at) FOR UPDATE"#,
+        id.0
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or_else(|| DbError::NotFound { noun: "worker", id: id.to_string() })?;
+    let held =
+        sqlx::query_scalar!("SELECT title FROM jobs WHERE worker_id = $1 AND state = 'running' ORDER BY 1", id.0)
+            .fetch_all(&mut *tx)
+            .await?;
+    if !held.is_empty() {
+        return Err(DbError::Conflict(format!("the worker {} is in use by {}", row.name, some(&held))));
+    }
+    if !row.lost {
+        let heard = format!("the worker {} was heard of {:.0} s ago", row.name, row.silent);
+        return Err(DbError::Conflict(format!("{heard}: stop it, and delete it when it is lost")));
+    }
+    sqlx::query!("UPDATE workers SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
