@@ -50,10 +50,7 @@ struct ListQuery {
 }
 
 #[utoipa::path(get, path = "/checkpoints", tag = "checkpoints", params(ListQuery), responses((status = 200, description = "committed checkpoints, newest first", body = Page<CheckpointView>)))]
-async fn list(
-    State(app): State<App>,
-    Query(query): Query<ListQuery>,
-) -> ApiResult<Json<Page<CheckpointView>>> {
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<CheckpointView>>> {
     let limit = params::limit(query.limit)?;
     let before = query.cursor.map(CheckpointId);
     let rows = db::checkpoints::list(
@@ -69,10 +66,7 @@ async fn list(
 }
 
 #[utoipa::path(get, path = "/branches/{id}/checkpoints", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages", body = Vec<CheckpointView>)))]
-async fn of_branch(
-    State(app): State<App>,
-    Path(id): Path<BranchId>,
-) -> ApiResult<Json<Vec<CheckpointView>>> {
+async fn of_branch(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<CheckpointView>>> {
     db::branches::ensure(&app.db, id).await?;
     Ok(Json(db::checkpoints::list(&app.db, None, Some(id), None, None, 1000).await?.rows))
 }

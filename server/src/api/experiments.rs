@@ -98,10 +98,7 @@ enum Sort {
 }
 
 #[utoipa::path(get, path = "/experiments", tag = "experiments", params(ListQuery), responses((status = 200, description = "experiments", body = Page<ExperimentSummary>)))]
-async fn list(
-    State(app): State<App>,
-    Query(query): Query<ListQuery>,
-) -> ApiResult<Json<Page<ExperimentSummary>>> {
+async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResult<Json<Page<ExperimentSummary>>> {
     let limit = params::limit(query.limit)?;
     let states = params::words::<ExperimentState>("state", query.state.as_deref())?;
     let wanted = Experiments {
@@ -200,11 +197,7 @@ fn high_priority(who: &Identity, priority: u8) -> ApiResult<()> {
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
-async fn show(
-    State(app): State<App>,
-    Path(id): Path<ExperimentId>,
-    headers: HeaderMap,
-) -> ApiResult<Response> {
+async fn show(State(app): State<App>, Path(id): Path<ExperimentId>, headers: HeaderMap) -> ApiResult<Response> {
     let view = view(&app, id).await?;
     etag::answer(StatusCode::OK, &headers, &view.spec, &view)
 }

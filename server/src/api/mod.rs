@@ -18,10 +18,10 @@ pub mod gate;
 pub mod goodput;
 pub mod health;
 pub mod idempotency;
-pub mod login;
-pub mod peer;
 pub mod jobs;
+pub mod login;
 pub mod params;
+pub mod peer;
 pub mod plan;
 pub mod ranges;
 pub mod session;
@@ -92,7 +92,8 @@ fn api(app: Option<&App>) -> (Router<App>, serde_json::Value) {
             .route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
         None => operations,
     };
-    let (router, document) = OpenApiRouter::with_openapi(document::Base::openapi()).nest(gate::ROOT, gated).split_for_parts();
+    let (router, document) =
+        OpenApiRouter::with_openapi(document::Base::openapi()).nest(gate::ROOT, gated).split_for_parts();
     (router, document::finish(&document))
 }
 

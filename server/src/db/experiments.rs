@@ -1,10 +1,6 @@
 //! Experiments and their stages.
 
-use super::{
-    DbError, Listed, Result, Stored, begin, each, kept, signed,
-    stored::said,
-    unword, word,
-};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, unword, word};
 use crate::domain::{advance::StageFacts, held_out::Compared, report::ensemble_vs_dense_percent};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
