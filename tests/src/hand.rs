@@ -112,10 +112,10 @@ impl Hand {
     pub async fn experiment(&self, name: &str) -> Result<ExperimentId> {
         let pool = &self.app.db;
         let request = serde_json::from_value(json!({ "name": name, "paths": ["/x"], "fields": { "text": "text" } }))?;
-        let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default(), None).await?;
+        let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default()).await?;
         self.tell(&format!("UPDATE corpora SET state = 'ready' WHERE name = '{name}'")).await?;
         let spec = ExperimentSpec { name: name.into(), corpus: name.into(), ..spec::small() };
-        Ok(db::experiments::insert(pool, &spec, corpus, "test", None).await?.0)
+        Ok(db::experiments::insert(pool, &spec, corpus, "test").await?)
     }
 
     /// Branches `b0`, `b1`, … that wait.

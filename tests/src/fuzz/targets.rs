@@ -8,6 +8,7 @@ use senmon_corpus::{
     hex, manifest,
     megatron::{self, IndexedDataset, TokenType},
     read::documents,
+    roots::{Folder, Roots},
     seed::inspect,
     tokenizer::{Tokenizer, train},
 };
@@ -149,7 +150,7 @@ fn records(input: &Input, folder: &Path) -> Result<()> {
         zstd_window_bytes_max: 1 << 20,
         ..DocumentFields::default()
     };
-    let mut found = documents(&path, &fields)?;
+    let mut found = documents(&Roots::new([folder]), &path, &fields)?;
     let (mut items, mut good) = (0_usize, 0_usize);
     for item in &mut found {
         items += 1;
@@ -217,7 +218,7 @@ fn safetensors(input: &Input, folder: &Path) -> Result<()> {
     let weights = if of_weights { input.bytes.clone() } else { safetensors_seeds()?.swap_remove(0).bytes };
     fs::write(folder.join("model.safetensors"), weights)?;
     fs::write(folder.join("config.json"), if of_weights { MODEL.as_bytes() } else { &input.bytes })?;
-    let seed = inspect(folder).map_err(anyhow::Error::msg)?;
+    let seed = inspect(&Folder::own(folder)).map_err(anyhow::Error::msg)?;
     comes_back(&seed.spec)
 }
 

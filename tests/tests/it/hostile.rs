@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use futures::stream;
 use reqwest::Method;
-use senmon_corpus::seed::inspect;
+use senmon_corpus::{roots::Folder, seed::inspect};
 use senmon_protocol::{model::ModelSpec, view::ExperimentSummary};
 use senmon_tests::{World, WorldOptions, spec};
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn a_file_of_weights_that_lies_is_refused() -> Result<()> {
     fs::write(folder.path().join("config.json"), MODEL)?;
     let look = |bytes: &[u8]| {
         fs::write(folder.path().join("model.safetensors"), bytes).map_err(|error| error.to_string())?;
-        inspect(folder.path())
+        inspect(&Folder::own(folder.path()))
     };
     look(&plain).map_err(anyhow::Error::msg)?;
     let max = u64::MAX;

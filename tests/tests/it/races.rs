@@ -156,7 +156,7 @@ async fn a_fork_beside_the_report_is_neither_lost_nor_left_in_a_completed_experi
     sqlx::query("SELECT 1 FROM checkpoints FOR UPDATE").execute(&mut *held).await?;
     let forking = tokio::spawn({
         let (pool, from, mixture) = (pool.clone(), from.clone(), mixture.clone());
-        async move { db::branches::insert_fork(&pool, &from, checkpoint, "fork", &mixture, 1, None).await }
+        async move { db::branches::insert_fork(&pool, &from, checkpoint, "fork", &mixture, 1).await }
     });
     hand.blocked(1).await?;
     let completing = tokio::spawn({
@@ -165,7 +165,7 @@ async fn a_fork_beside_the_report_is_neither_lost_nor_left_in_a_completed_experi
     });
     hand.blocked(2).await?;
     held.rollback().await?;
-    let (fork, _) = forking.await??;
+    let fork = forking.await??;
     ensure!(!completing.await??, "the report covers one branch, and there are two");
     ensure!(db::experiments::get(pool, experiment).await?.state == ExperimentState::Running);
 
@@ -178,7 +178,7 @@ async fn a_fork_beside_the_report_is_neither_lost_nor_left_in_a_completed_experi
     ensure!(db::experiments::complete(pool, experiment, &report(experiment)?, 2, &[]).await?);
 
     // The report was faster: both are refused, and leave nothing.
-    let forked = db::branches::insert_fork(pool, &from, checkpoint, "late", &mixture, 1, None).await;
+    let forked = db::branches::insert_fork(pool, &from, checkpoint, "late", &mixture, 1).await;
     ensure!(matches!(forked, Err(DbError::Conflict(_))), "{forked:?}");
     let continued = db::branches::go_on(pool, fork).await;
     ensure!(matches!(continued, Err(DbError::Conflict(_))), "{continued:?}");

@@ -37,7 +37,7 @@ async fn corpus(hand: &Hand, name: &str) -> Result<()> {
     std::fs::write(&path, "{\"text\": \"a document\"}\n")?;
     let request = serde_json::from_value(json!({ "name": name, "paths": [path], "fields": { "text": "text" } }))?;
     let paths = vec![path.display().to_string()];
-    db::corpora::insert(&hand.app.db, &request, "test", &paths, &LeftOut::default(), None).await?;
+    db::corpora::insert(&hand.app.db, &request, "test", &paths, &LeftOut::default()).await?;
     Ok(())
 }
 
