@@ -90,7 +90,8 @@ async fn the_server_speaks_tls_and_reads_its_certificate_again() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
+// The proxy runs here, while commands are waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn behind_a_proxy_everything_works_below_its_path() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let made = Certificate::make(folder.path())?;
