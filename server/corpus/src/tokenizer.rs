@@ -69,7 +69,8 @@ const ID_MAX: u32 = 1 << 28;
 
 /// What the library does with a file from outside, which may break it: then the file is refused, and nothing else ends.
 fn unbroken<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| bail!("no tokenizer.json: it breaks the tokenizers library"))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| bail!("no tokenizer.json: it breaks the tokenizers library"))
 }
 
 impl Tokenizer {
@@ -110,7 +111,10 @@ impl Tokenizer {
         let read = || tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| anyhow!("no tokenizer.json: {error}"));
         let mut inner = unbroken(read)?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0);
-        ensure!(largest < ID_MAX, "no tokenizer.json: found a token with the id {largest}, expected ids below {ID_MAX}");
+        ensure!(
+            largest < ID_MAX,
+            "no tokenizer.json: found a token with the id {largest}, expected ids below {ID_MAX}"
+        );
         inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?.with_padding(None);
         inner.set_encode_special_tokens(true);
         let special = inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
