@@ -86,6 +86,12 @@ fn kind(request: &Request) -> Result<Kind, ApiError> {
 
 /// The bytes of a body; of one that is larger, or does not come in time, no more is read.
 async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+    // One that says that it is larger is not waited for.
+    let says =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if says.is_some_and(|says| says > bytes_max) {
+        return Err(ApiError::TooLarge(bytes_max));
+    }
     DefaultBodyLimit::max(bytes_max).apply(&mut request);
     let limit = app.config.body_timeout_ms;
     let read = tokio::time::timeout(Duration::from_millis(limit), Bytes::from_request(request, &()));

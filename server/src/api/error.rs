@@ -86,9 +86,10 @@ impl ApiError {
 
 const NUL: &str = "found a text with a NUL character (U+0000), which cannot be stored; expected texts without it";
 
-/// Whether Postgres was not there, or its answer was not.
+/// Whether Postgres was not there, or its answer was not, or it ended one of two that waited for each other (40P01).
 fn is_away(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
+    let is_deadlock = error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01");
+    is_deadlock || matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
 }
 
 /// Whether a text holds what Postgres can store in no `text` (22021) and no `jsonb` (22P05).

@@ -1,5 +1,5 @@
 //! What people delete: what is in use stays, and the refusal says by what; the rest is archived, because attempts,
-//! curves and accounts refer to it.
+//! curves and accounts refer to it. Rows are held so that what only refers to them (an event, a job) does not wait.
 
 use super::{DbError, Result, begin};
 use senmon_protocol::ids::{CorpusId, ExperimentId, WorkerId};
@@ -23,11 +23,13 @@ fn some(names: &[String]) -> String {
 /// [`DbError::NotFound`]; [`DbError::Conflict`] while it is not over, or a worker holds a job of it.
 pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
     let mut tx = begin(pool).await?;
-    let state =
-        sqlx::query_scalar!("SELECT state FROM experiments WHERE id = $1 AND archived_at IS NULL FOR UPDATE", id.0)
-            .fetch_optional(&mut *tx)
-            .await?
-            .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?;
+    let state = sqlx::query_scalar!(
+        "SELECT state FROM experiments WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE",
+        id.0
+    )
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?;
     if ["running", "paused"].contains(&state.as_str()) {
         return Err(DbError::Conflict(format!("the experiment is {state}: cancel it before it is deleted")));
     }
@@ -56,7 +58,7 @@ pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
 pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
     let mut tx = begin(pool).await?;
     // An experiment that is submitted at the same time holds the row too.
-    sqlx::query_scalar!("SELECT id FROM corpora WHERE id = $1 AND archived_at IS NULL FOR UPDATE", id.0)
+    sqlx::query_scalar!("SELECT id FROM corpora WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE", id.0)
         .fetch_optional(&mut *tx)
         .await?
         .ok_or_else(|| DbError::NotFound { noun: "corpus", id: id.to_string() })?;
@@ -83,7 +85,7 @@ pub async fn worker(pool: &PgPool, id: WorkerId) -> Result<()> {
     let mut tx = begin(pool).await?;
     let row = sqlx::query!(
         r#"SELECT name, lost, EXTRACT(EPOCH FROM now() - seen_at)::double precision AS "silent!" FROM workers
-           WHERE id = $1 AND (archived_at IS NULL OR seen_at > archived_at) FOR UPDATE"#,
+           WHERE id = $1 AND (archived_at IS NULL OR seen_at > archived_at) FOR NO KEY UPDATE"#,
         id.0
     )
     .fetch_optional(&mut *tx)

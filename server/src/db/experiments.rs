@@ -392,7 +392,7 @@ pub async fn change<E: From<DbError>>(
 /// The submission, its row held.
 async fn held(tx: &mut PgConnection, id: ExperimentId) -> Result<ExperimentSpec> {
     let row = sqlx::query!(
-        r#"SELECT spec AS "spec: Stored<ExperimentSpec>" FROM experiments WHERE id = $1 AND archived_at IS NULL FOR UPDATE"#,
+        r#"SELECT spec AS "spec: Stored<ExperimentSpec>" FROM experiments WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE"#,
         id.0
     )
     .fetch_optional(tx)

@@ -146,7 +146,7 @@ fn records(input: &Input, folder: &Path) -> Result<()> {
     fs::write(&path, &input.bytes)?;
     let fields = DocumentFields {
         id: Some("id".into()),
-        source: Some("meta.source".into()),
+        source: (input.ending != "parquet").then(|| "meta.source".into()),
         zstd_window_bytes_max: 1 << 20,
         ..DocumentFields::default()
     };

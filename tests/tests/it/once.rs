@@ -67,6 +67,10 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
     let token = token["id"].as_str().context("an id")?;
     let post = |path: String| (Method::POST, path, None);
     let branch = |verb: &str| post(format!("/branches/{seed}/{verb}"));
+    // Without its seed the experiment would end.
+    let fork = json!({ "name": "another", "tokens": 512_000 });
+    let fork: BranchView = world.api.post(&format!("/api/v1/branches/{seed}/fork"), &fork).await?;
+    let forked = |verb: &str| post(format!("/branches/{}/{verb}", fork.id));
     let steer = |verb: &str| post(format!("/experiments/{experiment}/{verb}"));
     let corpus = json!({ "name": "again", "paths": [world.path("corpus")] });
     // In an order in which each can succeed.
@@ -80,8 +84,8 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
         ("post_experiments_id_pause", steer("pause")),
         ("post_experiments_id_resume", steer("resume")),
         ("patch_experiments_id", (Method::PATCH, format!("/experiments/{experiment}"), Some(json!({ "priority": 7 })))),
-        ("post_branches_id_cancel", branch("cancel")),
-        ("post_branches_id_continue", branch("continue")),
+        ("post_branches_id_cancel", forked("cancel")),
+        ("post_branches_id_continue", forked("continue")),
         ("post_experiments", (Method::POST, "/experiments".into(), Some(spec::small_json()))),
         ("post_corpora", (Method::POST, "/corpora".into(), Some(corpus))),
         ("delete_corpora_id", (Method::DELETE, format!("/corpora/{idle}"), None)),
