@@ -1,6 +1,7 @@
 //! The OpenAPI document: what the handlers say of themselves, and what holds for every operation alike, added here so
 //! that no handler can forget it.
 
+use crate::domain::access;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use utoipa::OpenApi;
@@ -68,6 +69,9 @@ pub fn finish(raw: &utoipa::openapi::OpenApi) -> Value {
 fn complete(path: &str, method: &str, operation: &mut Value, things: &Things) {
     // Handlers share names across nouns; method and path do not: `get_experiments_id_report`.
     operation["operationId"] = json!(name(path, method));
+    if let Some(row) = access::operation(&method.to_uppercase(), path) {
+        operation["description"] = json!(format!("Who may: {}.", access::who(row.rule)));
+    }
     let is_people = !operation["tags"].to_string().contains("worker protocol");
     let takes_key = method != "get" && is_people && !REPEATABLE.contains(&path);
     let takes_tag = method == "patch";
@@ -274,8 +278,6 @@ fn merge_tags(schemas: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn every_operation_says_what_it_refuses_and_how() {
         let document = crate::api::openapi();

@@ -136,9 +136,10 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
     Ok(Json(page(Listed { rows, broken: Vec::new() }, limit, |worker| worker.id.to_string())))
 }
 
-#[utoipa::path(delete, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 204, description = "deleted; heard of again, it is back"), (status = 404, description = "no such worker"), (status = 409, description = "heard of lately, or in use: by which jobs")))]
+#[utoipa::path(delete, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 204, description = "deleted, and its credential revoked"), (status = 404, description = "no such worker"), (status = 409, description = "heard of lately, or in use: by which jobs")))]
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
     db::archive::worker(&app.db, id).await?;
+    app.known.forget();
     let text = format!("{} deleted a lost worker.", who.name);
     app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() })
         .await;

@@ -44,6 +44,7 @@ pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
         return Err(DbError::Conflict(format!("the experiment is in use by {}, which end in a moment", some(&held))));
     }
     sqlx::query!("UPDATE experiments SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM troubles WHERE id = $1", id.0).execute(&mut *tx).await?;
     sqlx::query!("UPDATE checkpoints SET state = 'deleting' WHERE experiment_id = $1 AND state = 'committed'", id.0)
         .execute(&mut *tx)
         .await?;
@@ -73,11 +74,12 @@ pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
         return Err(DbError::Conflict(format!("the corpus is in use by {experiments} {}", some(&users))));
     }
     sqlx::query!("UPDATE corpora SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    sqlx::query!("DELETE FROM troubles WHERE id = $1", id.0).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
 }
 
-/// Archives a worker that is lost and holds nothing.
+/// Archives a worker that is lost and holds nothing, and revokes its credential: only an enrolment token brings it back.
 ///
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Conflict`] while it is heard of, or holds jobs.
@@ -103,6 +105,9 @@ pub async fn worker(pool: &PgPool, id: WorkerId) -> Result<()> {
         return Err(DbError::Conflict(format!("{heard}: stop it, and delete it when it is lost")));
     }
     sqlx::query!("UPDATE workers SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE worker_id = $1 AND revoked_at IS NULL", id.0)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(())
 }

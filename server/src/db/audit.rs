@@ -40,7 +40,7 @@ pub async fn owner(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<String>
             .await?
         }
         Noun::Corpus => {
-            sqlx::query_scalar!("SELECT owner FROM corpora WHERE id = $1 OR name = $2", by_id, id)
+            sqlx::query_scalar!("SELECT owner FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL", by_id, id)
                 .fetch_optional(pool)
                 .await?
         }
@@ -69,7 +69,7 @@ pub async fn picture(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<Value
         Noun::Experiment => {
             sqlx::query_scalar!(
                 r#"SELECT jsonb_build_object('name', name, 'state', state, 'priority', priority, 'deadline', deadline, 'owner', owner,
-                       'budget_slot_hours', budget_slot_hours, 'budget_wall_hours', budget_wall_hours,
+                       'archived', archived_at IS NOT NULL, 'budget_slot_hours', budget_slot_hours, 'budget_wall_hours', budget_wall_hours,
                        'branches', (SELECT count(*) FROM branches WHERE experiment_id = e.id)) AS "picture!"
                    FROM experiments e WHERE id = $1"#,
                 by_id
@@ -87,7 +87,7 @@ pub async fn picture(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<Value
         }
         Noun::Corpus => {
             sqlx::query_scalar!(
-                r#"SELECT jsonb_build_object('name', name, 'state', state, 'owner', owner) AS "picture!" FROM corpora WHERE id = $1 OR name = $2"#,
+                r#"SELECT jsonb_build_object('name', name, 'state', state, 'owner', owner) AS "picture!" FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL"#,
                 by_id,
                 id
             )
