@@ -1,7 +1,7 @@
 //! The OpenAPI document: what the handlers say of themselves, and what holds for every operation alike, added here so
 //! that no handler can forget it.
 
-use crate::domain::access;
+use crate::{api::gate::ROOT, domain::access};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use utoipa::OpenApi;
@@ -25,9 +25,6 @@ impl utoipa::Modify for Bearer {
         document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("bearer", [])]);
     }
 }
-
-/// Root of the API's paths.
-const ROOT: &str = "/api/v1";
 
 /// Refusals that operations share: status, name, what it means.
 const REFUSALS: [(&str, &str, &str); 10] = [
