@@ -32,13 +32,13 @@ export async function addresses(long, done) {
   });
   await check("search, filter and order are in the address; / is the search, ? shows the keys", async () => {
     await page.goto(`${url}/experiments`);
-    await page.locator("tbody tr").nth(1).waitFor();
+    await page.locator("main tbody tr").nth(1).waitFor();
     await page.keyboard.press("/");
-    await page.keyboard.type("night");
-    await until("one row is left", async () => (await page.locator("tbody tr").count()) === 1);
-    must(searchOf(page).get("q") === "night", page.url());
+    await page.keyboard.type("overnight");
+    await until("one row is left", async () => (await page.locator("main tbody tr").count()) === 1);
+    must(searchOf(page).get("q") === "overnight", page.url());
     await page.reload();
-    await until("the link shows the same", async () => (await page.locator("tbody tr").count()) === 1);
+    await until("the link shows the same", async () => (await page.locator("main tbody tr").count()) === 1);
     await page.goto(`${url}/experiments?state=cancelled&sort=name`);
     await page.getByText("Nothing fits this search.").waitFor();
     await page.locator("main").click();
@@ -53,11 +53,12 @@ export async function addresses(long, done) {
     await page.goto(`${url}/experiments/${long}`);
     await until("the title names it", async () => (await page.title()).startsWith("long seed · "));
     await page.setViewportSize({ width: 1280, height: 300 });
-    await page.goto(`${url}/events`);
+    await page.goto(`${url}/experiments/${done}/events`);
     await page.locator("table.events tr").nth(20).waitFor();
     await page.evaluate(() => scrollTo(0, 400));
     await page.waitForTimeout(200);
-    await page.locator("nav a[href='/workers']").first().click();
+    await page.keyboard.press("g");
+    await page.keyboard.press("w");
     await page.waitForURL("**/workers");
     await until("a new page begins at its top", async () => (await page.evaluate(() => scrollY)) === 0);
     await page.goBack();

@@ -13,7 +13,7 @@ const id = process.env.SENMON_EXPERIMENT;
 await life(id);
 // Trains for as long as the rest needs it, and is cancelled by it.
 const { spec } = await api("GET", `/experiments/${id}`);
-const long = await api("POST", "/experiments", { ...spec, name: "long seed", labels: ["night"], seed: { kind: "train", tokens: 30_000_000 } });
+const long = await api("POST", "/experiments", { ...spec, name: "long seed", labels: ["overnight"], seed: { kind: "train", tokens: 30_000_000 } });
 await tabs(long.id);
 await states(id);
 await addresses(long.id, id);

@@ -217,6 +217,7 @@ export const messages = {
   logWaits: ["A log begins with the first attempt.", "ログは最初の実行から始まります。"],
   reportWaits: ["The report is written when the last evaluation is done, and appears here by itself.", "報告は最後の評価が終わると作成され、自動でここに表示されます。"],
   reportNever: ["The experiment ended before its last evaluation, so there is no report.", "最後の評価の前に実験が終了したため、報告はありません。"],
+  showEvents: ["Show all {count}", "{count} 件すべて表示"],
   auditEmpty: ["Nobody has changed anything yet.", "まだ変更の記録はありません。"],
   // What asks first.
   keep: ["Keep it", "やめる"],
