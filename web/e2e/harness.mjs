@@ -22,10 +22,16 @@ export async function check(name, run) {
   } catch (error) {
     counts.failed += 1;
     console.log(`not ok ${name}: ${error.message}`);
+    await lookBack(`failed-${counts.failed}`);
   }
 }
 export function must(condition, why) {
   if (!condition) throw new Error(why);
+}
+/** What every open page showed when something failed. */
+async function lookBack(name) {
+  const pages = browser.contexts().flatMap((context) => context.pages());
+  for (const [i, page] of pages.entries()) await shot(page, `${name}-${i}`)?.catch(() => undefined);
 }
 export const shot = (page, name) => (shots ? page.screenshot({ path: `${shots}/${name}.png` }) : undefined);
 

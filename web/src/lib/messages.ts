@@ -176,7 +176,10 @@ export const messages = {
   requestId: ["Request", "リクエスト ID"],
   notReadAgain: ["What is shown could not be read again:", "最新の内容を読み込めませんでした:"],
   nothing: ["Nothing here yet.", "まだ何もありません。"],
-  ago: ["{ago} ago", "{ago}前"],
+  ago_s: ["{count} s ago", "{count} 秒前"],
+  ago_min: ["{count} min ago", "{count} 分前"],
+  ago_h: ["{count} h ago", "{count} 時間前"],
+  ago_d: ["{count} d ago", "{count} 日前"],
   signInFailed: ["This token is not valid (any more).", "このトークンは無効です。"],
   codeUsed: ["This link was used, or is too old. The log of the server has a new one at each start; a token works too.", "このリンクは使用済み、または期限切れです。サーバーを起動するたびに新しいリンクがログに出力されます。トークンでもサインインできます。"],
   sessionOver: ["You are signed out: the session ended, here or in another tab. Sign in, and this page goes on.", "サインアウトされました。セッションがこのタブまたは別のタブで終了しました。サインインすると、このページの続きを表示します。"],
@@ -349,7 +352,7 @@ export const messages = {
   reason_rolled_back: ["rolled back", "巻き戻し"],
   reason_stalled: ["stalled", "停滞"],
   reason_internal_error: ["internal error", "内部エラー"],
-  storageCounted: ["counted {ago} ago", "{ago}前に集計"],
+  storageCounted: ["counted {ago}", "{ago}に集計"],
 } as const satisfies Record<string, readonly [string, string]>;
 
 export type Key = keyof typeof messages;

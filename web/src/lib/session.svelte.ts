@@ -1,5 +1,6 @@
 // What every page shares: language, theme, the time, who is signed in and what they may do.
 import type { Session } from "./api";
+import { ago } from "./format";
 import { link } from "./hub.svelte";
 import { messages, type Key } from "./messages";
 
@@ -32,6 +33,12 @@ export const t = (key: Key, values: Record<string, string | number> = {}): strin
 export function word(kind: string, value: string): string {
   const key = `${kind}_${value}`;
   return key in messages ? t(key as Key) : value;
+}
+
+/** How long ago a moment was: 3 min ago. */
+export function since(iso: string): string {
+  const { count, unit } = ago(iso, ui.now);
+  return t(`ago_${unit}`, { count });
 }
 
 /** The moment as a clock shows it. */
