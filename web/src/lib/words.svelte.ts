@@ -19,6 +19,12 @@ export async function read(experiment: string) {
   asked.delete(experiment);
 }
 
+/** The same for what is known by its name only: `expert-3` is the expert of domain 3. */
+export function wordsOfName(experiment: string, name: string): string {
+  const domain = /\bexpert-(\d+)/.exec(name)?.[1];
+  return domain === undefined ? "" : (known[experiment]?.[Number(domain)] ?? "");
+}
+
 /** The top words of a branch's domain. */
 export const wordsOf = (branch: { experiment_id: string; domain?: number | null }) =>
   branch.domain == null ? "" : (known[branch.experiment_id]?.[branch.domain] ?? "");
