@@ -1,14 +1,22 @@
 // Many tabs of one browser: one stream for all, each alive, through the server's restart and the end of the tab that leads.
 import { api, check, gate, must, profile, until } from "./harness.mjs";
 
+const { SENMON_URL: url } = process.env;
 const points = (page) => page.locator(".chart").getAttribute("data-points").then(Number);
+
+/** Counts the streams that a browser has open. */
+function streamsOf(context) {
+  const streams = new Map();
+  context.on("request", (request) => request.resourceType() === "eventsource" && streams.set(request, request.frame().page()));
+  for (const over of ["requestfinished", "requestfailed"]) context.on(over, (request) => streams.delete(request));
+  // Of a page that is closed nothing more is told.
+  return () => [...streams.values()].filter((page) => !page.isClosed()).length;
+}
 
 export async function tabs(id) {
   const door = await gate();
   const context = await profile({ url: door.url, allowed: [/ERR_/, /Failed to load resource/] });
-  const streams = new Set();
-  context.on("request", (request) => request.resourceType() === "eventsource" && streams.add(request));
-  for (const over of ["requestfinished", "requestfailed"]) context.on(over, (request) => streams.delete(request));
+  const streams = streamsOf(context);
   const { branches } = await (async () => {
     let found;
     await until("the long experiment trains", async () => (found = await api("GET", `/experiments/${id}`)).branches.some((branch) => branch.step > 0), 180_000);
@@ -39,7 +47,7 @@ export async function tabs(id) {
     }
     await allLive(pages);
     await allAnswered(pages);
-    must(streams.size === 1, `${streams.size} streams are open`);
+    must(streams() === 1, `${streams()} streams are open`);
   });
   await check("an action in one tab is seen in the others", async () => {
     const [first, branch, , , , , , list, report] = pages;
@@ -72,18 +80,36 @@ export async function tabs(id) {
     for (const page of pages) await page.locator(".strip.stale").waitFor({ state: "detached" });
     await allLive(pages);
     await allAnswered(pages);
-    must(streams.size === 1, `${streams.size} streams are open`);
+    must(streams() === 1, `${streams()} streams are open`);
   });
   await check("the others go on when the tab that leads is closed, left, or come back to", async () => {
     await pages.shift().close();
     await allLive(pages);
-    must(streams.size === 1, `${streams.size} streams are open`);
+    must(streams() === 1, `${streams()} streams are open`);
     await pages[0].goto("about:blank");
     await allLive(pages.slice(1));
     await pages[0].goBack();
     await allLive(pages);
-    must(streams.size === 1, `${streams.size} streams are open`);
+    must(streams() === 1, `${streams()} streams are open`);
   });
   await context.close();
   await door.close();
+  await check("a browser without Web Locks, as on plain http from another machine, has one stream too", async () => {
+    const plain = await profile();
+    await plain.addInitScript(() => delete Navigator.prototype.locks);
+    const open = streamsOf(plain);
+    const three = [];
+    for (const path of ["/workers", `/branches/${seed.id}`, `/branches/${seed.id}`]) {
+      const page = await plain.newPage();
+      three.push(page);
+      await page.goto(`${url}${path}`);
+    }
+    must((await three[0].evaluate(() => "locks" in navigator)) === false, "there are locks");
+    await allLive(three);
+    await until("one stream is open", () => open() === 1);
+    await three.shift().close();
+    await allLive(three);
+    await until("one stream is open", () => open() === 1);
+    await plain.close();
+  });
 }

@@ -31,6 +31,15 @@ test("stages end with their experiment", () => {
   expect(states("cancelled")).toEqual(["done", "stopped", "skipped"]);
 });
 
+test("a stage whose jobs all wait for a slot waits", () => {
+  const stages = [stage("branches", "done"), stage("evaluate", "running")];
+  const last = (...jobs: { kind: "evaluate" | "train"; state: "queued" | "running" }[]) => stagesOf({ state: "running", stages }, jobs)[1]?.state;
+  expect(last({ kind: "evaluate", state: "queued" })).toBe("queued");
+  expect(last({ kind: "evaluate", state: "queued" }, { kind: "evaluate", state: "running" })).toBe("running");
+  expect(last({ kind: "train", state: "queued" })).toBe("running");
+  expect(last()).toBe("running");
+});
+
 test("what a completed experiment goes without, and what a cancellation stops", () => {
   const branches = [branch("a", "completed"), branch("b", "cancelled"), branch("c", "queued")];
   expect(without({ state: "completed", branches }).map((found) => found.name)).toEqual(["b"]);
