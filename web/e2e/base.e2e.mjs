@@ -40,7 +40,7 @@ await check("the session's cookie is for this path, over TLS alone", async () =>
   if (found !== JSON.stringify([true, true, "Strict", `${new URL(url).pathname}/`])) throw new Error(found);
 });
 await check("the rail stays below the path, and every address can be opened anew", async () => {
-  for (const name of ["workers", "checkpoints", "queue", "events", "experiments"]) {
+  for (const name of ["workers", "checkpoints", "queue", "events", "tokens", "audit", "experiments"]) {
     await page.locator(`nav a[href="${name}"]:not(.brand)`).click();
     await page.locator("main h1").waitFor();
     if (page.url() !== `${url}/${name}`) throw new Error(page.url());
@@ -48,7 +48,19 @@ await check("the rail stays below the path, and every address can be opened anew
     await page.locator("main h1").waitFor();
   }
   await page.goBack();
-  if (page.url() !== `${url}/events`) throw new Error(page.url());
+  if (page.url() !== `${url}/audit`) throw new Error(page.url());
+});
+await check("what is chosen stands in the address, below the path; a place of the page is no other page", async () => {
+  const who = page.locator("main input[type=search]").first();
+  await who.fill("nobody");
+  await who.press("Enter");
+  await page.waitForURL(`${url}/audit?who=nobody`);
+  await page.locator("a.skip").focus();
+  await page.keyboard.press("Enter");
+  if (page.url() !== `${url}/audit?who=nobody`) throw new Error(page.url());
+  if (!(await page.evaluate(() => document.activeElement?.id === "page"))) throw new Error("the page has no focus");
+  await page.goto(`${url}/nope`);
+  await page.getByText(`${new URL(url).pathname}/nope`).waitFor();
 });
 await check("the stream is open", async () => {
   const open = await page.evaluate(() => new Promise((done) => {
@@ -59,7 +71,7 @@ await check("the stream is open", async () => {
   if (!open) throw new Error("it is not");
 });
 await check("signs out", async () => {
-  await page.locator("header button").last().click();
+  await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("token").waitFor();
 });
 await check("no console errors", async () => {

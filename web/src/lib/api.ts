@@ -1,10 +1,11 @@
-// The REST API: one fetch, one stream. Types are generated from openapi.json.
+// The REST API: one fetch. Types are generated from openapi.json.
 
 import type { components } from "./schema";
 
 type S = components["schemas"];
 export type Summary = S["ExperimentSummary"];
 export type Experiment = S["ExperimentView"];
+export type Stage = S["StageProgress"];
 export type Branch = S["BranchView"];
 export type Metrics = S["MetricsView"];
 export type Report = S["Report"];
@@ -16,37 +17,73 @@ export type Attempt = S["AttemptView"];
 export type Event = S["EventView"];
 export type Goodput = S["GoodputView"];
 export type Skip = S["SkipView"];
+export type Logs = S["LogsView"];
 export type Fleet = S["FleetView"];
 export type Session = S["SessionView"];
 export type Login = S["LoginView"];
 export type Problem = S["Problem"];
 export type NewPoints = S["StreamMetrics"];
 export type Storage = S["StorageView"];
+export type Token = S["TokenView"];
+export type NewToken = S["CreatedToken"];
+export type Entry = S["AuditView"];
+export type Broken = S["BrokenRow"];
 
+/** Milliseconds after which an answer is not waited for any more. */
+const PATIENCE_MS = 20_000;
+/** Statuses with which a proxy says that the server is away. */
+const AWAY = [502, 503, 504];
+/** The status of one who asked too much; a moment later it is answered. */
+const BUSY = 429;
+
+/** A refusal, in the server's words. */
 export class ApiError extends Error {
   constructor(public problem: Problem) {
     super(`${problem.detail} (${problem.request_id})`);
   }
 }
 
-async function request<T>(method: string, path: string, body?: unknown, signal: AbortSignal | null = null): Promise<T> {
+/** What is told of each answer: that there was one, and that it did not know who asks. */
+export const told: { answered: () => void; signedOut: () => void } = { answered: () => undefined, signedOut: () => undefined };
+
+/** What stands in place of a problem document where a proxy answers. */
+const foreign = (status: number): Problem =>
+  ({ type: "about:blank", code: "foreign", title: "", status, detail: `HTTP ${status}`, faults: [], request_id: "" });
+
+function problemOf(status: number, text: string): Problem {
+  try {
+    const problem = JSON.parse(text) as Partial<Problem>;
+    return { ...foreign(status), ...problem };
+  } catch {
+    return foreign(status);
+  }
+}
+
+async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const headers: Record<string, string> = { "X-Senmon": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   // A click that is sent twice by the network does one thing.
   if (method !== "GET") headers["Idempotency-Key"] = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const response = await fetch(`api/v1${path}`, { method, headers, body: body === undefined ? null : JSON.stringify(body), signal });
+  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const response = await fetch(`api/v1${path}`, {
+    method, headers, body: body === undefined ? null : JSON.stringify(body), signal: signal ? AbortSignal.any([signal, patience]) : patience,
+  });
   const text = await response.text();
-  if (!response.ok) throw new ApiError(JSON.parse(text) as Problem);
+  if (!AWAY.includes(response.status)) told.answered();
+  if (!response.ok) {
+    if (response.status === 401 && path !== "/session") told.signedOut();
+    throw new ApiError(problemOf(response.status, text));
+  }
   return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
 }
 
 /** Reads again while the server is away or busy: it restarts within seconds, and the page goes on. A signal ends it. */
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-  for (const pause of [500, 1000, 2000, 4000]) {
+  for (const pause of [500, 1000, 2000]) {
     try {
       return await request<T>("GET", path, undefined, signal);
     } catch (error) {
-      if (signal?.aborted || (error instanceof ApiError && error.problem.status < 500)) throw error;
+      if (signal?.aborted || (error instanceof ApiError && error.problem.status < 500 && error.problem.status !== BUSY)) throw error;
       await new Promise((go) => setTimeout(go, pause));
     }
   }
@@ -54,34 +91,38 @@ export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
 }
 
 /** One page of a list, and whether there is another. */
-export type Page<T> = { items: T[]; next_cursor?: string | null; broken?: { id: string; problem: string }[] };
+export type Page<T> = { items: T[]; next_cursor?: string | null; broken?: Broken[] };
+
+/** So many pages of a list as one. `path` says how much a page holds. */
+export async function pagesOf<T>(path: string, count: number, signal?: AbortSignal): Promise<Page<T>> {
+  const whole = { ...(await get<Page<T>>(path, signal)) };
+  for (let read = 1; read < count && whole.next_cursor; read += 1) {
+    const page = await get<Page<T>>(`${path}&cursor=${encodeURIComponent(whole.next_cursor)}`, signal);
+    whole.items = [...whole.items, ...page.items];
+    whole.broken = [...(whole.broken ?? []), ...(page.broken ?? [])];
+    whole.next_cursor = page.next_cursor ?? null;
+  }
+  return whole;
+}
 
 /** All items of a list, page by page. */
-export async function all<T>(path: string): Promise<T[]> {
-  const items: T[] = [];
-  for (let cursor = ""; ; ) {
-    const page = await get<Page<T>>(`${path}${path.includes("?") ? "&" : "?"}limit=500${cursor}`);
-    items.push(...page.items);
-    if (!page.next_cursor) return items;
-    cursor = `&cursor=${encodeURIComponent(page.next_cursor)}`;
-  }
-}
+export const allOf = async <T>(path: string, signal?: AbortSignal): Promise<T[]> =>
+  (await pagesOf<T>(`${path}${path.includes("?") ? "&" : "?"}limit=500`, Infinity, signal)).items;
+
+/** Reads once. */
+export const ask = <T>(path: string, signal?: AbortSignal) => request<T>("GET", path, undefined, signal);
 export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
 export const remove = (path: string) => request<void>("DELETE", path);
 
-type Listeners = { metrics?: (points: NewPoints) => void; fleet?: (fleet: Fleet) => void; changed?: () => void };
+/** Why something was not read or done: in the server's words, or none where it did not answer. */
+export type Failure = { sentence: string | null; id: string; status: number };
 
-/** Follows the stream; after a gap `changed` is called, because messages are hints. Returns how to stop. */
-export function listen(path: string, on: Listeners): () => void {
-  const source = new EventSource(`api/v1/stream${path}`);
-  const data = <T>(event: MessageEvent) => JSON.parse(event.data as string) as T;
-  let wasOpen = false;
-  source.onopen = () => {
-    if (wasOpen) on.changed?.();
-    wasOpen = true;
-  };
-  source.addEventListener("metrics", (event) => on.metrics?.(data<NewPoints>(event)));
-  source.addEventListener("fleet", (event) => on.fleet?.(data<Fleet>(event)));
-  for (const name of ["experiment", "event", "resync"]) source.addEventListener(name, () => on.changed?.());
-  return () => source.close();
+export function failureOf(error: unknown): Failure {
+  if (error instanceof ApiError) {
+    const { detail, request_id, status } = error.problem;
+    return { sentence: AWAY.includes(status) && !request_id ? null : detail, id: request_id ?? "", status };
+  }
+  // A fetch that fails, or is given up, has no words of its own for people.
+  if (error instanceof TypeError || (error instanceof DOMException && error.name === "TimeoutError")) return { sentence: null, id: "", status: 0 };
+  return { sentence: String(error), id: "", status: 0 };
 }

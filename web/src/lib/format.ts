@@ -35,13 +35,13 @@ export function duration(seconds: number): string {
   return h > 0 ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
 }
 
-/** 3 min ago. */
-export function ago(iso: string, now: number): string {
+/** How long ago, in the largest unit that it fills. */
+export function ago(iso: string, now: number): { count: number; unit: "d" | "h" | "min" | "s" } {
   const seconds = Math.max(0, (now - Date.parse(iso)) / 1000);
   for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]] as const) {
-    if (seconds >= size) return `${Math.floor(seconds / size)}${thin}${unit}`;
+    if (seconds >= size) return { count: Math.floor(seconds / size), unit };
   }
-  return `${Math.floor(seconds)}${thin}s`;
+  return { count: Math.floor(seconds), unit: "s" };
 }
 
 /** A figure, or a dash where it is absent: what stands on nothing is no 0. */
@@ -59,4 +59,10 @@ export function bytes(count: number): string {
     if (count >= size) return `${(count / size).toFixed(1)}${thin}${unit}`;
   }
   return `${count}${thin}B`;
+}
+
+/** Curves as a table: a row a point. */
+export function csvOf(lines: { name: string; steps: number[]; tokens: number[]; loss: (number | null)[]; low: (number | null)[]; high: (number | null)[] }[]): string {
+  const rows = lines.flatMap((line) => line.steps.map((step, i) => [line.name, step, line.tokens[i], line.loss[i] ?? "", line.low[i] ?? "", line.high[i] ?? ""].join(",")));
+  return ["branch,step,tokens,loss,loss_min,loss_max", ...rows].join("\n");
 }

@@ -1,57 +1,84 @@
-// What every page shares: language, theme, place, who I am.
-
+// What every page shares: language, theme, the time, who is signed in and what they may do.
+import type { Session } from "./api";
+import { base } from "./base";
+import { ago } from "./format";
+import { link } from "./hub.svelte";
 import { messages, type Key } from "./messages";
 
 const stored = (key: string) => localStorage.getItem(`senmon.${key}`);
 const keep = (key: string, value: string) => localStorage.setItem(`senmon.${key}`, value);
-
-// The page may lie below a path of a proxy; links and requests go from its base.
-const base = new URL(document.baseURI).pathname;
-function place(): string {
-  return location.pathname.startsWith(base) ? location.pathname.slice(base.length) : location.pathname;
-}
+const isJapanese = () => (stored("language") ?? navigator.language).startsWith("ja");
 
 export const ui = $state({
-  japanese: (stored("language") ?? navigator.language).startsWith("ja"),
+  japanese: isJapanese(),
   theme: stored("theme") ?? "system",
-  path: place(),
-  now: Date.now(),
+  /** Undefined until the server said it, null where nobody is signed in. */
+  session: undefined as Session | null | undefined,
+  get now() {
+    return link.now;
+  },
 });
 
-setInterval(() => (ui.now = Date.now()), 1000);
-window.addEventListener("popstate", () => (ui.path = place()));
+/** What the server would let this session do; it decides, this only spares people a refusal. */
+export const may = {
+  /** Change something of this owner. */
+  change: (owner: string | undefined) => ui.session?.role === "admin" || (ui.session?.role === "user" && owner === ui.session.name),
+  manage: () => ui.session?.role === "admin",
+};
 
 /** A sentence; `{name}` in it gives way to a value. */
 export const t = (key: Key, values: Record<string, string | number> = {}): string =>
   messages[key][ui.japanese ? 1 : 0].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
 
-export function go(path: string) {
-  history.pushState(null, "", path);
-  ui.path = place();
+/** A word of the server's, if there is one for people; else as it came. */
+export function word(kind: string, value: string): string {
+  const key = `${kind}_${value}`;
+  return key in messages ? t(key as Key) : value;
 }
 
-/** Links inside the dashboard stay inside. */
-export function follow(event: MouseEvent) {
-  const link = (event.target as Element).closest("a");
-  if (!link || link.origin !== location.origin || event.metaKey || event.ctrlKey || link.hasAttribute("download")) return;
-  if (link.pathname.startsWith(`${base}api/`)) return;
-  event.preventDefault();
-  go(link.pathname + link.search);
+/** How long ago a moment was: 3 min ago. */
+export function since(iso: string): string {
+  const { count, unit } = ago(iso, ui.now);
+  return t(`ago_${unit}`, { count });
 }
+
+/** The moment as a clock shows it. */
+export const clock = (ms: number) => new Date(ms).toLocaleTimeString(ui.japanese ? "ja-JP" : "en-GB");
+/** The moment in full, for hovering. */
+export const moment = (iso: string) => new Date(iso).toLocaleString(ui.japanese ? "ja-JP" : "en-GB", { timeZoneName: "short" });
 
 export function setLanguage(japanese: boolean) {
-  ui.japanese = japanese;
   keep("language", japanese ? "ja" : "en");
-  document.documentElement.lang = japanese ? "ja" : "en";
+  applyLanguage();
+}
+
+export function applyLanguage() {
+  ui.japanese = isJapanese();
+  document.documentElement.lang = ui.japanese ? "ja" : "en";
 }
 
 export function setTheme(theme: string) {
-  ui.theme = theme;
   keep("theme", theme);
   applyTheme();
 }
 
 export function applyTheme() {
+  ui.theme = stored("theme") ?? "system";
   if (ui.theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = ui.theme;
+}
+
+/** Language and theme are those of the browser; a session is that of one dashboard. */
+const SIGNED_IN = `signed-in${base}`;
+
+/** Tells the other tabs that somebody signed in. */
+export const tellSignedIn = () => keep(SIGNED_IN, String(Date.now()));
+
+/** Other tabs follow what was chosen in one. */
+export function followOtherTabs(signedIn: () => void) {
+  window.addEventListener("storage", ({ key }) => {
+    if (key === "senmon.language") applyLanguage();
+    if (key === "senmon.theme") applyTheme();
+    if (key === `senmon.${SIGNED_IN}`) signedIn();
+  });
 }

@@ -4,7 +4,7 @@ import { messages } from "./messages";
 import { bar, forecast, share, tone, used } from "./storage";
 
 const GIB = 2 ** 30;
-const empty: Storage = { url: "file:///store", checkpoint_bytes: 0, shard_bytes: 0, other_bytes: 0, counted_at: "2026-01-01T00:00:00Z", budget_bytes: null, growth_bytes: 0, experiments: [] };
+const empty: Storage = { url: "file:///store", checkpoint_bytes: 0, shard_bytes: 0, other_bytes: 0, counted_at: "2026-01-01T00:00:00Z", budget_bytes: null, growth_bytes: 0, experiments: [], database: { bytes: 0, tables: [] }, disks: [] };
 const under = (bytes_forecast: number | null, experiment = "a") => ({ experiment_id: experiment, experiment, bytes: GIB, bytes_forecast });
 const check = (view: Partial<Storage>, ...keys: string[]) => expect(forecast({ ...empty, ...view }).map((sentence) => sentence.key)).toEqual(keys);
 
