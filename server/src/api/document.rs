@@ -164,6 +164,10 @@ fn refusal(status: &str, words: &str) -> Value {
 fn bound(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
+            // As the registry of formats writes them.
+            if let Some(format) = map.get_mut("format").filter(|format| format.is_string()) {
+                *format = json!(format.as_str().unwrap_or_default().replace("u-int", "uint"));
+            }
             let bounds = match map.get("format").and_then(Value::as_str) {
                 Some("uint8") => Some((json!(0), json!(u8::MAX))),
                 Some("uint16") => Some((json!(0), json!(u16::MAX))),

@@ -7,7 +7,7 @@ use senmon_protocol::{
     problem::Problem,
     view::{AuditView, ExperimentView, Page, Role, WorkerView},
 };
-use senmon_server::domain::access::{ACCESS, Operation, Rule, Verdict, verdict};
+use senmon_server::domain::access::{ACCESS, Noun, Operation, Rule, Verdict, verdict};
 use senmon_tests::{Pretended, World, WorldOptions, client::Api, pretended::enrolment, process::Process, spec};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, time::Duration};
@@ -154,7 +154,7 @@ async fn a_worker_acts_for_itself_only_and_its_name_is_its_own_while_it_lives() 
     assert_eq!(one.api.refused("/api/v1/workers", &moved).await?.code, "name_taken");
     world
         .until(LIMIT, "the first is lost", async || {
-            let workers: Vec<WorkerView> = world.api.get("/api/v1/workers").await?;
+            let workers: Vec<WorkerView> = world.api.list("/api/v1/workers").await?;
             Ok(workers.iter().any(|worker| worker.name == "one" && db_word(worker) == "lost").then_some(()))
         })
         .await?;
@@ -202,7 +202,7 @@ async fn an_enrolment_token_ends_by_count_and_a_credential_by_hand() -> Result<(
 #[tokio::test]
 async fn a_real_worker_keeps_its_credential_and_stops_when_it_is_revoked() -> Result<()> {
     let mut world = World::start(WorldOptions { documents: 0, lease_ttl_ms: 2_000, ..WorldOptions::default() }).await?;
-    let known = async |world: &World| -> Result<Vec<WorkerView>> { world.api.get("/api/v1/workers").await };
+    let known = async |world: &World| -> Result<Vec<WorkerView>> { world.api.list("/api/v1/workers").await };
     let first = world.until(LIMIT, "it is enrolled", async || Ok(known(&world).await?.into_iter().next())).await?;
     let secret = world.credential(0)?;
     world.kill_worker(0);
@@ -242,8 +242,13 @@ async fn a_user_changes_what_is_theirs_and_every_change_is_written_down() -> Res
     let branch = world
         .until(LIMIT, "there is a branch", async || Ok(world.experiment(id).await?.branches.into_iter().next()))
         .await?;
+    let corpus: Value = ann.post("/api/v1/corpora", &json!({ "name": "ann", "paths": [world.path("corpus")] })).await?;
     for operation in ACCESS.iter().filter(|operation| operation.rule == Rule::Change) {
-        let of = if operation.path.starts_with("/branches") { branch.id.to_string() } else { id.to_string() };
+        let of = match operation.noun {
+            Noun::Corpus => corpus["id"].as_str().unwrap_or_default().to_owned(),
+            Noun::Branch => branch.id.to_string(),
+            _ => id.to_string(),
+        };
         let (status, text) = status(&bob, operation, &of).await?;
         ensure!(status == 403 && text.contains("ann's"), "{} by bob: {status} {text}", operation.name());
     }
