@@ -148,18 +148,38 @@ impl Known {
         self.revoked.send_modify(|count| *count += 1);
     }
 
-    /// Waits until a token is not accepted any more.
-    pub async fn over(&self, app: &App, who: &Identity) {
+    /// How many revocations there were.
+    #[must_use]
+    pub fn revocations(&self) -> u64 {
+        *self.revoked.borrow()
+    }
+
+    /// Waits until the token of a request is not accepted any more.
+    pub async fn over(&self, app: &App, of: &Watched) {
         let mut revoked = self.revoked.subscribe();
+        // One between the look at the token and now is not missed.
+        let mut asks = *revoked.borrow_and_update() != of.revocations;
         loop {
-            let left = who.expires_at.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or(ASK_AGAIN);
-            let _ = tokio::time::timeout(left.min(ASK_AGAIN), revoked.changed()).await;
+            if !asks {
+                let left = of.who.expires_at.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or(ASK_AGAIN);
+                let _ = tokio::time::timeout(left.min(ASK_AGAIN), revoked.changed()).await;
+            }
+            asks = false;
             // A database that does not answer ends no stream.
-            if let Ok(false) = db::tokens::is_accepted(&app.db, who.id).await {
+            if let Ok(false) = db::tokens::is_accepted(&app.db, of.who.id).await {
                 return;
             }
         }
     }
+}
+
+/// Who is asking for what may last, and how many revocations there were before that was looked up.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Who.
+    pub who: Identity,
+    /// Revocations before.
+    pub revocations: u64,
 }
 
 /// Who sends a request.
@@ -202,6 +222,14 @@ fn bearer(value: &str) -> Option<&str> {
 /// Who is asking, as the gate found and let in.
 #[derive(Debug, Clone)]
 pub struct Who(pub Identity);
+
+impl<S: Send + Sync> FromRequestParts<S> for Watched {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = ApiError;

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::Who,
+        auth::Watched,
         error::ApiResult,
         page,
         params::{self, Query},
@@ -112,16 +112,16 @@ struct StreamQuery {
 #[utoipa::path(get, path = "/stream", tag = "events", params(StreamQuery), responses((status = 200, description = "server-sent events: StreamMessage as JSON", content_type = "text/event-stream", body = String)))]
 async fn stream(
     State(app): State<App>,
-    Who(who): Who,
+    watched: Watched,
     Query(query): Query<StreamQuery>,
 ) -> ApiResult<impl IntoResponse> {
-    let seat = app.limits.stream(who.id)?;
+    let seat = app.limits.stream(watched.who.id)?;
     let wanted = query.experiment_id.map(ExperimentId);
     let (mut receiver, mut stopping) = (app.stream.subscribe(), app.stopping.clone());
     let messages = async_stream::stream! {
         let _seat = seat;
         let mut budget = Budget::new();
-        let mut over = pin!(app.known.over(&app, &who));
+        let mut over = pin!(app.known.over(&app, &watched));
         loop {
             let received = tokio::select! {
                 received = receiver.recv() => received,

@@ -3,7 +3,7 @@
 
 use crate::{
     api::{
-        auth::{Who, identify},
+        auth::{Watched, Who, identify},
         error::{ApiError, ApiResult},
         peer,
     },
@@ -69,6 +69,7 @@ pub async fn gate(
     if operation.rule == Rule::Open {
         return Ok(next.run(request).await);
     }
+    let revocations = app.known.revocations();
     let identity = identify(&app, request.method(), request.headers(), peer::of(request.extensions()).address).await?;
     let target = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
     match verdict(operation.rule, identity.role) {
@@ -77,6 +78,7 @@ pub async fn gate(
         Verdict::No => return Err(needs(operation.rule, &identity)),
     }
     request.extensions_mut().insert(Who(identity.clone()));
+    request.extensions_mut().insert(Watched { who: identity.clone(), revocations });
     if !operation.is_audited() {
         return Ok(next.run(request).await);
     }

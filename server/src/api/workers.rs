@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        auth::Who,
+        auth::{Watched, Who},
         body::{Body, Message},
         error::{ApiError, ApiResult},
         page,
@@ -27,7 +27,7 @@ use senmon_protocol::{
     view::{FleetView, Page, SlotView, WorkerMode, WorkerState, WorkerView},
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, pin::pin, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest wait of a poll.
@@ -320,7 +320,7 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
 #[utoipa::path(post, path = "/workers/{id}/poll", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the worker")), request_body = Poll, responses((status = 200, description = "grants, empty when the wait was over first", body = Polled), (status = 409, description = "an old session")))]
 async fn poll(
     State(app): State<App>,
-    Who(who): Who,
+    watched: Watched,
     Path(id): Path<WorkerId>,
     Body(body): Body<Poll>,
 ) -> ApiResult<Json<Polled>> {
@@ -333,12 +333,13 @@ async fn poll(
     if grants.is_empty() {
         app.wake.schedule.notify_one();
     }
+    let mut over = pin!(app.known.over(&app, &watched));
     while grants.is_empty() && !waiting.has_grants() {
         tokio::select! {
             () = waiting.rung() => {}
             () = tokio::time::sleep_until(deadline) => break,
             _ = stopping.wait_for(|stop| *stop) => break,
-            () = app.known.over(&app, &who) => return Err(ApiError::Unauthenticated),
+            () = &mut over => return Err(ApiError::Unauthenticated),
         }
     }
     grants.extend(waiting.finish());
