@@ -273,7 +273,16 @@ impl Config {
         if let Some(folder) = &flags.data_dir {
             config.data_dir.clone_from(folder);
         }
-        if flags.database_url.is_some() {
+        if let Some(url) = &flags.database_url {
+            let password = url
+                .split_once("://")
+                .and_then(|(_, rest)| rest.rsplit_once('@'))
+                .is_some_and(|(who, _)| who.contains(':'));
+            let is_flag = std::env::args().any(|arg| arg.contains(url.as_str()));
+            ensure!(
+                !(password && is_flag),
+                "database_url: found a password in a flag, which everybody on this machine can read; expected it in the settings file or in SENMON_DATABASE_URL"
+            );
             config.database_url = flags.database_url.as_deref().map(DatabaseUrl::from);
         }
         if flags.storage_dir.is_some() || flags.storage_url.is_some() {

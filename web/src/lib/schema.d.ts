@@ -441,7 +441,8 @@ export interface paths {
         get: operations["get_corpora_id"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
+        delete: operations["delete_corpora_id"];
         options?: never;
         head?: never;
         patch?: never;
@@ -493,11 +494,29 @@ export interface paths {
         get: operations["get_experiments_id"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
+        delete: operations["delete_experiments_id"];
         options?: never;
         head?: never;
         /** @description Who may: user (with what is theirs) or admin. */
         patch: operations["patch_experiments_id"];
+        trace?: never;
+    };
+    "/api/v1/experiments/{id}/branches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_experiments_id_branches"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/api/v1/experiments/{id}/cancel": {
@@ -721,6 +740,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/jobs/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_jobs_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{id}/attempts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_jobs_id_attempts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/jobs/{id}/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_jobs_id_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/login": {
         parameters: {
             query?: never;
@@ -832,6 +902,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
+        /** @description Who may: viewer, user or admin. */
         get: operations["get_set-aside"];
         put?: never;
         post?: never;
@@ -851,6 +922,7 @@ export interface paths {
         get?: never;
         put?: never;
         post?: never;
+        /** @description Who may: admin. */
         delete: operations["delete_set-aside_kind_id"];
         options?: never;
         head?: never;
@@ -955,7 +1027,8 @@ export interface paths {
         get: operations["get_workers_id"];
         put?: never;
         post?: never;
-        delete?: never;
+        /** @description Who may: admin. */
+        delete: operations["delete_workers_id"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1076,7 +1149,7 @@ export interface components {
             /** @description The checkpoint. */
             id: components["schemas"]["CheckpointId"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps of the branch.
              */
             step: number;
@@ -1103,7 +1176,7 @@ export interface components {
             /** @description Whether the resumed state's digest and next batch equal what the checkpoint recorded. None at step 0. */
             resume_verified?: boolean | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Step it starts from: 0, or the step of the checkpoint it resumed.
              */
             step_start: number;
@@ -1114,31 +1187,31 @@ export interface components {
          */
         AttemptTime: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of it, time that training stood still for a save.
              * @default 0
              */
             checkpoint_stall_ms: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of it, time that training waited for a batch.
              * @default 0
              */
             data_wait_ms: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description From the grant's arrival to the first step; until then, the time so far. All of it for jobs that do not train.
              * @default 0
              */
             starting_ms: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The last optimiser step that was finished.
              * @default 0
              */
             step_last: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description From the first step's begin to the end of the last one that was finished.
              * @default 0
              */
@@ -1172,7 +1245,7 @@ export interface components {
              */
             started_at: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Step it started from, for training.
              */
             step_start?: number | null;
@@ -1202,7 +1275,7 @@ export interface components {
             /** @description Its role then. */
             role: components["schemas"]["Role"];
             /**
-             * Format: int32
+             * Format: uint16
              * @description HTTP status answered; null when no answer was given: the server was killed, or the asker hung up.
              */
             status?: number | null;
@@ -1216,32 +1289,32 @@ export interface components {
         /** @description What the figures of a report stand on. */
         Basis: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents of the half that calibrates.
              */
             documents_calibration: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents of the reported half.
              */
             documents_reported: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Trainings of each expert and control, with a seed each.
              */
             repeats: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Resamples behind each interval; 0 where there is none.
              */
             resamples: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Their tokens.
              */
             tokens_calibration: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Their tokens.
              */
             tokens_reported: number;
@@ -1256,12 +1329,12 @@ export interface components {
             /** @description For the command alone: it asks with it until somebody approves. */
             device_code: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seconds until both codes end.
              */
             expires_in: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seconds between two questions.
              */
             interval: number;
@@ -1277,7 +1350,7 @@ export interface components {
             /** @description The branch. */
             branch_id: components["schemas"]["BranchId"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of its checkpoints.
              */
             checkpoint_bytes: number;
@@ -1300,7 +1373,7 @@ export interface components {
             /** @description Role. */
             role: components["schemas"]["BranchRole"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained.
              */
             tokens: number;
@@ -1316,16 +1389,37 @@ export interface components {
             wall_seconds: number;
         };
         /** @description A group of branches. */
-        BranchGroup: (components["schemas"]["FanOut"] & {
+        BranchGroup: {
             /** @enum {string} */
             kind: "fan_out";
-        }) | (components["schemas"]["Chain"] & {
+            /** @description How the budget is shared out. */
+            share?: components["schemas"]["BudgetShare"];
+            /** @description Token budget of all branches together. */
+            tokens: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
             /** @enum {string} */
             kind: "chain";
-        }) | (components["schemas"]["Tree"] & {
+            /** @description Name of the chain; its branches are `<name>-0`, `<name>-1`, … */
+            name?: string;
+            /** @description The domains, in order. */
+            order: components["schemas"]["ChainOrder"];
+            /**
+             * Format: double
+             * @description Share of each link's tokens drawn from the domains before it (0 to 0.9); the first link has none.
+             */
+            replay?: number;
+            /** @description Token budget of each link. */
+            tokens_per_domain: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
+            /** @description The branches; a parent stands before its children or is `seed`. */
+            branches: components["schemas"]["TreeBranch"][];
             /** @enum {string} */
             kind: "tree";
-        });
+        };
         /**
          * Format: uuid
          * @description One training lineage of an experiment.
@@ -1344,13 +1438,13 @@ export interface components {
         /** @description One branch. */
         BranchView: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Attempts so far.
              */
             attempts: number;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Its domain, for experts and links of a chain.
              */
             domain?: number | null;
@@ -1368,7 +1462,7 @@ export interface components {
             name: string;
             parent_id?: components["schemas"]["BranchId"] | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Which training with another seed it belongs to, from 0; `expert-3~2` is repeat 1 of `expert-3`.
              */
             repeat?: number;
@@ -1385,17 +1479,17 @@ export interface components {
             /** @description State. */
             state: components["schemas"]["BranchState"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps so far, on the current lineage.
              */
             step: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps in all.
              */
             steps: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens so far.
              */
             tokens: number;
@@ -1405,7 +1499,7 @@ export interface components {
              */
             tokens_per_second?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Token budget.
              */
             tokens_total: number;
@@ -1425,7 +1519,7 @@ export interface components {
             /** @description The file. */
             path: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Record (line) number, from 1.
              */
             record: number;
@@ -1467,7 +1561,7 @@ export interface components {
              */
             temperature: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Experts mixed.
              */
             top_k: number;
@@ -1514,7 +1608,7 @@ export interface components {
             /** @description The branch. */
             branch_id: components["schemas"]["BranchId"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Domain it learned.
              */
             domain: number;
@@ -1529,13 +1623,20 @@ export interface components {
             loss?: number | null;
         };
         /** @description Order of a chain. */
-        ChainOrder: (components["schemas"]["GivenOrder"] & {
+        ChainOrder: {
+            /** @description Domain numbers. */
+            domains: number[];
             /** @enum {string} */
             kind: "given";
-        }) | (components["schemas"]["SimilarityOrder"] & {
+        } | {
             /** @enum {string} */
             kind: "similarity";
-        });
+            /**
+             * Format: uint32
+             * @description Links of the chain; all domains when absent.
+             */
+            length?: number | null;
+        };
         /** @description What a chain learned and forgot. */
         ChainReport: {
             /** @description One sentence. */
@@ -1556,7 +1657,7 @@ export interface components {
              */
             deadline: string | null;
             /**
-             * Format: int32
+             * Format: uint8
              * @description 0 to 100, higher first.
              * @default null
              */
@@ -1577,7 +1678,7 @@ export interface components {
             /** @description The branch. */
             branch_id: components["schemas"]["BranchId"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of all files.
              */
             bytes: number;
@@ -1600,12 +1701,12 @@ export interface components {
             /** @description SHA-256 over weights, moments, step and cursor in a fixed order: equal states, equal digests. */
             state_sha256: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Optimiser steps of the branch so far.
              */
             step: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of the branch so far.
              */
             tokens: number;
@@ -1619,7 +1720,7 @@ export interface components {
             /** @description SHA-256 of its `manifest.json`. */
             manifest_sha256: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Step it was taken at.
              */
             step: number;
@@ -1627,12 +1728,12 @@ export interface components {
         /** @description Answer to `POST /checkpoints/{id}/verify`. */
         CheckpointVerdict: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes read.
              */
             bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Files read.
              */
             files: number;
@@ -1678,7 +1779,7 @@ export interface components {
              */
             temperature: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Experts mixed.
              */
             top_k: number;
@@ -1706,17 +1807,17 @@ export interface components {
              */
             balance_max_over_mean?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Dimensions of the vectors.
              */
             dimensions: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents that differ in their vectors, each counted once.
              */
             documents_distinct?: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents among them without a term of the vocabulary: nothing is known of them, the fit leaves them out.
              */
             documents_without_terms?: number;
@@ -1731,14 +1832,14 @@ export interface components {
              */
             inertia_mean_plain?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Balanced passes until the centres stood still.
              */
             iterations: number;
             /** @description What a person should know of this fit, in sentences. */
             remarks?: string[];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents in the sample.
              */
             sample_documents: number;
@@ -1748,7 +1849,7 @@ export interface components {
              */
             silhouette?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents with a source label: those that the next two figures are of.
              */
             source_documents?: number;
@@ -1774,7 +1875,7 @@ export interface components {
              */
             stability_nmi?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Terms in the vocabulary.
              */
             vocabulary: number;
@@ -1782,24 +1883,24 @@ export interface components {
         /** @description How a corpus is divided into domains. */
         ClusteringSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Number of domains, k: 1 to 4096.
              */
             domains: number;
             /** @description How text becomes a vector. */
             features?: components["schemas"]["FeatureSpec"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Passes of balanced k-means over the sample, at most.
              */
             iterations_max?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Documents sampled to fit the centres (all, when the corpus has fewer).
              */
             sample_documents?: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of everything random in the fit.
              */
             seed?: number;
@@ -1874,7 +1975,7 @@ export interface components {
             /** @description What it costs. */
             cost: components["schemas"]["ContestantCost"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents behind the figures.
              */
             documents: number;
@@ -1908,7 +2009,7 @@ export interface components {
              */
             perplexity_macro?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description The repeat whose figures these are, from 0; the others are in `spread`.
              */
             repeat: number;
@@ -1921,12 +2022,12 @@ export interface components {
             /** @description Name for people. */
             title: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens behind them.
              */
             tokens: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Experts that run for a token.
              */
             top_k?: number | null;
@@ -1946,7 +2047,7 @@ export interface components {
              */
             cpu_slot_hours: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Forward passes for a token.
              */
             forward_passes?: number | null;
@@ -1961,12 +2062,12 @@ export interface components {
              */
             hours_per_nat?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Parameters that work on a token.
              */
             parameters_active?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained.
              */
             training_tokens: number;
@@ -1987,7 +2088,7 @@ export interface components {
         /** @description One file of a corpus' snapshot. */
         CorpusFile: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Size in bytes when registered.
              */
             bytes: number;
@@ -1997,7 +2098,7 @@ export interface components {
             /** @description Format, by the ending of the path. */
             format: components["schemas"]["FileFormat"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Position in the corpus, from 0.
              */
             index: number;
@@ -2048,7 +2149,7 @@ export interface components {
         /** @description `POST /api/v1/tokens`. */
         CreateToken: {
             /**
-             * Format: int32
+             * Format: uint16
              * @description Days until it ends, 1 to 3,650. An enrolment token without it ends after 7 days; others never.
              */
             days?: number | null;
@@ -2057,7 +2158,7 @@ export interface components {
             /** @description What it may do. `worker` is refused: workers make their credentials themselves, by an enrolment token. */
             role: components["schemas"]["Role"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers that may enrol with it, 1 to 100,000; only for the role `enrol`. Without it one.
              */
             uses?: number | null;
@@ -2096,7 +2197,7 @@ export interface components {
              */
             held_out_fraction?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of one window: 2 to the model's `max_position_embeddings`.
              */
             sequence_length: number;
@@ -2104,12 +2205,12 @@ export interface components {
         /** @description What the database holds. */
         DatabaseUsage: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes that it may hold (`database_budget` of the server's settings); None where nobody said.
              */
             budget_bytes?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of all.
              */
             bytes: number;
@@ -2135,7 +2236,7 @@ export interface components {
         /** @description What a comparison found. */
         DecontaminateResult: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Training documents compared.
              */
             documents: number;
@@ -2185,24 +2286,24 @@ export interface components {
             /** @description The folder on it. */
             folder: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of them free.
              */
             free_bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the folder, the reserve included; None where counting them takes long.
              */
             held_bytes?: number | null;
             /** @description `database` or `store`. */
             name: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the reserve that stands there; 0 where none does.
              */
             reserve_bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the file system.
              */
             total_bytes: number;
@@ -2210,42 +2311,42 @@ export interface components {
         /** @description Counts of records. Each record is in exactly one of `documents`, `empty`, `duplicates` and `broken`. */
         DocumentCounts: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Records that could not be read (broken JSON, missing field, invalid UTF-8).
              */
             broken: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents kept.
              */
             documents: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Exact duplicates of an earlier document's text, dropped.
              */
             duplicates: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Empty, white-space-only and null texts, dropped.
              */
             empty: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of the records: those whose id field was missing, null or empty; file and record stand in for it.
              */
             ids_missing?: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Records seen, whatever became of them.
              */
             records: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of the records: those with halves of characters (lone surrogates), each replaced by U+FFFD.
              */
             surrogates_replaced?: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of UTF-8 text in the documents kept.
              */
             text_bytes: number;
@@ -2284,7 +2385,7 @@ export interface components {
              */
             text_documents: components["schemas"]["TextDocuments"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Longest window that a zstd frame may ask for, in bytes: memory to read one file. 1 KiB to 2 GiB, default 2 GiB.
              * @default 2147483648
              */
@@ -2293,12 +2394,12 @@ export interface components {
         /** @description Draws of one domain. */
         DomainDraws: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Domain number.
              */
             domain: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Windows drawn; beyond the domain's windows, each epoch counts anew.
              */
             windows: number;
@@ -2306,12 +2407,12 @@ export interface components {
         /** @description Held-out loss on one domain. */
         DomainLoss: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents scored.
              */
             documents: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Domain number.
              */
             domain: number;
@@ -2321,7 +2422,7 @@ export interface components {
              */
             loss?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens scored.
              */
             tokens: number;
@@ -2329,19 +2430,19 @@ export interface components {
         /** @description One domain. */
         DomainView: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents in the shards (training and held-out), likewise.
              */
             documents?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Held-out documents, likewise.
              */
             documents_held_out?: number | null;
             /** @description Documents farthest from the centre. */
             farthest: components["schemas"]["SampleDocument"][];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Number of the domain in its clustering, from 0.
              */
             index: number;
@@ -2354,14 +2455,14 @@ export interface components {
             /** @description Nearest other domains by centre distance, nearest first, at most 3. */
             nearest_domains: number[];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents of the sample assigned greedily.
              */
             sample_documents: number;
             /** @description Source labels with their shares, largest first, at most 5. */
             sources: components["schemas"]["SourceShare"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Training tokens, once the experiment asked about is sharded.
              */
             tokens?: number | null;
@@ -2373,7 +2474,7 @@ export interface components {
         /** @description One weight of a mixture. */
         DomainWeight: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Domain number.
              */
             domain: number;
@@ -2412,7 +2513,7 @@ export interface components {
             /** @description Unique name. */
             name: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description [`crate::WORKER_PROTOCOL_VERSION`] of the worker.
              */
             protocol_version: number;
@@ -2424,12 +2525,12 @@ export interface components {
         /** @description Answer to [`EnrolWorker`]. */
         Enrolled: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Time between heartbeats: a third of the lease.
              */
             heartbeat_ms: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Life of a lease.
              */
             lease_ttl_ms: number;
@@ -2457,7 +2558,7 @@ export interface components {
             /** @description Its name. */
             name: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens between two looks of the router.
              */
             route_every_tokens: number;
@@ -2466,7 +2567,7 @@ export interface components {
             /** @description Token between documents. */
             separator: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of one window.
              */
             sequence_length: number;
@@ -2489,17 +2590,17 @@ export interface components {
             /** @description The models. */
             members: components["schemas"]["EnsembleMember"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of the bootstrap.
              */
             random_seed?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Resamples of the bootstrap.
              */
             resamples?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens between two looks of the router.
              */
             route_every_tokens: number;
@@ -2512,7 +2613,7 @@ export interface components {
             /** @description `tokenizer.json`: the router reads the text before each token. */
             tokenizer: components["schemas"]["StorageKey"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description As in the members' evaluations.
              */
             tokens_per_document_max?: number;
@@ -2529,7 +2630,7 @@ export interface components {
              */
             temperature?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Experts mixed for each token.
              */
             top_k: number;
@@ -2541,7 +2642,7 @@ export interface components {
             /** @description Name of the branch. */
             branch: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Its domain, for routed mixing.
              */
             domain?: number | null;
@@ -2562,7 +2663,7 @@ export interface components {
             lines?: components["schemas"]["EnsembleLine"][];
             random?: components["schemas"]["EnsembleLine"] | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Resamples behind each interval.
              */
             resamples?: number;
@@ -2584,14 +2685,14 @@ export interface components {
             /** @description Number format. */
             precision: components["schemas"]["Precision"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of one window.
              */
             sequence_length: number;
             /** @description The shard index. */
             shards: components["schemas"]["StorageKey"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of each document that are scored, at most.
              */
             tokens_per_document_max?: number;
@@ -2605,7 +2706,7 @@ export interface components {
             /** @description Folder with the cached log-probabilities of every scored token. */
             folder: components["schemas"]["StorageKey"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Parameters of the model.
              */
             parameters?: number | null;
@@ -2620,7 +2721,7 @@ export interface components {
         /** @description What is measured in the end. */
         EvaluationSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Held-out documents of each domain that are scored: those with the smallest hashes of their ids (all, when there
              *     are fewer). One half is reported; on the other everything is chosen that is chosen: temperature, number of
              *     experts, the best single expert.
@@ -2628,14 +2729,14 @@ export interface components {
              */
             documents_per_domain: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
              *     report gives mean and range.
              * @default 1
              */
             repeats: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens between two looks of the router at the text so far.
              * @default 32
              */
@@ -2655,7 +2756,7 @@ export interface components {
              */
             temperatures: number[];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of each held-out document that are scored, from its beginning: 1 to 1,048,576.
              * @default 8192
              */
@@ -2706,7 +2807,7 @@ export interface components {
             /** @description `info`, `warn` or `error`. */
             level: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The step concerned.
              */
             step?: number | null;
@@ -2743,7 +2844,7 @@ export interface components {
             /** @description Labels for filtering. */
             labels?: string[];
             /**
-             * Format: int32
+             * Format: uint32
              * @description How often a failing job of this experiment is tried again for the user's own faults.
              */
             max_restarts?: number;
@@ -2753,7 +2854,7 @@ export interface components {
             /** @description Groups of branches. All start from the seed; groups run side by side. */
             plan: components["schemas"]["BranchGroup"][];
             /**
-             * Format: int32
+             * Format: uint8
              * @description 0 to 100, higher first.
              */
             priority?: number;
@@ -2801,7 +2902,7 @@ export interface components {
             /** @description Name of the token that submitted it. */
             owner: string;
             /**
-             * Format: int32
+             * Format: uint8
              * @description 0 to 100.
              */
             priority: number;
@@ -2817,12 +2918,12 @@ export interface components {
             /** @description State. */
             state: components["schemas"]["ExperimentState"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained by all branches.
              */
             tokens_done: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Token budget of all branches (an estimate until the shards are known).
              */
             tokens_total: number;
@@ -2848,7 +2949,7 @@ export interface components {
             /** @description Its last checkpoint. */
             checkpoint: components["schemas"]["CheckpointRef"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Its domain.
              */
             domain: number;
@@ -2875,9 +2976,27 @@ export interface components {
             path: string;
         };
         /** @description How text becomes a vector. The kind is data: a router artefact names the kind it was fitted with. */
-        FeatureSpec: components["schemas"]["TfidfSvdSpec"] & {
+        FeatureSpec: {
+            /**
+             * Format: uint32
+             * @description Dimensions kept by the SVD (fewer when the sample has lower rank). Default 100.
+             * @default 100
+             */
+            dimensions: number;
             /** @enum {string} */
             kind: "tfidf_svd";
+            /**
+             * Format: uint32
+             * @description A term must occur in at least this many documents of the sample. Default 2.
+             * @default 2
+             */
+            min_documents: number;
+            /**
+             * Format: uint32
+             * @description Terms kept in the vocabulary, most frequent by documents first. Default 50,000.
+             * @default 50000
+             */
+            vocabulary_max: number;
         };
         /**
          * Format: int64
@@ -2894,7 +3013,7 @@ export interface components {
             /** @description What kind of problem. */
             kind: components["schemas"]["FileProblemKind"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The record, from 1, from which on nothing was read.
              */
             record: number;
@@ -2909,17 +3028,17 @@ export interface components {
         /** @description The fleet in one look. */
         FleetView: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Jobs that wait.
              */
             jobs_queued: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Slots of workers that are alive.
              */
             slots: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Slots with a job.
              */
             slots_busy: number;
@@ -2929,22 +3048,22 @@ export interface components {
              */
             tokens_per_second: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers by state.
              */
             workers_alive: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers that drain.
              */
             workers_draining: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers not heard of for long.
              */
             workers_lost: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers not heard of for one lease.
              */
             workers_suspect: number;
@@ -2952,7 +3071,7 @@ export interface components {
         /** @description What was forgotten of one domain. */
         Forgetting: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description The domain.
              */
             domain: number;
@@ -2988,7 +3107,7 @@ export interface components {
          */
         GoodputView: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Attempts in the account.
              */
             attempts: number;
@@ -3000,7 +3119,7 @@ export interface components {
             /** @description Causes with any time, goodput first. */
             causes: components["schemas"]["CauseTime"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Attempts that a fault ended.
              */
             faults: number;
@@ -3047,7 +3166,7 @@ export interface components {
             /** @description The job. */
             job_id: components["schemas"]["JobId"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The lease ends this long after the grant unless a heartbeat renews it.
              */
             lease_ttl_ms: number;
@@ -3064,7 +3183,7 @@ export interface components {
              */
             cpu_share?: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the machine's memory in use.
              */
             memory_used_bytes?: number;
@@ -3082,17 +3201,17 @@ export interface components {
         /** @description What became of the held-out documents that the evaluation asked for. */
         HeldOutSummary: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Training documents that they were compared with; None where the experiment asked for no comparison.
              */
             compared?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents scored, both halves, all domains.
              */
             documents: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents left out because most of their 13-grams stand in a training document.
              */
             left_out: number;
@@ -3182,7 +3301,7 @@ export interface components {
         /** @description A job in the queue. */
         JobView: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Attempts so far.
              */
             attempts: number;
@@ -3201,7 +3320,7 @@ export interface components {
             /** @description Kind. */
             kind: components["schemas"]["JobKind"];
             /**
-             * Format: int32
+             * Format: uint8
              * @description Priority.
              */
             priority: number;
@@ -3211,7 +3330,7 @@ export interface components {
              */
             progress?: number | null;
             /**
-             * Format: int32
+             * Format: uint16
              * @description Slots it needs.
              */
             slots: number;
@@ -3237,7 +3356,7 @@ export interface components {
         /** @description Files that a registration met and did not take. */
         LeftOut: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description How many.
              */
             count: number;
@@ -3254,14 +3373,14 @@ export interface components {
         /** @description What makes a line an event. */
         LineEvent: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Number in the data order of the batch that the branch leaves out, where it does: a line of the skip ledger.
              */
             batch?: number | null;
             /** @description Word for scripts: `loss_spike`, `step_skipped`, `rolled_back`, ... */
             kind: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description The optimiser step concerned.
              */
             step: number;
@@ -3299,7 +3418,7 @@ export interface components {
              */
             low_freq_factor: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description The original context, in tokens.
              */
             original_max_position_embeddings: number;
@@ -3309,7 +3428,7 @@ export interface components {
             /** @description Fence of the attempt. */
             fence: components["schemas"]["Fence"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Number of the first line, from 0, so that a repeated batch is the same batch.
              */
             line_first: number;
@@ -3360,7 +3479,7 @@ export interface components {
             /** @description The checkpoint scored. */
             checkpoint_id: components["schemas"]["CheckpointId"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Its own domain.
              */
             domain?: number | null;
@@ -3369,7 +3488,7 @@ export interface components {
             /** @description The evaluation. */
             evaluation_id: components["schemas"]["EvaluationId"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Which training with another seed, from 0.
              */
             repeat: number;
@@ -3407,7 +3526,7 @@ export interface components {
         /** @description A finished merge; its checkpoint was committed before. */
         MergeResult: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Members averaged.
              */
             members: number;
@@ -3454,12 +3573,12 @@ export interface components {
         Mixture: {
             part?: components["schemas"]["MixturePart"] | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description For a repeat with another seed: the key by which the windows that the lineage has not drawn are shuffled anew.
              */
             reshuffle?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Version; part of the data order.
              */
             version: number;
@@ -3473,22 +3592,22 @@ export interface components {
          */
         MixturePart: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Draws dealt out together: the windows of one step.
              */
             block: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description 0 to `of` − 1.
              */
             index: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Number of parts.
              */
             of: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of the deal, the same for all parts.
              */
             seed: number;
@@ -3501,12 +3620,12 @@ export interface components {
         /** @description Shape of a Llama-family model. Key names are those of `transformers`' `LlamaConfig`. */
         ModelSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Size of a head; `hidden_size / num_attention_heads` when absent.
              */
             head_dim?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Width of the residual stream.
              */
             hidden_size: number;
@@ -3516,29 +3635,29 @@ export interface components {
              */
             initializer_range?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Width of the SwiGLU.
              */
             intermediate_size: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Longest sequence the model accepts.
              */
             max_position_embeddings: number;
             /** @description Family, by the name that `transformers` gives it. */
             model_type?: components["schemas"]["ModelType"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Query heads.
              */
             num_attention_heads: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Blocks.
              */
             num_hidden_layers: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Key and value heads; as many as query heads when absent.
              */
             num_key_value_heads?: number | null;
@@ -3556,7 +3675,7 @@ export interface components {
             /** @description Whether the output projection is the embedding. */
             tie_word_embeddings?: boolean;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Rows of the embedding; taken from the tokenizer when absent, refused when smaller than it.
              */
             vocab_size?: number | null;
@@ -3582,7 +3701,7 @@ export interface components {
         /** @description A held-out document and the training document that holds most of it. */
         Overlap: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Place in the list of candidates.
              */
             candidate: number;
@@ -3619,7 +3738,7 @@ export interface components {
                 /** @description Its role then. */
                 role: components["schemas"]["Role"];
                 /**
-                 * Format: int32
+                 * Format: uint16
                  * @description HTTP status answered; null when no answer was given: the server was killed, or the asker hung up.
                  */
                 status?: number | null;
@@ -3629,6 +3748,92 @@ export interface components {
                 token_id: components["schemas"]["TokenId"];
                 /** @description Its name then. */
                 who: string;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_BranchView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: uint32
+                 * @description Attempts so far.
+                 */
+                attempts: number;
+                checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+                /**
+                 * Format: uint32
+                 * @description Its domain, for experts and links of a chain.
+                 */
+                domain?: number | null;
+                /** @description The experiment. */
+                experiment_id: components["schemas"]["ExperimentId"];
+                /** @description Id. */
+                id: components["schemas"]["BranchId"];
+                /**
+                 * Format: double
+                 * @description Last reported loss.
+                 */
+                loss?: number | null;
+                mixture?: components["schemas"]["Mixture"] | null;
+                /** @description Name, unique in the experiment: `seed`, `expert-3`, `dense`, `random-0`, `chain-2`, `average`. */
+                name: string;
+                parent_id?: components["schemas"]["BranchId"] | null;
+                /**
+                 * Format: uint32
+                 * @description Which training with another seed it belongs to, from 0; `expert-3~2` is repeat 1 of `expert-3`.
+                 */
+                repeat?: number;
+                /** @description What it is for. */
+                role: components["schemas"]["BranchRole"];
+                /**
+                 * Format: double
+                 * @description Seconds left, while it runs.
+                 */
+                seconds_left?: number | null;
+                /** @description At most 32 smoothed losses over the branch so far, for a sparkline. */
+                sparkline: number[];
+                start_checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+                /** @description State. */
+                state: components["schemas"]["BranchState"];
+                /**
+                 * Format: uint64
+                 * @description Steps so far, on the current lineage.
+                 */
+                step: number;
+                /**
+                 * Format: uint64
+                 * @description Steps in all.
+                 */
+                steps: number;
+                /**
+                 * Format: uint64
+                 * @description Tokens so far.
+                 */
+                tokens: number;
+                /**
+                 * Format: double
+                 * @description Tokens per second of the last interval, while it runs.
+                 */
+                tokens_per_second?: number | null;
+                /**
+                 * Format: uint64
+                 * @description Token budget.
+                 */
+                tokens_total: number;
+                training?: components["schemas"]["TrainingSpec"] | null;
+                /**
+                 * Format: double
+                 * @description Seconds spent in attempts.
+                 */
+                wall_seconds: number;
+                /** @description Why it waits or failed, in one sentence. */
+                why?: string | null;
+                /** @description The worker that has it. */
+                worker?: string | null;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -3705,6 +3910,63 @@ export interface components {
             next_cursor?: string | null;
         };
         /** @description One page of a list. */
+        Page_EvaluationView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                branch_id?: components["schemas"]["BranchId"] | null;
+                checkpoint_id?: components["schemas"]["CheckpointId"] | null;
+                /** @description Loss on each domain, once done. */
+                domains: components["schemas"]["DomainLoss"][];
+                /** @description Whether it is done. */
+                done: boolean;
+                /** @description Id. */
+                id: components["schemas"]["EvaluationId"];
+                /** @description `seed`, `expert-3`, `ensemble`, `random ensemble`, … */
+                title: string;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_EventView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When.
+                 */
+                at: string;
+                branch_id?: components["schemas"]["BranchId"] | null;
+                experiment_id?: components["schemas"]["ExperimentId"] | null;
+                /**
+                 * Format: int64
+                 * @description Grows with time; cursor of the list and of the stream.
+                 */
+                id: number;
+                /**
+                 * @description `experiment_submitted`, `stage_finished`, `attempt_started`, `attempt_ended`, `checkpoint_committed`,
+                 *     `branch_paused`, `worker_lost`, …
+                 */
+                kind: string;
+                /** @description `info`, `warn` or `error`. */
+                level: string;
+                /**
+                 * Format: uint64
+                 * @description The step concerned.
+                 */
+                step?: number | null;
+                /** @description The sentence. */
+                text: string;
+                worker_id?: components["schemas"]["WorkerId"] | null;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_ExperimentSummary: {
             /** @description What belongs to this list and cannot be read. */
             broken?: components["schemas"]["BrokenRow"][];
@@ -3734,7 +3996,7 @@ export interface components {
                 /** @description Name of the token that submitted it. */
                 owner: string;
                 /**
-                 * Format: int32
+                 * Format: uint8
                  * @description 0 to 100.
                  */
                 priority: number;
@@ -3750,15 +4012,67 @@ export interface components {
                 /** @description State. */
                 state: components["schemas"]["ExperimentState"];
                 /**
-                 * Format: int64
+                 * Format: uint64
                  * @description Tokens trained by all branches.
                  */
                 tokens_done: number;
                 /**
-                 * Format: int64
+                 * Format: uint64
                  * @description Token budget of all branches (an estimate until the shards are known).
                  */
                 tokens_total: number;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_JobView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: uint32
+                 * @description Attempts so far.
+                 */
+                attempts: number;
+                branch_id?: components["schemas"]["BranchId"] | null;
+                /**
+                 * Format: date-time
+                 * @description When it was created.
+                 */
+                created_at: string;
+                /** @description Name of the experiment. */
+                experiment: string;
+                /** @description The experiment. */
+                experiment_id: components["schemas"]["ExperimentId"];
+                /** @description Id. */
+                id: components["schemas"]["JobId"];
+                /** @description Kind. */
+                kind: components["schemas"]["JobKind"];
+                /**
+                 * Format: uint8
+                 * @description Priority.
+                 */
+                priority: number;
+                /**
+                 * Format: double
+                 * @description Progress, 0 to 1, while it runs.
+                 */
+                progress?: number | null;
+                /**
+                 * Format: uint16
+                 * @description Slots it needs.
+                 */
+                slots: number;
+                /** @description State. */
+                state: components["schemas"]["JobState"];
+                /** @description What it does, for people: `train expert-3`, `shard perl-en.jsonl`. */
+                title: string;
+                /** @description Why it waits, in one sentence. */
+                why?: string | null;
+                /** @description Name of the worker that has it. */
+                worker?: string | null;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -3786,10 +4100,60 @@ export interface components {
                  */
                 since: string;
                 /**
-                 * Format: int32
+                 * Format: uint32
                  * @description How often it failed in a row.
                  */
                 tries: number;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_WorkerView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: double
+                 * @description Share of the machine's CPU in use, 0 to 1.
+                 */
+                cpu_share: number;
+                /** @description Host name. */
+                host: string;
+                /** @description Id. */
+                id: components["schemas"]["WorkerId"];
+                /** @description Labels. */
+                labels: {
+                    [key: string]: string;
+                };
+                /**
+                 * Format: uint64
+                 * @description Bytes of the machine's memory in use.
+                 */
+                memory_used_bytes: number;
+                /** @description Whether it is given new jobs. */
+                mode: components["schemas"]["WorkerMode"];
+                /** @description Name. */
+                name: string;
+                /**
+                 * Format: date-time
+                 * @description Last heartbeat.
+                 */
+                seen_at: string;
+                /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
+                set_aside?: string | null;
+                /** @description Its slots and what runs there. */
+                slots: components["schemas"]["SlotView"][];
+                /**
+                 * Format: double
+                 * @description Percent that its training is slower than the same experiments' on other workers, where that is certain.
+                 */
+                slower_percent?: number | null;
+                /** @description State. */
+                state: components["schemas"]["WorkerState"];
+                /** @description Version of the program. */
+                version: string;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -3809,7 +4173,7 @@ export interface components {
              */
             peak_flops?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Accelerators (or CPU slots) that work side by side; those of the fleet when absent.
              */
             slots?: number | null;
@@ -3829,17 +4193,17 @@ export interface components {
             /** @description The branches, parents before children. */
             branches: components["schemas"]["PlannedBranch"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the checkpoints that stay.
              */
             checkpoint_bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of one resumable checkpoint.
              */
             checkpoint_bytes_each: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of the corpus: counted where it is sharded, else estimated from its bytes.
              */
             corpus_tokens?: number | null;
@@ -3849,7 +4213,7 @@ export interface components {
              */
             flops_per_token: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Parameters of the model.
              */
             parameters: number;
@@ -3861,19 +4225,19 @@ export interface components {
              */
             seconds?: number | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Slots assumed.
              */
             slots: number;
             /** @description Where that figure comes from, in words. */
             throughput_source: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens of all branches.
              */
             tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens that fit in the days at hand.
              */
             tokens_in_days?: number | null;
@@ -3888,12 +4252,12 @@ export interface components {
         /** @description One branch of a plan. */
         PlannedBranch: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of its checkpoints.
              */
             checkpoint_bytes: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Its domain.
              */
             domain?: number | null;
@@ -3908,7 +4272,7 @@ export interface components {
             /** @description Name of its parent. */
             parent?: string | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Which training with another seed it belongs to, from 0 (`evaluation.repeats`).
              */
             repeat?: number;
@@ -3920,12 +4284,12 @@ export interface components {
              */
             seconds?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps.
              */
             steps: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens.
              */
             tokens: number;
@@ -3940,7 +4304,7 @@ export interface components {
             /** @description Slots without a job. */
             slots_free: number[];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Longest wait, at most 30,000.
              */
             wait_ms: number;
@@ -3981,7 +4345,7 @@ export interface components {
             /** @description Id of the request, to quote. */
             request_id?: string;
             /**
-             * Format: int32
+             * Format: uint16
              * @description HTTP status.
              */
             status: number;
@@ -4054,17 +4418,17 @@ export interface components {
         /** @description A domain in the report. */
         ReportDomain: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents in the shards, both splits.
              */
             documents: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Held-out documents.
              */
             documents_held_out: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Number.
              */
             index: number;
@@ -4076,12 +4440,12 @@ export interface components {
              */
             share: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Training tokens.
              */
             tokens: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Their tokens.
              */
             tokens_held_out: number;
@@ -4098,7 +4462,7 @@ export interface components {
             /** @description What was drawn before it, and keeps its place. */
             drawn: components["schemas"]["DomainDraws"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Key of the order.
              */
             key: number;
@@ -4134,7 +4498,7 @@ export interface components {
          */
         RetentionSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description So many with the lowest training loss.
              * @default 0
              */
@@ -4147,7 +4511,7 @@ export interface components {
              */
             keep_final: boolean;
             /**
-             * Format: int32
+             * Format: uint32
              * @description So many of the newest, at least 1.
              * @default 2
              */
@@ -4159,19 +4523,44 @@ export interface components {
          */
         Role: "viewer" | "user" | "admin" | "worker" | "enrol";
         /** @description A stretched rotary embedding. Key names are those of `transformers`. */
-        RopeScaling: (components["schemas"]["LinearScaling"] & {
+        RopeScaling: {
+            /**
+             * Format: double
+             * @description Positions are divided by this: at least 1.
+             */
+            factor: number;
             /** @enum {string} */
             rope_type: "linear";
-        }) | (components["schemas"]["Llama3Scaling"] & {
+        } | {
+            /**
+             * Format: double
+             * @description Long waves are stretched by this: at least 1.
+             */
+            factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit more often than this into the original context are short.
+             */
+            high_freq_factor: number;
+            /**
+             * Format: double
+             * @description Waves that fit less often than this into the original context are long.
+             */
+            low_freq_factor: number;
+            /**
+             * Format: uint32
+             * @description The original context, in tokens.
+             */
+            original_max_position_embeddings: number;
             /** @enum {string} */
             rope_type: "llama3";
-        });
+        };
         /** @description One attempt that runs. */
         RunningAttempt: {
             /** @description The attempt. */
             attempt_id: components["schemas"]["AttemptId"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Progress in units of the job (optimiser steps, documents).
              */
             done: number;
@@ -4185,7 +4574,7 @@ export interface components {
              */
             tokens_per_second: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Units in all; 0 when unknown.
              */
             total: number;
@@ -4218,13 +4607,22 @@ export interface components {
             path: string;
         };
         /** @description Where the branches start. */
-        SeedSpec: (components["schemas"]["TrainSeed"] & {
+        SeedSpec: {
             /** @enum {string} */
             kind: "train";
-        }) | (components["schemas"]["SeedCheckpoint"] & {
+            /** @description Token budget. */
+            tokens: components["schemas"]["Tokens"];
+            /** @description Settings that differ from the experiment's. */
+            training?: components["schemas"]["TrainingOverride"];
+        } | {
             /** @enum {string} */
             kind: "checkpoint";
-        });
+            /**
+             * @description Folder with `config.json` and `model.safetensors`, absolute or relative to one of the server's `corpus_roots`.
+             *     Workers read it at the same path.
+             */
+            path: string;
+        };
         /** @description `GET /api/v1/session`: who is asking. */
         SessionView: {
             /** @description Name of the token. */
@@ -4253,7 +4651,7 @@ export interface components {
              */
             since: string;
             /**
-             * Format: int32
+             * Format: uint32
              * @description How often it failed in a row.
              */
             tries: number;
@@ -4263,7 +4661,7 @@ export interface components {
             /** @description Token put before each document; None for what the tokenizer does by itself. */
             bos?: string | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Held-out documents of each domain that the evaluation may ask for.
              */
             documents_per_domain?: number;
@@ -4290,29 +4688,29 @@ export interface components {
         /** @description A run of documents of one domain and split inside a shard. */
         ShardRange: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description First document.
              */
             document_first: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Documents.
              */
             documents: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Domain number.
              */
             domain: number;
             /** @description Side of the split. */
             split: components["schemas"]["Split"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description First token.
              */
             token_first: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens, separators included.
              */
             tokens: number;
@@ -4345,7 +4743,7 @@ export interface components {
         /** @description A computed order. */
         SimilarityOrder: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Links of the chain; all domains when absent.
              */
             length?: number | null;
@@ -4363,7 +4761,7 @@ export interface components {
              */
             at: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Number of the batch in the data order.
              */
             batch: number;
@@ -4372,7 +4770,7 @@ export interface components {
             /** @description Why. */
             reason: components["schemas"]["SkipReason"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description The optimiser step that was not taken, or the step that a rollback went back to.
              */
             step: number;
@@ -4381,12 +4779,12 @@ export interface components {
             /** @description What exactly, in one sentence. */
             text: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description First window of the batch in the data order.
              */
             window_first: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Windows left out.
              */
             windows: number;
@@ -4398,17 +4796,17 @@ export interface components {
             /** @description Name of the device. */
             device_name: string;
             /**
-             * Format: int32
+             * Format: uint16
              * @description Number on its worker, from 0.
              */
             index: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Memory in bytes.
              */
             memory_bytes: number;
             /**
-             * Format: int32
+             * Format: uint16
              * @description CPU threads that belong to the slot.
              */
             threads: number;
@@ -4461,7 +4859,7 @@ export interface components {
              */
             rate_factor: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description For `roll_back`: at least so many steps before the spike, to the next checkpoint.
              * @default 1
              */
@@ -4473,7 +4871,7 @@ export interface components {
              */
             threshold: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Losses that a new one is compared with: 8 to 4096.
              * @default 128
              */
@@ -4502,7 +4900,7 @@ export interface components {
              */
             loss_min: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Repeats that have the figure.
              */
             repeats: number;
@@ -4530,7 +4928,7 @@ export interface components {
         /** @description Progress of one stage. */
         StageProgress: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Units done: files, tokens, evaluations, …
              */
             done: number;
@@ -4554,7 +4952,7 @@ export interface components {
             /** @description Where it stands. */
             state: components["schemas"]["StageState"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Units in all; 0 while unknown.
              */
             total: number;
@@ -4569,12 +4967,12 @@ export interface components {
         /** @description Checkpoints of one experiment that is not over. */
         StorageForecast: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of its checkpoints now.
              */
             bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of its checkpoints when it is over, at most. None while the size of one is not known.
              */
             bytes_forecast?: number | null;
@@ -4588,12 +4986,12 @@ export interface components {
         /** @description `GET /api/v1/storage`: what the store holds, and what it will. */
         StorageView: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes that the store may hold (`storage_budget` of the server's settings); None where nobody said.
              */
             budget_bytes?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of checkpoints, those that are being removed included.
              */
             checkpoint_bytes: number;
@@ -4609,17 +5007,17 @@ export interface components {
             /** @description The same by experiment. */
             experiments: components["schemas"]["StorageForecast"][];
             /**
-             * Format: int64
+             * Format: uint64
              * @description What the experiments that are not over may still add, at most, under their retention.
              */
             growth_bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of everything else: tokenizers, routers, scores, and what belongs to nobody yet.
              */
             other_bytes: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of shards.
              */
             shard_bytes: number;
@@ -4705,7 +5103,7 @@ export interface components {
              */
             temperature: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Experts mixed.
              */
             top_k: number;
@@ -4720,14 +5118,14 @@ export interface components {
         /** @description Tables that belong together. */
         TableUsage: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes with indexes. What retention removed is free for new rows, and counted until then.
              */
             bytes: number;
             /** @description `metrics`, `logs`, `events`, `experiments`, `jobs`, `history`, `corpora` or `other`. */
             family: string;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Rows, about.
              */
             rows: number;
@@ -4745,19 +5143,19 @@ export interface components {
         /** @description Settings of [`FeatureSpec::TfidfSvd`]. */
         TfidfSvdSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Dimensions kept by the SVD (fewer when the sample has lower rank). Default 100.
              * @default 100
              */
             dimensions: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description A term must occur in at least this many documents of the sample. Default 2.
              * @default 2
              */
             min_documents: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Terms kept in the vocabulary, most frequent by documents first. Default 50,000.
              * @default 50000
              */
@@ -4771,37 +5169,37 @@ export interface components {
         /** @description What became of the steps and tokens of a branch, or of all branches of an experiment. */
         TokenAccount: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens drawn from the data order: those of the current lineage and of the batches left out of it.
              */
             drawn: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Of them, tokens that the skip ledger lists.
              */
             skipped: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps on the current lineage.
              */
             steps: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps on the current lineage that the optimiser never took.
              */
             steps_skipped: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps that were trained and then superseded.
              */
             steps_superseded: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens that were trained and then superseded.
              */
             superseded: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained: drawn minus skipped.
              */
             trained: number;
@@ -4837,7 +5235,7 @@ export interface components {
              */
             used_at?: string | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Workers that may still enrol with it; null for any number, and for other roles.
              */
             uses_left?: number | null;
@@ -4856,15 +5254,34 @@ export interface components {
             separator?: string;
         };
         /** @description The tokenizer of an experiment. */
-        TokenizerSpec: (components["schemas"]["TrainTokenizer"] & {
+        TokenizerSpec: {
             /** @enum {string} */
             kind: "train";
-        }) | (components["schemas"]["TokenizerFile"] & {
+            /**
+             * Format: uint32
+             * @description Documents sampled for training.
+             */
+            sample_documents?: number;
+            /**
+             * Format: uint32
+             * @description Entries, special token and 256 bytes included: 257 to 1,000,000.
+             */
+            vocab_size: number;
+        } | {
+            /**
+             * @description Token put before each document, in training and in scoring. Default: what the tokenizer puts there by itself;
+             *     `""` for none. A document without one is opened by the separator.
+             */
+            bos?: string | null;
             /** @enum {string} */
             kind: "file";
-        });
+            /** @description Path of `tokenizer.json`, absolute or relative to one of the server's `corpus_roots`. */
+            path: string;
+            /** @description Token put between documents: one of the tokenizer's special tokens. */
+            separator?: string;
+        };
         /**
-         * Format: int64
+         * Format: uint64
          * @description A count of tokens. Read from an integer or from text such as `800K`, `6.5M`, `42B` (powers of 1000).
          */
         Tokens: number;
@@ -4891,7 +5308,7 @@ export interface components {
             output: components["schemas"]["StorageKey"];
             resume?: components["schemas"]["CheckpointRef"] | null;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Tokens of one window.
              */
             sequence_length: number;
@@ -4900,7 +5317,7 @@ export interface components {
             /** @description Weights at step 0. */
             start: components["schemas"]["TrainStart"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Optimiser steps from the parent to the end.
              */
             steps: number;
@@ -4917,12 +5334,12 @@ export interface components {
              */
             loss_last?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps of the branch.
              */
             steps: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Tokens trained by the branch over its whole life.
              */
             tokens: number;
@@ -4948,12 +5365,12 @@ export interface components {
         /** @description Settings of a trained tokenizer. Its one special token is `<|endoftext|>`, id 0. */
         TrainTokenizer: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Documents sampled for training.
              */
             sample_documents?: number;
             /**
-             * Format: int32
+             * Format: uint32
              * @description Entries, special token and 256 bytes included: 257 to 1,000,000.
              */
             vocab_size: number;
@@ -4961,7 +5378,7 @@ export interface components {
         /** @description Settings of a group that differ from the experiment's. */
         TrainingOverride: {
             /**
-             * Format: int64
+             * Format: uint64
              * @description See [`TrainingSpec::checkpoint_every_steps`].
              */
             checkpoint_every_steps?: number | null;
@@ -4979,7 +5396,7 @@ export interface components {
             optimizer?: components["schemas"]["OptimizerStart"] | null;
             schedule?: components["schemas"]["ScheduleKind"] | null;
             /**
-             * Format: int32
+             * Format: uint16
              * @description See [`TrainingSpec::slots`].
              */
             slots?: number | null;
@@ -4992,7 +5409,7 @@ export interface components {
         /** @description Training settings. Every branch takes the experiment's, with its group's `training` laid over them. */
         TrainingSpec: {
             /**
-             * Format: int32
+             * Format: uint32
              * @description Windows per optimiser step.
              */
             batch_windows: number;
@@ -5012,7 +5429,7 @@ export interface components {
              */
             checkpoint_every_minutes?: number | null;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps between resumable checkpoints. Where neither this nor one of the next two is given, they are ten minutes
              *     apart. The last step always is one.
              */
@@ -5044,14 +5461,14 @@ export interface components {
              */
             learning_rate: number;
             /**
-             * Format: int64
+             * Format: uint64
              * @description Steps between reported metric points.
              */
             log_every_steps?: number;
             /** @description What is done about a loss far above its fellows. */
             loss_spikes?: components["schemas"]["SpikeSpec"];
             /**
-             * Format: int32
+             * Format: uint32
              * @description Windows per forward and backward pass; the whole batch when absent. Must divide `batch_windows`.
              */
             micro_batch_windows?: number | null;
@@ -5060,14 +5477,14 @@ export interface components {
             /** @description Number format. */
             precision?: components["schemas"]["Precision"];
             /**
-             * Format: int64
+             * Format: uint64
              * @description Seed of the data order and of initial weights.
              */
             random_seed?: number;
             /** @description Shape of the learning rate. */
             schedule?: components["schemas"]["ScheduleKind"];
             /**
-             * Format: int32
+             * Format: uint16
              * @description Slots of one worker that a training job takes. CPU slots bring their threads; of accelerators one is used, and more
              *     are refused.
              */
@@ -5139,7 +5556,7 @@ export interface components {
                 [key: string]: string;
             };
             /**
-             * Format: int64
+             * Format: uint64
              * @description Bytes of the machine's memory in use.
              */
             memory_used_bytes: number;
@@ -5178,7 +5595,102 @@ export interface components {
             meta: components["schemas"]["CheckpointMeta"];
         };
     };
-    responses: never;
+    responses: {
+        /** @description the state does not allow it, or the Idempotency-Key came with another request */
+        Conflict: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description the role may not do that */
+        Forbidden: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description a parameter, a header or the body has faults; all of them are named */
+        InvalidInput: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description there is no such thing */
+        NotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description it was changed since it was read: the faults say what */
+        PreconditionFailed: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description the body is larger than this request may have */
+        TooLarge: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description ask again after `Retry-After` seconds */
+        TooManyRequests: {
+            headers: {
+                /** @description seconds after which to ask again */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description no token, or one that is not known */
+        Unauthenticated: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description the database or the store does not answer; ask again in a moment */
+        Unavailable: {
+            headers: {
+                /** @description seconds after which to ask again */
+                "Retry-After"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description the body is of another kind than this request may have */
+        UnsupportedMediaType: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
     parameters: never;
     requestBodies: never;
     headers: never;
@@ -5209,13 +5721,23 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_attempts_id_checkpoints: {
@@ -5241,20 +5763,31 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description the folder has no such manifest, or not the files that it lists */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_attempts_id_complete: {
@@ -5280,13 +5813,23 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_attempts_id_logs: {
@@ -5312,13 +5855,23 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_attempts_id_metrics: {
@@ -5344,20 +5897,31 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description columns of different lengths */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_attempts_id_started: {
@@ -5383,26 +5947,36 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description stale_fence */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_audit: {
         parameters: {
             query?: {
                 /** @description `next_cursor` of the page before. */
-                cursor?: number | null;
+                cursor?: number;
                 /** @description Items of a page, 1 to 500. Default 50. */
-                limit?: number | null;
+                limit?: number;
                 /** @description Of one thing: its id, or the name that it was asked for by. */
-                target?: string | null;
+                target?: string;
                 /** @description Of one token's name. */
-                who?: string | null;
+                who?: string;
             };
             header?: never;
             path?: never;
@@ -5419,6 +5993,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_AuditView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id: {
@@ -5442,13 +6021,20 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such branch */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_attempts: {
@@ -5472,12 +6058,21 @@ export interface operations {
                     "application/json": components["schemas"]["AttemptView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_branches_id_cancel: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the branch */
                 id: string;
@@ -5495,13 +6090,21 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description over */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_checkpoints: {
@@ -5525,12 +6128,21 @@ export interface operations {
                     "application/json": components["schemas"]["CheckpointView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_branches_id_continue: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the branch */
                 id: string;
@@ -5548,21 +6160,29 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description neither failed nor cancelled */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_branches_id_fork: {
         parameters: {
             query?: never;
             header?: {
-                /** @description for a day the same key and body make nothing new: the answer is what they made */
-                "Idempotency-Key"?: string | null;
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description the branch */
@@ -5585,20 +6205,31 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description no whole checkpoint, or the experiment is over */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description faults of the input */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_goodput: {
@@ -5622,20 +6253,27 @@ export interface operations {
                     "application/json": components["schemas"]["GoodputView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such branch */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_logs: {
         parameters: {
             query?: {
                 /** @description `next_after` of the answer before. */
-                after?: number | null;
+                after?: number;
             };
             header?: never;
             path: {
@@ -5655,19 +6293,25 @@ export interface operations {
                     "application/json": components["schemas"]["LogsView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_metrics: {
         parameters: {
             query?: {
                 /** @description Metric names, separated by commas; all when absent. */
-                keys?: string | null;
-                /** @description Points of a curve, 1 to 10,000. Default 2,000. */
-                points_max?: number | null;
+                keys?: string;
+                /** @description Points of a curve. Default 2,000. */
+                points_max?: number;
                 /** @description First step. */
-                step_from?: number | null;
+                step_from?: number;
                 /** @description Last step. */
-                step_to?: number | null;
+                step_to?: number;
             };
             header?: never;
             path: {
@@ -5687,12 +6331,21 @@ export interface operations {
                     "application/json": components["schemas"]["MetricsView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_branches_id_pause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the branch */
                 id: string;
@@ -5710,19 +6363,30 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description over or paused */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_branches_id_resume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the branch */
                 id: string;
@@ -5740,13 +6404,21 @@ export interface operations {
                     "application/json": components["schemas"]["BranchView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description not paused */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_branches_id_skips: {
@@ -5770,26 +6442,33 @@ export interface operations {
                     "application/json": components["schemas"]["SkipView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such branch */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_checkpoints: {
         parameters: {
             query?: {
                 /** @description Of one experiment. */
-                experiment_id?: string | null;
+                experiment_id?: string;
                 /** @description Of one branch. */
-                branch_id?: string | null;
+                branch_id?: string;
                 /** @description `next_cursor` of the page before. */
-                cursor?: string | null;
-                /** @description Items of a page, 1 to 500. Default 50. */
-                limit?: number | null;
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
             };
             header?: never;
             path?: never;
@@ -5806,6 +6485,11 @@ export interface operations {
                     "application/json": components["schemas"]["Page_CheckpointView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_checkpoints_id: {
@@ -5829,13 +6513,20 @@ export interface operations {
                     "application/json": components["schemas"]["CheckpointView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such checkpoint */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_checkpoints_id_files_name: {
@@ -5852,7 +6543,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description the file */
+            /** @description the file; its `ETag` is its SHA-256 */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5861,13 +6552,45 @@ export interface operations {
                     "application/octet-stream": number[];
                 };
             };
-            /** @description no such checkpoint or file */
-            404: {
+            /** @description the range that was asked for */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": number[];
+                };
+            };
+            /** @description the reader has it */
+            304: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such checkpoint or file */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the range begins beyond the end */
+            416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_checkpoints_id_verify: {
@@ -5891,13 +6614,21 @@ export interface operations {
                     "application/json": components["schemas"]["CheckpointVerdict"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such checkpoint */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_clusterings_id: {
@@ -5921,25 +6652,41 @@ export interface operations {
                     "application/json": components["schemas"]["ClusteringView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such clustering */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_corpora: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only what its name contains, in any case. */
+                q?: string;
+                /** @description Only in one of these states, separated by commas. */
+                state?: string;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description all corpora, newest first */
+            /** @description corpora, newest first */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5948,14 +6695,19 @@ export interface operations {
                     "application/json": components["schemas"]["Page_CorpusView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_corpora: {
         parameters: {
             query?: never;
             header?: {
-                /** @description for a day the same key and body make nothing new: the answer is what they made */
-                "Idempotency-Key"?: string | null;
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -5975,20 +6727,30 @@ export interface operations {
                     "application/json": components["schemas"]["CorpusView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description the name is taken */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description faults of the input */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_corpora_id: {
@@ -6012,26 +6774,86 @@ export interface operations {
                     "application/json": components["schemas"]["CorpusView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such corpus */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    delete_corpora_id: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description id or name */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description deleted: its name is free, its files stay where they are */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such corpus */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description in use: by which experiments */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_events: {
         parameters: {
             query?: {
                 /** @description Of one experiment. */
-                experiment_id?: string | null;
+                experiment_id?: string;
                 /** @description Of one branch. */
-                branch_id?: string | null;
-                /** @description After this id, oldest first; without it the latest. */
-                after?: number | null;
-                /** @description At most so many, 1 to 1,000. Default 200. */
-                limit?: number | null;
+                branch_id?: string;
+                /** @description Only of this level and above. Default `info`: all. */
+                level?: ("info" | "warn" | "error") | null;
+                /** @description Only from then on. */
+                since?: string;
+                /** @description Order. Default `newest`. */
+                sort?: ("newest" | "oldest") | null;
+                /** @description `next_cursor` of the page before, or the id of the last event that was seen. */
+                cursor?: number;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
             };
             header?: never;
             path?: never;
@@ -6039,24 +6861,41 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description what happened, oldest first */
+            /** @description what happened */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EventView"][];
+                    "application/json": components["schemas"]["Page_EventView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments: {
         parameters: {
             query?: {
+                /** @description Only what its name contains, in any case. */
+                q?: string;
+                /** @description Only in one of these states, separated by commas. */
+                state?: string;
+                /** @description Only with all of these labels, separated by commas. */
+                labels?: string;
+                /** @description Only those that this one submitted. */
+                owner?: string;
+                /** @description Order. Default `newest`. */
+                sort?: ("newest" | "oldest" | "name") | null;
+                /** @description Those that were deleted, instead of the others. */
+                archived?: boolean;
                 /** @description `next_cursor` of the page before. */
-                cursor?: string | null;
-                /** @description Items of a page, 1 to 500. Default 50. */
-                limit?: number | null;
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
             };
             header?: never;
             path?: never;
@@ -6064,7 +6903,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description experiments, newest first */
+            /** @description experiments */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6073,14 +6912,19 @@ export interface operations {
                     "application/json": components["schemas"]["Page_ExperimentSummary"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_experiments: {
         parameters: {
             query?: never;
             header?: {
-                /** @description for a day the same key and body make nothing new: the answer is what they made */
-                "Idempotency-Key"?: string | null;
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;
@@ -6101,19 +6945,30 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description every fault of the file */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
             /** @description no_room: a disk is nearly full */
             507: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
         };
     };
@@ -6138,19 +6993,70 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such experiment */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    delete_experiments_id: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description deleted: its checkpoints, shards and scores go, lists show it with `archived` alone */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /** @description not over, or a worker holds a job of it: which */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     patch_experiments_id: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+                /** @description the `ETag` that was read: refused where somebody changed it since */
+                "If-Match"?: string;
+            };
             path: {
                 /** @description the experiment */
                 id: string;
@@ -6172,26 +7078,87 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description over already */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            412: components["responses"]["PreconditionFailed"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description faults of the input */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_experiments_id_branches: {
+        parameters: {
+            query?: {
+                /** @description Only what its name contains, in any case. */
+                q?: string;
+                /** @description Only in one of these states, separated by commas. */
+                state?: string;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the experiment */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description its branches, parents before children */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_BranchView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_experiments_id_cancel: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the experiment */
                 id: string;
@@ -6209,13 +7176,21 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description over already */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_domains: {
@@ -6239,13 +7214,20 @@ export interface operations {
                     "application/json": components["schemas"]["DomainView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such experiment */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_ensemble: {
@@ -6269,18 +7251,30 @@ export interface operations {
                     "application/json": components["schemas"]["Ensemble"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such experiment, or its report is not written yet */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_evaluations: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path: {
                 /** @description the experiment */
@@ -6296,9 +7290,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["EvaluationView"][];
+                    "application/json": components["schemas"]["Page_EvaluationView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_goodput: {
@@ -6322,26 +7330,33 @@ export interface operations {
                     "application/json": components["schemas"]["GoodputView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such experiment */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_metrics: {
         parameters: {
             query?: {
                 /** @description Metric names, separated by commas; all when absent. */
-                keys?: string | null;
-                /** @description Points of a curve, 1 to 10,000. Default 2,000. */
-                points_max?: number | null;
+                keys?: string;
+                /** @description Points of a curve. Default 2,000. */
+                points_max?: number;
                 /** @description First step. */
-                step_from?: number | null;
+                step_from?: number;
                 /** @description Last step. */
-                step_to?: number | null;
+                step_to?: number;
             };
             header?: never;
             path: {
@@ -6361,12 +7376,21 @@ export interface operations {
                     "application/json": components["schemas"]["MetricsView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_experiments_id_pause: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the experiment */
                 id: string;
@@ -6384,13 +7408,21 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description not running */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_report: {
@@ -6414,19 +7446,29 @@ export interface operations {
                     "application/json": components["schemas"]["Report"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description not written yet */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_experiments_id_resume: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the experiment */
                 id: string;
@@ -6444,13 +7486,21 @@ export interface operations {
                     "application/json": components["schemas"]["ExperimentView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description not paused */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_experiments_id_spec: {
@@ -6474,6 +7524,12 @@ export interface operations {
                     "application/yaml": string;
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_fleet: {
@@ -6494,13 +7550,17 @@ export interface operations {
                     "application/json": components["schemas"]["FleetView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_goodput: {
         parameters: {
             query?: {
                 /** @description Hours before now. Default 24. */
-                hours?: number | null;
+                hours?: number;
             };
             header?: never;
             path?: never;
@@ -6517,39 +7577,182 @@ export interface operations {
                     "application/json": components["schemas"]["GoodputView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description hours out of range */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_jobs: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only what its title contains, in any case. */
+                q?: string;
+                /** @description Only in one of these states, separated by commas. Default: those that are open, `queued,running,paused`. */
+                state?: string;
+                /** @description Only of one experiment. */
+                experiment_id?: string;
+                /** @description Only of one branch. */
+                branch_id?: string;
+                /** @description Only of one kind. */
+                kind?: ("shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate") | null;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description open jobs, in the order of creation */
+            /** @description jobs, in the order of creation */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["JobView"][];
+                    "application/json": components["schemas"]["Page_JobView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_jobs_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the job */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the job */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such job */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_jobs_id_attempts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the job */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description attempts, oldest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AttemptView"][];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such job */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_jobs_id_logs: {
+        parameters: {
+            query?: {
+                /** @description `next_after` of the answer before. */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the job */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description log lines of all its attempts, oldest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogsView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such job */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_login: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6568,19 +7771,30 @@ export interface operations {
                     "application/json": components["schemas"]["BegunLogin"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
             /** @description too many wait */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_login_token: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6599,13 +7813,22 @@ export interface operations {
                     "application/json": components["schemas"]["PolledLogin"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
             /** @description no such code (any more) */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_login_id: {
@@ -6629,19 +7852,29 @@ export interface operations {
                     "application/json": components["schemas"]["LoginView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such code (any more) */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_login_id_approve: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the code for people */
                 id: string;
@@ -6659,13 +7892,21 @@ export interface operations {
                     "application/json": components["schemas"]["TokenView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such code (any more) */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_plan: {
@@ -6690,6 +7931,14 @@ export interface operations {
                     "application/json": components["schemas"]["PlanView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_session: {
@@ -6715,8 +7964,13 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_session: {
@@ -6744,8 +7998,17 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            403: components["responses"]["Forbidden"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     delete_session: {
@@ -6764,6 +8027,11 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            409: components["responses"]["Conflict"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     "get_set-aside": {
@@ -6784,12 +8052,19 @@ export interface operations {
                     "application/json": components["schemas"]["Page_SetAside"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     "delete_set-aside_kind_id": {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description what it is */
                 kind: components["schemas"]["TroubleKind"];
@@ -6807,13 +8082,21 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description it is not set aside */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_storage: {
@@ -6834,13 +8117,17 @@ export interface operations {
                     "application/json": components["schemas"]["StorageView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_stream: {
         parameters: {
             query?: {
                 /** @description Only messages of one experiment (and of the fleet). */
-                experiment_id?: string | null;
+                experiment_id?: string;
             };
             header?: never;
             path?: never;
@@ -6854,9 +8141,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": string;
+                    "text/event-stream": {
+                        data: string;
+                        event?: string;
+                    };
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_tokens: {
@@ -6877,12 +8172,19 @@ export interface operations {
                     "application/json": components["schemas"]["TokenView"][];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_tokens: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -6901,12 +8203,23 @@ export interface operations {
                     "application/json": components["schemas"]["CreatedToken"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     delete_tokens_id: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the token */
                 id: string;
@@ -6922,40 +8235,65 @@ export interface operations {
                 };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such token */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
             /** @description the last admin's */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_workers: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only what its name contains, in any case. */
+                q?: string;
+                /** @description Only in one of these states, separated by commas. */
+                state?: string;
+                /** @description Only with all of these labels (`KEY=VALUE`), separated by commas. */
+                labels?: string;
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description all workers by name */
+            /** @description workers by name */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["WorkerView"][];
+                    "application/json": components["schemas"]["Page_WorkerView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers: {
@@ -6980,20 +8318,30 @@ export interface operations {
                     "application/json": components["schemas"]["Enrolled"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description another machine lives under the name; or the token is used up */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description another protocol, or faults of the input */
             422: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     get_workers_id: {
@@ -7017,19 +8365,76 @@ export interface operations {
                     "application/json": components["schemas"]["WorkerView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
             /** @description no such worker */
             404: {
                 headers: {
                     [name: string]: unknown;
                 };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    delete_workers_id: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description the worker */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description deleted, and its credential revoked */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
                 content?: never;
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such worker */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description heard of lately, or in use: by which jobs */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers_id_disable: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the worker */
                 id: string;
@@ -7047,12 +8452,22 @@ export interface operations {
                     "application/json": components["schemas"]["WorkerView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers_id_drain: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the worker */
                 id: string;
@@ -7070,12 +8485,22 @@ export interface operations {
                     "application/json": components["schemas"]["WorkerView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers_id_enable: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the worker */
                 id: string;
@@ -7093,6 +8518,13 @@ export interface operations {
                     "application/json": components["schemas"]["WorkerView"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers_id_heartbeat: {
@@ -7120,13 +8552,23 @@ export interface operations {
                     "application/json": components["schemas"]["Heartbeaten"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description an old session */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
     post_workers_id_poll: {
@@ -7154,13 +8596,23 @@ export interface operations {
                     "application/json": components["schemas"]["Polled"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
             /** @description an old session */
             409: {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
         };
     };
 }
