@@ -64,7 +64,7 @@ async fn disturbed(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
 }
 
 async fn told(world: &World) -> Result<Vec<String>> {
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events?sort=oldest").await?;
     Ok(events.into_iter().map(|event| event.kind).filter(|kind| kind.starts_with("store_")).collect())
 }
 

@@ -28,7 +28,7 @@ async fn free(world: &World) -> Result<u64> {
 async fn says(world: &World, kind: &str) -> Result<()> {
     world
         .outlast(LIMIT, &format!("an event {kind}"), async || {
-            let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+            let events: Vec<EventView> = world.api.list("/api/v1/events?sort=oldest").await?;
             Ok(events.iter().any(|event| event.kind == kind).then_some(()))
         })
         .await

@@ -127,7 +127,7 @@ async fn an_old_backup_goes_on_from_the_newest_checkpoints() -> Result<()> {
             Ok(all.iter().all(|checkpoint| checkpoint.verified_at.is_some()).then_some(()))
         })
         .await?;
-    let events: Vec<EventView> = world.api.get("/api/v1/events?limit=500").await?;
+    let events: Vec<EventView> = world.api.list("/api/v1/events?sort=oldest").await?;
     ensure!(events.iter().any(|event| event.kind == "restored"), "no event tells of the restore");
     Ok(())
 }

@@ -33,7 +33,7 @@ fn senmon(args: &[&str], server: &str, ca: Option<&Path>, token: &str) -> Result
 async fn alive(world: &World, api: &Api) -> Result<()> {
     world
         .until(Duration::from_secs(60), "the worker is alive", async || {
-            let workers: Vec<WorkerView> = api.get("/api/v1/workers").await?;
+            let workers: Vec<WorkerView> = api.list("/api/v1/workers").await?;
             Ok(workers.iter().any(|worker| worker.state == WorkerState::Alive).then_some(()))
         })
         .await
