@@ -62,7 +62,7 @@ export async function addresses(long, done) {
     await page.waitForURL("**/workers");
     await until("a new page begins at its top", async () => (await page.evaluate(() => scrollY)) === 0);
     await page.goBack();
-    await until("the place is kept", async () => Math.abs((await page.evaluate(() => scrollY)) - 400) < 5, 20_000);
+    await until("the place is kept", async () => Math.abs((await page.evaluate(() => scrollY)) - 400) < 5);
     await page.setViewportSize({ width: 1280, height: 900 });
   });
   await context.close();

@@ -10,6 +10,9 @@ if (!program) throw new Error("no Chromium found: scripts/setup-chromium install
 const quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 export const browser = await chromium.launch({ executablePath: program, headless: true, args: quiet });
 
+/** How long anything may take on a machine that is busy with other tests; nothing here is a measurement. */
+const PATIENCE_MS = 180_000;
+
 /** What went wrong in any page, besides what a test wants to go wrong. */
 export const errors = [];
 export const counts = { passed: 0, failed: 0 };
@@ -41,7 +44,7 @@ const isExpected = (text, allowed) => [/\b401\b/, ...allowed].some((pattern) => 
 /** A profile of its own, signed in by a token. `allowed` are the console's messages that the part expects. */
 export async function profile({ url = server, secret = token, allowed = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
-  context.setDefaultTimeout(60_000);
+  context.setDefaultTimeout(PATIENCE_MS);
   context.on("page", (page) => {
     page.on("pageerror", (error) => errors.push(`${page.url()}: ${error}`));
     page.on("console", (message) => message.type() === "error" && !isExpected(message.text(), allowed) && errors.push(`${page.url()}: ${message.text()}`));
@@ -93,7 +96,7 @@ export async function gate() {
 }
 
 /** Waits until something is true. */
-export async function until(what, is, ms = 60_000) {
+export async function until(what, is, ms = PATIENCE_MS) {
   const end = Date.now() + ms;
   for (;;) {
     if (await is()) return;

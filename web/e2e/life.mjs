@@ -15,10 +15,10 @@ export async function life(id) {
   });
   await check("the live curve grows", async () => {
     const drawn = async () => Number(await page.locator(".chart").getAttribute("data-points"));
-    await page.waitForFunction(() => Number(document.querySelector(".chart")?.dataset.points) > 0, undefined, { timeout: 120_000 });
+    await page.waitForFunction(() => Number(document.querySelector(".chart")?.dataset.points) > 0);
     await page.locator(".chart canvas").waitFor();
     const before = await drawn();
-    await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before, { timeout: 60_000 });
+    await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before);
     await shot(page, "experiment");
   });
   await check("a drag zooms, new points leave the view where it is, a double click shows the whole curve again", async () => {
@@ -32,7 +32,7 @@ export async function life(id) {
     const whole = page.getByRole("button", { name: "Whole curve" });
     await whole.waitFor();
     const before = Number(await page.locator(".chart").getAttribute("data-points"));
-    await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before, { timeout: 60_000 });
+    await page.waitForFunction((n) => Number(document.querySelector(".chart")?.dataset.points) > n, before);
     must(await whole.isVisible(), "new points took the view back");
     await shot(page, "zoomed");
     await page.mouse.dblclick(at(0.5), y);

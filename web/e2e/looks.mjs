@@ -30,62 +30,55 @@ async function faults(page) {
   });
 }
 
+/** What reaches beyond the right edge of its page. */
+const wider = (page) =>
+  page.evaluate(() => {
+    const over = [...document.querySelectorAll("main table, main p, main section")].filter((part) => part.getBoundingClientRect().right > innerWidth + 1 && (innerWidth <= 720 || !part.closest(".scroll")));
+    return [document.documentElement.scrollWidth > innerWidth + 1 ? "the page" : "", ...over.map((part) => part.outerHTML.slice(0, 60))].filter(Boolean);
+  });
+
 export async function looks(id) {
   const { branches } = await api("GET", `/experiments/${id}`);
   const branch = branches.find((found) => found.role === "expert").id;
   const tabs = ["", "/branches", "/domains?domain=0", "/report", "/events", "/file"].map((tab) => `/experiments/${id}${tab}`);
   const paths = ["/experiments", ...tabs, `/branches/${branch}`, "/workers", "/checkpoints", "/queue", "/events", "/tokens", "/audit", "/login", "/nope"];
-  const phone = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+  const looks = {
+    light: { colorScheme: "light" },
+    dark: { colorScheme: "dark" },
+    phone: { colorScheme: "dark", locale: "ja-JP", viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true },
+  };
+  const found = { axe: [], jumps: [], wide: [] };
 
-  for (const [name, options] of [["light", { colorScheme: "light" }], ["dark", { colorScheme: "dark" }], ["phone", { ...phone, colorScheme: "dark" }]]) {
-    await check(`axe finds nothing on any page (${name})`, async () => {
-      const found = [];
+  for (const [look, options] of Object.entries(looks)) {
+    await check(`every page opens (${look})`, async () => {
       const context = await profile({ ...options, allowed: [/\b404\b/] });
-      const page = await context.newPage();
       for (const path of paths) {
+        const page = await context.newPage();
         await open(page, path);
-        found.push(...(await faults(page)).map((fault) => `${path} ${fault}`));
+        const shift = await page.evaluate(() => window.shift);
+        if (shift >= SHIFT_MAX) found.jumps.push(`${path} (${look}) ${shift.toFixed(3)}`);
+        found.wide.push(...(await wider(page)).map((part) => `${path} (${look}) ${part}`));
+        found.axe.push(...(await faults(page)).map((fault) => `${path} (${look}) ${fault}`));
+        await shot(page, `${look}${path.split("?")[0].replaceAll("/", "-").replace(id, "experiment").replace(branch, "branch")}`);
+        await page.close();
       }
       await context.close();
       const stranger = await profile({ ...options, secret: null });
       const door = await stranger.newPage();
       await door.goto(url);
       await door.getByLabel("token").waitFor();
-      found.push(...(await faults(door)).map((fault) => `sign-in ${fault}`));
+      found.axe.push(...(await faults(door)).map((fault) => `sign-in (${look}) ${fault}`));
       await stranger.close();
-      must(found.length === 0, found.join("\n"));
     });
   }
-  await check("no page jumps while it loads", async () => {
-    const jumps = [];
-    for (const options of [{}, phone]) {
-      const context = await profile({ ...options, allowed: [/\b404\b/] });
-      for (const path of paths) {
-        const page = await context.newPage();
-        await open(page, path);
-        const shift = await page.evaluate(() => window.shift);
-        if (shift >= SHIFT_MAX) jumps.push(`${path} ${options.isMobile ? "(phone) " : ""}${shift.toFixed(3)}`);
-        await page.close();
-      }
-      await context.close();
-    }
-    must(jumps.length === 0, jumps.join("; "));
-  });
-  await check("on a phone nothing is wider than the page, and the rail is a menu", async () => {
-    const wide = [];
-    const context = await profile({ ...phone, locale: "ja-JP", allowed: [/\b404\b/] });
+  await check("axe finds nothing on any page, in both themes and on a phone", () => must(found.axe.length === 0, found.axe.join("\n")));
+  await check("no page jumps while it loads", () => must(found.jumps.length === 0, found.jumps.join("; ")));
+  await check("nothing is wider than its page", () => must(found.wide.length === 0, found.wide.join("\n")));
+  await check("on a phone the rail is a menu that says where one is", async () => {
+    const context = await profile(looks.phone);
     const page = await context.newPage();
-    for (const path of paths) {
-      await open(page, path);
-      const found = await page.evaluate(() => {
-        const over = [...document.querySelectorAll("main table, main p, main section")].filter((part) => part.getBoundingClientRect().right > innerWidth + 1);
-        return [document.documentElement.scrollWidth > innerWidth + 1 ? "the page" : "", ...over.map((part) => part.outerHTML.slice(0, 60))].filter(Boolean);
-      });
-      wide.push(...found.map((part) => `${path}: ${part}`));
-      await shot(page, `phone${path.split("?")[0].replaceAll("/", "-").replace(id, "experiment").replace(branch, "branch")}`);
-    }
-    must(wide.length === 0, wide.join("\n"));
     await page.goto(`${url}/experiments`);
+    await page.locator("nav .menu").waitFor();
     must(!(await page.locator("#rail").isVisible()), "the rail is open");
     await page.locator("nav .menu").click();
     await page.locator("#rail a[href='queue']").click();
