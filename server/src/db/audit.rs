@@ -40,9 +40,13 @@ pub async fn owner(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<String>
             .await?
         }
         Noun::Corpus => {
-            sqlx::query_scalar!("SELECT owner FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL", by_id, id)
-                .fetch_optional(pool)
-                .await?
+            sqlx::query_scalar!(
+                "SELECT owner FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL",
+                by_id,
+                id
+            )
+            .fetch_optional(pool)
+            .await?
         }
         Noun::Nothing | Noun::Worker | Noun::Attempt | Noun::Token => None,
     };

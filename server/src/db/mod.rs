@@ -33,7 +33,7 @@ pub mod workers;
 use serde::{Serialize, de::DeserializeOwned};
 pub use sqlx::PgPool;
 use sqlx::{
-    Connection, PgConnection,
+    PgConnection, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
@@ -115,8 +115,12 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
+/// Whether a connection answers, and holds no transaction. One whose request was dropped while it began may hold one
+/// without its owner's knowledge (sqlx rolls back only what it knows to have begun): what came next on it would see an old
+/// snapshot, or never be committed. Outside a transaction, a simple query is its own, and begins when its statement does.
 async fn answers(connection: &mut PgConnection) -> std::result::Result<bool, sqlx::Error> {
-    in_time(PING_MAX, connection.ping()).await.map(|()| true)
+    let asked = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
+    in_time(PING_MAX, asked).await?.try_get(0)
 }
 
 /// What is asked of the database, or that it has not answered in time: a wire may lose an answer, and no driver notices.

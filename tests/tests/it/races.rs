@@ -19,6 +19,8 @@ use senmon_server::{
 };
 use senmon_tests::hand::{Hand, planned};
 use serde_json::json;
+use sqlx::Row;
+use std::time::Duration;
 
 /// What an old snapshot asked for, carried out now: nothing comes of it.
 async fn makes_nothing(hand: &Hand, experiment: ExperimentId, branch: BranchId) -> Result<()> {
@@ -236,4 +238,22 @@ async fn an_attempt_that_completes_what_was_cancelled_does_not_revive_it() -> Re
     let open = db::jobs::open(pool).await?.rows;
     ensure!(open.iter().all(|job| job.state != JobState::Queued), "{open:?}");
     hand.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_nobody_waited_for_is_left_to_nobody() -> Result<()> {
+    let hand = Hand::start(|_| {}).await?;
+    let pool = &hand.app.db;
+    for n in 0..400_u64 {
+        let begun = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        let _ = tokio::time::timeout(Duration::from_micros(5 * (n % 100)), begun).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..pool.size() {
+        let mut connection = pool.acquire().await?;
+        let row = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(&mut *connection).await?;
+        ensure!(row.try_get::<bool, _>(0)?, "a connection came back with a transaction");
+        held.push(connection);
+    }
+    Ok(())
 }
