@@ -59,7 +59,12 @@ impl Hand {
         let folder = tempfile::Builder::new().prefix("senmon-hand-").tempdir()?;
         let cluster = tokio::task::block_in_place(|| Cluster::start(&folder.path().join("cluster"), None))?;
         let program = binary("senmon-server")?;
-        let mut config = Config { data_dir: folder.path().join("server"), program, ..Config::default() };
+        let mut config = Config {
+            data_dir: folder.path().join("server"),
+            corpus_roots: vec![folder.path().to_owned()],
+            program,
+            ..Config::default()
+        };
         std::fs::create_dir_all(&config.data_dir)?;
         change(&mut config);
         let (stop, stopping) = watch::channel(false);

@@ -41,7 +41,8 @@ const REFUSALS: [(&str, &str, &str); 10] = [
 ];
 
 /// Mutations by method that change nothing that a repeat would change again: they take no `Idempotency-Key`.
-const REPEATABLE: [&str; 3] = ["/plan", "/session", "/checkpoints/{id}/verify"];
+const REPEATABLE: [&str; 6] =
+    ["/plan", "/session", "/login", "/login/token", "/checkpoints/{id}/verify", "/set-aside/{kind}/{id}"];
 
 /// The whole document.
 #[must_use]

@@ -2,11 +2,10 @@
 //! plans of thousands of branches, large tokenizers.
 
 use super::figures::Times;
-use crate::{World, client::Api, spec};
+use crate::{Pretended, World, client::Api, spec};
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
 use reqwest::Method;
-use senmon_protocol::{WORKER_PROTOCOL_VERSION, worker::Enrolled};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -79,22 +78,16 @@ fn request(number: usize) -> (&'static str, Value) {
 /// # Errors
 /// When a heartbeat is not answered as it should be, or a request falls over.
 pub async fn beside(world: &World, pause: Duration, enough: impl Fn(usize, Instant) -> bool) -> Result<Hostile> {
-    let workers = Api::new(world.api.base(), &world.worker_token()?);
-    let enrolment = json!({
-        "name": "beating", "protocol_version": WORKER_PROTOCOL_VERSION, "version": "bench", "host": "here",
-        "slots": [{ "index": 0, "device": "cpu", "device_name": "synthetic", "memory_bytes": 1_u64 << 30, "threads": 1 }],
-        "capabilities": ["train"],
-    });
-    let me: Enrolled = workers.post("/api/v1/workers", &enrolment).await?;
+    let worker = Pretended::enrol(world, "beating").await?;
     let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
     let hostile: Vec<_> =
         (0..AT_ONCE).map(|number| tokio::spawn(over_and_over(world.api.clone(), number, stop.clone()))).collect();
-    let path = format!("/api/v1/workers/{}/heartbeat", me.worker_id);
-    let beat = json!({ "session": me.session, "attempts": [] });
+    let path = format!("/api/v1/workers/{}/heartbeat", worker.id());
+    let beat = json!({ "session": worker.enrolled.session, "attempts": [] });
     let mut seen = Hostile::default();
     while !enough(seen.beat.len(), start) {
         let asked = Instant::now();
-        let (status, answer) = workers.send(Method::POST, &path, Some(&beat)).await?;
+        let (status, answer) = worker.api.send(Method::POST, &path, Some(&beat)).await?;
         seen.beat.push(asked.elapsed().as_secs_f64() * 1000.0);
         ensure!(status == 200, "a heartbeat: {status} {answer}");
         tokio::time::sleep(pause).await;

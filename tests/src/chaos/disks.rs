@@ -175,7 +175,7 @@ pub async fn of_the_spool(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
 
 async fn spool_full(chaos: &mut Chaos, steps: u64) -> Result<Figures> {
     let mut world = World::empty(WorldOptions { slots: 1, ..WorldOptions::default() })?;
-    let disk = Disk::in_memory(&world.path("worker-0"), 1)?;
+    let disk = Disk::in_memory(&world.path("worker-0"), 2)?;
     world.begin().await?;
     let calm = chaos.calm(&world, steps).await?;
     let training = Training::submit(&world, steps).await?;

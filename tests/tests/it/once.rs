@@ -65,6 +65,8 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
     let worker = all[0]["id"].as_str().context("a worker")?.to_owned();
     let token: Value = world.api.post("/api/v1/tokens", &json!({ "name": "spare", "role": "viewer" })).await?;
     let token = token["id"].as_str().context("an id")?;
+    let login: Value = world.api.post("/api/v1/login", &json!({ "host": "here" })).await?;
+    let code = login["user_code"].as_str().context("a code")?;
     let post = |path: String| (Method::POST, path, None);
     let branch = |verb: &str| post(format!("/branches/{seed}/{verb}"));
     // Without its seed the experiment would end.
@@ -90,6 +92,7 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
         ("post_corpora", (Method::POST, "/corpora".into(), Some(corpus))),
         ("delete_corpora_id", (Method::DELETE, format!("/corpora/{idle}"), None)),
         ("post_tokens", (Method::POST, "/tokens".into(), Some(json!({ "name": "two", "role": "viewer" })))),
+        ("post_login_id_approve", post(format!("/login/{code}/approve"))),
         ("delete_tokens_id", (Method::DELETE, format!("/tokens/{token}"), None)),
         ("post_workers_id_disable", post(format!("/workers/{worker}/disable"))),
         ("post_workers_id_enable", post(format!("/workers/{worker}/enable"))),

@@ -85,7 +85,8 @@ async fn lists_are_filtered_sorted_and_read_in_pages() -> Result<()> {
     ensure!(status == 422 && answer["faults"][0]["path"] == "id", "{status} {answer}");
 
     let out = Command::new(binary("senmon")?)
-        .args(["--server", world.api.base(), "--token", world.api.token(), "-o", "json", "ls", "alpha", "--label", "x"])
+        .args(["--server", world.api.base(), "-o", "json", "ls", "alpha", "--label", "x"])
+            .env("SENMON_TOKEN", world.api.token())
         .output()?;
     let listed: Vec<ExperimentSummary> =
         serde_json::from_slice(&out.stdout).with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
@@ -162,7 +163,8 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
         let log: LogsView = world.api.get(&format!("/api/v1/jobs/{}/logs", job.id)).await?;
         ensure!(!log.lines.is_empty(), "{} has no log", job.title);
         let out = Command::new(binary("senmon")?)
-            .args(["--server", world.api.base(), "--token", world.api.token(), "job", "logs", &job.id.to_string()])
+            .args(["--server", world.api.base(), "job", "logs", &job.id.to_string()])
+            .env("SENMON_TOKEN", world.api.token())
             .output()?;
         let text = String::from_utf8_lossy(&out.stdout);
         ensure!(text.lines().count() >= log.lines.len(), "{text} {}", String::from_utf8_lossy(&out.stderr));
@@ -188,7 +190,8 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
     ensure!(none.items.is_empty(), "{none:?}");
     let shown = |args: &[&str]| -> Result<String> {
         let out = Command::new(binary("senmon")?)
-            .args(["--server", world.api.base(), "--token", world.api.token(), "events"])
+            .args(["--server", world.api.base(), "events"])
+            .env("SENMON_TOKEN", world.api.token())
             .args(args)
             .output()?;
         Ok(String::from_utf8(out.stdout)?)
