@@ -44,7 +44,7 @@ use std::{path::PathBuf, process::ExitCode};
 struct Cli {
     #[command(flatten)]
     reach: Reach,
-    /// File with the API token. Without it SENMON_TOKEN holds the token itself, or ~/.config/senmon/token, which
+    /// File with the API token. Without it `SENMON_TOKEN` holds the token itself, or ~/.config/senmon/token, which
     /// `senmon login` writes. No flag takes the token: everybody on a machine sees the flags of its processes.
     #[arg(long, global = true)]
     token_file: Option<PathBuf>,

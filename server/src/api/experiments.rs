@@ -338,7 +338,7 @@ async fn alter(
         etag::ensure_unchanged(&headers, &spec)?;
         spec.priority = body.priority.unwrap_or(spec.priority);
         spec.deadline = body.deadline.or(spec.deadline);
-        spec.budget = body.budget.clone().unwrap_or(spec.budget);
+        spec.budget = body.budget.unwrap_or(spec.budget);
         let mut faults = Vec::new();
         budget(&spec.budget, "budget", &mut faults);
         if spec.priority > 100 {

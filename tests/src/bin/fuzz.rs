@@ -1,4 +1,4 @@
-//! `make fuzz`: every parser of foreign bytes for FUZZ_SECONDS each (60), from FUZZ_SEED (the clock's): the counts, and
+//! `make fuzz`: every parser of foreign bytes for `FUZZ_SECONDS` each (60), from `FUZZ_SEED` (the clock's): the counts, and
 //! target/fuzz/report.json. Inputs of faults are kept beside it.
 
 use anyhow::{Context, Result, ensure};

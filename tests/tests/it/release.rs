@@ -94,7 +94,9 @@ async fn read_all(world: &World) -> Result<usize> {
     let document = fs::read_to_string(repository().join("server/openapi.json"))?;
     let document: Value = serde_json::from_str(&document)?;
     let paths = document["paths"].as_object().context("there are paths")?;
-    let of = paths.iter().filter(|(path, of)| of.get("get").is_some() && !path.ends_with("/stream") && !path.contains("/login/"));
+    let of = paths
+        .iter()
+        .filter(|(path, of)| of.get("get").is_some() && !path.ends_with("/stream") && !path.contains("/login/"));
     let mut read = 0;
     for (path, _) in of {
         let ids = match path.split("/{id}").next().filter(|_| path.contains("/{id}")) {

@@ -86,7 +86,7 @@ async fn lists_are_filtered_sorted_and_read_in_pages() -> Result<()> {
 
     let out = Command::new(binary("senmon")?)
         .args(["--server", world.api.base(), "-o", "json", "ls", "alpha", "--label", "x"])
-            .env("SENMON_TOKEN", world.api.token())
+        .env("SENMON_TOKEN", world.api.token())
         .output()?;
     let listed: Vec<ExperimentSummary> =
         serde_json::from_slice(&out.stdout).with_context(|| String::from_utf8_lossy(&out.stderr).into_owned())?;
