@@ -7749,10 +7749,7 @@ export interface operations {
     post_login: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
-                "Idempotency-Key"?: string;
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -7791,10 +7788,7 @@ export interface operations {
     post_login_token: {
         parameters: {
             query?: never;
-            header?: {
-                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
-                "Idempotency-Key"?: string;
-            };
+            header?: never;
             path?: never;
             cookie?: never;
         };
@@ -8061,10 +8055,7 @@ export interface operations {
     "delete_set-aside_kind_id": {
         parameters: {
             query?: never;
-            header?: {
-                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
-                "Idempotency-Key"?: string;
-            };
+            header?: never;
             path: {
                 /** @description what it is */
                 kind: components["schemas"]["TroubleKind"];
