@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -38,8 +38,13 @@ test-interop: setup ## tests against the real PyTorch and transformers (fetches 
 	@scripts/setup-interop
 	@scripts/setup-corpus
 	@scripts/setup-smollm2
-	@scripts/setup-schemathesis
 	@scripts/test-interop
+
+schemathesis: setup ## every operation of a running server against its own description: target/schemathesis/report.json
+	@scripts/setup-interop
+	@scripts/setup-corpus
+	@scripts/setup-schemathesis
+	@scripts/test-interop tests/interop/test_schemathesis.py
 
 fuzz: setup ## odd bytes through every parser of foreign bytes, FUZZ_SECONDS=60 each (FUZZ_TARGET, FUZZ_SEED): target/fuzz/report.json
 	@cargo build -p senmon-tests --bin fuzz --locked
