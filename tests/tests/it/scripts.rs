@@ -129,12 +129,13 @@ async fn what_is_in_use_is_not_deleted_and_says_by_what() -> Result<()> {
     ensure!(problem.faults[0].path == "corpus", "{problem:?}");
     world.register("small", "corpus").await?;
 
-    // A worker that is lost goes, and is back when it is heard of.
+    // A worker that is lost goes, and its credential with it; an enrolment token brings it back.
     world.kill_worker(0);
     world
         .until(LIMIT, "the worker is lost", async || Ok((refused(&world, &worker).await?.0 == 204).then_some(())))
         .await?;
     ensure!(world.api.list::<Value>("/api/v1/workers").await?.is_empty());
+    std::fs::remove_file(world.path("worker-0/credential"))?;
     world.start_worker(0)?;
     let back = async || Ok(world.api.list::<Value>("/api/v1/workers").await?.pop());
     world.until(LIMIT, "the worker is back", back).await?;
