@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -39,6 +39,11 @@ test-interop: setup ## tests against the real PyTorch and transformers (fetches 
 	@scripts/setup-corpus
 	@scripts/setup-smollm2
 	@scripts/test-interop
+
+test-dashboard: setup ## the dashboard's end-to-end test whole: ten tabs, states, people, axe on every page; some minutes
+	@scripts/setup-chromium
+	@scripts/setup-corpus
+	@SENMON_PARTS=all cargo nextest run --workspace --locked -E 'test(the_dashboard_shows_a_living_experiment)'
 
 schemathesis: setup ## every operation of a running server against its own description: target/schemathesis/report.json
 	@scripts/setup-interop
