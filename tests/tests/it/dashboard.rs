@@ -9,7 +9,7 @@ async fn the_dashboard_shows_a_living_experiment() -> Result<()> {
     let world = World::start(WorldOptions::default()).await?;
     let mut experiment = spec::small();
     // The seed lasts long enough for the page to see it grow.
-    experiment.seed = serde_json::from_value(serde_json::json!({ "kind": "train", "tokens": 409_600 }))?;
+    experiment.seed = serde_json::from_value(serde_json::json!({ "kind": "train", "tokens": 1_228_800 }))?;
     experiment.data.epochs_max = 1000.0;
     let id = world.submit(&experiment).await?.summary.id;
     let (base, token) = (world.api.base().to_owned(), world.api.token().to_owned());
