@@ -4,7 +4,7 @@
 use crate::{
     config::Config,
     postgres::{self, Cluster, FolderLock, lock_folder, place, programs},
-    restore::check_whole,
+    restore::mark::check_whole,
 };
 use anyhow::{Context, Result, bail, ensure};
 use sqlx::postgres::PgConnectOptions;

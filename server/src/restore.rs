@@ -1,6 +1,8 @@
 //! `senmon-server restore`: an empty database becomes what a backup says, no fence comes a second time, and what the
 //! store has beyond the backup is found.
 
+pub mod mark;
+
 use crate::{
     backup::Place,
     config::Config,
@@ -11,6 +13,7 @@ use crate::{
     tasks::identity,
 };
 use anyhow::{Context, Result, bail, ensure};
+use mark::Mark;
 use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
@@ -23,14 +26,12 @@ use sqlx::{Connection, PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
-    fs::{self, File},
+    fs::File,
     io::Read,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
-/// In the data folder while a restore is under way: what lies there is not to be served.
-const MARK: &str = "restoring";
 /// How long another server's lead is waited for.
 const LEAD_MAX: Duration = Duration::from_secs(5);
 
@@ -59,21 +60,6 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Refuses a data folder that a restore left half done.
-///
-/// # Errors
-/// When there is one.
-pub fn check_whole(data_dir: &Path) -> Result<()> {
-    let mark = data_dir.join(MARK);
-    ensure!(
-        !mark.exists(),
-        "data_dir: a restore into {} was not finished ({} is there): run `senmon-server restore` again",
-        data_dir.display(),
-        mark.display()
-    );
-    Ok(())
-}
-
 /// Restores a backup into an empty data folder or database.
 ///
 /// # Errors
@@ -86,8 +72,8 @@ pub async fn restore(config: &Config, file: &Path) -> Result<Restored> {
     ensure!(read.is_ok() && &start == b"PGDMP", "{} is no backup of senmon-server", file.display());
     // Before anything is made: without its store a restored database is of no use.
     let storage = Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?;
-    let mark = Mark { path: config.data_dir.join(MARK), again: config.data_dir.join(MARK).exists() };
-    let place = Place::empty(config, mark.again)?;
+    let mark = Mark::of(&config.data_dir);
+    let place = Place::empty(config, mark.again())?;
     mark.set()?;
     let place = place.start()?;
     let leader = tokio::time::timeout(LEAD_MAX, Leader::wait(place.options()?))
@@ -98,7 +84,7 @@ pub async fn restore(config: &Config, file: &Path) -> Result<Restored> {
     connection.close().await?;
     if is_empty {
         place.load(&file)?;
-    } else if !mark.again {
+    } else if !mark.again() {
         mark.unset()?;
         bail!("database_url: expected an empty database, found tables in it");
     }
@@ -108,30 +94,6 @@ pub async fn restore(config: &Config, file: &Path) -> Result<Restored> {
     drop(leader);
     mark.unset()?;
     Ok(restored)
-}
-
-struct Mark {
-    path: PathBuf,
-    /// Whether an earlier restore left it.
-    again: bool,
-}
-
-impl Mark {
-    fn set(&self) -> Result<()> {
-        let file = File::create(&self.path).with_context(|| format!("create {}", self.path.display()))?;
-        file.sync_all()?;
-        self.sync()
-    }
-
-    fn unset(&self) -> Result<()> {
-        fs::remove_file(&self.path).with_context(|| format!("remove {}", self.path.display()))?;
-        self.sync()
-    }
-
-    fn sync(&self) -> Result<()> {
-        let folder = self.path.parent().context("a mark has a folder")?;
-        File::open(folder)?.sync_all().context("sync the data folder")
-    }
 }
 
 /// Makes a database that was put back usable: a new epoch first, so that no fence comes again whatever fails later; then

@@ -29,7 +29,7 @@ const STOP_SECONDS: u64 = 5;
 /// When the data folder is in use, Postgres does not start, or the address cannot be listened on.
 pub async fn serve(config: Config) -> Result<()> {
     let _lock = lock_folder(&config.data_dir)?;
-    restore::check_whole(&config.data_dir)?;
+    restore::mark::check_whole(&config.data_dir)?;
     let mut cluster = None;
     let (disk, options) = match &config.database_url {
         // Its disk is somebody else's.

@@ -4,19 +4,19 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::branch_table,
+    logs,
     output::{Format, out},
     resolve::{self, short},
-    table::{Table, one_line},
+    table::Table,
     words,
 };
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::{Args, Subcommand};
 use senmon_protocol::{
-    ids::BranchId,
     tokens::Tokens,
-    view::{AttemptView, BranchState, BranchView, ExperimentView, ForkBranch, LogsView, MetricsView},
+    view::{AttemptView, BranchState, BranchView, ExperimentView, ForkBranch, MetricsView},
 };
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -213,39 +213,12 @@ fn ended(attempt: &AttemptView) -> String {
 }
 
 async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
-    let id = resolve::branch(client, &args.branch.id).await?;
-    let mut after = 0;
-    loop {
-        // The state is asked for first: what is logged before the end is then in the answer.
-        let state = branch_state(client, id).await?;
-        loop {
-            let page: LogsView = client.get(&format!("/branches/{id}/logs?after={after}")).await?;
-            if page.lines.is_empty() {
-                break;
-            }
-            after = page.next_after;
-            match format {
-                Format::Table => page.lines.iter().for_each(|line| out(&log_line(line))),
-                _ => format.print(&page.lines, |_| String::new())?,
-            }
-        }
-        let over = matches!(state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled);
-        if !args.follow || over {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn branch_state(client: &Client, id: BranchId) -> CliResult<BranchState> {
-    client.get::<BranchView>(&format!("/branches/{id}")).await.map(|view| view.state)
-}
-
-/// A line of a log.
-#[must_use]
-pub fn log_line(line: &senmon_protocol::worker::LogLine) -> String {
-    let at = DateTime::from_timestamp_millis(line.at_ms).unwrap_or_default();
-    format!("{} {:<5} {}", at.format("%Y-%m-%d %H:%M:%S"), line.level, one_line(&line.text))
+    let path = format!("/branches/{}", resolve::branch(client, &args.branch.id).await?);
+    let is_over = async || {
+        let branch: BranchView = client.get(&path).await?;
+        Ok(matches!(branch.state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled))
+    };
+    logs::show(client, format, &path, args.follow, is_over).await
 }
 
 async fn metrics(client: &Client, format: Format, args: &Metrics) -> CliResult {

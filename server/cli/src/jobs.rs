@@ -1,17 +1,16 @@
 //! `senmon job …` and `senmon queue`.
 
 use crate::{
-    branches::log_line,
     client::{Client, encoded},
     error::CliResult,
-    output::{Format, out},
+    logs,
+    output::Format,
     resolve::{self, short},
     table::Table,
     words,
 };
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{JobState, JobView, LogsView};
-use std::time::Duration;
+use senmon_protocol::view::{JobState, JobView};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -114,26 +113,10 @@ async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliRe
 }
 
 async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
-    let id = resolve::job(client, &args.id).await?;
-    let mut after = 0;
-    loop {
-        // The state is asked for first: what is logged before the end is then in the answer.
-        let job: JobView = client.get(&format!("/jobs/{id}")).await?;
-        loop {
-            let page: LogsView = client.get(&format!("/jobs/{id}/logs?after={after}")).await?;
-            if page.lines.is_empty() {
-                break;
-            }
-            after = page.next_after;
-            match format {
-                Format::Table => page.lines.iter().for_each(|line| out(&log_line(line))),
-                _ => format.print(&page.lines, |_| String::new())?,
-            }
-        }
-        let over = matches!(job.state, JobState::Completed | JobState::Failed | JobState::Cancelled);
-        if !args.follow || over {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    let path = format!("/jobs/{}", resolve::job(client, &args.id).await?);
+    let is_over = async || {
+        let job: JobView = client.get(&path).await?;
+        Ok(matches!(job.state, JobState::Completed | JobState::Failed | JobState::Cancelled))
+    };
+    logs::show(client, format, &path, args.follow, is_over).await
 }

@@ -17,6 +17,7 @@ mod export;
 mod follow;
 mod goodput;
 mod jobs;
+mod logs;
 mod output;
 mod plan;
 mod report;

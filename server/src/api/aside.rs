@@ -4,15 +4,12 @@ use crate::{
     api::{
         auth::Who,
         error::{ApiError, ApiResult},
+        params::Path,
     },
     app::App,
     db::{self, events::NewEvent, word},
 };
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use senmon_protocol::{
     ids::ExperimentId,
     view::{Page, SetAside, TroubleKind},

@@ -1,14 +1,15 @@
 //! Who changed what.
 
 use crate::{
-    api::{error::ApiResult, page},
+    api::{
+        error::ApiResult,
+        page,
+        params::{self, Query},
+    },
     app::App,
     db,
 };
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use senmon_protocol::view::{AuditView, Page};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -19,10 +20,12 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Which entries.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct AuditQuery {
     /// `next_cursor` of the page before.
     cursor: Option<i64>,
-    /// Items of a page, 1 to 500. Default 50.
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<i64>,
     /// Of one thing: its id, or the name that it was asked for by.
     target: Option<String>,
@@ -32,7 +35,7 @@ struct AuditQuery {
 
 #[utoipa::path(get, path = "/audit", tag = "session", params(AuditQuery), responses((status = 200, description = "every change that people asked for, newest first", body = Page<AuditView>)))]
 async fn list(State(app): State<App>, Query(query): Query<AuditQuery>) -> ApiResult<Json<Page<AuditView>>> {
-    let limit = query.limit.unwrap_or(50).clamp(1, 500);
+    let limit = params::limit(query.limit)?;
     let of = (query.target.as_deref(), query.who.as_deref());
     let listed = db::audit::list(&app.db, query.cursor, of, limit + 1).await?;
     Ok(Json(page(listed, limit, |entry| entry.id.to_string())))

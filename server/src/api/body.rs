@@ -85,7 +85,10 @@ fn kind(request: &Request) -> Result<Kind, ApiError> {
 }
 
 /// The bytes of a body; of one that is larger, or does not come in time, no more is read.
-async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+///
+/// # Errors
+/// 408, 413, 422.
+pub async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     // One that says that it is larger is not waited for.
     let says =
         request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());

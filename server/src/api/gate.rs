@@ -86,8 +86,15 @@ pub async fn gate(
     let entry = db::audit::asked(&app.db, &identity, &operation.name(), &target).await?;
     let response = next.run(request).await;
     let target = response.extensions().get::<Made>().map_or(target, |made| made.0.to_string());
-    let after = db::audit::picture(&app.db, operation.noun, &target).await?;
-    db::audit::answered(&app.db, entry, &target, response.status().as_u16(), &changes(before, after)).await?;
+    let status = response.status().as_u16();
+    // What was done is done: an entry that cannot be completed stays without an outcome.
+    let completed = async {
+        let after = db::audit::picture(&app.db, operation.noun, &target).await?;
+        db::audit::answered(&app.db, entry, &target, status, &changes(before, after)).await
+    };
+    if let Err(error) = completed.await {
+        tracing::warn!(audit.entry = entry, %error, "an entry of the audit has no outcome");
+    }
     Ok(response)
 }
 

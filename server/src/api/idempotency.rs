@@ -4,7 +4,7 @@
 //! kept for a day. An answer with a secret (`Cache-Control: no-store`) is kept in this process alone, for an hour.
 
 use crate::{
-    api::{auth::Who, error::ApiError},
+    api::{auth::Who, body::read, error::ApiError},
     app::App,
     db::{
         self,
@@ -86,7 +86,7 @@ async fn with_key(app: &App, key: String, request: Request, next: Next) -> Resul
     let Some(Who(who)) = parts.extensions.get::<Who>().cloned() else {
         return Ok(next.run(Request::from_parts(parts, body)).await);
     };
-    let body = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| ApiError::TooLarge(BODY_BYTES_MAX))?;
+    let body = read(app, Request::from_parts(parts.clone(), body), BODY_BYTES_MAX).await?;
     let words = [parts.method.as_str(), parts.uri.path(), parts.uri.query().unwrap_or_default()].join("\0");
     let request_sha256 = Sha256::new().chain_update(words).chain_update([0]).chain_update(&body).finalize().to_vec();
     let key = Key { token: who.id, key, request_sha256 };

@@ -7,20 +7,25 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
+        params::Path,
+        peer,
     },
     app::App,
     db,
+    domain::forwarded::machine,
+    limits::Wait,
 };
 use axum::{
     Extension, Json,
-    extract::{Path, State},
-    http::StatusCode,
+    extract::State,
+    http::{Extensions, StatusCode},
     response::IntoResponse,
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::view::{BeginLogin, BegunLogin, LoginView, PollLogin, PolledLogin, Role, TokenView};
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,8 +35,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 const LIFE: Duration = Duration::from_secs(600);
 /// Seconds between two questions of a command.
 const INTERVAL: u64 = 2;
-/// Commands that may wait at the same time.
+/// Commands that may wait at the same time, in all and of one address: nobody fills the places of all others.
 const WAITING_MAX: usize = 200;
+const WAITING_ADDRESS_MAX: usize = 10;
 /// Days that a token lives which was approved.
 const TOKEN_DAYS: u16 = 90;
 /// Letters of a code: none that reads as another, none that makes words (RFC 8628, 6.1).
@@ -49,10 +55,13 @@ pub struct Logins(Arc<Mutex<HashMap<String, Waiting>>>);
 #[derive(Debug)]
 struct Waiting {
     device_sha256: Vec<u8>,
+    address: IpAddr,
     host: String,
     asked_at: DateTime<Utc>,
     since: Instant,
-    /// The secret of the token that was approved, until the command fetches it.
+    /// Somebody approves it, or has.
+    approved: bool,
+    /// The secret of its token, until the command fetches it.
     secret: Option<String>,
 }
 
@@ -69,21 +78,29 @@ fn over() -> ApiError {
     ApiError::NotFound("no command waits with this code: it was used, or ten minutes are over; start again".into())
 }
 
-#[utoipa::path(post, path = "/login", tag = "session", request_body = BeginLogin, security(()), responses((status = 201, description = "a code for the command, a code for the person", body = BegunLogin), (status = 409, description = "too many wait")))]
-async fn begin(State(app): State<App>, Body(body): Body<BeginLogin, 4>) -> ApiResult<impl IntoResponse> {
+#[utoipa::path(post, path = "/login", tag = "session", request_body = BeginLogin, security(()), responses((status = 201, description = "a code for the command, a code for the person", body = BegunLogin), (status = 429, description = "too many wait")))]
+async fn begin(
+    State(app): State<App>,
+    extensions: Extensions,
+    Body(body): Body<BeginLogin, 4>,
+) -> ApiResult<impl IntoResponse> {
     if body.host.chars().count() > 100 || body.host.chars().any(char::is_control) {
         return Err(ApiError::invalid("host", "expected at most 100 printable characters"));
     }
     let (device_code, user_code) = (new_secret(Role::Viewer)?, code()?);
     let mut waiting = app.logins.fresh();
-    if waiting.len() >= WAITING_MAX {
-        return Err(ApiError::Conflict(format!("{WAITING_MAX} commands wait for approval already; try again later")));
+    let address = machine(peer::of(&extensions).address);
+    let beside = waiting.values().filter(|one| one.address == address).count();
+    if waiting.len() >= WAITING_MAX || beside >= WAITING_ADDRESS_MAX {
+        return Err(Wait(Duration::from_secs(60)).into());
     }
     let one = Waiting {
         device_sha256: hash(&device_code),
+        address,
         host: body.host,
         asked_at: Utc::now(),
         since: Instant::now(),
+        approved: false,
         secret: None,
     };
     waiting.insert(user_code.clone(), one);
@@ -106,11 +123,20 @@ fn code() -> anyhow::Result<String> {
 }
 
 #[utoipa::path(post, path = "/login/token", tag = "session", request_body = PollLogin, security(()), responses((status = 200, description = "the secret, once it was approved", body = PolledLogin), (status = 404, description = "no such code (any more)")))]
-async fn poll(State(app): State<App>, Body(body): Body<PollLogin, 4>) -> ApiResult<Json<PolledLogin>> {
+async fn poll(
+    State(app): State<App>,
+    extensions: Extensions,
+    Body(body): Body<PollLogin, 4>,
+) -> ApiResult<Json<PolledLogin>> {
+    let from = peer::of(&extensions).address;
+    app.limits.may_be_looked_up(from)?;
     let asked = hash(&body.device_code);
     let mut waiting = app.logins.fresh();
-    let code =
-        waiting.iter().find(|(_, one)| one.device_sha256 == asked).map(|(code, _)| code.clone()).ok_or_else(over)?;
+    let found = waiting.iter().find(|(_, one)| one.device_sha256 == asked).map(|(code, _)| code.clone());
+    let Some(code) = found else {
+        app.limits.was_a_stranger(from);
+        return Err(over());
+    };
     let secret = waiting.get_mut(&code).and_then(|one| one.secret.take());
     if secret.is_some() {
         waiting.remove(&code);
@@ -121,17 +147,18 @@ async fn poll(State(app): State<App>, Body(body): Body<PollLogin, 4>) -> ApiResu
 #[utoipa::path(get, path = "/login/{id}", tag = "session", params(("id" = String, Path, description = "the code for people")), responses((status = 200, description = "what waits", body = LoginView), (status = 404, description = "no such code (any more)")))]
 async fn show(State(app): State<App>, Path(code): Path<String>) -> ApiResult<Json<LoginView>> {
     let waiting = app.logins.fresh();
-    let one = waiting.get(&code).filter(|one| one.secret.is_none()).ok_or_else(over)?;
+    let one = waiting.get(&code).filter(|one| !one.approved).ok_or_else(over)?;
     Ok(Json(LoginView { user_code: code, host: one.host.clone(), asked_at: one.asked_at }))
 }
 
 #[utoipa::path(post, path = "/login/{id}/approve", tag = "session", params(("id" = String, Path, description = "the code for people")), responses((status = 201, description = "the command is given a token of the approver's name and role, for 90 days", body = TokenView), (status = 404, description = "no such code (any more)")))]
 async fn approve(State(app): State<App>, Who(who): Who, Path(code): Path<String>) -> ApiResult<impl IntoResponse> {
-    let known = app.logins.fresh().get(&code).is_some_and(|one| one.secret.is_none());
-    if !known {
+    let secret = new_secret(who.role)?;
+    // Of two who approve at the same time, one does.
+    let approves = |one: &mut Waiting| !std::mem::replace(&mut one.approved, true);
+    if !app.logins.fresh().get_mut(&code).is_some_and(approves) {
         return Err(over());
     }
-    let secret = new_secret(who.role)?;
     let new = db::tokens::New {
         name: &who.name,
         role: who.role,
@@ -140,10 +167,14 @@ async fn approve(State(app): State<App>, Who(who): Who, Path(code): Path<String>
         days: Some(TOKEN_DAYS),
         uses: None,
     };
-    let token = db::tokens::insert(&app.db, &new).await?;
+    let made = db::tokens::insert(&app.db, &new).await;
     if let Some(one) = app.logins.fresh().get_mut(&code) {
-        one.secret = Some(secret);
+        match &made {
+            Ok(_) => one.secret = Some(secret),
+            Err(_) => one.approved = false,
+        }
     }
+    let token = made?;
     Ok((StatusCode::CREATED, Extension(Made(token.id.0)), Json(token)))
 }
 

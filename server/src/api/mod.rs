@@ -58,8 +58,16 @@ use utoipa_axum::router::OpenApiRouter;
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
 
-fn operations() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+/// All operations, each group behind the gate: a request is timed from its first look-up on.
+fn operations(app: Option<&App>) -> OpenApiRouter<App> {
+    let guarded = |group: OpenApiRouter<App>| match app {
+        // The gate first: a key is somebody's.
+        Some(app) => group
+            .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+            .route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
+        None => group,
+    };
+    let most = OpenApiRouter::new()
         .merge(session::router())
         .merge(login::router())
         .merge(audit::router())
@@ -74,26 +82,18 @@ fn operations() -> OpenApiRouter<App> {
         .merge(jobs::router())
         .merge(attempts::router())
         .merge(events::router())
-        .merge(aside::router())
+        .merge(aside::router());
+    guarded(most)
         .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
-        .merge(workers::polling().layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
+        .merge(guarded(workers::polling()).layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
         // These list the whole store, and read every byte of a checkpoint.
-        .merge(storage::router())
-        .merge(checkpoints::verifying())
+        .merge(guarded(storage::router().merge(checkpoints::verifying())))
 }
 
-/// The operations behind the gate, and the document that describes them.
+/// The operations, and the document that describes them.
 fn api(app: Option<&App>) -> (Router<App>, serde_json::Value) {
-    let operations = operations();
-    let gated = match app {
-        // The gate first: a key is somebody's.
-        Some(app) => operations
-            .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-            .route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
-        None => operations,
-    };
     let (router, document) =
-        OpenApiRouter::with_openapi(document::Base::openapi()).nest(gate::ROOT, gated).split_for_parts();
+        OpenApiRouter::with_openapi(document::Base::openapi()).nest(gate::ROOT, operations(app)).split_for_parts();
     (router, document::finish(&document))
 }
 

@@ -27,11 +27,12 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
             without_nul(name, value)?;
         }
         let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
-        // Every parameter that is no text is an id.
+        // Every parameter that is no text is an id, or a word of a list, which the reason names.
         read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| {
             let faulty = raw.iter().find(|(_, value)| value.parse::<Uuid>().is_err());
             let (name, value) = faulty.unwrap_or(("path", ""));
-            ApiError::invalid(name, format!("found {:?}, expected a UUID: {}", short(value), error.body_text()))
+            let expected = if name == "id" { "expected a UUID: " } else { "" };
+            ApiError::invalid(name, format!("found {:?}, {expected}{}", short(value), error.body_text()))
         })
     }
 }

@@ -282,6 +282,7 @@ async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, pr
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
+    super::jobs::lock_open(tx, id).await?;
     // One statement for both: an attempt that ends at this moment makes a running job a queued one, and whichever this
     // finds when it has waited for it, it ends.
     sqlx::query!(
@@ -412,6 +413,7 @@ async fn write(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
+    super::jobs::lock_open(tx, id).await?;
     sqlx::query!(
         "UPDATE jobs SET priority = $2 WHERE experiment_id = $1 AND state IN ('queued', 'running', 'paused')",
         id.0,

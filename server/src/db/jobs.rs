@@ -13,7 +13,7 @@ use senmon_protocol::{
     resources::Needs,
     view::{JobState, JobView},
 };
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 /// A job to create.
 #[derive(Debug)]
@@ -295,5 +295,29 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
+    Ok(())
+}
+
+/// Locks the open jobs of an experiment. Whatever locks several jobs does so in the order of their ids, so that two never
+/// wait for each other; an UPDATE of several would take them as it finds them.
+///
+/// # Errors
+/// When Postgres refuses.
+pub(super) async fn lock_open(tx: &mut PgConnection, experiment: ExperimentId) -> Result<()> {
+    sqlx::query!(
+        "SELECT id FROM jobs WHERE experiment_id = $1 AND state IN ('queued', 'paused', 'running') ORDER BY id FOR NO KEY UPDATE",
+        experiment.0
+    )
+    .fetch_all(tx)
+    .await?;
+    Ok(())
+}
+
+/// Locks jobs, in the order of [`lock_open`].
+///
+/// # Errors
+/// When Postgres refuses.
+pub(super) async fn lock(tx: &mut PgConnection, jobs: &[uuid::Uuid]) -> Result<()> {
+    sqlx::query!("SELECT id FROM jobs WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", jobs).fetch_all(tx).await?;
     Ok(())
 }

@@ -292,6 +292,11 @@ async fn a_command_is_signed_in_by_a_code_that_a_person_approves() -> Result<()>
         world.api.with_token(polled["secret"].as_str().context("a secret")?).get("/api/v1/session").await?;
     assert_eq!((&who["name"], &who["role"]), (&json!("ann"), &json!("viewer")));
     assert_eq!(nobody.refused("/api/v1/login/token", &ask).await?.status, 404, "the secret came twice");
+    // One address does not fill the places of all others.
+    for _ in 0..10 {
+        let _: Value = nobody.post("/api/v1/login", &json!({ "host": "x" })).await?;
+    }
+    assert_eq!(nobody.refused("/api/v1/login", &json!({ "host": "x" })).await?.status, 429);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
-    ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, Fence},
+    ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, Fence, JobId},
     job::{EndedOutcome, Mixture, Outcome, TerminationReason},
     report::Report,
     view::{ExperimentState, JobState},
@@ -15,6 +15,7 @@ use senmon_server::{
         evaluations::{NewEvaluation, Subject},
         jobs::Wish,
     },
+    domain::schedule::Placement,
     tasks::scrub,
 };
 use senmon_tests::hand::{Hand, planned};
@@ -256,4 +257,53 @@ async fn a_transaction_that_nobody_waited_for_is_left_to_nobody() -> Result<()> 
         held.push(connection);
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_locks_several_jobs_begins_with_the_lowest() -> Result<()> {
+    let hand = Hand::start(|_| {}).await?;
+    let (pool, worker) = (hand.app.db.clone(), hand.worker().await?);
+    for name in ["change", "cancel", "grant"] {
+        let experiment = hand.experiment(name).await?;
+        for branch in hand.branches(experiment, 3).await? {
+            db::jobs::ensure(&pool, &hand.training(experiment, branch)?).await?;
+        }
+        let of = format!("FROM jobs WHERE experiment_id = '{experiment}' ORDER BY id");
+        let ids = hand.sql(&format!("SELECT id::text {of}")).await?;
+        // The lowest is found last by whoever takes them as they lie there.
+        hand.tell(&format!("UPDATE jobs SET priority = priority + 1 WHERE id = '{}'", ids[0])).await?;
+        let mut holder = pool.begin().await?;
+        sqlx::query("SELECT id FROM jobs WHERE id = $1::uuid FOR UPDATE")
+            .bind(uuid(&ids[0])?)
+            .fetch_one(&mut *holder)
+            .await?;
+        let (asks, jobs) = (pool.clone(), ids.clone());
+        let work = tokio::spawn(async move {
+            match name {
+                "change" => db::experiments::change::<DbError>(&asks, experiment, Ok).await.map(drop),
+                "cancel" => db::experiments::set_state(&asks, experiment, ExperimentState::Cancelled).await,
+                _ => {
+                    let place = |id: &String| Ok(Placement { job: JobId(uuid(id)?), worker, slots: vec![0] });
+                    let places = jobs.iter().map(place).collect::<Result<Vec<_>>>().unwrap_or_default();
+                    db::leases::grant(&asks, &places, 1000).await.map(drop)
+                }
+            }
+        });
+        hand.blocked(1).await?;
+        let mut other = pool.begin().await?;
+        for id in &ids[1..] {
+            let free = sqlx::query("SELECT id FROM jobs WHERE id = $1::uuid FOR UPDATE NOWAIT")
+                .bind(uuid(id)?)
+                .fetch_one(&mut *other);
+            ensure!(free.await.is_ok(), "{name} took a higher job before the lowest");
+        }
+        other.rollback().await?;
+        holder.rollback().await?;
+        work.await??;
+    }
+    hand.stop().await
+}
+
+fn uuid(text: &str) -> Result<uuid::Uuid> {
+    Ok(text.parse()?)
 }

@@ -5971,7 +5971,7 @@ export interface operations {
             query?: {
                 /** @description `next_cursor` of the page before. */
                 cursor?: number;
-                /** @description Items of a page, 1 to 500. Default 50. */
+                /** @description Items of a page. Default 50. */
                 limit?: number;
                 /** @description Of one thing: its id, or the name that it was asked for by. */
                 target?: string;
@@ -7769,19 +7769,21 @@ export interface operations {
                 };
             };
             401: components["responses"]["Unauthenticated"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
             /** @description too many wait */
-            409: {
+            429: {
                 headers: {
+                    /** @description seconds after which to ask again */
+                    "Retry-After"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            413: components["responses"]["TooLarge"];
-            415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["InvalidInput"];
-            429: components["responses"]["TooManyRequests"];
             503: components["responses"]["Unavailable"];
         };
     };
