@@ -120,7 +120,7 @@ pub struct Config {
     pub scrub_days: u16,
     /// Time without progress after which an experiment raises an event, in milliseconds.
     pub stalled_after_ms: u64,
-    /// Memory that a scan, or a fit of a clustering or a tokenizer, may take.
+    /// Memory that a fit of a clustering or a tokenizer may take.
     pub text_memory_max: Bytes,
     /// Time that a fit may take, in milliseconds.
     pub fit_time_max_ms: u64,

@@ -6,13 +6,21 @@ use crate::{
     process::{self, Process},
     s3::Store,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use senmon_corpus::{
+    roots::Roots,
+    scan::scan_file,
+    snapshot::{expand_paths, format_of},
+};
 use senmon_protocol::{
-    corpus::{CorpusState, CorpusView},
+    corpus::{CorpusFile, CorpusState, CorpusView, LeftOut, RegisterCorpus},
     ids::ExperimentId,
     spec::ExperimentSpec,
     view::{ExperimentState, ExperimentView},
 };
+use senmon_server::db;
+use serde_json::{Value, json};
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{
     fs,
     net::TcpListener,
@@ -121,7 +129,11 @@ impl World {
         }
         if self.options.documents > 0 {
             corpus::slice(&self.path("corpus"), 4, self.options.documents)?;
-            self.register("small", "corpus").await?;
+            if self.options.workers > 0 {
+                self.register("small", "corpus").await?;
+            } else {
+                self.was_scanned("small", "corpus").await?;
+            }
         }
         Ok(())
     }
@@ -262,16 +274,59 @@ impl World {
         }
     }
 
+    /// Connects to the server's private cluster.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn database(&self) -> Result<PgPool> {
+        let (_, socket) = self.postmaster()?;
+        let options = PgConnectOptions::new_without_pgpass().socket(socket).username("senmon").database("postgres");
+        PgPool::connect_with(options).await.context("connect to the server's Postgres")
+    }
+
+    fn registration(&self, name: &str, folder: &str) -> Value {
+        json!({
+            "name": name,
+            "paths": [self.path(folder)],
+            "fields": { "text": "text", "id": "id", "source": "source" },
+        })
+    }
+
+    /// A folder below this world's as a corpus that workers scanned before this world began, in which none may be.
+    async fn was_scanned(&self, name: &str, folder: &str) -> Result<()> {
+        let request: RegisterCorpus = serde_json::from_value(self.registration(name, folder))?;
+        let roots = Roots::new([self.path("corpus")]);
+        let found = expand_paths(&request.paths, &roots, &|| true);
+        let paths = found.map_err(|faults| anyhow!("{faults:?}"))?.files;
+        let read = |(index, path): (usize, &PathBuf)| {
+            let scanned = scan_file(&roots, path, &request.fields, &self.path("scan"), &mut |_| true)?;
+            let scanned = scanned.context("nobody stops it")?;
+            Ok(CorpusFile {
+                index: u32::try_from(index)?,
+                path: path.display().to_string(),
+                format: format_of(path).context("a known format")?,
+                bytes: scanned.bytes,
+                sha256: scanned.sha256,
+                counts: scanned.counts,
+                dropped: None,
+                problem: scanned.problem,
+            })
+        };
+        let files = paths.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+        let db = self.database().await?;
+        let id = db::corpora::insert(&db, &request, "admin", &paths, &LeftOut::default()).await?;
+        db::corpora::finish_scan(&db, id, &files, &[], None).await?;
+        db.close().await;
+        Ok(())
+    }
+
     /// Registers a folder below this world's as a corpus and waits until it is scanned.
     ///
     /// # Errors
     /// When it is refused.
     pub async fn register(&self, name: &str, folder: &str) -> Result<CorpusView> {
-        let body = serde_json::json!({
-            "name": name,
-            "paths": [self.path(folder)],
-            "fields": { "text": "text", "id": "id", "source": "source" },
-        });
+        let body = self.registration(name, folder);
         let corpus: CorpusView = self.api.post("/api/v1/corpora", &body).await?;
         self.until(Duration::from_secs(60), "the corpus is scanned", async || {
             let corpus: CorpusView = self.api.get(&format!("/api/v1/corpora/{}", corpus.id)).await?;

@@ -72,18 +72,11 @@ impl Site {
 /// Kinds of jobs that this build can run.
 #[must_use]
 pub fn capabilities() -> Vec<JobKind> {
+    let mut kinds = vec![JobKind::Scan, JobKind::Deduplicate, JobKind::Shard, JobKind::Decontaminate];
     if cfg!(feature = "torch") {
-        vec![
-            JobKind::Shard,
-            JobKind::Train,
-            JobKind::Evaluate,
-            JobKind::Merge,
-            JobKind::Ensemble,
-            JobKind::Decontaminate,
-        ]
-    } else {
-        vec![JobKind::Shard, JobKind::Decontaminate]
+        kinds.extend([JobKind::Train, JobKind::Evaluate, JobKind::Merge, JobKind::Ensemble]);
     }
+    kinds
 }
 
 /// Starts an attempt, which may read files below `roots`. Its task in `attempts` ends when its end is acknowledged or set aside.

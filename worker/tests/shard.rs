@@ -2,7 +2,10 @@
 
 mod support;
 
-use senmon_corpus::{roots::Roots, scan::scan};
+use senmon_corpus::{
+    roots::Roots,
+    scan::{DROPPED_FILE, scan_file},
+};
 use senmon_protocol::{
     corpus::{CorpusFile, DocumentFields},
     job::{ShardJob, TerminationReason},
@@ -22,15 +25,13 @@ fn a_file_that_changed_after_its_registration_is_found_by_its_content() {
     let registered = |text: &str| {
         fs::write(&path, text).unwrap();
         let fields = DocumentFields { id: Some("id".into()), ..DocumentFields::default() };
-        let files = std::slice::from_ref(&path);
-        let scanned = scan(&Roots::new([root]), files, &fields, &root.join("work"), |_| {}).unwrap();
-        let found = &scanned.files[0];
+        let found = scan_file(&Roots::new([root]), &path, &fields, &root.join("work"), &mut |_| true).unwrap().unwrap();
         let file: CorpusFile = serde_json::from_value(json!({
             "index": 0, "path": path, "format": "jsonl", "bytes": found.bytes, "sha256": found.sha256,
             "counts": found.counts, "dropped": null, "problem": found.problem
         }))
         .unwrap();
-        assert!(found.dropped.is_empty());
+        assert!(fs::read(root.join("work").join(DROPPED_FILE)).unwrap().is_empty());
         serde_json::from_value::<ShardJob>(json!({
             "experiment_id": "01a20ded-cc8c-77dc-aa0f-779d6385dfea", "file": file, "fields": fields, "router": "router",
             "tokenizer": "tokenizer.json", "separator": "<|endoftext|>", "held_out_fraction": 0.1, "output": "out"

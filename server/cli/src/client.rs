@@ -10,20 +10,12 @@ use senmon_protocol::{
     problem::Problem,
     view::Page,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 use tokio::io::AsyncWriteExt;
-
-/// A list comes in pages or whole.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum List<T> {
-    Page(Page<T>),
-    Whole(Vec<T>),
-}
 
 /// Items asked for at once: the most that the server gives.
 const PAGE_MAX: usize = 500;
@@ -117,15 +109,11 @@ impl Client {
                 Some(cursor) => format!("{path}&cursor={}", encoded(cursor)),
                 None => path.clone(),
             };
-            match parse(&path, &self.send(self.request(Method::GET, &page)).await?)? {
-                List::Whole(whole) => items.extend::<Vec<T>>(whole),
-                List::Page(page) => {
-                    // Said beside the list, which stays readable for scripts.
-                    page.broken.iter().for_each(|row| eprintln!("senmon: {}", row.problem));
-                    items.extend(page.items);
-                    cursor = page.next_cursor;
-                }
-            }
+            let page: Page<T> = parse(&path, &self.send(self.request(Method::GET, &page)).await?)?;
+            // Said beside the list, which stays readable for scripts.
+            page.broken.iter().for_each(|row| eprintln!("senmon: {}", row.problem));
+            items.extend(page.items);
+            cursor = page.next_cursor;
             if cursor.is_none() || items.len() >= items_max {
                 items.truncate(items_max);
                 return Ok(items);

@@ -162,12 +162,18 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
         tolerate_damaged_files: args.tolerate_damaged_files,
     };
     let mut corpus: CorpusView = client.post("/corpora", &request).await?;
+    let mut said = None;
     while args.wait && corpus.state == CorpusState::Scanning {
         tokio::time::sleep(Duration::from_millis(300)).await;
         corpus = client.get(&format!("/corpora/{}", corpus.id)).await?;
+        let waits_for = corpus.scan.as_ref().and_then(|scan| scan.waits_for.clone());
+        if waits_for.is_some() && waits_for != said {
+            eprintln!("{}", waits_for.clone().unwrap_or_default());
+            said = waits_for;
+        }
     }
     format.print(&corpus, |corpus| match corpus.state {
-        CorpusState::Scanning => format!("registered {}: the server reads its files now", corpus.name),
+        CorpusState::Scanning => format!("registered {}: the workers read its files now", corpus.name),
         _ => describe(corpus),
     })?;
     match corpus.state {
@@ -204,6 +210,10 @@ fn absolute(path: &str) -> CliResult<String> {
 fn describe(corpus: &CorpusView) -> String {
     let counts = &corpus.counts;
     let mut text = format!("{}  {}  {}\n", corpus.name, words::name(&corpus.state), corpus.id);
+    if let Some(scan) = &corpus.scan {
+        let waits_for = scan.waits_for.as_ref().map(|why| format!(". {why}")).unwrap_or_default();
+        let _ = writeln!(text, "{} of {} files read{waits_for}", scan.files_done, scan.files);
+    }
     if let Some(problem) = &corpus.problem {
         let _ = writeln!(text, "{problem}");
     }

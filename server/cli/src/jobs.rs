@@ -17,7 +17,7 @@ use senmon_protocol::view::{JobState, JobView};
 pub enum Job {
     /// List jobs, open or over, in the order of creation.
     Ls(List),
-    /// Show the log of a job: of a shard, an evaluation, a training.
+    /// Show the log of a job: of a scan, a shard, an evaluation, a training.
     Logs(Logs),
 }
 
@@ -82,23 +82,13 @@ pub async fn queue(client: &Client, format: Format) -> CliResult {
 async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliResult {
     let jobs: Vec<JobView> = client.list_up_to(path, most).await?;
     format.print(&jobs, |jobs| {
-        let mut table = Table::new(&[
-            "id",
-            "job",
-            "experiment",
-            "state",
-            ">priority",
-            ">slots",
-            ">tries",
-            "worker",
-            ">done",
-            "why",
-        ]);
+        let mut table =
+            Table::new(&["id", "job", "of", "state", ">priority", ">slots", ">tries", "worker", ">done", "why"]);
         for job in jobs {
             table.row(vec![
                 short(job.id),
                 job.title.clone(),
-                job.experiment.clone(),
+                job.owner.name().to_owned(),
                 words::name(&job.state),
                 job.priority.to_string(),
                 job.slots.to_string(),

@@ -1,4 +1,5 @@
-//! Exact duplicates across all files: an external sort of hashes, so memory is one run of them, whatever the corpus.
+//! Exact duplicates by the hashes of their texts: within a file as it is read, over files from what was kept of each.
+//! Sorted on disk, so memory is one run of entries, whatever the corpus.
 //!
 //! Never looks at a text again: two texts with one 128-bit hash are one.
 
@@ -6,38 +7,63 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-/// Entries kept in memory before they are sorted and spilled: 32 MiB and a half.
+/// Entries kept in memory before they are sorted and spilled, and looked at side by side over all files: 32 MiB.
 const RUN_ENTRIES: usize = 1 << 20;
-const ENTRY_BYTES: usize = 32;
+/// Bytes of an entry in a file: hash, record, length.
+pub(crate) const ENTRY_BYTES: u64 = 28;
 
-/// One text: its hash and its place. Sorted by hash, then place, so the first occurrence comes first.
+/// One text: its hash and its record. Sorted so that the first occurrence comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     pub(crate) hash: u128,
-    pub(crate) file: u32,
     pub(crate) record: u64,
     /// Length of the text; a record is never longer than 64 MiB.
     pub(crate) bytes: u32,
 }
 
-/// Entries in memory, and runs of them on disk.
-pub(crate) struct Runs {
-    folder: PathBuf,
-    entries: Vec<Entry>,
-    count: usize,
-}
-
-impl Runs {
-    /// Runs that go to `folder`.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), entries: Vec::new(), count: 0 }
+impl Entry {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.hash.to_le_bytes())?;
+        out.write_all(&self.record.to_le_bytes())?;
+        out.write_all(&self.bytes.to_le_bytes())
     }
 
-    /// Adds an entry.
+    /// The next entry; None at the end.
+    fn read(input: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut bytes = [0; ENTRY_BYTES as usize];
+        match input.read_exact(&mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let (hash, rest) = bytes.split_at(16);
+        let (record, bytes) = rest.split_at(8);
+        let sized = "the slices have these sizes";
+        Ok(Some(Self {
+            hash: u128::from_le_bytes(hash.try_into().expect(sized)),
+            record: u64::from_le_bytes(record.try_into().expect(sized)),
+            bytes: u32::from_le_bytes(bytes.try_into().expect(sized)),
+        }))
+    }
+}
+
+/// The texts of one file: entries in memory, and runs of them on disk.
+pub(crate) struct Texts {
+    folder: PathBuf,
+    entries: Vec<Entry>,
+    runs: usize,
+}
+
+impl Texts {
+    /// Texts whose runs go to `folder`.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), entries: Vec::new(), runs: 0 }
+    }
+
+    /// Adds a text.
     pub(crate) fn push(&mut self, entry: Entry) -> io::Result<()> {
         self.entries.push(entry);
         if self.entries.len() >= RUN_ENTRIES { self.spill() } else { Ok(()) }
@@ -45,56 +71,77 @@ impl Runs {
 
     fn spill(&mut self) -> io::Result<()> {
         self.entries.sort_unstable();
-        let mut out = BufWriter::new(File::create(self.path(self.count))?);
-        for entry in self.entries.drain(..) {
-            out.write_all(&entry.hash.to_le_bytes())?;
-            out.write_all(&entry.file.to_le_bytes())?;
-            out.write_all(&entry.record.to_le_bytes())?;
-            out.write_all(&entry.bytes.to_le_bytes())?;
-        }
-        self.count += 1;
+        let mut out = BufWriter::new(File::create(self.run(self.runs))?);
+        self.entries.drain(..).try_for_each(|entry| entry.write(&mut out))?;
+        self.runs += 1;
         out.flush()
     }
 
-    fn path(&self, run: usize) -> PathBuf {
-        self.folder.join(format!("hashes-{run}"))
+    fn run(&self, run: usize) -> PathBuf {
+        self.folder.join(format!("run-{run}"))
     }
 
-    /// Merges the runs and calls `found` for every entry whose hash came before.
-    pub(crate) fn duplicates(mut self, mut found: impl FnMut(Entry)) -> io::Result<()> {
+    /// Writes the first of equal texts to `out`, in the order of their hashes, and calls `found` for the others.
+    pub(crate) fn finish(mut self, out: &Path, mut found: impl FnMut(Entry)) -> io::Result<()> {
         self.spill()?;
-        let open = |run| File::open(self.path(run)).map(|file| BufReader::with_capacity(1 << 18, file));
-        let mut inputs = (0..self.count).map(open).collect::<io::Result<Vec<_>>>()?;
+        let open = |run| File::open(self.run(run)).map(|file| BufReader::with_capacity(1 << 18, file));
+        let mut inputs = (0..self.runs).map(open).collect::<io::Result<Vec<_>>>()?;
         let mut heap = BinaryHeap::new();
         for (run, input) in inputs.iter_mut().enumerate() {
-            heap.extend(read_entry(input)?.map(|entry| Reverse((entry, run))));
+            heap.extend(Entry::read(input)?.map(|entry| Reverse((entry, run))));
         }
+        let mut out = BufWriter::new(File::create(out)?);
         let mut last = None;
         while let Some(Reverse((entry, run))) = heap.pop() {
             if last == Some(entry.hash) {
-                found(entry);
+                found(entry)
+            } else {
+                entry.write(&mut out)?
             }
             last = Some(entry.hash);
-            heap.extend(read_entry(&mut inputs[run])?.map(|entry| Reverse((entry, run))));
+            heap.extend(Entry::read(&mut inputs[run])?.map(|entry| Reverse((entry, run))));
         }
-        (0..self.count).try_for_each(|run| fs::remove_file(self.path(run)))
+        out.flush()?;
+        (0..self.runs).try_for_each(|run| fs::remove_file(self.run(run)))
     }
 }
 
-fn read_entry(input: &mut impl Read) -> io::Result<Option<Entry>> {
-    let mut bytes = [0; ENTRY_BYTES];
-    match input.read_exact(&mut bytes) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
+/// Calls `found` with the number of a file and its entry for every text that an earlier file has. `lists` are what
+/// [`Texts::finish`] wrote, `texts` the entries in all of them. Hashes are spread evenly: they are looked at range by
+/// range, each of about as many entries as fit a run, and no two files are open at once. `go_on` is asked for each file
+/// of a range; false when it said no.
+pub(crate) fn across(
+    lists: &[PathBuf],
+    texts: u64,
+    go_on: &mut dyn FnMut() -> bool,
+    found: &mut dyn FnMut(usize, Entry) -> io::Result<()>,
+) -> io::Result<bool> {
+    let ranges = texts.div_ceil(RUN_ENTRIES as u64).max(1);
+    let width = u128::MAX / u128::from(ranges);
+    let mut places = vec![0_u64; lists.len()];
+    let mut entries: Vec<(u128, usize, Entry)> = Vec::new();
+    for range in 1..=ranges {
+        let last = if range == ranges { u128::MAX } else { width * u128::from(range) };
+        for (file, (path, place)) in lists.iter().zip(&mut places).enumerate() {
+            if !go_on() {
+                return Ok(false);
+            }
+            let mut list = File::open(path)?;
+            list.seek(SeekFrom::Start(*place))?;
+            let mut list = BufReader::new(list);
+            while let Some(entry) = Entry::read(&mut list)?.filter(|entry| entry.hash <= last) {
+                entries.push((entry.hash, file, entry));
+                *place += ENTRY_BYTES;
+            }
+        }
+        entries.sort_unstable();
+        let mut before = None;
+        for (hash, file, entry) in entries.drain(..) {
+            if before == Some(hash) {
+                found(file, entry)?;
+            }
+            before = Some(hash);
+        }
     }
-    let (hash, rest) = bytes.split_at(16);
-    let (file, rest) = rest.split_at(4);
-    let (record, bytes) = rest.split_at(8);
-    let sized = "the slices have these sizes";
-    Ok(Some(Entry {
-        hash: u128::from_le_bytes(hash.try_into().expect(sized)),
-        file: u32::from_le_bytes(file.try_into().expect(sized)),
-        record: u64::from_le_bytes(record.try_into().expect(sized)),
-        bytes: u32::from_le_bytes(bytes.try_into().expect(sized)),
-    }))
+    Ok(true)
 }

@@ -232,6 +232,18 @@ pub enum CorpusState {
     Failed,
 }
 
+/// How far a scan is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScanProgress {
+    /// Files read.
+    pub files_done: u64,
+    /// Files in all.
+    pub files: u64,
+    /// What it waits for, in a sentence; None while a worker reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+}
+
 /// A corpus as the API shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CorpusView {
@@ -241,8 +253,11 @@ pub struct CorpusView {
     pub name: String,
     /// State.
     pub state: CorpusState,
-    /// Why it was refused.
+    /// Why it was refused; while it is scanned, why that does not get on.
     pub problem: Option<String>,
+    /// How far the scan is; None when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanProgress>,
     /// Name of the token that registered it.
     #[serde(default)]
     pub owner: String,

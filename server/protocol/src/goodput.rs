@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 pub enum TimeCause {
     /// Optimiser steps that stay on the current lineage.
     Productive,
+    /// Files of corpora that were read and compared.
+    Scanning,
     /// Shards that were written.
     Sharding,
     /// Scores and mixtures that were computed.
@@ -46,8 +48,9 @@ pub enum TimeCause {
 
 impl TimeCause {
     /// All causes, goodput first.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Productive,
+        Self::Scanning,
         Self::Sharding,
         Self::Evaluation,
         Self::Merging,
@@ -67,7 +70,7 @@ impl TimeCause {
     /// Whether the time counts as goodput.
     #[must_use]
     pub fn is_goodput(self) -> bool {
-        matches!(self, Self::Productive | Self::Sharding | Self::Evaluation | Self::Merging)
+        matches!(self, Self::Productive | Self::Scanning | Self::Sharding | Self::Evaluation | Self::Merging)
     }
 
     /// One sentence for people.
@@ -75,6 +78,7 @@ impl TimeCause {
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Productive => "Optimiser steps that count.",
+            Self::Scanning => "Files of corpora read for the first time and compared.",
             Self::Sharding => "Input files turned into shards.",
             Self::Evaluation => "Models scored and mixed.",
             Self::Merging => "Weights averaged.",

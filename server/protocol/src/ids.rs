@@ -46,6 +46,8 @@ ids! {
     ExperimentId,
     /// One training lineage of an experiment.
     BranchId,
+    /// Whose work a job is: an experiment's or a corpus's id.
+    OwnerId,
     /// A unit of work leased to a worker.
     JobId,
     /// One execution of a job by one worker.
@@ -58,6 +60,18 @@ ids! {
     WorkerId,
     /// An API token (the row, not the secret).
     TokenId,
+}
+
+impl From<ExperimentId> for OwnerId {
+    fn from(id: ExperimentId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<CorpusId> for OwnerId {
+    fn from(id: CorpusId) -> Self {
+        Self(id.0)
+    }
 }
 
 /// Fencing token of a job: grows by one with every grant, for ever, and goes with every write of a worker.

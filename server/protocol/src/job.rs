@@ -1,7 +1,7 @@
 //! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
 //! asks nobody and any worker does the same.
 
-pub use crate::{checkpoint::CheckpointRef, decontamination::*, evaluation::*, outcome::*};
+pub use crate::{checkpoint::CheckpointRef, decontamination::*, evaluation::*, outcome::*, scan::*};
 use crate::{
     corpus::{CorpusFile, DocumentCounts, DocumentFields},
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, StorageKey},
@@ -33,6 +33,10 @@ pub struct Grant {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobSpec {
+    /// Read one file of a corpus for the first time.
+    Scan(ScanJob),
+    /// Find the texts that several files of a corpus share.
+    Deduplicate(DeduplicateJob),
     /// Tokenise one input file, grouped by domain.
     Shard(ShardJob),
     /// Train one branch.
@@ -52,6 +56,8 @@ pub enum JobSpec {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "named after the variants of JobSpec")]
 pub enum JobKind {
+    Scan,
+    Deduplicate,
     Shard,
     Train,
     Evaluate,
@@ -65,6 +71,8 @@ impl JobKind {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
+            Self::Scan => "scan",
+            Self::Deduplicate => "deduplicate",
             Self::Shard => "shard",
             Self::Train => "train",
             Self::Evaluate => "evaluate",
@@ -80,6 +88,8 @@ impl JobSpec {
     #[must_use]
     pub fn kind(&self) -> JobKind {
         match self {
+            Self::Scan(_) => JobKind::Scan,
+            Self::Deduplicate(_) => JobKind::Deduplicate,
             Self::Shard(_) => JobKind::Shard,
             Self::Train(_) => JobKind::Train,
             Self::Evaluate(_) => JobKind::Evaluate,

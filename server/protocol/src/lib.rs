@@ -29,6 +29,7 @@ pub mod plan;
 pub mod problem;
 pub mod report;
 pub mod resources;
+pub mod scan;
 pub mod spec;
 pub mod storage;
 pub mod stream;

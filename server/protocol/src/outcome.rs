@@ -3,7 +3,10 @@
 use crate::{
     checkpoint::CheckpointMeta,
     ids::{CheckpointId, StorageKey},
-    job::{DecontaminateResult, EnsembleResult, EvaluateResult, JobKind, MergeResult, ShardResult, TrainResult},
+    job::{
+        DecontaminateResult, DeduplicateResult, EnsembleResult, EvaluateResult, JobKind, MergeResult, ScanResult,
+        ShardResult, TrainResult,
+    },
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,6 +16,8 @@ use utoipa::ToSchema;
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "named after the variants of JobSpec")]
 pub enum JobResult {
+    Scan(ScanResult),
+    Deduplicate(DeduplicateResult),
     Shard(ShardResult),
     Train(TrainResult),
     Evaluate(EvaluateResult),
@@ -26,6 +31,8 @@ impl JobResult {
     #[must_use]
     pub fn kind(&self) -> JobKind {
         match self {
+            Self::Scan(_) => JobKind::Scan,
+            Self::Deduplicate(_) => JobKind::Deduplicate,
             Self::Shard(_) => JobKind::Shard,
             Self::Train(_) => JobKind::Train,
             Self::Evaluate(_) => JobKind::Evaluate,

@@ -73,8 +73,11 @@ pub struct ExperimentSpec {
     pub budget: BudgetSpec,
 }
 
+/// The priority of what says none.
+pub const PRIORITY: u8 = 50;
+
 fn default_priority() -> u8 {
-    50
+    PRIORITY
 }
 fn yes() -> bool {
     true

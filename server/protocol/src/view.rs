@@ -4,7 +4,8 @@ pub use crate::{access::*, aside::*, fleet::*, stream::*};
 use crate::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::{
-        AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId, StorageKey,
+        AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId, OwnerId,
+        StorageKey,
     },
     job::{CheckpointRef, JobKind, Mixture, TerminationReason},
     resources::BudgetSpec,
@@ -297,15 +298,61 @@ pub struct AttemptView {
     pub advice: Option<String>,
 }
 
+/// Whose work a job is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JobOwner {
+    /// An experiment's.
+    Experiment {
+        /// The experiment.
+        id: ExperimentId,
+        /// Its name.
+        name: String,
+    },
+    /// A corpus's.
+    Corpus {
+        /// The corpus.
+        id: CorpusId,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl JobOwner {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> OwnerId {
+        match self {
+            Self::Experiment { id, .. } => (*id).into(),
+            Self::Corpus { id, .. } => (*id).into(),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Experiment { name, .. } | Self::Corpus { name, .. } => name,
+        }
+    }
+
+    /// The experiment, if it is one.
+    #[must_use]
+    pub fn experiment(&self) -> Option<ExperimentId> {
+        match self {
+            Self::Experiment { id, .. } => Some(*id),
+            Self::Corpus { .. } => None,
+        }
+    }
+}
+
 /// A job in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     /// Id.
     pub id: JobId,
-    /// The experiment.
-    pub experiment_id: ExperimentId,
-    /// Name of the experiment.
-    pub experiment: String,
+    /// Whose work it is.
+    pub owner: JobOwner,
     /// The branch, for training and merging.
     pub branch_id: Option<BranchId>,
     /// What it does, for people: `train expert-3`, `shard perl-en.jsonl`.

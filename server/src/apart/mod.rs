@@ -12,17 +12,16 @@ use senmon_corpus::{
     read::Document,
     roots::Roots,
     sample::{SampleFile, SampleSize, sample},
-    scan::{ScanReport, encode_dropped, refusal, scan},
     tokenizer::{SEPARATOR, train},
 };
 use senmon_protocol::{
     clustering::{ClusteringQuality, ClusteringSpec, DomainView},
-    corpus::{BrokenRecord, DocumentCounts, DocumentFields, FileProblem, RegisterCorpus},
+    corpus::DocumentFields,
 };
 use serde::{Deserialize, Serialize};
 use std::{
     io::{BufRead, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -47,17 +46,6 @@ pub enum Request {
         from: From,
         /// Its entries.
         vocab_size: u32,
-    },
-    /// Read files for the first time.
-    Scan {
-        /// The folders that they are read below.
-        roots: Vec<String>,
-        /// The files.
-        paths: Vec<PathBuf>,
-        /// How they are read, and what is tolerated.
-        corpus: RegisterCorpus,
-        /// Folder for temporary files, and for the lists of records to leave out; the parent removes it.
-        work: PathBuf,
     },
 }
 
@@ -102,32 +90,6 @@ pub enum Done {
         /// The token between documents.
         separator: String,
     },
-    /// Files are read.
-    Scan {
-        /// The files, in the order of the request.
-        files: Vec<ReadFile>,
-        /// The first broken records.
-        broken_first: Vec<BrokenRecord>,
-        /// Why the corpus cannot be used, if it cannot.
-        problem: Option<String>,
-    },
-}
-
-/// A file that was read for the first time.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// SHA-256, lower-case hex.
-    pub sha256: String,
-    /// Counts.
-    pub counts: DocumentCounts,
-    /// Where the list of the records to leave out lies; None where all are taken.
-    pub dropped: Option<PathBuf>,
-    /// Why it was not read to its end.
-    pub problem: Option<FileProblem>,
 }
 
 /// The child: reads a request, answers it, and is over.
@@ -174,27 +136,5 @@ fn answer(request: Request) -> Result<Answer> {
             let json = String::from_utf8(train(&texts, vocab_size)?).context("a tokenizer is JSON")?;
             Ok(Ok(Done::Tokenizer { json, separator: SEPARATOR.to_owned() }))
         }
-        Request::Scan { roots, paths, corpus, work } => {
-            let report = scan(&Roots::new(&roots), &paths, &corpus.fields, &work.join("runs"), |_| {})?;
-            let problem = refusal(&report, &corpus);
-            Ok(Ok(scanned(report, problem, &work)?))
-        }
     }
-}
-
-/// The lists of what is left out may be long: they go to files.
-fn scanned(report: ScanReport, problem: Option<String>, work: &Path) -> Result<Done> {
-    let files = report.files.into_iter().zip(0_u32..).map(|(file, index)| {
-        let list = work.join(format!("dropped-{index}.u64"));
-        let dropped = match file.dropped.as_slice() {
-            [] => None,
-            records => {
-                std::fs::write(&list, encode_dropped(records)).with_context(|| format!("write {}", list.display()))?;
-                Some(list)
-            }
-        };
-        let (path, bytes, sha256, counts, problem) = (file.path, file.bytes, file.sha256, file.counts, file.problem);
-        Ok(ReadFile { path, bytes, sha256, counts, dropped, problem })
-    });
-    Ok(Done::Scan { files: files.collect::<Result<_>>()?, broken_first: report.broken_first, problem })
 }

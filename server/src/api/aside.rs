@@ -4,7 +4,7 @@ use crate::{
     api::{
         auth::Who,
         error::{ApiError, ApiResult},
-        params::Path,
+        params::{PageQuery, Path, Query},
     },
     app::App,
     db::{self, events::NewEvent, word},
@@ -22,10 +22,9 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(again))
 }
 
-#[utoipa::path(get, path = "/set-aside", tag = "set aside", responses((status = 200, description = "what the server's loops failed on again and again, the latest first", body = Page<SetAside>)))]
-async fn list(State(app): State<App>) -> ApiResult<Json<Page<SetAside>>> {
-    let items = db::troubles::set_aside(&app.db).await?;
-    Ok(Json(Page { items, next_cursor: None, broken: Vec::new() }))
+#[utoipa::path(get, path = "/set-aside", tag = "set aside", params(PageQuery), responses((status = 200, description = "what the server's loops failed on again and again, the latest first", body = Page<SetAside>)))]
+async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResult<Json<Page<SetAside>>> {
+    Ok(Json(query.of(db::troubles::set_aside(&app.db).await?, |item| item.id.to_string())?))
 }
 
 #[utoipa::path(delete, path = "/set-aside/{kind}/{id}", tag = "set aside", params(("kind" = TroubleKind, Path, description = "what it is"), ("id" = uuid::Uuid, Path, description = "which one")), responses((status = 204, description = "it is set aside no longer, and tried again at once"), (status = 404, description = "it is not set aside")))]

@@ -72,7 +72,7 @@ fn event(held: &Held, kind: &'static str, level: &'static str, text: String, ste
         kind,
         level,
         text,
-        experiment_id: Some(held.experiment),
+        experiment_id: held.experiment,
         branch_id: held.branch,
         worker_id: Some(held.worker),
         step,
@@ -104,8 +104,15 @@ async fn started(
     if body.step_start == 0 {
         app.event(event(&held, "attempt_started", "info", format!("{} began.", held.title), Some(0))).await;
     }
-    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
+    changed(&app, &held);
     Ok(Json(()))
+}
+
+/// Tells whoever looks at the job's owner that it changed.
+fn changed(app: &App, held: &Held) {
+    if let Some(experiment_id) = held.experiment {
+        app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id }));
+    }
 }
 
 #[utoipa::path(post, path = "/attempts/{id}/metrics", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = MetricBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence"), (status = 422, description = "columns of different lengths")))]
@@ -151,9 +158,9 @@ async fn metrics(
     if let Some(steps) = place.steps.filter(|steps| last > *steps) {
         return Err(ApiError::invalid("steps", format!("found step {last}, the branch has {steps}")));
     }
-    if let Some(branch_id) = place.branch {
+    if let Some((experiment_id, branch_id)) = place.experiment.zip(place.branch) {
         app.hint(StreamMessage::Metrics(StreamMetrics {
-            experiment_id: place.experiment,
+            experiment_id,
             branch_id,
             steps: body.steps,
             tokens: body.tokens,
@@ -327,11 +334,12 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
     if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
         app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
     }
-    // A job that goes on brings its experiment no further.
+    // A job that goes on brings its owner no further.
     if !matches!(ended.next, Some(Next::Retry(_))) {
-        app.wake.advance.notify_one();
+        let owners = if held.experiment.is_some() { &app.wake.advance } else { &app.wake.scan };
+        owners.notify_one();
     }
     app.wake.schedule.notify_one();
-    app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: held.experiment }));
+    changed(app, held);
     Ok(Some(ended))
 }

@@ -148,13 +148,18 @@ impl Known {
         self.revoked.send_modify(|count| *count += 1);
     }
 
+    /// A session ended: what it has open ends too.
+    pub fn signed_out(&self) {
+        self.revoked.send_modify(|count| *count += 1);
+    }
+
     /// How many revocations there were.
     #[must_use]
     pub fn revocations(&self) -> u64 {
         *self.revoked.borrow()
     }
 
-    /// Waits until the token of a request is not accepted any more.
+    /// Waits until the token or the session of a request is not accepted any more.
     pub async fn over(&self, app: &App, of: &Watched) {
         let mut revoked = self.revoked.subscribe();
         // One between the look at the token and now is not missed.
@@ -166,7 +171,14 @@ impl Known {
             }
             asks = false;
             // A database that does not answer ends no stream.
-            if let Ok(false) = db::tokens::is_accepted(&app.db, of.who.id).await {
+            let accepted = match &of.session {
+                Some(session) => {
+                    let found = db::tokens::by_session(&app.db, session).await;
+                    found.map(|found| found.is_some_and(|identity| identity.over(Utc::now()).is_none()))
+                }
+                None => db::tokens::is_accepted(&app.db, of.who.id).await,
+            };
+            if let Ok(false) = accepted {
                 return;
             }
         }
@@ -178,17 +190,28 @@ impl Known {
 pub struct Watched {
     /// Who.
     pub who: Identity,
+    /// The browser's session, where it is one.
+    pub session: Option<Session>,
     /// Revocations before.
     pub revocations: u64,
 }
 
-/// Who sends a request.
+/// SHA-256 of a session's secret.
+pub type Session = Vec<u8>;
+
+/// Who sends a request, and the session of a browser.
 ///
 /// # Errors
 /// [`ApiError::Unauthenticated`], [`ApiError::TokenOver`]; [`ApiError::TooMany`]; [`ApiError::Forbidden`] for a browser that may have been led here
 /// by another site.
-pub async fn identify(app: &App, method: &Method, headers: &HeaderMap, from: IpAddr) -> ApiResult<Identity> {
+pub async fn identify(
+    app: &App,
+    method: &Method,
+    headers: &HeaderMap,
+    from: IpAddr,
+) -> ApiResult<(Identity, Option<Session>)> {
     let authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let mut session = None;
     let found = if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
         app.known.by_secret(app, hash(secret), from).await?
     } else {
@@ -197,7 +220,7 @@ pub async fn identify(app: &App, method: &Method, headers: &HeaderMap, from: IpA
             return Err(ApiError::Forbidden("a browser session needs the header X-Senmon to change something".into()));
         }
         app.limits.may_be_looked_up(from)?;
-        let found = db::tokens::by_session(&app.db, &hash(&secret)).await?;
+        let found = db::tokens::by_session(&app.db, session.insert(hash(&secret))).await?;
         if found.is_none() {
             app.limits.was_a_stranger(from);
         }
@@ -208,7 +231,7 @@ pub async fn identify(app: &App, method: &Method, headers: &HeaderMap, from: IpA
         Some(why) => Err(ApiError::TokenOver(why)),
         None => {
             app.limits.token(&identity)?;
-            Ok(identity)
+            Ok((identity, session))
         }
     }
 }

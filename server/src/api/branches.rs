@@ -6,13 +6,13 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
-        params::{Path, Query},
+        params::{PageQuery, Path, Query},
         storage::may_grow,
     },
     app::App,
     db::{self, events::NewEvent, experiments::ExperimentRow, jobs::Wish},
     domain::{
-        advance::ensemble_title,
+        advance::experiment::ensemble_title,
         ancestry::why_not_queued,
         expand::beyond,
         metrics::draw::{self, draw},
@@ -26,7 +26,7 @@ use senmon_protocol::{
     job::{DomainWeight, Mixture},
     lineage::Lineage,
     view::{
-        AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, StreamExperiment,
+        AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, Page, StreamExperiment,
         StreamMessage,
     },
 };
@@ -156,10 +156,14 @@ async fn all_metrics(
     Ok(Json(views))
 }
 
-#[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>)))]
-async fn attempts(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<AttemptView>>> {
+#[utoipa::path(get, path = "/branches/{id}/attempts", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), PageQuery), responses((status = 200, description = "attempts, oldest first", body = Page<AttemptView>)))]
+async fn attempts(
+    State(app): State<App>,
+    Path(id): Path<BranchId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<AttemptView>>> {
     db::branches::ensure(&app.db, id).await?;
-    Ok(Json(db::attempts::of(&app.db, Some(id), None).await?))
+    Ok(Json(query.of(db::attempts::of(&app.db, Some(id), None).await?, |attempt| attempt.id.to_string())?))
 }
 
 /// Where to read on.

@@ -26,7 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(of_branch)).routes(routes!(show)).routes(routes!(file))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(file))
 }
 
 /// The route that takes as long as the store needs to give out a whole checkpoint.
@@ -63,12 +63,6 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
     )
     .await?;
     Ok(Json(page(rows, limit, |item| item.id.to_string())))
-}
-
-#[utoipa::path(get, path = "/branches/{id}/checkpoints", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages", body = Vec<CheckpointView>)))]
-async fn of_branch(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<CheckpointView>>> {
-    db::branches::ensure(&app.db, id).await?;
-    Ok(Json(db::checkpoints::list(&app.db, None, Some(id), None, None, 1000).await?.rows))
 }
 
 #[utoipa::path(get, path = "/checkpoints/{id}", tag = "checkpoints", params(("id" = uuid::Uuid, Path, description = "the checkpoint")), responses((status = 200, description = "the checkpoint", body = CheckpointView), (status = 404, description = "no such checkpoint")))]

@@ -7,12 +7,13 @@ use crate::{
         error::{ApiError, ApiResult},
         gate::Made,
         page,
-        params::{self, Path, Query},
+        params::{self, PageQuery, Path, Query},
         storage::may_grow,
     },
     app::App,
     db::{self, events::NewEvent, lists::Wanted, troubles::Trouble},
     domain::report::domain_sums,
+    tasks::schedule::scene,
 };
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::snapshot::{Found, expand_paths};
@@ -21,7 +22,7 @@ use senmon_protocol::{
     corpus::{CorpusState, CorpusView, LeftOut, RegisterCorpus, ZSTD_WINDOW_BYTES_MAX},
     ids::{ClusteringId, ExperimentId},
     problem::Fault,
-    view::{Page, TroubleKind},
+    view::{JobState, Page, TroubleKind},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -112,14 +113,21 @@ async fn show(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Json<
     Ok(Json(corpus))
 }
 
-/// Says of corpora that are scanned why that does not get on.
+/// Says of corpora that are scanned what that waits for, and why it does not get on.
 async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
     if corpora.iter().all(|corpus| corpus.state != CorpusState::Scanning) {
         return Ok(());
     }
     let troubles = db::troubles::of(&app.db, TroubleKind::Corpus, None).await?;
-    for corpus in corpora.iter_mut().filter(|corpus| corpus.state == CorpusState::Scanning) {
+    let scene = scene(app).await?;
+    for corpus in corpora.iter_mut() {
+        let Some(scan) = &mut corpus.scan else { continue };
         corpus.problem = troubles.get(&corpus.id.0).map(Trouble::said);
+        let mut jobs = scene.jobs.iter().filter(|job| job.owner.id() == corpus.id.into());
+        let is_read = jobs.clone().any(|job| job.state == JobState::Running);
+        if let Some(queued) = jobs.find(|job| job.state == JobState::Queued).filter(|_| !is_read) {
+            scan.waits_for = Some(format!("{}: {}", queued.title, scene.why(queued)));
+        }
     }
     Ok(())
 }
@@ -138,11 +146,17 @@ async fn clustering(State(app): State<App>, Path(id): Path<ClusteringId>) -> Api
     Ok(Json(db::fits::clustering(&app.db, id).await?))
 }
 
-#[utoipa::path(get, path = "/experiments/{id}/domains", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "its domains, empty before discovery", body = Vec<DomainView>), (status = 404, description = "no such experiment")))]
-async fn domains(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Vec<DomainView>>> {
+#[utoipa::path(get, path = "/experiments/{id}/domains", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment"), PageQuery), responses((status = 200, description = "its domains, none before discovery", body = Page<DomainView>), (status = 404, description = "no such experiment")))]
+async fn domains(
+    State(app): State<App>,
+    Path(id): Path<ExperimentId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<DomainView>>> {
     let experiment = db::experiments::get(&app.db, id).await?;
-    let Some(clustering) = experiment.clustering_id else { return Ok(Json(Vec::new())) };
-    let mut domains = db::fits::clustering(&app.db, clustering).await?.domains;
+    let mut domains = match experiment.clustering_id {
+        Some(clustering) => db::fits::clustering(&app.db, clustering).await?.domains,
+        None => Vec::new(),
+    };
     if let Some(index) = &experiment.shard_index {
         for (domain, sum) in domains.iter_mut().zip(domain_sums(index)) {
             domain.tokens = Some(sum.tokens);
@@ -150,5 +164,5 @@ async fn domains(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiRes
             domain.documents_held_out = Some(sum.held_out);
         }
     }
-    Ok(Json(domains))
+    Ok(Json(query.of(domains, |domain| domain.index.to_string())?))
 }

@@ -36,7 +36,7 @@ impl FromRequestParts<App> for Reader {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let from = peer::of(&parts.extensions).address;
-        let identity = identify(app, &parts.method, &parts.headers, from).await?;
+        let (identity, _) = identify(app, &parts.method, &parts.headers, from).await?;
         if verdict(Rule::Read, identity.role) == Verdict::Yes { Ok(Self) } else { Err(needs(Rule::Read, &identity)) }
     }
 }
@@ -70,7 +70,8 @@ pub async fn gate(
         return Ok(next.run(request).await);
     }
     let revocations = app.known.revocations();
-    let identity = identify(&app, request.method(), request.headers(), peer::of(request.extensions()).address).await?;
+    let from = peer::of(request.extensions()).address;
+    let (identity, session) = identify(&app, request.method(), request.headers(), from).await?;
     let target = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
     match verdict(operation.rule, identity.role) {
         Verdict::Yes => {}
@@ -78,7 +79,7 @@ pub async fn gate(
         Verdict::No => return Err(needs(operation.rule, &identity)),
     }
     request.extensions_mut().insert(Who(identity.clone()));
-    request.extensions_mut().insert(Watched { who: identity.clone(), revocations });
+    request.extensions_mut().insert(Watched { who: identity.clone(), session, revocations });
     if !operation.is_audited() {
         return Ok(next.run(request).await);
     }

@@ -3,7 +3,7 @@
 use crate::{
     api::{
         error::{ApiError, ApiResult},
-        params::{Path, Query},
+        params::{PageQuery, Path, Query},
     },
     app::App,
     db::{
@@ -17,7 +17,7 @@ use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
     goodput::{GoodputView, SkipView, TokenAccount},
     ids::{BranchId, ExperimentId, Fence},
-    view::BranchView,
+    view::{BranchView, Page},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -130,8 +130,12 @@ pub async fn recent(app: &App, hours: f64) -> db::Result<GoodputView> {
     Ok(counted(fleet(&workers, from, records.now).view(Some(from), records.now), &records))
 }
 
-#[utoipa::path(get, path = "/branches/{id}/skips", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "the skip ledger: batches that the branch did not train on, oldest first", body = Vec<SkipView>), (status = 404, description = "no such branch")))]
-async fn skips(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Json<Vec<SkipView>>> {
+#[utoipa::path(get, path = "/branches/{id}/skips", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), PageQuery), responses((status = 200, description = "the skip ledger: batches that the branch did not train on, oldest first", body = Page<SkipView>), (status = 404, description = "no such branch")))]
+async fn skips(
+    State(app): State<App>,
+    Path(id): Path<BranchId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<SkipView>>> {
     let branch = db::branches::get(&app.db, id).await?;
     let windows = branch.training.as_ref().map_or(0, |training| u64::from(training.batch_windows));
     let rows = db::goodput::skips(&app.db, id).await?;
@@ -148,5 +152,6 @@ async fn skips(State(app): State<App>, Path(id): Path<BranchId>) -> ApiResult<Js
         superseded: row.skip.step > steps::last_current(row.skip.fence, &segments),
         at: row.at,
     };
-    Ok(Json(rows.into_iter().map(line).collect()))
+    let lines = rows.into_iter().map(line).collect();
+    Ok(Json(query.of(lines, |line: &SkipView| format!("{}-{}", line.fence, line.batch))?))
 }

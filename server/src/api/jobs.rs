@@ -5,7 +5,7 @@ use crate::{
         branches::LogsQuery,
         error::{ApiError, ApiResult},
         page,
-        params::{self, Path, Query},
+        params::{self, PageQuery, Path, Query},
     },
     app::App,
     db::{
@@ -16,7 +16,7 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use senmon_protocol::{
-    ids::{BranchId, ExperimentId, JobId},
+    ids::{BranchId, CorpusId, ExperimentId, JobId},
     job::JobKind,
     view::{AttemptView, JobState, JobView, LogsView, Page},
 };
@@ -40,6 +40,8 @@ struct ListQuery {
     state: Option<String>,
     /// Only of one experiment.
     experiment_id: Option<uuid::Uuid>,
+    /// Only of one corpus.
+    corpus_id: Option<uuid::Uuid>,
     /// Only of one branch.
     branch_id: Option<uuid::Uuid>,
     /// Only of one kind.
@@ -59,6 +61,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
     let wanted = Jobs {
         of: Wanted { q: query.q, states, cursor: query.cursor, limit: limit + 1 },
         experiment: query.experiment_id.map(ExperimentId),
+        corpus: query.corpus_id.map(CorpusId),
         branch: query.branch_id.map(BranchId),
         kind: query.kind.map(|kind| kind.word().to_owned()),
         ..Jobs::default()
@@ -94,10 +97,14 @@ async fn show(State(app): State<App>, Path(id): Path<JobId>) -> ApiResult<Json<J
     Ok(Json(job))
 }
 
-#[utoipa::path(get, path = "/jobs/{id}/attempts", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "the job")), responses((status = 200, description = "attempts, oldest first", body = Vec<AttemptView>), (status = 404, description = "no such job")))]
-async fn attempts(State(app): State<App>, Path(id): Path<JobId>) -> ApiResult<Json<Vec<AttemptView>>> {
+#[utoipa::path(get, path = "/jobs/{id}/attempts", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "the job"), PageQuery), responses((status = 200, description = "attempts, oldest first", body = Page<AttemptView>), (status = 404, description = "no such job")))]
+async fn attempts(
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+    Query(query): Query<PageQuery>,
+) -> ApiResult<Json<Page<AttemptView>>> {
     one(&app, id).await?;
-    Ok(Json(db::attempts::of(&app.db, None, Some(id)).await?))
+    Ok(Json(query.of(db::attempts::of(&app.db, None, Some(id)).await?, |attempt| attempt.id.to_string())?))
 }
 
 #[utoipa::path(get, path = "/jobs/{id}/logs", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "the job"), LogsQuery), responses((status = 200, description = "log lines of all its attempts, oldest first", body = LogsView), (status = 404, description = "no such job")))]

@@ -6,7 +6,8 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
-use serde::de::DeserializeOwned;
+use senmon_protocol::view::Page;
+use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 /// Parameters of the path.
@@ -80,6 +81,40 @@ pub fn limit(asked: Option<i64>) -> Result<i64, ApiError> {
     match asked.unwrap_or(50) {
         limit @ 1..=LIMIT_MAX => Ok(limit),
         found => Err(ApiError::invalid("limit", format!("found {found}, expected 1 to {LIMIT_MAX}"))),
+    }
+}
+
+/// Which page of a list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+impl PageQuery {
+    /// The page of a list that is short enough to be read whole; `id` is what is an item's own.
+    ///
+    /// # Errors
+    /// When the limit is out of bounds, or the cursor is of no item.
+    pub fn of<T>(&self, items: Vec<T>, id: impl Fn(&T) -> String) -> Result<Page<T>, ApiError> {
+        let limit = usize::try_from(limit(self.limit)?).unwrap_or(1);
+        let begin = match &self.cursor {
+            None => 0,
+            Some(cursor) => {
+                let before = items.iter().position(|item| id(item) == *cursor);
+                let unknown =
+                    || ApiError::invalid("cursor", format!("found {cursor:?}, which is no item of this list"));
+                before.ok_or_else(unknown)? + 1
+            }
+        };
+        let more = items.len() > begin + limit;
+        let items: Vec<T> = items.into_iter().skip(begin).take(limit).collect();
+        let next_cursor = items.last().map(id).filter(|_| more);
+        Ok(Page { items, next_cursor, broken: Vec::new() })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
-        params::Path,
+        params::{PageQuery, Path, Query},
         peer,
     },
     app::App,
@@ -21,7 +21,7 @@ use axum::{
 use senmon_protocol::{
     ids::TokenId,
     problem::Fault,
-    view::{CreateToken, CreatedToken, Role, SessionView, SignIn, TokenView},
+    view::{CreateToken, CreatedToken, Page, Role, SessionView, SignIn, TokenView},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -81,13 +81,14 @@ async fn who(Who(identity): Who) -> Json<SessionView> {
 async fn sign_out(State(app): State<App>, headers: HeaderMap) -> ApiResult<StatusCode> {
     if let Some(secret) = cookie(&headers) {
         db::tokens::delete_session(&app.db, &hash(&secret)).await?;
+        app.known.signed_out();
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[utoipa::path(get, path = "/tokens", tag = "tokens", responses((status = 200, description = "all tokens, without secrets", body = Vec<TokenView>)))]
-async fn tokens(State(app): State<App>) -> ApiResult<Json<Vec<TokenView>>> {
-    Ok(Json(db::tokens::list(&app.db).await?))
+#[utoipa::path(get, path = "/tokens", tag = "tokens", params(PageQuery), responses((status = 200, description = "tokens that count, oldest first, without secrets", body = Page<TokenView>)))]
+async fn tokens(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResult<Json<Page<TokenView>>> {
+    Ok(Json(query.of(db::tokens::list(&app.db).await?, |token| token.id.to_string())?))
 }
 
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = CreateToken, responses((status = 201, description = "the token; its secret is shown this once", body = CreatedToken)))]

@@ -52,7 +52,7 @@ pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
     Ok(())
 }
 
-/// Archives a corpus that no experiment uses; its files are not ours.
+/// Archives a corpus that no experiment uses, and ends its scan; its files are not ours.
 ///
 /// # Errors
 /// [`DbError::NotFound`]; [`DbError::Conflict`] with the experiments that use it.
@@ -74,6 +74,7 @@ pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
         return Err(DbError::Conflict(format!("the corpus is in use by {experiments} {}", some(&users))));
     }
     sqlx::query!("UPDATE corpora SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
+    super::jobs::end_open(&mut tx, id.into()).await?;
     sqlx::query!("DELETE FROM troubles WHERE id = $1", id.0).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())

@@ -22,8 +22,8 @@ pub struct Held {
     pub attempt: AttemptId,
     /// The job.
     pub job: JobId,
-    /// The experiment.
-    pub experiment: ExperimentId,
+    /// Its experiment; None where it is another owner's.
+    pub experiment: Option<ExperimentId>,
     /// The branch.
     pub branch: Option<BranchId>,
     /// The worker.
@@ -48,7 +48,7 @@ async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result
     Ok(Held {
         attempt,
         job: JobId(row.id),
-        experiment: ExperimentId(row.experiment_id),
+        experiment: row.experiment_id.map(ExperimentId),
         branch: row.branch_id.map(BranchId),
         worker: WorkerId(row.worker_id),
         kind: unword(&row.kind)?,
@@ -64,7 +64,7 @@ async fn hold(tx: &mut PgConnection, attempt: AttemptId, fence: Fence) -> Result
 pub async fn job(pool: &PgPool, attempt: AttemptId, fence: Fence) -> Result<Option<(JobSpec, u32)>> {
     let row = sqlx::query!(
         r#"SELECT j.spec AS "spec: Stored<JobSpec>", COALESCE(jsonb_array_length(c.domains), 0) AS "domains!" FROM jobs j
-           JOIN experiments e ON e.id = j.experiment_id LEFT JOIN clusterings c ON c.id = e.clustering_id
+           LEFT JOIN experiments e ON e.id = j.experiment_id LEFT JOIN clusterings c ON c.id = e.clustering_id
            WHERE j.attempt_id = $1 AND j.fence = $2"#,
         attempt.0,
         fence.0
@@ -112,6 +112,15 @@ pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result
     Ok(events)
 }
 
+impl Held {
+    /// The branch and its experiment.
+    fn branch(&self) -> Result<(ExperimentId, BranchId)> {
+        self.experiment
+            .zip(self.branch)
+            .ok_or_else(|| DbError::Conflict(format!("{}: a job without a branch writes no checkpoint", self.title)))
+    }
+}
+
 /// Commits a checkpoint whose manifest was read from the store. True when it is new.
 ///
 /// # Errors
@@ -125,9 +134,9 @@ pub async fn checkpoint(
 ) -> Result<(Held, bool)> {
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, attempt, fence).await?;
+    let (experiment, branch) = held.branch()?;
     let meta = &manifest.meta;
-    if Some(meta.branch_id) != held.branch || meta.fence != fence || *meta != written.meta || manifest.id != written.id
-    {
+    if meta.branch_id != branch || meta.fence != fence || *meta != written.meta || manifest.id != written.id {
         return Err(DbError::Conflict(format!(
             "checkpoint {}: its manifest does not belong to this attempt",
             written.folder
@@ -137,7 +146,7 @@ pub async fn checkpoint(
         "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, manifest_sha256, meta, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'committed')
          ON CONFLICT (id) DO UPDATE SET state = 'committed', manifest_sha256 = $7, meta = $8, created_at = now()
              WHERE checkpoints.state = 'pending' AND checkpoints.folder = $6",
-        written.id.0, held.experiment.0, meta.branch_id.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
+        written.id.0, experiment.0, branch.0, fence.0, signed(meta.step), written.folder.as_str(), written.manifest_sha256,
         kept("checkpoint.meta", meta)? as _
     ).execute(&mut *tx).await?;
     let is_new = done.rows_affected() == 1;
@@ -158,14 +167,12 @@ pub async fn checkpoint(
 pub async fn announce(pool: &PgPool, attempt: AttemptId, body: &AnnounceCheckpoint) -> Result<()> {
     let mut tx = pool.begin().await?;
     let held = hold(&mut tx, attempt, body.fence).await?;
-    let Some(branch) = held.branch else {
-        return Err(DbError::Conflict(format!("{}: a job without a branch writes no checkpoint", held.title)));
-    };
+    let (experiment, branch) = held.branch()?;
     sqlx::query!(
         "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, state) VALUES ($1, $2, $3, $4, $5, $6, 'pending')
          ON CONFLICT (folder) DO UPDATE SET id = $1 WHERE checkpoints.state = 'pending'",
         body.id.0,
-        held.experiment.0,
+        experiment.0,
         branch.0,
         body.fence.0,
         signed(body.step),
@@ -290,7 +297,7 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
     let row = sqlx::query!(
         r#"UPDATE jobs SET retries_user = retries_user + $2, retries_infra = retries_infra + $3 WHERE id = $1
            RETURNING retries_user, retries_infra,
-               command = 'cancel' OR EXISTS (SELECT 1 FROM experiments WHERE id = experiment_id AND state NOT IN ('running', 'paused')) AS "cancelled!",
+               command = 'cancel' OR EXISTS (SELECT 1 FROM owners o WHERE o.id = owner_id AND o.state NOT IN ('running', 'paused')) AS "cancelled!",
                (SELECT spec->'max_restarts' FROM experiments WHERE id = experiment_id) AS max_restarts"#,
         held.job.0, user, infra
     ).fetch_one(&mut *tx).await?;
@@ -325,10 +332,11 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
         Next::GiveUp => ("failed", "failed", 0, Some(problem)),
     };
     sqlx::query!(
-        "UPDATE jobs SET state = $2, problem = $3, attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue', preempted_for = NULL,
+        "UPDATE jobs SET state = $2, problem = $3, failed_on = CASE WHEN $5 THEN failed_on ELSE worker_id END,
+             attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue', preempted_for = NULL,
              tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0),
              remaining = COALESCE((SELECT GREATEST(0, (b.steps - b.step) * b.batch_tokens) FROM branches b WHERE b.id = jobs.branch_id), remaining) WHERE id = $1",
-        held.job.0, state, problem, wait_ms
+        held.job.0, state, problem, wait_ms, ended.reason.is_planned()
     ).execute(&mut *tx).await?;
     if let Some(branch) = held.branch {
         sqlx::query!(

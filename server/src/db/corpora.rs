@@ -1,9 +1,11 @@
 //! Corpora.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, lists::Wanted, unword};
+use super::{DbError, Listed, Result, Stored, begin, count, each, kept, lists::Wanted, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    corpus::{BrokenRecord, CorpusFile, CorpusView, DocumentCounts, LeftOut, RegisterCorpus},
+    corpus::{
+        BrokenRecord, CorpusFile, CorpusState, CorpusView, DocumentCounts, LeftOut, RegisterCorpus, ScanProgress,
+    },
     ids::CorpusId,
 };
 use sqlx::PgPool;
@@ -13,6 +15,8 @@ struct Row {
     name: String,
     state: String,
     problem: Option<String>,
+    scanned: i64,
+    paths: i64,
     owner: String,
     request: Stored<RegisterCorpus>,
     files: Stored<Vec<CorpusFile>>,
@@ -27,11 +31,18 @@ impl TryFrom<Row> for CorpusView {
         let mut counts = DocumentCounts::default();
         let files = row.files.read("files")?;
         files.iter().for_each(|file| counts.add(&file.counts));
+        let state = unword(&row.state)?;
+        let scan = (state == CorpusState::Scanning).then(|| ScanProgress {
+            files_done: count(row.scanned),
+            files: count(row.paths),
+            waits_for: None,
+        });
         Ok(Self {
             id: CorpusId(row.id),
             name: row.name,
-            state: unword(&row.state)?,
+            state,
             problem: row.problem,
+            scan,
             owner: row.owner,
             fields: row.request.read("request")?.fields,
             files,
@@ -85,7 +96,8 @@ pub async fn insert(
 pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
     let id = id_or_name.parse::<uuid::Uuid>().ok();
     let row = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, COALESCE((SELECT count(*) FROM jobs j WHERE j.corpus_id = corpora.id AND j.kind = 'scan' AND j.state = 'completed'), 0) AS "scanned!",
+           COALESCE(CASE WHEN jsonb_typeof(paths) = 'array' THEN jsonb_array_length(paths) END, 0)::bigint AS "paths!", owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora WHERE (id = $1 OR name = $2) AND archived_at IS NULL"#, id, id_or_name
     ).fetch_optional(pool).await?;
     row.ok_or_else(|| DbError::NotFound { noun: "corpus", id: id_or_name.to_owned() })?.try_into()
@@ -97,7 +109,8 @@ pub async fn get(pool: &PgPool, id_or_name: &str) -> Result<CorpusView> {
 /// When Postgres refuses.
 pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Listed<CorpusView>> {
     let rows = sqlx::query_as!(Row,
-        r#"SELECT id, name, state, problem, owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
+        r#"SELECT id, name, state, problem, COALESCE((SELECT count(*) FROM jobs j WHERE j.corpus_id = corpora.id AND j.kind = 'scan' AND j.state = 'completed'), 0) AS "scanned!",
+           COALESCE(CASE WHEN jsonb_typeof(paths) = 'array' THEN jsonb_array_length(paths) END, 0)::bigint AS "paths!", owner, request AS "request: _", files AS "files: _", left_out AS "left_out: _", broken_first AS "broken_first: _", created_at
            FROM corpora WHERE archived_at IS NULL AND ($1::text IS NULL OR strpos(lower(name), lower($1)) > 0)
              AND ($2::text[] IS NULL OR state = ANY($2)) AND ($3::uuid IS NULL OR id < $3) ORDER BY id DESC LIMIT $4"#,
         wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
@@ -115,7 +128,7 @@ pub async fn names(pool: &PgPool) -> Result<Vec<String>> {
         .await?)
 }
 
-/// A corpus that waits for its scan.
+/// A corpus that is scanned.
 #[derive(Debug)]
 pub struct ToScan {
     /// Id.
@@ -126,25 +139,26 @@ pub struct ToScan {
     pub asked: Result<(RegisterCorpus, Vec<String>)>,
 }
 
-/// The oldest corpus that waits for its scan; those that rest are left out.
+/// Corpora that are scanned, oldest first; those that rest are left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn next_to_scan(pool: &PgPool, rest: &[uuid::Uuid]) -> Result<Option<ToScan>> {
-    let row = sqlx::query!(
+pub async fn scanning(pool: &PgPool, rest: &[uuid::Uuid]) -> Result<Vec<ToScan>> {
+    let rows = sqlx::query!(
         r#"SELECT id, name, request AS "request: Stored<RegisterCorpus>", paths AS "paths: Stored<Vec<String>>" FROM corpora
-           WHERE state = 'scanning' AND archived_at IS NULL AND id <> ALL($1) ORDER BY created_at LIMIT 1"#,
+           WHERE state = 'scanning' AND archived_at IS NULL AND id <> ALL($1) ORDER BY created_at"#,
         rest
     )
-    .fetch_optional(pool)
+    .fetch_all(pool)
     .await?;
-    Ok(row.map(|row| {
+    let to_scan = rows.into_iter().map(|row| {
         let asked = row.request.read("request").and_then(|request| Ok((request, row.paths.read("paths")?)));
         ToScan { id: CorpusId(row.id), name: row.name, asked }
-    }))
+    });
+    Ok(to_scan.collect())
 }
 
-/// Stores what the scan found.
+/// Stores what the scan found, and ends what is left of it.
 ///
 /// # Errors
 /// [`DbError::Unstorable`]; when Postgres refuses.
@@ -155,10 +169,13 @@ pub async fn finish_scan(
     broken: &[BrokenRecord],
     problem: Option<&str>,
 ) -> Result<()> {
+    let mut tx = pool.begin().await?;
     sqlx::query!(
         "UPDATE corpora SET state = CASE WHEN $4::text IS NULL THEN 'ready' ELSE 'failed' END, files = $2, broken_first = $3, problem = $4
          WHERE id = $1 AND state = 'scanning'",
         id.0, kept("files", files)? as _, kept("broken_first", broken)? as _, problem
-    ).execute(pool).await?;
-    Ok(())
+    ).execute(&mut *tx).await?;
+    // One that is refused for one of its jobs needs the others no more.
+    super::jobs::end_open(&mut tx, id.into()).await?;
+    Ok(tx.commit().await?)
 }

@@ -183,7 +183,7 @@ pub async fn last_of(pool: &PgPool, kinds: &[&str]) -> Result<Option<String>> {
 pub async fn insert_logs(
     tx: &mut PgConnection,
     attempt: AttemptId,
-    (experiment, branch): (ExperimentId, Option<BranchId>),
+    (experiment, branch): (Option<ExperimentId>, Option<BranchId>),
     batch: &LogBatch,
 ) -> Result<Vec<EventView>> {
     if batch.lines.is_empty() {
@@ -202,7 +202,7 @@ pub async fn insert_logs(
             kind: event.kind.clone(),
             level: if line.level == "info" { "info" } else { "warn" }.to_owned(),
             text: line.text.clone(),
-            experiment_id: Some(experiment),
+            experiment_id: experiment,
             branch_id: branch,
             worker_id: None,
             step: Some(event.step),

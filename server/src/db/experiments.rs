@@ -1,7 +1,7 @@
 //! Experiments and their stages.
 
 use super::{DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, unword, word};
-use crate::domain::{advance::StageFacts, held_out::Compared, report::ensemble_vs_dense_percent};
+use crate::domain::{advance::experiment::StageFacts, held_out::Compared, report::ensemble_vs_dense_percent};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ClusteringId, CorpusId, ExperimentId},
@@ -282,17 +282,7 @@ async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, pr
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
-    super::jobs::lock_open(tx, id).await?;
-    // One statement for both: an attempt that ends at this moment makes a running job a queued one, and whichever this
-    // finds when it has waited for it, it ends.
-    sqlx::query!(
-        "UPDATE jobs SET state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
-             command = CASE WHEN state = 'running' THEN 'cancel' ELSE command END
-         WHERE experiment_id = $1 AND state IN ('queued', 'paused', 'running')",
-        id.0
-    )
-    .execute(&mut *tx)
-    .await?;
+    super::jobs::end_open(tx, id.into()).await?;
     sqlx::query!("UPDATE branches SET state = 'cancelled', problem = 'the experiment ended' WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')", id.0)
         .execute(&mut *tx).await?;
     Ok(())
@@ -413,7 +403,7 @@ async fn write(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
-    super::jobs::lock_open(tx, id).await?;
+    super::jobs::lock_open(tx, id.into()).await?;
     sqlx::query!(
         "UPDATE jobs SET priority = $2 WHERE experiment_id = $1 AND state IN ('queued', 'running', 'paused')",
         id.0,

@@ -1,7 +1,7 @@
 //! Clusterings and tokenizers: fitted once per corpus and settings.
 
 use super::{DbError, Result, Stored, kept, unword};
-use crate::domain::advance::Fit;
+use crate::domain::advance::experiment::Fit;
 use senmon_corpus::hex;
 use senmon_protocol::{
     clustering::{ClusteringQuality, ClusteringSpec, ClusteringView, DomainView},

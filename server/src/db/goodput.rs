@@ -92,7 +92,7 @@ pub async fn records(pool: &PgPool, scope: Scope) -> Result<Records> {
     };
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let branches: Vec<Uuid> = rows.iter().filter_map(|row| row.branch_id).collect();
-    let mut experiments: Vec<Uuid> = rows.iter().map(|row| row.experiment_id).collect();
+    let mut experiments: Vec<Uuid> = rows.iter().filter_map(|row| row.experiment_id).collect();
     experiments.dedup();
     let (states, holds) = (job_states(pool, &ids).await?, holds(pool, &experiments, now).await?);
     let (mut attempts, mut skips) = (attempts(pool, &ids, since).await?, ledger(pool, &branches).await?);
@@ -111,7 +111,7 @@ pub async fn records(pool: &PgPool, scope: Scope) -> Result<Records> {
             history: History {
                 attempts: counted.collect(),
                 states: states.get(&row.id).cloned().unwrap_or_default(),
-                holds: holds.get(&row.experiment_id).cloned().unwrap_or_default(),
+                holds: row.experiment_id.and_then(|id| holds.get(&id)).cloned().unwrap_or_default(),
             },
             workers: attempts.iter().map(|found| found.worker).collect(),
             segments,

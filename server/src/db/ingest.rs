@@ -34,8 +34,8 @@ pub struct Batch {
 /// Where a batch belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The experiment.
-    pub experiment: ExperimentId,
+    /// The experiment; None where it is another owner's job.
+    pub experiment: Option<ExperimentId>,
     /// The branch; a job without one keeps no points.
     pub branch: Option<BranchId>,
     /// Steps of the branch: points beyond them are not kept.
@@ -84,7 +84,7 @@ pub async fn batches(connection: &mut PgConnection, batches: &[Batch]) -> Result
     ).fetch_all(connection).await?;
     let mut places = vec![None; batches.len()];
     for row in rows {
-        let (experiment, branch) = (ExperimentId(row.experiment_id), row.branch_id.map(BranchId));
+        let (experiment, branch) = (row.experiment_id.map(ExperimentId), row.branch_id.map(BranchId));
         let place = Place { experiment, branch, steps: row.steps };
         if let Some(found) = usize::try_from(row.place - 1).ok().and_then(|at| places.get_mut(at)) {
             *found = Some(place);
@@ -115,7 +115,7 @@ async fn wait_for(tx: &mut PgConnection, attempts: &[Uuid]) -> Result<()> {
 }
 
 /// Notes heartbeats by one statement: that workers were heard of, their leases, and what they counted. Commands are
-/// derived at each renewal from what people decided (experiment paused or over, worker draining, branch paused or
+/// derived at each renewal from what people decided (owner paused or over, worker draining, branch paused or
 /// cancelled), so that no decision is missed. Counters only grow, so a late or repeated heartbeat does no harm. None for
 /// those whose session is old, whose fence is old, or whose job is locked just now.
 ///
@@ -185,14 +185,14 @@ async fn note(connection: &mut PgConnection, beats: &[Beat], ttl_ms: i64) -> Res
              UPDATE jobs j SET lease_expires_at = now() + make_interval(secs => $5::bigint / 1000.0), done = h.done, total = h.total, tokens_per_second = h.rate
              FROM held h JOIN seen s ON s.id = h.worker_id AND s.session = h.session WHERE j.id = h.job_id AND j.worker_id = h.worker_id
              RETURNING j.attempt_id, j.worker_id, j.fence, j.command, j.preempted_for IS NOT NULL AS gives_way,
-                 (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) AS experiment),
+                 (SELECT o.state FROM owners o WHERE o.id = j.owner_id) AS owner),
          counted AS (
              UPDATE attempts a SET starting_ms = GREATEST(a.starting_ms, h.starting), training_ms = GREATEST(a.training_ms, h.training),
                  checkpoint_stall_ms = GREATEST(a.checkpoint_stall_ms, h.stall), data_wait_ms = GREATEST(a.data_wait_ms, h.wait),
                  step_last = GREATEST(a.step_last, h.step)
              FROM held h JOIN seen s ON s.id = h.worker_id AND s.session = h.session WHERE a.id = h.attempt_id AND a.worker_id = h.worker_id)
          SELECT s.id, s.session, s.mode, r.attempt_id AS "attempt_id?", r.fence AS "fence?", r.command AS "command?", r.gives_way AS "gives_way?",
-             r.experiment AS "experiment?" FROM seen s LEFT JOIN renewed r ON r.worker_id = s.id"#,
+             r.owner AS "owner?" FROM seen s LEFT JOIN renewed r ON r.worker_id = s.id"#,
         &workers, &sessions, &memory, &cpu, ttl_ms, &of_workers, &of_sessions, &ids, &fences, &counts(|a| a.done), &counts(|a| a.total), &rates,
         &counts(|a| a.time.starting_ms), &counts(|a| a.time.training_ms), &counts(|a| a.time.checkpoint_stall_ms),
         &counts(|a| a.time.data_wait_ms), &counts(|a| a.time.step_last)
@@ -200,11 +200,11 @@ async fn note(connection: &mut PgConnection, beats: &[Beat], ttl_ms: i64) -> Res
     let mut told = Told::new();
     for row in rows {
         let commands = told.entry((row.id, row.session)).or_default();
-        let renewed = (row.attempt_id, row.fence, row.command, row.gives_way, row.experiment);
-        let (Some(attempt), Some(fence), Some(command), Some(gives_way), Some(experiment)) = renewed else { continue };
+        let renewed = (row.attempt_id, row.fence, row.command, row.gives_way, row.owner);
+        let (Some(attempt), Some(fence), Some(command), Some(gives_way), Some(owner)) = renewed else { continue };
         let wishes = Wishes {
             asked: unword(&command)?,
-            experiment: unword(&experiment)?,
+            owner: unword(&owner)?,
             drains: unword::<WorkerMode>(&row.mode)? == WorkerMode::Draining,
             gives_way,
         };

@@ -8,10 +8,10 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::{BranchId, ExperimentId, JobId, WorkerId},
+    ids::{BranchId, CorpusId, ExperimentId, JobId, OwnerId, WorkerId},
     job::{JobKind, JobSpec},
     resources::Needs,
-    view::{JobState, JobView},
+    view::{JobOwner, JobState, JobView},
 };
 use sqlx::{PgConnection, PgPool};
 
@@ -79,10 +79,8 @@ pub async fn ensure(pool: &PgPool, job: &NewJob) -> Result<()> {
 pub struct JobRow {
     /// Id.
     pub id: JobId,
-    /// The experiment.
-    pub experiment_id: ExperimentId,
-    /// Its name.
-    pub experiment: String,
+    /// Whose work it is.
+    pub owner: JobOwner,
     /// The branch.
     pub branch_id: Option<BranchId>,
     /// For people.
@@ -99,13 +97,13 @@ pub struct JobRow {
     pub needs: Needs,
     /// Tokens left.
     pub remaining: i64,
-    /// Whether its back-off is over and its experiment runs.
+    /// Whether its back-off is over and its owner runs.
     pub ready: bool,
-    /// Whether its experiment is paused.
-    pub experiment_paused: bool,
-    /// Why the server paused its experiment.
+    /// Whether its owner is paused.
+    pub owner_paused: bool,
+    /// Why the server paused its owner.
     pub paused_why: Option<String>,
-    /// Seconds to its experiment's deadline.
+    /// Seconds to its owner's deadline.
     pub deadline_seconds: Option<f64>,
     /// Seconds left of its back-off; negative when it is over.
     pub wait_seconds: f64,
@@ -135,19 +133,31 @@ pub struct JobRow {
     pub created_at: DateTime<Utc>,
 }
 
+/// Whose work a job is, by the columns of its row and its owner's name.
+///
+/// # Errors
+/// [`DbError::Impossible`] when it has none, which the schema forbids.
+pub(super) fn owner(experiment: Option<uuid::Uuid>, corpus: Option<uuid::Uuid>, name: String) -> Result<JobOwner> {
+    match (experiment, corpus) {
+        (Some(id), _) => Ok(JobOwner::Experiment { id: ExperimentId(id), name }),
+        (None, Some(id)) => Ok(JobOwner::Corpus { id: CorpusId(id), name }),
+        (None, None) => Err(DbError::Impossible("a job without an owner".into())),
+    }
+}
+
 /// Open jobs (queued, running, paused) in the order of creation.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
-           (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "experiment_paused!",
+        r#"SELECT j.id, j.experiment_id, j.corpus_id, e.name AS "owner!", j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
+           (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "owner_paused!",
            EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Stored<Vec<u16>>",
            j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Stored<Needs>", j.preempted_for,
            j.command <> 'continue' AS "asked_back!", e.paused_why, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
            COALESCE(EXTRACT(EPOCH FROM now() - a.started_at), 0)::double precision AS "ran_seconds!"
-           FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
+           FROM jobs j JOIN owners e ON e.id = j.owner_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
     ).fetch_all(pool).await?;
     Ok(each(
@@ -157,8 +167,7 @@ pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
         |row| {
             Ok(JobRow {
                 id: JobId(row.id),
-                experiment_id: ExperimentId(row.experiment_id),
-                experiment: row.experiment,
+                owner: owner(row.experiment_id, row.corpus_id, row.owner)?,
                 branch_id: row.branch_id.map(BranchId),
                 title: row.title,
                 kind: unword(&row.kind)?,
@@ -168,7 +177,7 @@ pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
                 needs: row.needs.read("needs")?,
                 remaining: row.remaining,
                 ready: row.ready,
-                experiment_paused: row.experiment_paused,
+                owner_paused: row.owner_paused,
                 paused_why: row.paused_why,
                 deadline_seconds: row.deadline_seconds,
                 wait_seconds: row.wait_seconds,
@@ -206,8 +215,7 @@ impl JobRow {
     pub fn view(&self, why: Option<String>) -> JobView {
         JobView {
             id: self.id,
-            experiment_id: self.experiment_id,
-            experiment: self.experiment.clone(),
+            owner: self.owner.clone(),
             branch_id: self.branch_id,
             title: self.title.clone(),
             kind: self.kind,
@@ -298,15 +306,34 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
     Ok(())
 }
 
-/// Locks the open jobs of an experiment. Whatever locks several jobs does so in the order of their ids, so that two never
+/// Ends the open jobs of an owner; one that runs hears it with its next heartbeat.
+///
+/// # Errors
+/// When Postgres refuses.
+pub(super) async fn end_open(tx: &mut PgConnection, owner: OwnerId) -> Result<()> {
+    lock_open(&mut *tx, owner).await?;
+    // One statement for both: an attempt that ends at this moment makes a running job a queued one, and whichever this
+    // finds when it has waited for it, it ends.
+    sqlx::query!(
+        "UPDATE jobs SET state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+             command = CASE WHEN state = 'running' THEN 'cancel' ELSE command END
+         WHERE (experiment_id = $1 OR corpus_id = $1) AND state IN ('queued', 'paused', 'running')",
+        owner.0
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Locks the open jobs of an owner. Whatever locks several jobs does so in the order of their ids, so that two never
 /// wait for each other; an UPDATE of several would take them as it finds them.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub(super) async fn lock_open(tx: &mut PgConnection, experiment: ExperimentId) -> Result<()> {
+pub(super) async fn lock_open(tx: &mut PgConnection, owner: OwnerId) -> Result<()> {
     sqlx::query!(
-        "SELECT id FROM jobs WHERE experiment_id = $1 AND state IN ('queued', 'paused', 'running') ORDER BY id FOR NO KEY UPDATE",
-        experiment.0
+        "SELECT id FROM jobs WHERE (experiment_id = $1 OR corpus_id = $1) AND state IN ('queued', 'paused', 'running') ORDER BY id FOR NO KEY UPDATE",
+        owner.0
     )
     .fetch_all(tx)
     .await?;

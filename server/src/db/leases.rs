@@ -3,7 +3,7 @@
 use super::{Result, Stored, count, each, jobs::progress, signed, unword};
 use crate::domain::schedule::{Placement, Release, RunningJob, WaitingJob};
 use senmon_protocol::{
-    ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
+    ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, OwnerId, WorkerId},
     job::{Grant, JobSpec},
     resources::Needs,
     view::BrokenRow,
@@ -31,9 +31,9 @@ pub struct RunningRow {
 /// When Postgres refuses.
 pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<RunningRow>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Stored<Vec<u16>>",
+        r#"SELECT j.id, j.owner_id, j.branch_id, j.kind, j.priority, j.title, j.worker_id AS "worker_id!", a.slots AS "slots: Stored<Vec<u16>>",
            j.tokens_per_second, j.done, j.total, j.preempted_for,
-           j.command <> 'continue' OR (SELECT e.state FROM experiments e WHERE e.id = j.experiment_id) <> 'running' AS "asked_back!",
+           j.command <> 'continue' OR (SELECT o.state FROM owners o WHERE o.id = j.owner_id) <> 'running' AS "asked_back!",
            EXTRACT(EPOCH FROM now() - a.started_at)::bigint AS "ran_s!"
            FROM jobs j JOIN attempts a ON a.id = j.attempt_id WHERE j.state = 'running' AND ($1::uuid[] IS NULL OR j.worker_id = ANY($1))"#,
         workers
@@ -51,7 +51,7 @@ pub async fn running(pool: &PgPool, workers: Option<&[Uuid]>) -> Result<Vec<Runn
             let job = RunningJob {
                 id: JobId(row.id),
                 title: row.title,
-                experiment: ExperimentId(row.experiment_id),
+                owner: OwnerId(row.owner_id),
                 kind: unword(&row.kind)?,
                 priority: row.priority,
                 worker: WorkerId(row.worker_id),
@@ -86,21 +86,18 @@ pub async fn giving_way(pool: &PgPool, priority: i16) -> Result<Vec<WorkerId>> {
     Ok(rows.into_iter().map(WorkerId).collect())
 }
 
-/// Slots that experiments have on other workers than these.
+/// Slots that owners have on other workers than these.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn shares_elsewhere(pool: &PgPool, workers: &[Uuid]) -> Result<BTreeMap<ExperimentId, u32>> {
+pub async fn shares_elsewhere(pool: &PgPool, workers: &[Uuid]) -> Result<BTreeMap<OwnerId, u32>> {
     let rows = sqlx::query!(
-        r#"SELECT experiment_id, sum(slots) AS "slots!" FROM jobs WHERE state = 'running' AND worker_id <> ALL($1) GROUP BY experiment_id"#,
+        r#"SELECT owner_id, sum(slots) AS "slots!" FROM jobs WHERE state = 'running' AND worker_id <> ALL($1) GROUP BY owner_id"#,
         workers
     )
     .fetch_all(pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (ExperimentId(row.experiment_id), u32::try_from(row.slots).unwrap_or(u32::MAX)))
-        .collect())
+    Ok(rows.into_iter().map(|row| (OwnerId(row.owner_id), u32::try_from(row.slots).unwrap_or(u32::MAX))).collect())
 }
 
 /// An experiment with a deadline, and what its open jobs have before them.
@@ -143,27 +140,27 @@ pub async fn deadlines(pool: &PgPool) -> Result<Vec<DeadlineRow>> {
 pub async fn priority_waiting_max(pool: &PgPool) -> Result<Option<i16>> {
     Ok(sqlx::query_scalar!(
         "SELECT max(first.priority) FROM queued_kinds k CROSS JOIN LATERAL (
-             SELECT j.priority, j.experiment_id FROM jobs j WHERE j.state = 'queued' AND j.alike = k.alike AND j.not_before <= now()
+             SELECT j.priority, j.owner_id FROM jobs j WHERE j.state = 'queued' AND j.alike = k.alike AND j.not_before <= now()
              ORDER BY j.priority DESC LIMIT 1) first
-         JOIN experiments e ON e.id = first.experiment_id WHERE e.state = 'running'"
+         JOIN owners o ON o.id = first.owner_id WHERE o.state = 'running'"
     )
     .fetch_one(pool)
     .await?)
 }
 
 /// Jobs that may be granted now, in the order of creation; who is short of time is not known here. Of alike ones
-/// (experiment, kind, slots, needs) only the first `slots_max`: no more of them can be placed on so many slots,
+/// (owner, kind, slots, needs) only the first `slots_max`: no more of them can be placed on so many slots,
 /// whatever else waits.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, j.kind, j.priority, j.slots, j.remaining, j.needs AS "needs: Stored<Needs>"
+        r#"SELECT j.id, j.owner_id, j.kind, j.priority, j.slots, j.remaining, j.failed_on, j.needs AS "needs: Stored<Needs>"
            FROM queued_kinds k CROSS JOIN LATERAL (
                SELECT q.* FROM jobs q WHERE q.state = 'queued' AND q.alike = k.alike AND q.not_before <= now()
                ORDER BY q.priority DESC, q.remaining DESC, q.created_at, q.id LIMIT $1) j
-           JOIN experiments e ON e.id = j.experiment_id WHERE e.state = 'running' ORDER BY j.created_at, j.id"#,
+           JOIN owners o ON o.id = j.owner_id WHERE o.state = 'running' ORDER BY j.created_at, j.id"#,
         i64::try_from(slots_max).unwrap_or(i64::MAX)
     )
     .fetch_all(pool)
@@ -175,7 +172,7 @@ pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>>
         |(row, age)| {
             Ok(WaitingJob {
                 id: JobId(row.id),
-                experiment: ExperimentId(row.experiment_id),
+                owner: OwnerId(row.owner_id),
                 kind: unword(&row.kind)?,
                 priority: row.priority,
                 slots: u16::try_from(row.slots).unwrap_or(1),
@@ -183,6 +180,7 @@ pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>>
                 remaining: row.remaining,
                 age,
                 slack_s: None,
+                failed_on: row.failed_on.map(WorkerId),
             })
         },
     );
@@ -191,7 +189,7 @@ pub async fn waiting(pool: &PgPool, slots_max: usize) -> Result<Vec<WaitingJob>>
 
 /// Grants queued jobs in one transaction: raises their fences, opens the attempts and the leases. A training job is told
 /// the branch's last whole resumable checkpoint: earlier fences can commit no other any more. Those whose job somebody
-/// else was faster with, or whose experiment was paused meanwhile, are left out. The caller hands the grants over.
+/// else was faster with, or whose owner was paused meanwhile, are left out. The caller hands the grants over.
 ///
 /// # Errors
 /// When Postgres refuses; nothing is granted then.
@@ -210,7 +208,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
                  'null'::jsonb)) ELSE spec END
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS u(job_id, worker_id, attempt_id)
          WHERE jobs.id = u.job_id AND jobs.state = 'queued' AND jobs.not_before <= now()
-             AND EXISTS (SELECT 1 FROM experiments e WHERE e.id = jobs.experiment_id AND e.state = 'running')
+             AND EXISTS (SELECT 1 FROM owners o WHERE o.id = jobs.owner_id AND o.state = 'running')
              AND EXISTS (SELECT 1 FROM workers w WHERE w.id = u.worker_id AND w.mode = 'enabled' AND w.set_aside IS NULL AND NOT w.lost)
          RETURNING jobs.id, u.worker_id AS "worker_id!", u.attempt_id AS "attempt_id!", jobs.fence, jobs.branch_id, jobs.spec AS "spec: Stored<JobSpec>""#,
         &jobs, &workers, &attempts, signed(ttl_ms)
@@ -293,7 +291,7 @@ pub struct Preempted {
     /// Its priority.
     pub priority: i16,
     /// Its experiment.
-    pub experiment_id: ExperimentId,
+    pub experiment_id: Option<ExperimentId>,
     /// Its branch.
     pub branch_id: Option<BranchId>,
     /// Its worker.
@@ -304,8 +302,8 @@ pub struct Preempted {
     pub done: u64,
     /// What gets them.
     pub for_title: String,
-    /// The experiment of that one.
-    pub for_experiment: String,
+    /// The owner of that one.
+    pub for_owner: String,
     /// The priority of that one.
     pub for_priority: i16,
 }
@@ -316,10 +314,10 @@ pub struct Preempted {
 /// When Postgres refuses.
 pub async fn preempt(pool: &PgPool, victim: JobId, job: JobId) -> Result<Option<Preempted>> {
     let row = sqlx::query!(
-        "UPDATE jobs v SET preempted_for = j.id FROM jobs j JOIN experiments e ON e.id = j.experiment_id, workers w
+        r#"UPDATE jobs v SET preempted_for = j.id FROM jobs j JOIN owners o ON o.id = j.owner_id, workers w
          WHERE v.id = $1 AND j.id = $2 AND w.id = v.worker_id AND v.state = 'running' AND v.command = 'continue' AND v.preempted_for IS NULL
          RETURNING v.title, v.priority, v.experiment_id, v.branch_id, v.worker_id, v.done, w.name AS worker,
-             j.title AS for_title, j.priority AS for_priority, e.name AS for_experiment",
+             j.title AS for_title, j.priority AS for_priority, o.name AS "for_owner!""#,
         victim.0,
         job.0
     )
@@ -328,13 +326,13 @@ pub async fn preempt(pool: &PgPool, victim: JobId, job: JobId) -> Result<Option<
     Ok(row.map(|row| Preempted {
         title: row.title,
         priority: row.priority,
-        experiment_id: ExperimentId(row.experiment_id),
+        experiment_id: row.experiment_id.map(ExperimentId),
         branch_id: row.branch_id.map(BranchId),
         worker_id: row.worker_id.map(WorkerId),
         worker: row.worker,
         done: count(row.done),
         for_title: row.for_title,
-        for_experiment: row.for_experiment,
+        for_owner: row.for_owner,
         for_priority: row.for_priority,
     }))
 }

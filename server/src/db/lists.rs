@@ -2,7 +2,7 @@
 
 use super::{Listed, Result, Stored, count, each, unword};
 use senmon_protocol::{
-    ids::{BranchId, ExperimentId, JobId},
+    ids::{BranchId, CorpusId, ExperimentId, JobId},
     view::{ExperimentState, ExperimentSummary, JobState, JobView, StageProgress, StageState},
 };
 use sqlx::{PgPool, types::Json};
@@ -142,6 +142,8 @@ pub struct Jobs {
     pub id: Option<JobId>,
     /// Only of this experiment.
     pub experiment: Option<ExperimentId>,
+    /// Only of this corpus.
+    pub corpus: Option<CorpusId>,
     /// Only of this branch.
     pub branch: Option<BranchId>,
     /// Only of this kind.
@@ -154,14 +156,14 @@ pub struct Jobs {
 /// When Postgres refuses.
 pub async fn jobs(pool: &PgPool, wanted: &Jobs) -> Result<Listed<JobView>> {
     let rows = sqlx::query!(
-        r#"SELECT j.id, j.experiment_id, e.name AS experiment, j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.fence, j.done, j.total,
-           j.problem, j.created_at, w.name AS "worker?" FROM jobs j JOIN experiments e ON e.id = j.experiment_id LEFT JOIN workers w ON w.id = j.worker_id
+        r#"SELECT j.id, j.experiment_id, j.corpus_id, o.name AS "owner!", j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.fence, j.done, j.total,
+           j.problem, j.created_at, w.name AS "worker?" FROM jobs j JOIN owners o ON o.id = j.owner_id LEFT JOIN workers w ON w.id = j.worker_id
            WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::uuid IS NULL OR j.experiment_id = $2) AND ($3::uuid IS NULL OR j.branch_id = $3)
              AND ($4::text IS NULL OR j.kind = $4) AND ($5::text[] IS NULL OR j.state = ANY($5))
              AND ($6::text IS NULL OR strpos(lower(j.title), lower($6)) > 0) AND ($7::uuid IS NULL OR j.id > $7)
-           ORDER BY j.id LIMIT $8"#,
+             AND ($9::uuid IS NULL OR j.corpus_id = $9) ORDER BY j.id LIMIT $8"#,
         wanted.id.map(|id| id.0), wanted.experiment.map(|id| id.0), wanted.branch.map(|id| id.0), wanted.kind, wanted.of.states.as_deref(),
-        wanted.of.q, wanted.of.cursor, wanted.of.limit
+        wanted.of.q, wanted.of.cursor, wanted.of.limit, wanted.corpus.map(|id| id.0)
     ).fetch_all(pool).await?;
     Ok(each(
         "job",
@@ -172,8 +174,7 @@ pub async fn jobs(pool: &PgPool, wanted: &Jobs) -> Result<Listed<JobView>> {
             let progress = super::jobs::progress(count(row.done), count(row.total));
             Ok(JobView {
                 id: JobId(row.id),
-                experiment_id: ExperimentId(row.experiment_id),
-                experiment: row.experiment,
+                owner: super::jobs::owner(row.experiment_id, row.corpus_id, row.owner)?,
                 branch_id: row.branch_id.map(BranchId),
                 title: row.title,
                 kind: unword(&row.kind)?,

@@ -23,6 +23,7 @@ pub mod progress;
 pub mod prune;
 pub mod restore;
 pub mod retention;
+pub mod scans;
 pub mod store;
 mod stored;
 pub mod tokens;

@@ -203,7 +203,8 @@ pub async fn folders(pool: &PgPool) -> Result<HashSet<String>> {
     let folders = sqlx::query_scalar!(
         r#"SELECT folder AS "folder!" FROM checkpoints WHERE state <> 'deleted'
            UNION SELECT j.result->>'folder' FROM jobs j WHERE j.result ? 'folder'
-               AND NOT EXISTS (SELECT 1 FROM experiments e WHERE e.id = j.experiment_id AND e.archived_at IS NOT NULL)"#
+               AND NOT EXISTS (SELECT 1 FROM experiments e WHERE e.id = j.experiment_id AND e.archived_at IS NOT NULL)
+               AND NOT EXISTS (SELECT 1 FROM corpora c WHERE c.id = j.corpus_id AND (c.archived_at IS NOT NULL OR j.kind = 'scan' AND c.state <> 'scanning'))"#
     )
     .fetch_all(pool)
     .await?;

@@ -235,7 +235,7 @@ pub async fn mark_lost(pool: &PgPool, silent_ms: i64) -> Result<Vec<(WorkerId, S
 /// When Postgres refuses.
 pub async fn rates(pool: &PgPool) -> Result<Vec<((ExperimentId, String, u16), WorkerId, f64)>> {
     let rows = sqlx::query!(
-        r#"SELECT j.experiment_id, j.worker_id AS "worker_id!", j.slots, j.tokens_per_second, a.slots AS "held: Stored<Vec<u16>>",
+        r#"SELECT j.experiment_id AS "experiment_id!", j.worker_id AS "worker_id!", j.slots, j.tokens_per_second, a.slots AS "held: Stored<Vec<u16>>",
            w.slots AS "infos: Stored<Vec<SlotInfo>>" FROM jobs j JOIN attempts a ON a.id = j.attempt_id JOIN workers w ON w.id = j.worker_id
            WHERE j.state = 'running' AND j.kind = 'train' AND j.tokens_per_second > 0"#
     )

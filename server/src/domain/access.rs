@@ -154,7 +154,6 @@ pub const ACCESS: &[Operation] = &[
     row("GET", "/experiments/{id}/spec", Rule::Read, Noun::Experiment),
     row("GET", "/branches/{id}", Rule::Read, Noun::Branch),
     row("GET", "/branches/{id}/attempts", Rule::Read, Noun::Branch),
-    row("GET", "/branches/{id}/checkpoints", Rule::Read, Noun::Branch),
     row("GET", "/branches/{id}/goodput", Rule::Read, Noun::Branch),
     row("GET", "/branches/{id}/logs", Rule::Read, Noun::Branch),
     row("GET", "/branches/{id}/metrics", Rule::Read, Noun::Branch),

@@ -3,10 +3,12 @@
 
 use senmon_protocol::{
     checkpoint::CheckpointKind,
+    corpus::DocumentCounts,
     ids::{Fence, StorageKey},
     job::{
-        DecontaminateResult, DomainLoss, EnsembleJob, EnsembleResult, EvaluateJob, EvaluateResult, JobResult, JobSpec,
-        ShardJob, ShardRange, ShardResult, Split, TrainJob, TrainResult, WrittenCheckpoint,
+        BROKEN_SHOWN, DecontaminateResult, DeduplicateJob, DeduplicateResult, DomainLoss, EnsembleJob, EnsembleResult,
+        EvaluateJob, EvaluateResult, JobResult, JobSpec, ScanJob, ScanResult, ShardJob, ShardRange, ShardResult, Split,
+        TrainJob, TrainResult, WrittenCheckpoint,
     },
     lineage::Lineage,
     problem::Fault,
@@ -126,6 +128,8 @@ fn domain_in(path: impl Into<String>, domain: u32, domains: u32) -> Checked {
 /// The fault, with its path.
 pub fn completed(job: &JobSpec, domains: u32, fence: Fence, result: &JobResult) -> Checked {
     let checked = match (job, result) {
+        (JobSpec::Scan(job), JobResult::Scan(found)) => scanned(job, fence, found),
+        (JobSpec::Deduplicate(job), JobResult::Deduplicate(found)) => deduplicated(job, fence, found),
         (JobSpec::Shard(job), JobResult::Shard(found)) => shard(job, domains, fence, found),
         (JobSpec::Train(job), JobResult::Train(found)) => trained(job, found),
         (JobSpec::Evaluate(job), JobResult::Evaluate(found)) => evaluated(job, domains, fence, found),
@@ -141,6 +145,53 @@ pub fn completed(job: &JobSpec, domains: u32, fence: Fence, result: &JobResult) 
         }
     };
     checked.map_err(|fault| below("outcome.result", fault))
+}
+
+fn scanned(job: &ScanJob, fence: Fence, found: &ScanResult) -> Checked {
+    folder("folder", &found.folder, &job.output, fence)?;
+    // What could not be read to its end has no hash.
+    if found.problem.is_none() || !found.sha256.is_empty() {
+        sha256("sha256", &found.sha256)?;
+    }
+    let DocumentCounts { records, documents, empty, duplicates, broken, text_bytes, .. } = found.counts;
+    let small = [records, documents, empty, duplicates, broken, text_bytes, found.bytes].iter().all(|n| *n < 1 << 53);
+    check(small && records == documents + empty + duplicates + broken, "counts.records", || {
+        format!(
+            "found {records}, expected as many as documents, empty texts, duplicates and broken records, fewer than 2^53"
+        )
+    })?;
+    let shown = found.broken_first.len();
+    check(shown <= BROKEN_SHOWN && shown as u64 <= broken, "broken_first", || {
+        format!("found {shown}, expected at most {BROKEN_SHOWN} of {broken}")
+    })?;
+    if let Some(broken) = found.broken_first.iter().find(|broken| broken.path != job.path) {
+        return check(false, "broken_first", || format!("found {:?}, the job is of {:?}", cut(&broken.path), job.path));
+    }
+    let whys = found.broken_first.iter().map(|broken| &broken.why).chain(found.problem.iter().map(|found| &found.why));
+    match whys.map(|why| why.chars().count()).find(|chars| *chars > LINE_CHARS_MAX) {
+        Some(chars) => check(false, "broken_first", || {
+            format!("found a reason of {chars} characters, expected at most {LINE_CHARS_MAX}")
+        }),
+        None => Ok(()),
+    }
+}
+
+fn deduplicated(job: &DeduplicateJob, fence: Fence, found: &DeduplicateResult) -> Checked {
+    folder("folder", &found.folder, &job.output, fence)?;
+    let (files, expected) = (found.files.len(), job.files.len());
+    check(files == expected, "files", || format!("found {files}, the job has {expected}"))?;
+    for (i, (file, texts)) in found.files.iter().zip(&job.files).enumerate() {
+        check(file.duplicates <= texts.texts, format!("files[{i}].duplicates"), || {
+            format!("found {}, the file has {} texts", file.duplicates, texts.texts)
+        })?;
+        check(file.records >= file.duplicates && file.records < 1 << 53, format!("files[{i}].records"), || {
+            format!("found {}, expected at least its {} duplicates", file.records, file.duplicates)
+        })?;
+        check(file.text_bytes < 1 << 53, format!("files[{i}].text_bytes"), || {
+            format!("found {}, expected less than 2^53", file.text_bytes)
+        })?;
+    }
+    Ok(())
 }
 
 fn trained(job: &TrainJob, found: &TrainResult) -> Checked {

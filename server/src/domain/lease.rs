@@ -101,8 +101,8 @@ impl Listening {
 pub struct Wishes {
     /// Of its branch.
     pub asked: Command,
-    /// State of its experiment.
-    pub experiment: ExperimentState,
+    /// State of its owner, in the words of experiments.
+    pub owner: ExperimentState,
     /// Whether its worker shall give everything back.
     pub drains: bool,
     /// Whether a job of higher priority waits for its slots.
@@ -113,7 +113,7 @@ impl Wishes {
     /// What the attempt is told: an end without a checkpoint before one with, a person's wish before the scheduler's.
     #[must_use]
     pub fn command(self) -> Command {
-        match self.experiment {
+        match self.owner {
             ExperimentState::Completed | ExperimentState::Failed | ExperimentState::Cancelled => Command::Cancel,
             _ if self.asked != Command::Continue => self.asked,
             ExperimentState::Paused => Command::Release,
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn a_person_goes_before_the_scheduler_and_the_end_before_both() {
         use ExperimentState::{Cancelled, Paused, Running};
-        let check = |experiment, asked, drains, gives_way, expect| {
-            let found = Wishes { asked, experiment, drains, gives_way }.command();
-            assert_eq!(found, expect, "{experiment:?} {asked:?} {drains} {gives_way}");
+        let check = |owner, asked, drains, gives_way, expect| {
+            let found = Wishes { asked, owner, drains, gives_way }.command();
+            assert_eq!(found, expect, "{owner:?} {asked:?} {drains} {gives_way}");
         };
         check(Running, Command::Continue, false, false, Command::Continue);
         check(Running, Command::Continue, false, true, Command::Preempt);

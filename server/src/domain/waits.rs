@@ -1,6 +1,6 @@
 //! What an experiment waits for, in a sentence: what is under way and not over.
 
-use super::advance::{Evaluated, Facts, Fit};
+use super::advance::experiment::{Evaluated, Facts, Fit};
 use senmon_protocol::view::BranchState;
 
 /// Names in a list; more are counted.
@@ -70,7 +70,7 @@ fn sentence(parts: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::advance::{BranchFacts, ComparisonFacts, EvaluationFacts};
+    use crate::domain::advance::experiment::{BranchFacts, ComparisonFacts, EvaluationFacts};
     use senmon_protocol::view::BranchRole;
 
     fn trained(states: &[(&str, BranchState)]) -> Facts {

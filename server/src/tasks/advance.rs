@@ -20,7 +20,7 @@ use crate::{
         jobs::NewJob,
     },
     domain::{
-        advance::{BranchFacts, Command, Evaluated, EvaluationFacts, Facts, Fit, advance, stages},
+        advance::experiment::{BranchFacts, Command, Evaluated, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
         waits::waits_for,
     },
@@ -70,7 +70,7 @@ async fn note_progress(app: &App, row: &ExperimentRow, waits_for: Option<&str>) 
     let after_ms = app.config.stalled_after_ms;
     let Some(seconds) = db::progress::stalled(&app.db, row.id, app.since(), after_ms).await? else { return Ok(()) };
     let scene = super::schedule::scene(app).await?;
-    let queued = scene.jobs.iter().find(|job| job.experiment_id == row.id && job.state == JobState::Queued);
+    let queued = scene.jobs.iter().find(|job| job.owner.id() == row.id.into() && job.state == JobState::Queued);
     let why = queued.map(|job| format!(" {}: {}", job.title, scene.why(job))).unwrap_or_default();
     let waits_for = waits_for.unwrap_or("It waits for the server.");
     let text = format!("The experiment has made no progress for {:.1} h. {waits_for}{why}", seconds / 3600.0);

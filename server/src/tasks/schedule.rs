@@ -14,7 +14,7 @@ use crate::{
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use senmon_protocol::{
-    ids::{AttemptId, ExperimentId, WorkerId},
+    ids::{AttemptId, OwnerId, WorkerId},
     job::{EndedOutcome, Outcome, TerminationReason},
     resources::DeviceKind,
     view::{StreamMessage, WorkerMode, WorkerState},
@@ -31,14 +31,14 @@ pub struct Scene {
     /// Open jobs, in the order of creation.
     pub jobs: Vec<JobRow>,
     fleet: Snapshot,
-    slack: HashMap<ExperimentId, i64>,
+    slack: HashMap<OwnerId, i64>,
 }
 
 impl Scene {
     /// Why a queued job waits, in one sentence.
     #[must_use]
     pub fn why(&self, job: &JobRow) -> String {
-        if job.experiment_paused {
+        if job.owner_paused {
             return job.paused_why.clone().unwrap_or_else(|| "Its experiment is paused.".to_owned());
         }
         if job.wait_seconds > 0.0 {
@@ -46,14 +46,15 @@ impl Scene {
         }
         let waiting = WaitingJob {
             id: job.id,
-            experiment: job.experiment_id,
+            owner: job.owner.id(),
             kind: job.kind,
             priority: job.priority,
             slots: job.slots,
             needs: job.needs.clone(),
             remaining: job.remaining,
             age: 0,
-            slack_s: self.slack.get(&job.experiment_id).copied(),
+            slack_s: self.slack.get(&job.owner.id()).copied(),
+            failed_on: None,
         };
         why_waiting(&waiting, &self.fleet)
     }
@@ -138,12 +139,12 @@ fn fleet_worker(app: &App, row: WorkerRow, taken: &HashMap<WorkerId, HashSet<u16
 }
 
 /// Seconds to spare of the experiments whose deadline is close, from what their open jobs have left.
-async fn slacks(app: &App) -> Result<HashMap<ExperimentId, i64>, db::DbError> {
+async fn slacks(app: &App) -> Result<HashMap<OwnerId, i64>, db::DbError> {
     let rows = db::leases::deadlines(&app.db).await?;
     let slack = rows.into_iter().filter_map(|row| {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let needed = (row.rate_max > 0.0).then(|| row.remaining_max as f64 / row.rate_max);
-        Some((row.experiment_id, slack_s(row.left_s, needed)?))
+        Some((row.experiment_id.into(), slack_s(row.left_s, needed)?))
     });
     Ok(slack.collect())
 }
@@ -191,7 +192,7 @@ async fn look(app: &App) -> Result<Option<Snapshot>, db::DbError> {
     let slots_max = workers.iter().map(|worker| worker.slots.len()).sum();
     let mut waiting = db::leases::waiting(&app.db, slots_max).await?;
     let slack = slacks(app).await?;
-    waiting.iter_mut().for_each(|job| job.slack_s = slack.get(&job.experiment).copied());
+    waiting.iter_mut().for_each(|job| job.slack_s = slack.get(&job.owner).copied());
     Ok(Some(Snapshot { waiting, elsewhere, ..snapshot(app, running, workers) }))
 }
 
@@ -212,13 +213,13 @@ async fn preempt(app: &App, preemption: Preemption) -> Result<()> {
     let Some(asked) = db::leases::preempt(&app.db, preemption.victim, preemption.job).await? else { return Ok(()) };
     let text = format!(
         "{} (priority {}) writes a checkpoint and gives its slots on {} to {} of {} (priority {}).",
-        asked.title, asked.priority, asked.worker, asked.for_title, asked.for_experiment, asked.for_priority
+        asked.title, asked.priority, asked.worker, asked.for_title, asked.for_owner, asked.for_priority
     );
     app.event(NewEvent {
         kind: "job_preempted",
         level: "info",
         text,
-        experiment_id: Some(asked.experiment_id),
+        experiment_id: asked.experiment_id,
         branch_id: asked.branch_id,
         worker_id: asked.worker_id,
         step: Some(asked.done),

@@ -1,8 +1,8 @@
-//! The planner alone, in the cases that cost it most: jobs of many experiments on workers of eight slots.
+//! The planner alone, in the cases that cost it most: jobs of many owners on workers of eight slots.
 
 use super::figures::Times;
 use senmon_protocol::{
-    ids::{ExperimentId, JobId, WorkerId},
+    ids::{JobId, OwnerId, WorkerId},
     job::JobKind,
     resources::{DeviceKind, Needs},
 };
@@ -16,7 +16,7 @@ const ROUNDS: usize = 20;
 
 /// 95 of 100 plans of `jobs` onto `slots` are faster, in the slowest case.
 pub fn milliseconds_p95(jobs: u64, slots: u64) -> f64 {
-    // Slots free (one in so many), experiments, different needs.
+    // Slots free (one in so many), owners, different needs.
     let cases = [
         (1, 20, 3),
         (50, 20, 3),
@@ -24,8 +24,8 @@ pub fn milliseconds_p95(jobs: u64, slots: u64) -> f64 {
         (50, jobs, 3),
         (50, 20, jobs),
     ];
-    let time = |(free_every, experiments, needs)| {
-        let fleet = fleet(jobs, slots, free_every, experiments, needs);
+    let time = |(free_every, owners, needs)| {
+        let fleet = fleet(jobs, slots, free_every, owners, needs);
         let found = plan(&fleet);
         let mut times = Times::default();
         for _ in 0..ROUNDS {
@@ -39,11 +39,11 @@ pub fn milliseconds_p95(jobs: u64, slots: u64) -> f64 {
     cases.into_iter().map(time).fold(0.0, f64::max)
 }
 
-fn fleet(jobs: u64, slots: u64, free_every: u64, experiments: u64, needs: u64) -> Snapshot {
-    let experiment = |n: u64| ExperimentId(uuid::Uuid::from_u128(u128::from(n % experiments)));
+fn fleet(jobs: u64, slots: u64, free_every: u64, owners: u64, needs: u64) -> Snapshot {
+    let owner = |n: u64| OwnerId(uuid::Uuid::from_u128(u128::from(n % owners)));
     let waiting = (0..jobs).map(|n| WaitingJob {
         id: JobId(uuid::Uuid::from_u128(u128::from(n))),
-        experiment: experiment(n),
+        owner: owner(n),
         kind: JobKind::Train,
         priority: if n % 10 == 0 { 80 } else { 50 },
         slots: if n % 7 == 0 { 2 } else { 1 },
@@ -51,6 +51,7 @@ fn fleet(jobs: u64, slots: u64, free_every: u64, experiments: u64, needs: u64) -
         remaining: i64::try_from(n * 7919 % 10_007).unwrap_or(0),
         age: n,
         slack_s: None,
+        failed_on: None,
     });
     let mut running = Vec::new();
     let mut workers = Vec::new();
@@ -66,7 +67,7 @@ fn fleet(jobs: u64, slots: u64, free_every: u64, experiments: u64, needs: u64) -
                 running.push(RunningJob {
                     id: JobId(uuid::Uuid::from_u128(u128::from(jobs + number))),
                     title: String::new(),
-                    experiment: experiment(number),
+                    owner: owner(number),
                     kind: JobKind::Train,
                     priority: 60,
                     worker: id,

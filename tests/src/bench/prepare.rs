@@ -3,7 +3,7 @@
 
 use super::Size;
 use crate::{World, spec};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
     report::HeldOutSummary,
@@ -13,7 +13,7 @@ use senmon_server::domain::metrics::{
     pyramid::{Buckets, CHUNK_POINTS, FAN, summarise},
 };
 use serde_json::json;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 const EXPERIMENTS: usize = 20;
@@ -29,16 +29,6 @@ pub struct Stored {
     pub postgres: String,
 }
 
-/// Connects to the Postgres of a world.
-///
-/// # Errors
-/// When it does not answer.
-pub async fn connect(world: &World) -> Result<PgPool> {
-    let (_, socket) = world.postmaster()?;
-    let options = PgConnectOptions::new_without_pgpass().socket(socket).username("senmon").database("postgres");
-    PgPool::connect_with(options).await.context("connect to the server's Postgres")
-}
-
 /// Points that arrived after the preparation, wherever they lie.
 ///
 /// # Errors
@@ -48,7 +38,7 @@ pub async fn points_since(world: &World) -> Result<i64> {
         "SELECT (COALESCE((SELECT sum(points) FROM metric_batches), 0)
                + COALESCE((SELECT sum(points) FROM metric_chunks WHERE level = 0 AND fence > $1), 0))::bigint",
     );
-    Ok(points.bind(FENCE).fetch_one(&connect(world).await?).await?)
+    Ok(points.bind(FENCE).fetch_one(&world.database().await?).await?)
 }
 
 /// Fills the database.
@@ -56,7 +46,7 @@ pub async fn points_since(world: &World) -> Result<i64> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn prepare(world: &World, size: &Size) -> Result<Stored> {
-    let db = connect(world).await?;
+    let db = world.database().await?;
     let postgres: String = sqlx::query_scalar("SHOW server_version").fetch_one(&db).await?;
     let mut branches = Vec::new();
     for i in 0..EXPERIMENTS {

@@ -142,7 +142,7 @@ async fn no_job_is_stuck(world: &World, training: &Training) -> Result<()> {
     world
         .outlast(LIMIT, "no job of the experiment is open", async || {
             let jobs: Vec<JobView> = world.api.list("/api/v1/jobs").await?;
-            Ok((!jobs.iter().any(|job| job.experiment_id == training.id)).then_some(()))
+            Ok((!jobs.iter().any(|job| job.owner.id() == training.id.into())).then_some(()))
         })
         .await
 }

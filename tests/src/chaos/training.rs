@@ -51,7 +51,7 @@ impl Training {
     /// When the server does not answer.
     pub async fn attempts(&self, world: &World) -> Result<Vec<AttemptView>> {
         let branch = self.branch(world).await?.context("there is no branch yet")?.id;
-        world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await
+        world.api.list(&format!("/api/v1/branches/{branch}/attempts")).await
     }
 
     /// Waits for something that comes only while it trains.

@@ -101,7 +101,7 @@ impl World {
         let want = &self.store.branches[branch].want;
         WaitingJob {
             id: job_id(branch),
-            experiment: EXPERIMENT,
+            owner: EXPERIMENT.into(),
             kind: JobKind::Train,
             priority: want.priority,
             slots: want.slots,
@@ -109,6 +109,7 @@ impl World {
             remaining: job.remaining,
             age: branch as u64,
             slack_s: None,
+            failed_on: None,
         }
     }
 
@@ -122,7 +123,7 @@ impl World {
         Some(RunningJob {
             id: job_id(branch),
             title: String::new(),
-            experiment: EXPERIMENT,
+            owner: EXPERIMENT.into(),
             kind: JobKind::Train,
             priority: self.store.branches[branch].want.priority,
             worker: job.worker?,

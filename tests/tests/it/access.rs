@@ -177,7 +177,7 @@ async fn an_enrolment_token_ends_by_count_and_a_credential_by_hand() -> Result<(
         let (api, session) = (worker.api.clone(), worker.enrolled.session);
         async move { api.refused(&path, &json!({ "session": session, "slots_free": [0], "wait_ms": 25_000 })).await }
     });
-    let all: Vec<Value> = world.api.get("/api/v1/tokens").await?;
+    let all: Vec<Value> = world.api.list("/api/v1/tokens").await?;
     let own = all.iter().find(|token| token["worker_id"] == json!(worker.id())).context("its credential is listed")?;
     let path = format!("/api/v1/tokens/{}", own["id"].as_str().context("an id")?);
     assert_eq!(world.api.send::<()>(Method::DELETE, &path, None).await?.0, 204);
@@ -214,7 +214,7 @@ async fn a_real_worker_keeps_its_credential_and_stops_when_it_is_revoked() -> Re
     assert_eq!(world.credential(0)?, secret);
     let log = fs::read_to_string(world.path("worker-0.log"))?;
     assert!(!log.contains(&secret), "the log tells the secret");
-    let all: Vec<Value> = world.api.get("/api/v1/tokens").await?;
+    let all: Vec<Value> = world.api.list("/api/v1/tokens").await?;
     let own = all.iter().find(|token| token["worker_id"] == json!(first.id)).context("its credential is listed")?;
     world
         .api
@@ -316,7 +316,7 @@ async fn whoever_owns_the_machine_has_a_way_back() -> Result<()> {
     assert!(run("way-back.log")?.wait(LIMIT)?.success());
     world.start_server().await?;
     ensure!(world.api.token() != before, "the file holds the old token");
-    let all: Vec<Value> = world.api.get("/api/v1/tokens").await?;
+    let all: Vec<Value> = world.api.list("/api/v1/tokens").await?;
     assert_eq!(all.iter().filter(|token| token["role"] == "admin").count(), 2, "{all:?}");
     Ok(())
 }
@@ -326,14 +326,26 @@ async fn a_revoked_token_ends_its_streams_and_sessions() -> Result<()> {
     let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
     let (reader, id) = token(&world, "reader", json!({ "role": "viewer" })).await?;
     let http = reqwest::Client::new();
-    let body = json!({ "token": reader.token() });
-    let signed_in = http.post(format!("{}/api/v1/session", world.api.base())).json(&body).send().await?;
-    let cookie = signed_in.headers()["set-cookie"].to_str()?.split(';').next().context("a cookie")?.to_owned();
+    let session = format!("{}/api/v1/session", world.api.base());
+    let sign_in = async || {
+        let answer = http.post(&session).json(&json!({ "token": reader.token() })).send().await?;
+        let cookie = answer.headers()["set-cookie"].to_str()?.split(';').next().context("a cookie")?.to_owned();
+        anyhow::Ok(cookie)
+    };
+    let cookie = sign_in().await?;
     let open = |kind: &'static str, value: String| {
         http.get(format!("{}/api/v1/stream", world.api.base())).header(kind, value).timeout(LIMIT).send()
     };
+    // Signed out of one browser, its stream ends; the other one's goes on until the token is revoked.
+    let other = sign_in().await?;
     let streams =
         [open("authorization", format!("Bearer {}", reader.token())).await?, open("cookie", cookie.clone()).await?];
+    let ends = open("cookie", other.clone()).await?;
+    let signed_out = http.delete(&session).header("cookie", &other).header("x-senmon", "1").send().await?;
+    assert_eq!((signed_out.status(), ends.status()), (reqwest::StatusCode::NO_CONTENT, reqwest::StatusCode::OK));
+    ends.text().await.context("the stream of a session that is over goes on")?;
+    assert_eq!(open("cookie", other).await?.status(), 401);
+    assert_eq!(open("cookie", cookie.clone()).await?.status(), 200, "the other session is over too");
     assert_eq!(world.api.send::<()>(Method::DELETE, &format!("/api/v1/tokens/{id}"), None).await?.0, 204);
     for stream in streams {
         assert_eq!(stream.status(), 200);

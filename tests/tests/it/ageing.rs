@@ -5,10 +5,7 @@ use senmon_protocol::{
     ids::BranchId,
     view::{BranchView, MetricsView},
 };
-use senmon_tests::{
-    World, WorldOptions,
-    bench::prepare::{connect, long_curve},
-};
+use senmon_tests::{World, WorldOptions, bench::prepare::long_curve};
 use sqlx::PgPool;
 use std::time::Duration;
 
@@ -47,14 +44,14 @@ async fn zoomed(world: &World, branch: BranchId) -> Result<usize> {
 async fn pruned(world: &mut World, db: &PgPool, sql: &'static str) -> Result<()> {
     world.kill_server();
     world.start_server().await?;
-    let db = connect(world).await.unwrap_or_else(|_| db.clone());
+    let db = world.database().await.unwrap_or_else(|_| db.clone());
     world.outlast(LIMIT, sql, async || Ok((count(&db, sql).await? == 0).then_some(()))).await
 }
 
 #[tokio::test]
 async fn old_points_become_summaries_and_nothing_of_the_curve_is_lost() -> Result<()> {
     let mut world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
-    let db = connect(&world).await?;
+    let db = world.database().await?;
     let branch = long_curve(&db, POINTS).await?;
     // A later attempt went back into the middle of the curve: what it took the place of stays exact.
     run(&db, "INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES (gen_random_uuid(), 'w', 1, '', '', '[]', '[]', '{}')").await?;
@@ -69,7 +66,7 @@ async fn old_points_become_summaries_and_nothing_of_the_curve_is_lost() -> Resul
     let thick =
         "SELECT count(*) FROM metric_chunks c WHERE level = 0 AND NOT (step_first <= 100003 AND step_last > 100003)";
     pruned(&mut world, &db, thick).await?;
-    let db = connect(&world).await?;
+    let db = world.database().await?;
     ensure!(count(&db, "SELECT count(*) FROM metric_chunks WHERE level = 0").await? == 1, "the cut's chunk went");
     let (thinned, low_now, high_now) = drawn(&world, branch).await?;
     ensure!(thinned.steps.last() == Some(&u64::try_from(CUT)?), "the cut is not exact: {:?}", thinned.steps.last());
@@ -94,7 +91,7 @@ async fn old_points_become_summaries_and_nothing_of_the_curve_is_lost() -> Resul
 #[tokio::test]
 async fn what_is_old_goes_in_every_table_that_grows() -> Result<()> {
     let mut world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
-    let db = connect(&world).await?;
+    let db = world.database().await?;
     long_curve(&db, 10).await?;
     for sql in [
         "INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES (gen_random_uuid(), 'w', 1, '', '', '[]', '[]', '{}')",
@@ -116,7 +113,7 @@ async fn what_is_old_goes_in_every_table_that_grows() -> Result<()> {
         + (SELECT count(*) FROM sessions WHERE expires_at < now()) + (SELECT count(*) FROM idempotency_keys WHERE key = 'a')
         + (SELECT count(*) FROM experiments WHERE NOT history_pruned)";
     pruned(&mut world, &db, left).await?;
-    let db = connect(&world).await?;
+    let db = world.database().await?;
     // The first and the last stay; of a worker's states the last old one, from which later ones go on.
     ensure!(count(&db, "SELECT count(*) FROM job_states").await? == 2, "states of jobs");
     ensure!(

@@ -1,12 +1,8 @@
-//! Scans and fits are processes of their own: what becomes of them is nothing to the control plane.
+//! Fits are processes of their own: what becomes of them is nothing to the control plane.
 
 use anyhow::{Context, Result, ensure};
-use senmon_protocol::{
-    corpus::CorpusView,
-    view::{ExperimentState, Page, SetAside, TroubleKind},
-};
+use senmon_protocol::view::ExperimentState;
 use senmon_tests::{World, WorldOptions, spec};
-use serde_json::json;
 use std::{
     fs,
     time::{Duration, Instant},
@@ -53,27 +49,19 @@ async fn a_fit_that_is_killed_is_done_again_and_the_server_goes_on() -> Result<(
 }
 
 #[tokio::test]
-async fn what_takes_too_much_memory_is_set_aside_with_the_reason() -> Result<()> {
+async fn a_fit_that_takes_too_much_memory_fails_with_the_reason() -> Result<()> {
     let server_settings = "text_memory_max = \"1M\"".to_owned();
-    let options = WorldOptions { server_settings, workers: 0, documents: 0, ..WorldOptions::default() };
+    let options = WorldOptions { server_settings, workers: 0, documents: 400, ..WorldOptions::default() };
     let world = World::start(options).await?;
-    // Seconds of reading.
-    let lines: String = (0..300_000).map(|n| format!("{{\"text\": \"document {n}\"}}\n")).collect();
-    fs::create_dir_all(world.path("corpus"))?;
-    fs::write(world.path("corpus").join("large.jsonl"), lines)?;
-    let request = json!({ "name": "large", "paths": [world.path("corpus")] });
-    let corpus: CorpusView = world.api.post("/api/v1/corpora", &request).await?;
-    let path = format!("/api/v1/corpora/{}", corpus.id);
-    let aside = world
-        .until(LIMIT, "the scan is set aside", async || {
-            let page: Page<SetAside> = world.api.get("/api/v1/set-aside").await?;
-            Ok(page.items.into_iter().next())
+    let id = world.submit(&spec::small()).await?.summary.id;
+    let failed = world
+        .until(LIMIT, "the experiment fails", async || {
+            let experiment = world.experiment(id).await?;
+            Ok((experiment.summary.state == ExperimentState::Failed).then_some(experiment))
         })
         .await?;
-    ensure!(aside.kind == TroubleKind::Corpus && aside.id == corpus.id.0 && aside.name == "large", "{aside:?}");
-    let view: CorpusView = world.api.get(&path).await?;
-    let problem = view.problem.unwrap_or_default();
-    ensure!(problem.contains("Set aside after 3 tries") && problem.contains("text_memory_max"), "{problem}");
+    let problem = failed.summary.problem.context("a reason")?;
+    ensure!(problem.contains("3 tries") && problem.contains("text_memory_max"), "{problem}");
     Ok(())
 }
 

@@ -8,19 +8,17 @@ use senmon_protocol::{
 };
 use senmon_tests::{World, WorldOptions, spec};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Row};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Asks the server's own cluster; the first column of each row, which must be text.
 async fn sql(world: &World, text: &str) -> Result<Vec<String>> {
-    let (_, socket) = world.postmaster()?;
-    let options = PgConnectOptions::new_without_pgpass().socket(socket).username("senmon").database("postgres");
-    let mut connection = options.connect().await?;
-    let rows = sqlx::query(AssertSqlSafe(text.to_owned())).fetch_all(&mut connection).await;
+    let db = world.database().await?;
+    let rows = sqlx::query(AssertSqlSafe(text.to_owned())).fetch_all(&db).await;
     let rows = rows.with_context(|| text.to_owned())?;
-    connection.close().await?;
+    db.close().await;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 

@@ -168,7 +168,7 @@ async fn a_token_is_known_however_its_scheme_is_written_and_the_last_admins_stay
     ensure!(behind.send().await?.status() == 200);
     ensure!(http.get(&session).header("authorization", "Basic cHJveHk6eA==").send().await?.status() == 401);
 
-    let all: Vec<Value> = world.api.get("/api/v1/tokens").await?;
+    let all: Vec<Value> = world.api.list("/api/v1/tokens").await?;
     let admin = all.iter().find(|token| token["role"] == "admin").context("an admin")?;
     let path = format!("/api/v1/tokens/{}", admin["id"].as_str().context("an id")?);
     let (status, answer) = world.api.send::<()>(Method::DELETE, &path, None).await?;

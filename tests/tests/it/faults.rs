@@ -38,7 +38,7 @@ async fn a_killed_worker_resumes_bit_by_bit() -> Result<()> {
     assert_eq!(seed_digest(&world, stormy).await?, calm_digest, "the killed training ended with other bits");
 
     let branch = seed(&world, stormy).await?;
-    let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", branch.id)).await?;
+    let attempts: Vec<AttemptView> = world.api.list(&format!("/api/v1/branches/{}/attempts", branch.id)).await?;
     assert!(attempts.len() >= 3, "{attempts:?}");
     assert!(attempts.windows(2).all(|pair| pair[0].fence.max(pair[1].fence) > pair[0].fence.min(pair[1].fence)));
     let resumed: Vec<_> = attempts.iter().filter(|a| a.step_start.is_some_and(|step| step > 0)).collect();

@@ -21,7 +21,7 @@ async fn register(world: &World, body: &Value) -> Result<CorpusView> {
 
 #[tokio::test]
 async fn a_file_that_is_swapped_for_a_link_out_after_its_registration_is_not_read() -> Result<()> {
-    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let world = World::start(WorldOptions { documents: 0, ..WorldOptions::default() }).await?;
     let path = world.path("corpus/a.jsonl");
     let line = |i: u32| json!({ "text": format!("document {i} of {}", ["birds", "metals", "rivers"][i as usize % 3]) });
     fs::write(&path, (0..300).map(|i| line(i).to_string() + "\n").collect::<String>())?;
@@ -45,7 +45,7 @@ async fn a_file_that_is_swapped_for_a_link_out_after_its_registration_is_not_rea
 
 #[tokio::test]
 async fn odd_files_are_taken_refused_or_left_out_in_words() -> Result<()> {
-    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let world = World::start(WorldOptions { documents: 0, ..WorldOptions::default() }).await?;
     let path = |name: &str| world.path("corpus").join(name);
     let lines: String =
         (0..50).map(|i| json!({ "meta": { "id": i }, "text": format!("text {i}") }).to_string() + "\n").collect();

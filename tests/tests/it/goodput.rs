@@ -115,7 +115,7 @@ async fn points(world: &World, branch: BranchId) -> Result<MetricsView> {
 }
 
 async fn attempts(world: &World, branch: BranchId) -> Result<Vec<AttemptView>> {
-    world.api.get(&format!("/api/v1/branches/{branch}/attempts")).await
+    world.api.list(&format!("/api/v1/branches/{branch}/attempts")).await
 }
 
 async fn until_step(world: &World, id: ExperimentId, step: u64) -> Result<BranchView> {

@@ -6,6 +6,7 @@ mod apart;
 mod broken_rows;
 mod chaos;
 mod control_load;
+mod corpora;
 mod dashboard;
 mod disk;
 mod door;

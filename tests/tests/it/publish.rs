@@ -98,7 +98,7 @@ async fn the_server_commits_no_checkpoint_that_is_not_there() -> Result<()> {
         .await?;
     // Stopped, it holds its lease and says nothing.
     world.workers[0].as_ref().context("the worker runs")?.signal(libc::SIGSTOP);
-    let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", branch.id)).await?;
+    let attempts: Vec<AttemptView> = world.api.list(&format!("/api/v1/branches/{}/attempts", branch.id)).await?;
     let attempt = attempts.iter().find(|attempt| attempt.finished_at.is_none()).context("an attempt runs")?;
     let page: Page<CheckpointView> =
         world.api.get(&format!("/api/v1/checkpoints?branch_id={}&limit=1", branch.id)).await?;

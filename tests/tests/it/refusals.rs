@@ -187,7 +187,7 @@ async fn a_text_that_cannot_be_stored_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn broken_records_are_counted_and_shown() -> Result<()> {
-    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let world = World::start(WorldOptions { documents: 0, ..WorldOptions::default() }).await?;
     let line = |id: &str, text: &str| json!({ "id": id, "text": text }).to_string();
     let mut bytes = [line("a", "one"), line("b", "one"), line("c", "  "), "{\"id\": \"d\"}".into(), "{oops".into()]
         .join("\n")

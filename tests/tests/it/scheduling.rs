@@ -87,7 +87,7 @@ async fn a_new_priority_reaches_the_queue() -> Result<()> {
     world
         .until(LIMIT, "both wait", async || {
             beat(&worker, &[&held]).await?;
-            Ok(jobs(&world).await?.iter().any(|job| job.experiment_id == second).then_some(()))
+            Ok(jobs(&world).await?.iter().any(|job| job.owner.experiment() == Some(second)).then_some(()))
         })
         .await?;
     let (status, answer) = patch(&world, second, json!({ "priority": 101, "budget": { "slot_hours": 0.0 } })).await?;
@@ -96,12 +96,12 @@ async fn a_new_priority_reaches_the_queue() -> Result<()> {
     assert!(text.contains("priority") && text.contains("budget.slot_hours"), "{text}");
     let (status, answer) = patch(&world, second, json!({ "priority": 80 })).await?;
     assert_eq!(status, 200, "{answer}");
-    let of = |id, jobs: &[JobView]| jobs.iter().find(|job| job.experiment_id == id).map(|job| job.priority);
+    let of = |id, jobs: &[JobView]| jobs.iter().find(|job| job.owner.experiment() == Some(id)).map(|job| job.priority);
     let now = jobs(&world).await?;
     assert_eq!((of(first, &now), of(second, &now)), (Some(50), Some(80)));
     fail(&worker, &held).await?;
     let next = grant(&world, &worker).await?;
-    assert_eq!(now.iter().find(|job| job.id == next.job_id).map(|job| job.experiment_id), Some(second));
+    assert_eq!(now.iter().find(|job| job.id == next.job_id).and_then(|job| job.owner.experiment()), Some(second));
     Ok(())
 }
 
@@ -238,7 +238,7 @@ async fn a_training_gives_its_slot_to_a_higher_priority_and_goes_on_afterwards()
     world.until(limit, "the urgent one is done", async || is(high, BranchState::Completed, 100).await).await?;
     let done =
         world.until(limit, "the first one is done", async || is(low, BranchState::Completed, 1600).await).await?;
-    let attempts: Vec<AttemptView> = world.api.get(&format!("/api/v1/branches/{}/attempts", done.id)).await?;
+    let attempts: Vec<AttemptView> = world.api.list(&format!("/api/v1/branches/{}/attempts", done.id)).await?;
     let reasons: Vec<_> = attempts.iter().filter_map(|attempt| attempt.reason).collect();
     assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == TerminationReason::Preempted), "{reasons:?}");
     assert!(attempts.iter().skip(1).all(|attempt| attempt.step_start.is_some_and(|step| step >= 50)), "{attempts:?}");

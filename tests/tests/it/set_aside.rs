@@ -50,11 +50,11 @@ async fn a_poisoned_corpus_is_set_aside_and_holds_no_other_up() -> Result<()> {
     let hand = Hand::start(|_| ()).await?;
     corpus(&hand, "poisoned").await?;
     corpus(&hand, "sound").await?;
-    poison(&hand, "corpora", "NEW.name = 'poisoned'", "XX000").await?;
-    let state = async |name: &str| hand.sql(&format!("SELECT state FROM corpora WHERE name = '{name}'")).await;
+    poison(&hand, "jobs", "NEW.title = 'scan poisoned.jsonl'", "XX000").await?;
+    let jobs = async |name: &str| hand.sql(&format!("SELECT state FROM jobs WHERE title = 'scan {name}.jsonl'")).await;
     for tries in 1..=3 {
         scan::run(hand.app.clone()).await?;
-        ensure!(state("sound").await? == ["ready"], "the one behind it waits");
+        ensure!(jobs("sound").await? == ["queued"], "the one behind it waits");
         let noted = hand.sql("SELECT tries::text FROM troubles").await?;
         ensure!(noted == [tries.to_string()], "{noted:?} tries after {tries}");
         // Within its pause it is not tried at all.
@@ -66,13 +66,13 @@ async fn a_poisoned_corpus_is_set_aside_and_holds_no_other_up() -> Result<()> {
     ensure!(told.len() == 1 && told[0].contains("poisoned") && told[0].contains("planted"), "{told:?}");
     let aside = db::troubles::set_aside(&hand.app.db).await?;
     ensure!(aside.len() == 1 && aside[0].kind == TroubleKind::Corpus && aside[0].name == "poisoned", "{aside:?}");
-    cure(&hand, "corpora").await?;
+    cure(&hand, "jobs").await?;
     later(&hand).await?;
     scan::run(hand.app.clone()).await?;
-    ensure!(state("poisoned").await? == ["scanning"], "it was tried without being asked for");
+    ensure!(jobs("poisoned").await?.is_empty(), "it was tried without being asked for");
     ensure!(db::troubles::forget(&hand.app.db, aside[0].kind, aside[0].id).await?);
     scan::run(hand.app.clone()).await?;
-    ensure!(state("poisoned").await? == ["ready"]);
+    ensure!(jobs("poisoned").await? == ["queued"]);
     hand.stop().await
 }
 

@@ -171,11 +171,11 @@ async fn committed(world: &World, branch: &BranchView) -> Result<Vec<CheckpointV
 }
 
 async fn committed_now(world: &World, branch: &BranchView) -> Result<Vec<CheckpointView>> {
-    world.api.get(&format!("/api/v1/branches/{}/checkpoints", branch.id)).await
+    world.api.list(&format!("/api/v1/checkpoints?branch_id={}", branch.id)).await
 }
 
 async fn attempts(world: &World, branch: &BranchView) -> Result<Vec<AttemptView>> {
-    world.api.get(&format!("/api/v1/branches/{}/attempts", branch.id)).await
+    world.api.list(&format!("/api/v1/branches/{}/attempts", branch.id)).await
 }
 
 /// Folders of checkpoints in the bucket.

@@ -174,23 +174,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/branches/{id}/checkpoints": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** @description Who may: viewer, user or admin. */
-        get: operations["get_branches_id_checkpoints"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/v1/branches/{id}/continue": {
         parameters: {
             query?: never;
@@ -2141,8 +2124,9 @@ export interface components {
             name: string;
             /** @description Name of the token that registered it. */
             owner?: string;
-            /** @description Why it was refused. */
+            /** @description Why it was refused; while it is scanned, why that does not get on. */
             problem?: string | null;
+            scan?: components["schemas"]["ScanProgress"] | null;
             /** @description State. */
             state: components["schemas"]["CorpusState"];
         };
@@ -2242,6 +2226,22 @@ export interface components {
             documents: number;
             /** @description Held-out documents that share most of their 13-grams with one of them. */
             overlaps: components["schemas"]["Overlap"][];
+        };
+        /** @description Finds the texts that several files share: of equal ones the first stays. */
+        DeduplicateJob: {
+            /** @description The corpus. */
+            corpus_id: components["schemas"]["CorpusId"];
+            /** @description What was written of its files, in their order. */
+            files: components["schemas"]["FileTexts"][];
+            /** @description Folder for the lists of records to leave out; belongs to this job. The worker appends `/f<fence>`. */
+            output: components["schemas"]["StorageKey"];
+        };
+        /** @description What is left out of a corpus. */
+        DeduplicateResult: {
+            /** @description The files, in the order of the job. */
+            files: components["schemas"]["FileDropped"][];
+            /** @description Folder that was written: `<number of the file, 5 digits>.u64` of each file that leaves a record out. */
+            folder: components["schemas"]["StorageKey"];
         };
         /**
          * @description Kind of a device.
@@ -3003,6 +3003,24 @@ export interface components {
          * @description Fencing token of a job: grows by one with every grant, for ever, and goes with every write of a worker.
          */
         Fence: number;
+        /** @description What is left out of one file. */
+        FileDropped: {
+            /**
+             * Format: uint64
+             * @description Documents whose text an earlier file has.
+             */
+            duplicates: number;
+            /**
+             * Format: uint64
+             * @description Records to leave out in all: empty ones, and duplicates of this file and of earlier ones.
+             */
+            records: number;
+            /**
+             * Format: uint64
+             * @description Bytes of their text.
+             */
+            text_bytes: number;
+        };
         /**
          * @description File formats that are read, by the file's ending.
          * @enum {string}
@@ -3025,6 +3043,16 @@ export interface components {
          * @enum {string}
          */
         FileProblemKind: "damaged" | "unreadable";
+        /** @description The texts of one file. */
+        FileTexts: {
+            /** @description Folder that its scan wrote. */
+            folder: components["schemas"]["StorageKey"];
+            /**
+             * Format: uint64
+             * @description Different texts in it.
+             */
+            texts: number;
+        };
         /** @description The fleet in one look. */
         FleetView: {
             /**
@@ -3252,9 +3280,31 @@ export interface components {
          * @description Kind of a job, for queues and capabilities.
          * @enum {string}
          */
-        JobKind: "shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate";
+        JobKind: "scan" | "deduplicate" | "shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate";
+        /** @description Whose work a job is. */
+        JobOwner: {
+            /** @description The experiment. */
+            id: components["schemas"]["ExperimentId"];
+            /** @enum {string} */
+            kind: "experiment";
+            /** @description Its name. */
+            name: string;
+        } | {
+            /** @description The corpus. */
+            id: components["schemas"]["CorpusId"];
+            /** @enum {string} */
+            kind: "corpus";
+            /** @description Its name. */
+            name: string;
+        };
         /** @description What came of a job. */
-        JobResult: (components["schemas"]["ShardResult"] & {
+        JobResult: (components["schemas"]["ScanResult"] & {
+            /** @enum {string} */
+            kind: "scan";
+        }) | (components["schemas"]["DeduplicateResult"] & {
+            /** @enum {string} */
+            kind: "deduplicate";
+        }) | (components["schemas"]["ShardResult"] & {
             /** @enum {string} */
             kind: "shard";
         }) | (components["schemas"]["TrainResult"] & {
@@ -3274,7 +3324,13 @@ export interface components {
             kind: "decontaminate";
         });
         /** @description What to do. */
-        JobSpec: (components["schemas"]["ShardJob"] & {
+        JobSpec: (components["schemas"]["ScanJob"] & {
+            /** @enum {string} */
+            kind: "scan";
+        }) | (components["schemas"]["DeduplicateJob"] & {
+            /** @enum {string} */
+            kind: "deduplicate";
+        }) | (components["schemas"]["ShardJob"] & {
             /** @enum {string} */
             kind: "shard";
         }) | (components["schemas"]["TrainJob"] & {
@@ -3311,14 +3367,12 @@ export interface components {
              * @description When it was created.
              */
             created_at: string;
-            /** @description Name of the experiment. */
-            experiment: string;
-            /** @description The experiment. */
-            experiment_id: components["schemas"]["ExperimentId"];
             /** @description Id. */
             id: components["schemas"]["JobId"];
             /** @description Kind. */
             kind: components["schemas"]["JobKind"];
+            /** @description Whose work it is. */
+            owner: components["schemas"]["JobOwner"];
             /**
              * Format: uint8
              * @description Priority.
@@ -3714,6 +3768,50 @@ export interface components {
             share: number;
         };
         /** @description One page of a list. */
+        Page_AttemptView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /** @description Advice for the reason. */
+                advice?: string | null;
+                /** @description Its fence. */
+                fence: components["schemas"]["Fence"];
+                /**
+                 * Format: date-time
+                 * @description When it ended.
+                 */
+                finished_at?: string | null;
+                /** @description Id. */
+                id: components["schemas"]["AttemptId"];
+                /** @description The job. */
+                job_id: components["schemas"]["JobId"];
+                /** @description What exactly. */
+                message?: string | null;
+                reason?: components["schemas"]["TerminationReason"] | null;
+                /** @description Verdict of the exact-resume check, where it resumed. */
+                resume_verified?: boolean | null;
+                /** @description Slots taken. */
+                slots: number[];
+                /**
+                 * Format: date-time
+                 * @description When it was granted.
+                 */
+                started_at: string;
+                /**
+                 * Format: uint64
+                 * @description Step it started from, for training.
+                 */
+                step_start?: number | null;
+                /** @description Where its time went, as its worker counted it. */
+                time?: components["schemas"]["AttemptTime"];
+                /** @description Name of the worker. */
+                worker: string;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
         Page_AuditView: {
             /** @description What belongs to this list and cannot be read. */
             broken?: components["schemas"]["BrokenRow"][];
@@ -3901,10 +3999,62 @@ export interface components {
                 name: string;
                 /** @description Name of the token that registered it. */
                 owner?: string;
-                /** @description Why it was refused. */
+                /** @description Why it was refused; while it is scanned, why that does not get on. */
                 problem?: string | null;
+                scan?: components["schemas"]["ScanProgress"] | null;
                 /** @description State. */
                 state: components["schemas"]["CorpusState"];
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_DomainView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: uint64
+                 * @description Documents in the shards (training and held-out), likewise.
+                 */
+                documents?: number | null;
+                /**
+                 * Format: uint64
+                 * @description Held-out documents, likewise.
+                 */
+                documents_held_out?: number | null;
+                /** @description Documents farthest from the centre. */
+                farthest: components["schemas"]["SampleDocument"][];
+                /**
+                 * Format: uint32
+                 * @description Number of the domain in its clustering, from 0.
+                 */
+                index: number;
+                /** @description The first top terms, joined: what people call it until they name it. */
+                label: string;
+                /** @description Share of the sample's documents by script: `ja`, `en` and `other`, summing to 1. */
+                languages: components["schemas"]["LanguageShare"][];
+                /** @description Documents nearest to the centre. */
+                nearest: components["schemas"]["SampleDocument"][];
+                /** @description Nearest other domains by centre distance, nearest first, at most 3. */
+                nearest_domains: number[];
+                /**
+                 * Format: uint64
+                 * @description Documents of the sample assigned greedily.
+                 */
+                sample_documents: number;
+                /** @description Source labels with their shares, largest first, at most 5. */
+                sources: components["schemas"]["SourceShare"][];
+                /**
+                 * Format: uint64
+                 * @description Training tokens, once the experiment asked about is sharded.
+                 */
+                tokens?: number | null;
+                /** @description Terms that set it apart (class-based tf-idf), strongest first. */
+                top_terms: string[];
+                /** @description Documents at the median distance. */
+                typical: components["schemas"]["SampleDocument"][];
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -4042,14 +4192,12 @@ export interface components {
                  * @description When it was created.
                  */
                 created_at: string;
-                /** @description Name of the experiment. */
-                experiment: string;
-                /** @description The experiment. */
-                experiment_id: components["schemas"]["ExperimentId"];
                 /** @description Id. */
                 id: components["schemas"]["JobId"];
                 /** @description Kind. */
                 kind: components["schemas"]["JobKind"];
+                /** @description Whose work it is. */
+                owner: components["schemas"]["JobOwner"];
                 /**
                  * Format: uint8
                  * @description Priority.
@@ -4104,6 +4252,88 @@ export interface components {
                  * @description How often it failed in a row.
                  */
                 tries: number;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_SkipView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was noted.
+                 */
+                at: string;
+                /**
+                 * Format: uint64
+                 * @description Number of the batch in the data order.
+                 */
+                batch: number;
+                /** @description Fence of the attempt that left it out. */
+                fence: components["schemas"]["Fence"];
+                /** @description Why. */
+                reason: components["schemas"]["SkipReason"];
+                /**
+                 * Format: uint64
+                 * @description The optimiser step that was not taken, or the step that a rollback went back to.
+                 */
+                step: number;
+                /** @description Whether a later attempt took the place of that step; the line then counts no more. */
+                superseded: boolean;
+                /** @description What exactly, in one sentence. */
+                text: string;
+                /**
+                 * Format: uint64
+                 * @description First window of the batch in the data order.
+                 */
+                window_first: number;
+                /**
+                 * Format: uint64
+                 * @description Windows left out.
+                 */
+                windows: number;
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_TokenView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                /**
+                 * Format: date-time
+                 * @description Not accepted from then on; null for never.
+                 */
+                expires_at?: string | null;
+                /** @description Id. */
+                id: components["schemas"]["TokenId"];
+                /** @description Name. */
+                name: string;
+                /** @description First characters, to tell tokens apart. */
+                prefix: string;
+                /** @description Role. */
+                role: components["schemas"]["Role"];
+                /**
+                 * Format: date-time
+                 * @description When it was last used, to the minute (a worker's to ten).
+                 */
+                used_at?: string | null;
+                /**
+                 * Format: uint32
+                 * @description Workers that may still enrol with it; null for any number, and for other roles.
+                 */
+                uses_left?: number | null;
+                worker_id?: components["schemas"]["WorkerId"] | null;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -4592,6 +4822,49 @@ export interface components {
             source?: string | null;
             /** @description The text, cut at 4,000 characters. */
             text: string;
+        };
+        /** @description Reads one file of a corpus for the first time: counts, hash, and the hashes of its texts. */
+        ScanJob: {
+            /** @description The corpus. */
+            corpus_id: components["schemas"]["CorpusId"];
+            /** @description How its documents are read. */
+            fields: components["schemas"]["DocumentFields"];
+            /** @description Folder for `texts.bin` and `dropped.u64`; belongs to this job. The worker appends `/f<fence>`. */
+            output: components["schemas"]["StorageKey"];
+            /** @description The file: absolute, below the roots. */
+            path: string;
+        };
+        /** @description How far a scan is. */
+        ScanProgress: {
+            /**
+             * Format: uint64
+             * @description Files in all.
+             */
+            files: number;
+            /**
+             * Format: uint64
+             * @description Files read.
+             */
+            files_done: number;
+            /** @description What it waits for, in a sentence; None while a worker reads. */
+            waits_for?: string | null;
+        };
+        /** @description What one file is. */
+        ScanResult: {
+            /** @description The first broken records. */
+            broken_first: components["schemas"]["BrokenRecord"][];
+            /**
+             * Format: uint64
+             * @description Its size in bytes.
+             */
+            bytes: number;
+            /** @description What was counted; of equal texts in this file the first is a document. */
+            counts: components["schemas"]["DocumentCounts"];
+            /** @description Folder that was written. */
+            folder: components["schemas"]["StorageKey"];
+            problem?: components["schemas"]["FileProblem"] | null;
+            /** @description SHA-256 of the file, lower-case hex; empty where it could not be read to its end. */
+            sha256: string;
         };
         /**
          * @description Shape of the learning rate over the steps of one branch, after the warm-up; the formulas of `transformers`.
@@ -5165,7 +5438,7 @@ export interface components {
          * @description Where time can go: a closed list, shown to people with [`TimeCause::sentence`].
          * @enum {string}
          */
-        TimeCause: "productive" | "sharding" | "evaluation" | "merging" | "wasted" | "starting" | "checkpoint_stall" | "data_wait" | "detection" | "finishing" | "recovering" | "queued" | "preempted" | "paused" | "idle";
+        TimeCause: "productive" | "scanning" | "sharding" | "evaluation" | "merging" | "wasted" | "starting" | "checkpoint_stall" | "data_wait" | "detection" | "finishing" | "recovering" | "queued" | "preempted" | "paused" | "idle";
         /** @description What became of the steps and tokens of a branch, or of all branches of an experiment. */
         TokenAccount: {
             /**
@@ -6039,7 +6312,12 @@ export interface operations {
     };
     get_branches_id_attempts: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path: {
                 /** @description the branch */
@@ -6055,7 +6333,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AttemptView"][];
+                    "application/json": components["schemas"]["Page_AttemptView"];
                 };
             };
             401: components["responses"]["Unauthenticated"];
@@ -6102,35 +6380,6 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            422: components["responses"]["InvalidInput"];
-            429: components["responses"]["TooManyRequests"];
-            503: components["responses"]["Unavailable"];
-        };
-    };
-    get_branches_id_checkpoints: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description the branch */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description its newest 1,000 checkpoints, newest first; `/checkpoints?branch_id=` has all, in pages */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CheckpointView"][];
-                };
-            };
-            401: components["responses"]["Unauthenticated"];
-            403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
             422: components["responses"]["InvalidInput"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["Unavailable"];
@@ -6423,7 +6672,12 @@ export interface operations {
     };
     get_branches_id_skips: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path: {
                 /** @description the branch */
@@ -6439,7 +6693,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SkipView"][];
+                    "application/json": components["schemas"]["Page_SkipView"];
                 };
             };
             401: components["responses"]["Unauthenticated"];
@@ -7195,7 +7449,12 @@ export interface operations {
     };
     get_experiments_id_domains: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path: {
                 /** @description the experiment */
@@ -7205,13 +7464,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description its domains, empty before discovery */
+            /** @description its domains, none before discovery */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["DomainView"][];
+                    "application/json": components["schemas"]["Page_DomainView"];
                 };
             };
             401: components["responses"]["Unauthenticated"];
@@ -7601,10 +7860,12 @@ export interface operations {
                 state?: string;
                 /** @description Only of one experiment. */
                 experiment_id?: string;
+                /** @description Only of one corpus. */
+                corpus_id?: string;
                 /** @description Only of one branch. */
                 branch_id?: string;
                 /** @description Only of one kind. */
-                kind?: ("shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate") | null;
+                kind?: ("scan" | "deduplicate" | "shard" | "train" | "evaluate" | "merge" | "ensemble" | "decontaminate") | null;
                 /** @description `next_cursor` of the page before. */
                 cursor?: string;
                 /** @description Items of a page. Default 50. */
@@ -7671,7 +7932,12 @@ export interface operations {
     };
     get_jobs_id_attempts: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path: {
                 /** @description the job */
@@ -7687,7 +7953,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AttemptView"][];
+                    "application/json": components["schemas"]["Page_AttemptView"];
                 };
             };
             401: components["responses"]["Unauthenticated"];
@@ -8032,7 +8298,12 @@ export interface operations {
     };
     "get_set-aside": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -8050,6 +8321,7 @@ export interface operations {
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["Unavailable"];
         };
@@ -8149,24 +8421,30 @@ export interface operations {
     };
     get_tokens: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description all tokens, without secrets */
+            /** @description tokens that count, oldest first, without secrets */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["TokenView"][];
+                    "application/json": components["schemas"]["Page_TokenView"];
                 };
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
             429: components["responses"]["TooManyRequests"];
             503: components["responses"]["Unavailable"];
         };

@@ -1,5 +1,5 @@
 // The words of an experiment's domains, beside every branch of one: read once, they do not change.
-import { get, type Domain } from "./api";
+import { allOf, type Domain } from "./api";
 
 const known = $state<Record<string, Record<number, string>>>({});
 const asked = new Set<string>();
@@ -15,7 +15,7 @@ export function learn(experiment: string, domains: Domain[]) {
 export async function read(experiment: string) {
   if (known[experiment] || asked.has(experiment)) return;
   asked.add(experiment);
-  await get<Domain[]>(`/experiments/${experiment}/domains`).then((domains) => learn(experiment, domains)).catch(() => undefined);
+  await allOf<Domain>(`/experiments/${experiment}/domains`).then((domains) => learn(experiment, domains)).catch(() => undefined);
   asked.delete(experiment);
 }
 

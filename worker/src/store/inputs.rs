@@ -20,6 +20,9 @@ pub(super) enum Input {
 
 pub(super) fn inputs(job: &JobSpec) -> Vec<Input> {
     match job {
+        // What it reads lies below the roots, not in the store.
+        JobSpec::Scan(_) => Vec::new(),
+        JobSpec::Deduplicate(job) => job.files.iter().map(|file| Input::Folder(file.folder.clone())).collect(),
         JobSpec::Shard(job) => {
             let dropped = job.file.dropped.clone().map(Input::File);
             [Input::Folder(job.router.clone()), Input::File(job.tokenizer.clone())].into_iter().chain(dropped).collect()

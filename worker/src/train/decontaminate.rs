@@ -5,7 +5,7 @@
 
 use super::{
     context::{JobContext, Place, asked_to_end, ended},
-    shard::{dropped, unchanged},
+    shard::{dropped, given_back, unchanged},
 };
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -32,9 +32,7 @@ pub fn run(
     let path = unchanged(&job.file, &place.roots)?;
     let compared = compare(job, place, context, path)
         .map_err(|error| ended(TerminationReason::CorruptData, format!("{}: {error:#}", job.file.path)))?;
-    compared.ok_or_else(|| {
-        asked_to_end(context.command()).unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))
-    })
+    compared.ok_or_else(|| given_back(context))
 }
 
 /// None when it was asked to stop.

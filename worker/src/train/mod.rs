@@ -17,6 +17,7 @@ pub mod cuda;
 #[cfg(feature = "torch")]
 pub mod data;
 pub mod decontaminate;
+pub mod deduplicate;
 #[cfg(feature = "torch")]
 pub mod device;
 #[cfg(feature = "torch")]
@@ -48,6 +49,7 @@ mod rotary;
 pub mod route;
 #[cfg(feature = "torch")]
 pub mod saver;
+pub mod scan;
 #[cfg(feature = "torch")]
 pub mod schedule;
 #[cfg(feature = "torch")]
@@ -75,6 +77,8 @@ pub fn run_job(job: &JobSpec, place: &Place, context: &dyn JobContext) -> Outcom
     #[cfg(feature = "torch")]
     tch::set_num_threads(place.threads.into());
     let result: Result<JobResult, EndedOutcome> = match job {
+        JobSpec::Scan(job) => scan::run(job, place, context).map(JobResult::Scan),
+        JobSpec::Deduplicate(job) => deduplicate::run(job, place, context).map(JobResult::Deduplicate),
         JobSpec::Shard(job) => shard::run(job, place, context).map(JobResult::Shard),
         JobSpec::Decontaminate(job) => decontaminate::run(job, place, context).map(JobResult::Decontaminate),
         #[cfg(feature = "torch")]

@@ -37,9 +37,13 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
             let held_out_sha256 = Some(held_out_sha256);
             Ok(ShardResult { folder, bin_sha256, idx_sha256, held_out_sha256, counts, ranges, range_sha256 })
         }
-        None => Err(asked_to_end(context.command())
-            .unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))),
+        None => Err(given_back(context)),
     }
+}
+
+/// The end of a job that was stopped: the one that it was asked for.
+pub fn given_back(context: &dyn JobContext) -> EndedOutcome {
+    asked_to_end(context.command()).unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))
 }
 
 /// What was read otherwise than when the file was registered, in one sentence.

@@ -39,6 +39,18 @@ fn comparison() -> JobSpec {
     .unwrap()
 }
 
+fn scan() -> JobSpec {
+    let job =
+        json!({ "kind": "scan", "corpus_id": ID, "path": "/x.jsonl", "fields": {}, "output": "corpora/c/scan/0" });
+    serde_json::from_value(job).unwrap()
+}
+
+fn deduplication() -> JobSpec {
+    let file = json!({ "folder": "corpora/c/scan/0/f1", "texts": 3 });
+    let job = json!({ "kind": "deduplicate", "corpus_id": ID, "files": [file], "output": "corpora/c/dropped" });
+    serde_json::from_value(job).unwrap()
+}
+
 fn shards() -> JobSpec {
     let file = json!({ "index": 0, "path": "/x.jsonl", "format": "jsonl", "bytes": 1, "sha256": SHA, "dropped": null,
         "counts": { "records": 5, "documents": 5, "empty": 0, "duplicates": 0, "broken": 0, "text_bytes": 9 } });
@@ -142,9 +154,44 @@ fn a_result_is_that_of_its_job() {
 }
 
 #[test]
+fn what_a_corpus_is_said_to_be_fits_its_jobs() {
+    let broken = json!({ "path": "/x.jsonl", "record": 2, "why": "no JSON" });
+    let found = json!({ "kind": "scan", "folder": "corpora/c/scan/0/f7", "bytes": 9, "sha256": SHA, "broken_first": [broken],
+        "counts": { "records": 5, "documents": 2, "empty": 1, "duplicates": 1, "broken": 1, "text_bytes": 9 } });
+    lies(
+        &scan(),
+        &found,
+        &[
+            ("/folder", json!("corpora/c/scan"), "folder"),
+            ("/folder", json!("corpora/c/scan/0/f6"), "folder"),
+            ("/sha256", json!(""), "sha256"),
+            ("/counts/documents", json!(3), "counts.records"),
+            ("/counts/documents", json!(u64::MAX), "counts.records"),
+            ("/counts/text_bytes", json!(1_u64 << 53), "counts.records"),
+            ("/broken_first/0/path", json!("/etc/passwd"), "broken_first"),
+            ("/broken_first/0/why", json!("x".repeat(LINE_CHARS_MAX + 1)), "broken_first"),
+            ("/broken_first", json!([broken, broken]), "broken_first"),
+        ],
+    );
+    let file = json!({ "duplicates": 1, "text_bytes": 4, "records": 2 });
+    let found = json!({ "kind": "deduplicate", "folder": "corpora/c/dropped/f7", "files": [file] });
+    lies(
+        &deduplication(),
+        &found,
+        &[
+            ("/folder", json!("corpora/c"), "folder"),
+            ("/files", json!([]), "files"),
+            ("/files/0/duplicates", json!(4), "files[0].duplicates"),
+            ("/files/0/records", json!(0), "files[0].records"),
+            ("/files/0/text_bytes", json!(u64::MAX), "files[0].text_bytes"),
+        ],
+    );
+}
+
+#[test]
 fn no_job_takes_the_result_of_another_kind() {
     let result = JobResult::Merge(senmon_protocol::job::MergeResult { members: 1 });
-    for job in [shards(), train(), evaluation(), comparison(), decontamination()] {
+    for job in [scan(), deduplication(), shards(), train(), evaluation(), comparison(), decontamination()] {
         assert_eq!(completed(&job, DOMAINS, FENCE, &result).unwrap_err().path, "outcome.result.kind");
     }
 }

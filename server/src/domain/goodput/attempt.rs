@@ -115,6 +115,7 @@ impl Attempt {
         } else {
             let work = match (self.kind, end) {
                 (_, Some(end)) if end != End::Completed => TimeCause::Wasted,
+                (JobKind::Scan | JobKind::Deduplicate, _) => TimeCause::Scanning,
                 (JobKind::Shard, _) => TimeCause::Sharding,
                 (JobKind::Merge, _) => TimeCause::Merging,
                 (JobKind::Evaluate | JobKind::Ensemble | JobKind::Decontaminate | JobKind::Train, _) => {

@@ -14,7 +14,7 @@ pub use explain::{gib, why_waiting};
 pub use plan::plan;
 
 use senmon_protocol::{
-    ids::{ExperimentId, JobId, WorkerId},
+    ids::{JobId, OwnerId, WorkerId},
     job::JobKind,
     resources::{DeviceKind, Needs},
 };
@@ -29,8 +29,8 @@ pub struct Snapshot {
     pub running: Vec<RunningJob>,
     /// Workers, also those that are given nothing: they are part of the answer why a job waits.
     pub workers: Vec<FleetWorker>,
-    /// Slots that experiments have on workers which the snapshot leaves out: they count for a fair share.
-    pub elsewhere: BTreeMap<ExperimentId, u32>,
+    /// Slots that owners have on workers which the snapshot leaves out: they count for a fair share.
+    pub elsewhere: BTreeMap<OwnerId, u32>,
     /// A job gives its slots up only after it ran for so long, so that it got further than its start cost.
     pub preempt_after_s: i64,
 }
@@ -40,8 +40,8 @@ pub struct Snapshot {
 pub struct WaitingJob {
     /// The job.
     pub id: JobId,
-    /// Its experiment.
-    pub experiment: ExperimentId,
+    /// Whose work it is.
+    pub owner: OwnerId,
     /// Its kind.
     pub kind: JobKind,
     /// 0 to 100, higher first.
@@ -54,8 +54,10 @@ pub struct WaitingJob {
     pub remaining: i64,
     /// Place in the order of creation.
     pub age: u64,
-    /// Seconds to spare before its experiment's deadline, once that is close.
+    /// Seconds to spare before its owner's deadline, once that is close.
     pub slack_s: Option<i64>,
+    /// The worker on which it failed last: another one is tried, if it is free.
+    pub failed_on: Option<WorkerId>,
 }
 
 /// A job that runs.
@@ -65,8 +67,8 @@ pub struct RunningJob {
     pub id: JobId,
     /// What it does, for people.
     pub title: String,
-    /// Its experiment.
-    pub experiment: ExperimentId,
+    /// Whose work it is.
+    pub owner: OwnerId,
     /// Its kind.
     pub kind: JobKind,
     /// 0 to 100.

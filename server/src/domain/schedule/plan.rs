@@ -1,12 +1,12 @@
 //! The solve: jobs in order, each to the slots that fit it best.
 //!
-//! Higher priority first. Inside a priority: what its deadline presses, by slack; then the experiment with the fewest
-//! slots, so that a small one is not kept waiting by a large one; inside an experiment the job with the most tokens
+//! Higher priority first. Inside a priority: what its deadline presses, by slack; then the owner (experiment, corpus) with the fewest
+//! slots, so that a small one is not kept waiting by a large one; inside an owner the job with the most tokens
 //! left, so that its branches end together; then the older one. A job's slots are on one worker.
 
 use super::{Placement, Plan, Preemption, RunningJob, Snapshot, Standing, WaitingJob, room::Room};
 use senmon_protocol::{
-    ids::{ExperimentId, JobId, WorkerId},
+    ids::{JobId, OwnerId, WorkerId},
     job::JobKind,
     resources::Needs,
 };
@@ -37,12 +37,12 @@ type Class = usize;
 
 struct Solve<'a> {
     snapshot: &'a Snapshot,
-    /// Waiting jobs in order, by experiment.
-    queues: BTreeMap<ExperimentId, Vec<(&'a WaitingJob, Class)>>,
+    /// Waiting jobs in order, by owner.
+    queues: BTreeMap<OwnerId, Vec<(&'a WaitingJob, Class)>>,
     classes: usize,
     waits: HashSet<JobId>,
     placed: HashMap<JobId, (WorkerId, Vec<u16>)>,
-    share: HashMap<ExperimentId, u32>,
+    share: HashMap<OwnerId, u32>,
 }
 
 impl<'a> Solve<'a> {
@@ -51,15 +51,15 @@ impl<'a> Solve<'a> {
         let slack = |job: &WaitingJob| job.slack_s.unwrap_or(i64::MAX);
         order.sort_by_key(|job| (Reverse(job.priority), slack(job), Reverse(job.remaining), job.age, job.id));
         let mut known: HashMap<(JobKind, u16, &Needs), Class> = HashMap::new();
-        let mut queues: BTreeMap<ExperimentId, Vec<_>> = BTreeMap::new();
+        let mut queues: BTreeMap<OwnerId, Vec<_>> = BTreeMap::new();
         for job in order {
             let next = known.len();
             let class = *known.entry((job.kind, job.slots, &job.needs)).or_insert(next);
-            queues.entry(job.experiment).or_default().push((job, class));
+            queues.entry(job.owner).or_default().push((job, class));
         }
-        let mut share: HashMap<ExperimentId, u32> = snapshot.elsewhere.clone().into_iter().collect();
+        let mut share: HashMap<OwnerId, u32> = snapshot.elsewhere.clone().into_iter().collect();
         for job in &snapshot.running {
-            *share.entry(job.experiment).or_default() += u32::try_from(job.slots.len()).unwrap_or(u32::MAX);
+            *share.entry(job.owner).or_default() += u32::try_from(job.slots.len()).unwrap_or(u32::MAX);
         }
         Self {
             snapshot,
@@ -99,17 +99,17 @@ impl<'a> Solve<'a> {
         let mut rooms = self.rooms();
         let mut plan = Plan::default();
         let mut hopeless = vec![false; self.classes];
-        let mut at: HashMap<ExperimentId, usize> = HashMap::new();
+        let mut at: HashMap<OwnerId, usize> = HashMap::new();
         let mut heads = BinaryHeap::new();
         let queues = std::mem::take(&mut self.queues);
-        // The next job of an experiment that may still find something, as a place in the order of all.
-        let head = |solve: &Self, at: &mut HashMap<ExperimentId, usize>, hopeless: &[bool], id: ExperimentId| {
+        // The next job of an owner that may still find something, as a place in the order of all.
+        let head = |solve: &Self, at: &mut HashMap<OwnerId, usize>, hopeless: &[bool], id: OwnerId| {
             let queue = &queues[&id];
             let place = at.entry(id).or_default();
             while let Some((job, class)) = queue.get(*place) {
                 if !hopeless[*class] && !solve.placed.contains_key(&job.id) {
                     let share = solve.share.get(&id).copied().unwrap_or(0);
-                    // Ids grow with time: of equal shares the older experiment goes first.
+                    // Ids grow with time: of equal shares the older owner goes first.
                     return Some(Reverse((Reverse(job.priority), job.slack_s.unwrap_or(i64::MAX), share, id)));
                 }
                 *place += 1;
@@ -195,11 +195,11 @@ pub(super) fn carried_out(snapshot: &Snapshot, plan: &Plan) -> Snapshot {
         }
         let (worker, slots) = (placement.worker, placement.slots.clone());
         let title = "t".to_owned();
-        let WaitingJob { id, experiment, kind, priority, .. } = job;
+        let WaitingJob { id, owner, kind, priority, .. } = job;
         after.running.push(RunningJob {
             id,
             title,
-            experiment,
+            owner,
             kind,
             priority,
             worker,

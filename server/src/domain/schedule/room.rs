@@ -102,14 +102,15 @@ impl<'a> Room<'a> {
     }
 
     /// How well the job fits into the free slots, the least best; None where it does not.
-    pub fn fit(&self, job: &WaitingJob) -> Option<((bool, u64), usize)> {
+    pub fn fit(&self, job: &WaitingJob) -> Option<(bool, (bool, u64), usize)> {
         if self.held || self.free() < usize::from(job.slots) || !worker_fits(self.worker, job.kind, &job.needs) {
             return None;
         }
         let fitting = self.fitting(job, &[SlotUse::Free]);
         let last = fitting.get(usize::from(job.slots).checked_sub(1)?)?;
-        // The tightest worker, so that jobs of several slots find room.
-        Some((waste(&self.worker.slots[*last], job.kind), self.free()))
+        // One on which it did not fail a moment ago; the tightest, so that jobs of several slots find room.
+        let failed_here = job.failed_on == Some(self.worker.id);
+        Some((failed_here, waste(&self.worker.slots[*last], job.kind), self.free()))
     }
 
     /// Gives the job its slots.

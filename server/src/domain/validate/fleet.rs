@@ -176,7 +176,7 @@ mod tests {
     };
     use proptest::prelude::*;
     use senmon_protocol::{
-        ids::{ExperimentId, JobId, WorkerId},
+        ids::{JobId, OwnerId, WorkerId},
         resources::ResourcesSpec,
     };
     use std::collections::BTreeMap;
@@ -306,8 +306,8 @@ mod tests {
             };
             let ask = Ask { kind: ALL[kind], slots, needs: needs.clone() };
             let waiting = WaitingJob {
-                id: JobId::new(), experiment: ExperimentId::new(), kind: ALL[kind], priority: 50, slots, needs,
-                remaining: 1, age: 0, slack_s: None,
+                id: JobId::new(), owner: OwnerId::new(), kind: ALL[kind], priority: 50, slots, needs,
+                remaining: 1, age: 0, slack_s: None, failed_on: None,
             };
             let able = lack(&ask, &fleet).is_none();
             let placed = plan(&Snapshot { waiting: vec![waiting], workers: fleet, ..Snapshot::default() }).placements;

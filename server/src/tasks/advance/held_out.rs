@@ -4,7 +4,7 @@ use super::{Scene, missing};
 use crate::{
     db,
     domain::{
-        advance::{ComparisonFacts, Facts},
+        advance::experiment::{ComparisonFacts, Facts},
         held_out::summary,
     },
     tasks::failure::lasting,

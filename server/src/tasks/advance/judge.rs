@@ -10,7 +10,7 @@ use crate::{
         events::NewEvent,
     },
     domain::{
-        advance::{Facts, ensemble_title, is_compared, stages},
+        advance::experiment::{Facts, ensemble_title, is_compared, stages},
         goodput::sentence,
         report::{self, Mixed, Scored},
     },

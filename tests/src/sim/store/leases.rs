@@ -74,7 +74,7 @@ impl Store {
         }
         job.lease_expires_ms = now_ms + ttl_ms;
         let gives_way = job.preempted_for.is_some();
-        Wishes { asked: job.command, experiment, drains, gives_way }.command()
+        Wishes { asked: job.command, owner: experiment, drains, gives_way }.command()
     }
 
     /// As `db::leases::expired`.

@@ -9,14 +9,14 @@ use senmon_protocol::resources::DeviceKind;
 
 const GIB: u64 = 1 << 30;
 
-fn experiment(number: u128) -> ExperimentId {
-    ExperimentId(uuid::Uuid::from_u128(number))
+fn owner(number: u128) -> OwnerId {
+    OwnerId(uuid::Uuid::from_u128(number))
 }
 
 fn job(age: u64, priority: i16, slots: u16) -> WaitingJob {
     WaitingJob {
         id: JobId(uuid::Uuid::from_u128(1000 + u128::from(age))),
-        experiment: experiment(1),
+        owner: owner(1),
         kind: JobKind::Train,
         priority,
         slots,
@@ -24,6 +24,7 @@ fn job(age: u64, priority: i16, slots: u16) -> WaitingJob {
         remaining: 1,
         age,
         slack_s: None,
+        failed_on: None,
     }
 }
 
@@ -64,7 +65,7 @@ fn run(fleet: &mut Snapshot, job: WaitingJob, worker: usize, slots: &[u16], ran_
     fleet.running.push(RunningJob {
         id: job.id,
         title: format!("train {}", job.age),
-        experiment: job.experiment,
+        owner: job.owner,
         kind: job.kind,
         priority: job.priority,
         worker: worker.id,
@@ -105,20 +106,33 @@ fn a_gang_is_not_starved_by_small_jobs() {
 }
 
 #[test]
+fn a_job_is_tried_where_it_did_not_fail_if_there_is_room() {
+    let (a, b) = (worker("a", &[40]), worker("b", &[80]));
+    let placed = |job: &WaitingJob, workers: &[FleetWorker]| {
+        plan(&fleet(vec![job.clone()], workers.to_vec())).placements.first().map(|placement| placement.worker)
+    };
+    let fresh = job(1, 50, 1);
+    assert_eq!(placed(&fresh, &[a.clone(), b.clone()]), Some(a.id), "the tightest");
+    let failed = WaitingJob { failed_on: Some(a.id), ..fresh };
+    assert_eq!(placed(&failed, &[a.clone(), b.clone()]), Some(b.id));
+    assert_eq!(placed(&failed, std::slice::from_ref(&a)), Some(a.id), "there is no other");
+}
+
+#[test]
 fn a_small_experiment_is_not_kept_waiting_by_a_large_one() {
     let mut jobs: Vec<_> = (0..4).map(|age| WaitingJob { remaining: 1_000, ..job(age, 50, 1) }).collect();
-    jobs.push(WaitingJob { experiment: experiment(2), ..job(4, 50, 1) });
+    jobs.push(WaitingJob { owner: owner(2), ..job(4, 50, 1) });
     let mut fleet = fleet(jobs, vec![worker("a", &[1, 1])]);
     check(&fleet, &["0 → a[0]", "4 → a[1]"]);
     run(&mut fleet, job(9, 50, 1), 0, &[0], 1);
     check(&fleet, &["4 → a[1]"]);
-    fleet.elsewhere = [(experiment(2), 5)].into();
+    fleet.elsewhere = [(owner(2), 5)].into();
     check(&fleet, &["0 → a[1]"]);
 }
 
 #[test]
 fn what_a_deadline_presses_goes_before_fair_share_but_not_before_priority() {
-    let pressed = |job: WaitingJob| WaitingJob { experiment: experiment(2), slack_s: Some(-5), ..job };
+    let pressed = |job: WaitingJob| WaitingJob { owner: owner(2), slack_s: Some(-5), ..job };
     let jobs = vec![job(0, 50, 1), pressed(job(1, 50, 1)), pressed(job(2, 50, 1)), job(3, 51, 1)];
     check(&fleet(jobs, vec![worker("a", &[1, 1, 1])]), &["3 → a[0]", "1 → a[1]", "2 → a[2]"]);
 }
@@ -223,7 +237,7 @@ prop_compose! {
         age in ages, priority in 0_i16..3, slots in 1_u16..4, remaining in 0_i64..3, number in 1_u128..4, gib in 0_u64..3,
         slack_s in prop::option::weighted(0.2, -5_i64..5),
     ) -> WaitingJob {
-        let job = WaitingJob { experiment: experiment(number), remaining, slack_s, ..job(age, priority, slots) };
+        let job = WaitingJob { owner: owner(number), remaining, slack_s, ..job(age, priority, slots) };
         with_memory(gib, job)
     }
 }
@@ -306,7 +320,7 @@ proptest! {
     /// Small jobs of another experiment never end; a gang that holds nothing yet is served all the same.
     #[test]
     fn a_gang_is_served_while_small_jobs_keep_coming(slots in 2_u16..5, ends in prop::collection::vec(0_usize..8, 60)) {
-        let small = |age| WaitingJob { experiment: experiment(2), remaining: 1_000, ..job(age, 50, 1) };
+        let small = |age| WaitingJob { owner: owner(2), remaining: 1_000, ..job(age, 50, 1) };
         let start = fleet((10..30).map(small).collect(), vec![worker("a", &[1; 4]), worker("b", &[1; 4])]);
         let mut now = carried_out(&start, &plan(&start));
         let gang = job(0, 50, slots);

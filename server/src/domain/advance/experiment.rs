@@ -37,7 +37,7 @@ pub struct BranchFacts {
 }
 
 impl BranchFacts {
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::domain) fn is_over(&self) -> bool {
         matches!(self.state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled)
     }
 }
