@@ -33,23 +33,34 @@ class Watched:
     submitted: dict
     progress: list  # views
     done: dict
-    points: list  # of the live stream, as they came
+    points: list  # of the stream, as they came
+    points_early: int  # of them, while the experiment still ran
 
 
 @pytest.fixture(scope="session")
 def watched(world, client):
     plan = client.plan(worlds.EXPERIMENT)
     submitted = client.submit(worlds.EXPERIMENT)
-    points, progress = [], []
-    listener = threading.Thread(target=lambda: points.extend(client.stream(submitted)), daemon=True)
+    points, progress, early = [], [], [0]
+
+    def look(view):
+        progress.append(view)
+        if view["state"] == "running":
+            early.append(len(points))
+
+    def listen():
+        for point in client.stream(submitted):
+            points.append(point)
+
+    listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        done = client.wait(submitted, progress=progress.append, timeout_s=300)
+        done = client.wait(submitted, progress=look, timeout_s=300)
     except senmon.SenmonError as error:
         raise AssertionError(f"{error}\n{world.logs()}") from error
     listener.join(60)
     assert not listener.is_alive(), "the stream did not end with the experiment"
-    return Watched(plan, submitted, progress, done, points)
+    return Watched(plan, submitted, progress, done, points, max(early))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """The Python client against the API's description, and against a real server, worker and experiment.
 
-What needs no server is in test_python_alone.py.
+What needs no server is in test_python_alone.py and test_python_package.py.
 """
 
 import copy
@@ -124,6 +124,7 @@ def test_waiting_tells_each_change_and_ends_with_the_experiment(watched):
 
 
 def test_the_stream_brings_every_point_once(client, watched):
+    assert watched.points_early > 0, "nothing came before the end"
     found = client.metrics_of(watched.done, points_max=10_000)
     streamed = senmon.latest(watched.points)
     assert sum(map(len, streamed.values())) == len(watched.points), "a point came twice"

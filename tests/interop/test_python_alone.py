@@ -1,10 +1,8 @@
-"""The Python client without a server: what it sends, what it does with odd answers, how it is packaged and typed."""
+"""The Python client without a server: what it sends, and what it does with odd answers."""
 
+import hashlib
 import json
-import subprocess
-import sys
 import time
-import zipfile
 
 import httpx
 import pytest
@@ -13,7 +11,6 @@ import world as worlds
 from senmon import download, files, reach, stream, tracker, transport, waiting
 from senmon.metrics import Point
 
-CLIENT = worlds.REPOSITORY / "server" / "python"
 EXPERIMENT_ID, BRANCH_ID = "01900000-0000-7000-8000-000000000001", "01900000-0000-7000-8000-000000000002"
 LOOPBACK = "http://127.0.0.1:1"
 
@@ -256,6 +253,35 @@ def test_a_manifest_leads_nowhere_else():
             download.chosen({"files": {name: {"bytes": 0, "sha256": ""}}}, "all")
 
 
+@pytest.mark.parametrize(
+    ("body", "there", "status", "message"),
+    [
+        (b"longer than it", b"", 200, "model: found at least 14 bytes, expected 5"),
+        (b"ger than it", b"lon", 206, "model: found at least 14 bytes, expected 5"),
+        (b"", b"lon", 416, "model: found at most 3 bytes, expected 5"),
+        (b"short", b"", 200, "model: found SHA-256 .*, expected 0"),
+    ],
+)
+def test_a_file_of_another_size_is_refused(tmp_path, body, there, status, message):
+    manifest = json.dumps({"files": {"model": {"bytes": 5, "sha256": "0" * 64}}}).encode()
+    view = {"id": EXPERIMENT_ID, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+    (tmp_path / "model.part").write_bytes(there)
+
+    def answer(request):
+        if request.url.path.endswith("manifest.json"):
+            return httpx.Response(200, content=manifest)
+        if request.url.path.endswith("model"):
+            return httpx.Response(status, content=body, headers={"content-range": "bytes 3-13/14"})
+        return httpx.Response(200, json=view)
+
+    with pytest.raises(senmon.ChecksumError, match=message):
+        client_of(answer).download(EXPERIMENT_ID, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    view["manifest_sha256"] = "1" * 64
+    with pytest.raises(senmon.ChecksumError, match="manifest.json: found SHA-256"):
+        client_of(answer).download(EXPERIMENT_ID, tmp_path)
+
+
 # Points.
 
 
@@ -370,74 +396,3 @@ def test_a_stream_ends_when_its_time_is_up():
     start = time.monotonic()
     assert list(client_of(Branch([quiet])).stream(EXPERIMENT_ID, seconds=0.2)) == []
     assert time.monotonic() - start < 5
-
-
-# Package and types.
-
-WITHOUT = """
-import sys
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"pandas", "transformers", "torch", "yaml", "numpy"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Without())
-import senmon
-client = senmon.Client("http://127.0.0.1:1", "t")
-metrics = senmon.Metrics("b", [1], [2], [3], {"train/loss": {"mean": [1.5]}}, [], [])
-assert metrics.rows() == [{"step": 1, "tokens": 2, "at_ms": 3, "train/loss": 1.5}]
-for use in (metrics.frame, lambda: client.plan("configs/experiments/quick.yaml"), lambda: client.load_expert("a/b")):
-    try:
-        use()
-    except senmon.MissingPackageError as error:
-        print(str(error).split("pip install ")[1].split(";")[0])
-"""
-
-
-def test_httpx_alone_is_enough():
-    command = [sys.executable, "-c", WITHOUT]
-    environment = {"PYTHONPATH": str(CLIENT / "src"), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
-    done = subprocess.run(command, cwd=worlds.REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["'senmon[pandas]'", "'senmon[yaml]'", "'senmon[transformers]'"]
-
-
-def test_the_wheel_has_its_types_and_needs_httpx_alone(tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=CLIENT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("senmon-*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        names = packed.namelist()
-        about = packed.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert "senmon/py.typed" in names and "senmon/types/__init__.py" in names
-    needed = [line for line in about.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
-    assert [line.split()[1].split("<")[0].split(">")[0] for line in needed] == ["httpx"]
-    version = (worlds.REPOSITORY / "Cargo.toml").read_text().split('\nversion = "')[1].split('"')[0]
-    assert f"Version: {version}\n" in about
-
-
-MISTAKES = """
-import senmon
-client = senmon.Client()
-client.experiment("x")["stat"]
-client.branch("x")["loss"] + "nats"
-client.submit(3)
-steps: list[str] = client.metrics("x").steps
-name: str = client.wait("x")["name"]
-"""
-
-
-def test_the_types_hold_and_tell_mistakes(tmp_path):
-    check = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "--no-error-summary"]
-    own = subprocess.run(check, cwd=CLIENT, capture_output=True, text=True, check=False)
-    assert own.returncode == 0, own.stdout + own.stderr
-    (tmp_path / "use.py").write_text(MISTAKES)
-    config = ["--config-file", str(CLIENT / "pyproject.toml"), str(tmp_path / "use.py")]
-    found = subprocess.run([*check, *config], cwd=CLIENT, capture_output=True, text=True, check=False).stdout
-    lines = [int(line.split(":")[1]) for line in found.splitlines() if ": error:" in line]
-    assert sorted(set(lines)) == [4, 5, 6, 7], found
-
-
-def test_no_file_is_too_long_and_each_says_what_it_is_for():
-    for path in sorted((CLIENT / "src").rglob("*.py")):
-        lines = path.read_text().splitlines()
-        assert len(lines) <= 410 and lines[0].startswith('"""'), path

@@ -175,9 +175,7 @@ class File:
             operations.CHECKPOINT_FILE, headers=headers, id=self._id, name=self._name
         ) as answer:
             if answer.status_code == 416:
-                self._part.unlink()
-                self._part.touch()
-                return
+                raise self._of_another_size(f"at most {there}")
             is_rest = answer.status_code == 206 and answer.headers.get("content-range", "").startswith(
                 f"bytes {there}-"
             )
@@ -187,7 +185,13 @@ class File:
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
                     there += len(chunk)
-                    self._told(min(there, self._entry["bytes"]))
+                    if there > self._entry["bytes"]:
+                        raise self._of_another_size(f"at least {there}")
+                    self._told(there)
+
+    def _of_another_size(self, found: str) -> errors.ChecksumError:
+        self._part.unlink()
+        return errors.ChecksumError(f"{self._name}: found {found} bytes, expected {self._entry['bytes']}")
 
 
 def size_of(path: Path) -> int:

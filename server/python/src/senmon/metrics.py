@@ -64,10 +64,10 @@ class Metrics:
         columns: dict[str, list[Any]] = {"step": self.steps, "tokens": self.tokens, "at_ms": self.at_ms}
         for name in self.names:
             curve = self.series[name]
-            columns[name] = _floats(curve["mean"])
+            columns[name] = floats(curve["mean"])
             if bounds:
-                columns[f"{name}_min"] = _floats(curve.get("min") or curve["mean"])
-                columns[f"{name}_max"] = _floats(curve.get("max") or curve["mean"])
+                columns[f"{name}_min"] = floats(curve.get("min") or curve["mean"])
+                columns[f"{name}_max"] = floats(curve.get("max") or curve["mean"])
         return columns
 
     def rows(self, *, bounds: bool = False) -> list[dict[str, Any]]:
@@ -120,14 +120,15 @@ def latest(points: Iterable[Point]) -> dict[str, list[Point]]:
 
 def points(experiment_id: str, branch: str, view: MetricsView) -> list[Point]:
     """The buckets of a branch's curves as points."""
-    series = {name: _floats(curve["mean"]) for name, curve in view["series"].items()}
+    series = {name: floats(curve["mean"]) for name, curve in view["series"].items()}
     return [
         Point(experiment_id, view["branch_id"], branch, step, tokens, at_ms, {name: s[i] for name, s in series.items()})
         for i, (step, tokens, at_ms) in enumerate(zip(view["steps"], view["tokens"], view["at_ms"], strict=True))
     ]
 
 
-def _floats(values: list[float | None]) -> list[float]:
+def floats(values: list[float | None]) -> list[float]:
+    """Numbers, `nan` for None."""
     return [math.nan if value is None else float(value) for value in values]
 
 

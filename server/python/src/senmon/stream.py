@@ -60,13 +60,12 @@ class Follower:
             try:
                 query = {"experiment_id": self._experiment_id}
                 with self._transport.opened(operations.STREAM, query=query, silence_seconds=silence) as answer:
-                    away_since = None
                     self._look()
                     # After the stream was opened, so that nothing falls between.
-                    there = self._all()
-                    if past:
-                        yield from there
-                    past = True
+                    for point in self._all():
+                        if past:
+                            yield point
+                    past, away_since = True, None
                     if not self._over:
                         yield from self._live(answer)
                 if self._over:
@@ -100,7 +99,8 @@ class Follower:
             return
         if id not in self._names:
             self._look()
-        series = {name: values for name, values in batch["series"].items() if self._keys is None or name in self._keys}
+        wanted = (name for name in batch["series"] if self._keys is None or name in self._keys)
+        series = {name: metrics.floats(batch["series"][name]) for name in wanted}
         missing = self._tracker(id).missing_before(batch["steps"][0])
         if missing is not None:
             yield from self._between(id, *missing)
@@ -112,7 +112,7 @@ class Follower:
                 step,
                 batch["tokens"][i],
                 batch["at_ms"][i],
-                {name: math.nan if values[i] is None else float(values[i] or 0) for name, values in series.items()},
+                {name: values[i] for name, values in series.items()},
             )
             for i, step in enumerate(batch["steps"])
         ]
@@ -127,30 +127,26 @@ class Follower:
         is_branch_over = self._branch_id is not None and states.get(self._branch_id) in OVER
         self._over = view["state"] in OVER or is_branch_over
 
-    def _all(self) -> list[Point]:
-        """What is new in the curves as they are now."""
+    def _all(self) -> Iterator[Point]:
+        """What is new in the curves as they are now. What was taken is yielded before the next request can fail."""
         query: dict[str, object] = {"keys": self._keys, "points_max": POINTS_MAX}
         if self._branch_id is not None:
             views = [self._transport.call(operations.BRANCH_METRICS, query=query, id=self._branch_id)]
         else:
             views = self._transport.call(operations.EXPERIMENT_METRICS, query=query, id=self._experiment_id)
-        found = []
         for view in views:
             id = view["branch_id"]
             if is_folded(view):
-                found += self._between(id, 0, view["steps"][-1])
+                yield from self._between(id, 0, view["steps"][-1])
             else:
-                found += self._taken(view)
-        return found
+                yield from self._taken(view)
 
-    def _between(self, id: str, first: int, last: int) -> list[Point]:
+    def _between(self, id: str, first: int, last: int) -> Iterator[Point]:
         """What is new from one step to another, in pieces in which each step is a point."""
-        found = []
         for start in range(first, last + 1, POINTS_MAX):
             end = min(start + POINTS_MAX - 1, last)
             query = {"keys": self._keys, "points_max": POINTS_MAX, "step_from": start, "step_to": end}
-            found += self._taken(self._transport.call(operations.BRANCH_METRICS, query=query, id=id))
-        return found
+            yield from self._taken(self._transport.call(operations.BRANCH_METRICS, query=query, id=id))
 
     def _taken(self, view: MetricsView) -> list[Point]:
         id = view["branch_id"]
