@@ -14,7 +14,7 @@ use std::{
 /// Entries kept in memory before they are sorted and spilled, and looked at side by side over all files: 32 MiB.
 const RUN_ENTRIES: usize = 1 << 20;
 /// Bytes of an entry in a file: hash, record, length.
-pub(crate) const ENTRY_BYTES: u64 = 28;
+pub(crate) const ENTRY_BYTES: usize = 28;
 
 /// One text: its hash and its record. Sorted so that the first occurrence comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ impl Entry {
 
     /// The next entry; None at the end.
     fn read(input: &mut impl Read) -> io::Result<Option<Self>> {
-        let mut bytes = [0; ENTRY_BYTES as usize];
+        let mut bytes = [0; ENTRY_BYTES];
         match input.read_exact(&mut bytes) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
@@ -131,7 +131,7 @@ pub(crate) fn across(
             let mut list = BufReader::new(list);
             while let Some(entry) = Entry::read(&mut list)?.filter(|entry| entry.hash <= last) {
                 entries.push((entry.hash, file, entry));
-                *place += ENTRY_BYTES;
+                *place += ENTRY_BYTES as u64;
             }
         }
         entries.sort_unstable();

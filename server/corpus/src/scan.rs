@@ -138,7 +138,7 @@ pub fn deduplicate(
     fs::create_dir_all(out)?;
     let lists: Vec<PathBuf> = files.iter().map(|file| file.folder.join(TEXTS_FILE)).collect();
     for (list, file) in lists.iter().zip(files) {
-        let (found, expected) = (fs::metadata(list)?.len(), file.texts * ENTRY_BYTES);
+        let (found, expected) = (fs::metadata(list)?.len(), file.texts.saturating_mul(ENTRY_BYTES as u64));
         if found != expected {
             return Err(io::Error::other(format!("{}: found {found} bytes, expected {expected}", list.display())));
         }
