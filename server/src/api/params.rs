@@ -178,4 +178,18 @@ mod tests {
             assert!(refused.contains(says), "{text}: {refused}");
         }
     }
+
+    #[test]
+    fn pages_of_a_short_list_hold_every_item_once() {
+        let page = |cursor: Option<&str>, limit| {
+            let query = PageQuery { cursor: cursor.map(str::to_owned), limit };
+            query.of(vec![3, 1, 2, 5, 4], i32::to_string).map(|page| (page.items, page.next_cursor))
+        };
+        assert_eq!(page(None, Some(2)).unwrap(), (vec![3, 1], Some("1".into())));
+        assert_eq!(page(Some("1"), Some(2)).unwrap(), (vec![2, 5], Some("5".into())));
+        assert_eq!(page(Some("5"), Some(2)).unwrap(), (vec![4], None));
+        assert_eq!(page(Some("4"), None).unwrap(), (Vec::new(), None), "nothing is behind the last");
+        assert_eq!(page(None, Some(5)).unwrap().1, None, "the last page says so");
+        assert!(page(Some("9"), None).is_err() && page(None, Some(0)).is_err());
+    }
 }
