@@ -7,11 +7,13 @@ import { grow } from "./metrics";
 import { Resource } from "./resource.svelte";
 
 const REST_MS = 500;
+/** What the stream tells within so long is drawn at once, however many branches train. */
+const GATHER_MS = 200;
 
 export type Curves = Record<string, Metrics>;
 
 /** Curves by branch. `read` reads them whole; `isMine` says which branches' points belong here. */
-export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, experiment: () => string | undefined, isMine: (branch: string) => boolean, pointsMax: number): Resource<Curves> {
+export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, experiment: () => string | undefined, isMine: (branch: string) => boolean, pointsMax: () => number): Resource<Curves> {
   // What the stream tells while a reading is under way may not be in its answer.
   let meanwhile: NewPoints[] = [];
   const append = (curves: Curves, points: NewPoints): Curves => {
@@ -19,18 +21,33 @@ export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, ex
     return metrics ? { ...curves, [points.branch_id]: grow(metrics, points) } : curves;
   };
   const resource: Resource<Curves> = new Resource(async (signal) => {
+    // What was told before is in the answer, and may have been taken back since.
+    take();
     meanwhile = [];
     const all = await read(signal);
     return meanwhile.reduce(append, Object.fromEntries(all.map((metrics) => [metrics.branch_id, metrics])));
   });
   const whole = () => resource.soon(REST_MS);
+  let told: NewPoints[] = [];
+  let timer: ReturnType<typeof setTimeout> | undefined;
   function metrics(points: NewPoints) {
     if (!isMine(points.branch_id)) return;
     if (resource.isBusy) meanwhile.push(points);
+    told.push(points);
+    timer ??= setTimeout(draw, GATHER_MS);
+  }
+  function take(): NewPoints[] {
+    const points = told;
+    clearTimeout(timer);
+    [told, timer] = [[], undefined];
+    if (resource.value) resource.value = points.reduce(append, resource.value);
+    return points;
+  }
+  function draw() {
+    const points = take();
     if (!resource.value) return;
-    const known = resource.value[points.branch_id];
-    resource.value = append(resource.value, points);
-    if (!known || known.steps.length > 2 * pointsMax) whole();
+    // One that is new, and one that has become too long, is read whole.
+    if (points.some(({ branch_id: id }) => (resource.value?.[id]?.steps.length ?? Infinity) > 2 * pointsMax())) whole();
   }
   onMount(() => {
     void resource.load();
@@ -50,6 +67,7 @@ export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, ex
     );
     return () => {
       stop();
+      clearTimeout(timer);
       resource.stop();
     };
   });

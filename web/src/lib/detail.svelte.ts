@@ -1,11 +1,12 @@
 // Finer points for what a chart is zoomed into. Asks when the view rests, and drops answers that come too late.
 import { ApiError, get, type Metrics } from "./api";
-import { isSame, lineageOf, pathOf, waitMs, wanted, type Held, type Range, type View } from "./zoom";
+import type { Origin } from "./axes";
+import { gathered, isSame, lineageOf, pathOf, pathOfAll, waitMs, wanted, type Held, type Range, type View } from "./zoom";
 
-/** A curve and where it begins on the axis of tokens. */
-export type Subject = { whole: Metrics; start: number };
+/** A curve, where it begins, and the experiment whose branches may be asked for together. */
+export type Subject = { whole: Metrics; origin: Origin; experiment?: string | undefined };
 
-type Question = { whole: Metrics; range: Range; view: View };
+type Question = { whole: Metrics; range: Range; view: View; experiment: string | undefined };
 
 export class Detail {
   /** Finer readings by branch. */
@@ -18,7 +19,8 @@ export class Detail {
   #asking: AbortController | undefined;
   #askedAt = 0;
 
-  constructor(private readonly pointsMax: number) {}
+  /** `key` is the metric. */
+  constructor(private readonly pointsMax: () => number, private readonly key: () => string) {}
 
   /** Says what is in view. For an effect: it is called again when the view, a curve or an answer is new. */
   look(view: View | null, subjects: Subject[]) {
@@ -30,12 +32,12 @@ export class Detail {
       if (view === null) this.held = {};
     }
     if (view === null) return;
-    const questions = subjects.flatMap(({ whole, start }): Question[] => {
-      const range = wanted(whole, view, start, this.held[whole.branch_id]);
-      return range ? [{ whole, range, view }] : [];
+    const questions = subjects.flatMap(({ whole, origin, experiment }): Question[] => {
+      const range = wanted(whole, view, origin, this.held[whole.branch_id]);
+      return range ? [{ whole, range, view, experiment }] : [];
     });
     if (questions.length === 0 || this.#timer || this.#asking) return;
-    this.#timer = setTimeout(() => void this.#ask(questions), waitMs(this.#moved, Date.now() - this.#askedAt));
+    this.#timer = setTimeout(() => void this.#ask(questions, subjects.length), waitMs(this.#moved, Date.now() - this.#askedAt));
   }
 
   /** Asks no more and waits for nothing. */
@@ -45,15 +47,20 @@ export class Detail {
     this.#timer = this.#asking = undefined;
   }
 
-  async #ask(questions: Question[]) {
+  async #ask(questions: Question[], branches: number) {
     const asking = new AbortController();
     [this.#timer, this.#asking, this.#askedAt, this.#moved] = [undefined, asking, Date.now(), false];
-    const read = async ({ whole, range, view }: Question): Promise<[string, Held]> => {
-      const metrics = await get<Metrics>(pathOf(whole.branch_id, range, this.pointsMax), asking.signal);
-      return [whole.branch_id, { view, range, lineage: lineageOf(whole), metrics }];
+    const held = ({ whole, range, view }: Question, metrics: Metrics): [string, Held] => [whole.branch_id, { view, range, lineage: lineageOf(whole), metrics }];
+    const one = async (question: Question) => [held(question, await get<Metrics>(pathOf(question.whole.branch_id, question.range, this.key(), this.pointsMax()), asking.signal))];
+    const many = async (group: Question[]) => {
+      const [first] = group;
+      if (!first?.experiment) return (await Promise.all(group.map(one))).flat();
+      const all = await get<Metrics[]>(pathOfAll(first.experiment, first.range, this.key(), this.pointsMax()), asking.signal);
+      return group.flatMap((question) => all.filter((metrics) => metrics.branch_id === question.whole.branch_id).map((metrics) => held(question, metrics)));
     };
     try {
-      const answers = await Promise.all(questions.map(read));
+      const { together, alone } = gathered(questions, branches);
+      const answers = (await Promise.all([...together.map(many), ...alone.map(one)])).flat();
       if (asking.signal.aborted) return;
       this.#asking = undefined;
       this.problem = "";

@@ -60,9 +60,3 @@ export function bytes(count: number): string {
   }
   return `${count}${thin}B`;
 }
-
-/** Curves as a table: a row a point. */
-export function csvOf(lines: { name: string; steps: number[]; tokens: number[]; loss: (number | null)[]; low: (number | null)[]; high: (number | null)[] }[]): string {
-  const rows = lines.flatMap((line) => line.steps.map((step, i) => [line.name, step, line.tokens[i], line.loss[i] ?? "", line.low[i] ?? "", line.high[i] ?? ""].join(",")));
-  return ["branch,step,tokens,loss,loss_min,loss_max", ...rows].join("\n");
-}

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { align, heat, look, smooth } from "./curves";
+import { heat, look } from "./curves";
 import { ago, bytes, duration, figure, percent, ticks, tokens, whole } from "./format";
-import { gather, marks } from "./marks";
+import { gather, markOn, marks } from "./marks";
 import { messages } from "./messages";
 
 test("numbers are written for people", () => {
@@ -22,16 +22,6 @@ test("numbers along an axis differ", () => {
   expect(ticks([3_700_010, 3_700_020])).toEqual(["3.70001\u2009M", "3.70002\u2009M"]);
 });
 
-test("smoothing starts at the first value and keeps holes", () => {
-  expect(smooth([2, null, 2], 0.9)).toEqual([2, null, 2]);
-  const smoothed = smooth([0, 10], 0.5);
-  expect(smoothed[1]).toBeCloseTo(6.667, 2);
-});
-
-test("curves share one axis", () => {
-  expect(align([{ x: [1, 3], y: [5, 6] }, { x: [2], y: [7] }])).toEqual([[1, 2, 3], [5, undefined, 6], [undefined, 7, undefined]]);
-});
-
 test("controls are grey and dashed, experts coloured by domain", () => {
   expect(look("dense", null).dash).not.toEqual([]);
   expect(look("expert", 1).stroke).toBe(look("chain", 1).stroke);
@@ -50,6 +40,8 @@ test("what happened has a place on the axis, in words; close marks become one", 
   const all = marks(events, 100);
   expect(all.map((mark) => [mark.tokens, mark.tone])).toEqual([[1000, ""], [1100, ""], [9000, "warn"]]);
   expect(marks(events, 100, "few")).toHaveLength(2);
+  const [late] = marks(events, 100, "all", { tokens: 5000, ms: Date.parse("2025-12-31T23:59:00Z") });
+  expect(late && [markOn("lineage", late), markOn("tokens", late), markOn("steps", late), markOn("relative", late)]).toEqual([6000, 1000, 10, 60]);
   const [first, second] = gather(all.map((mark) => ({ x: mark.step, mark })), 12);
   expect(first?.texts).toEqual(["checkpoint_committed 10", "attempt_resumed 11"]);
   expect([first?.glyph, second?.texts.length]).toEqual(["↻", 1]);

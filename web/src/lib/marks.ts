@@ -1,7 +1,9 @@
 // What happened to a branch, as marks on the axis of its curve: a shape and words for each kind. Pure.
 import type { Event } from "./api";
+import { zero, type Axis, type Origin } from "./axes";
 
-export type Mark = { tokens: number; step: number; at: number; glyph: string; tone: "" | "warn" | "bad"; text: string };
+/** `origin` is that of its branch. */
+export type Mark = { origin: Origin; tokens: number; step: number; at: number; glyph: string; tone: "" | "warn" | "bad"; text: string };
 
 /** Shapes by kind of event; kinds without one have no place on the axis. */
 const shapes: Record<string, { glyph: string; tone: Mark["tone"] }> = {
@@ -21,13 +23,20 @@ const shapes: Record<string, { glyph: string; tone: Mark["tone"] }> = {
 /** Kinds that are worth a mark beside the curves of other branches. */
 const few = new Set(["rolled_back", "step_skipped", "attempt_resumed"]);
 
-export function marks(events: Event[], tokensOfStep: number, only: "all" | "few" = "all"): Mark[] {
+export function marks(events: Event[], tokensOfStep: number, only: "all" | "few" = "all", origin = zero): Mark[] {
   return events.flatMap((event) => {
     const shape = shapes[event.kind];
     if (!shape || event.step == null || (only === "few" && !few.has(event.kind))) return [];
     const tone = event.level === "error" ? "bad" : event.level === "warn" ? "warn" : shape.tone;
-    return [{ tokens: event.step * tokensOfStep, step: event.step, at: Date.parse(event.at), glyph: shape.glyph, tone, text: event.text }];
+    return [{ origin, tokens: event.step * tokensOfStep, step: event.step, at: Date.parse(event.at), glyph: shape.glyph, tone, text: event.text }];
   });
+}
+
+/** Where a mark lies on an axis. */
+export function markOn(axis: Axis, { origin, tokens, step, at }: Mark): number {
+  if (axis === "steps") return step;
+  if (axis === "time" || axis === "relative") return (at - (axis === "relative" ? origin.ms : 0)) / 1000;
+  return tokens + (axis === "lineage" ? origin.tokens : 0);
 }
 
 export type Placed = { x: number; glyph: string; tone: Mark["tone"]; texts: string[] };

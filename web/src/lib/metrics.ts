@@ -1,19 +1,25 @@
 // Curves as they came and as they are drawn: later points at the end, finer points in the middle. Pure.
 import type { Branch, Metrics, NewPoints } from "./api";
+import type { Origin } from "./axes";
+import { look, type Look } from "./curves";
 
-/** The metric that is drawn. */
-const LOSS = "train/loss";
+/** The metric that is drawn first. */
+export const LOSS = "train/loss";
 
-/** What the chart draws. `low` and `high` hold a value only where a point stands for more than one step. */
+/** What a chart draws of one branch. `low` and `high` hold a value only where a point stands for more than one step. */
 export type Line = {
   id: string;
   name: string;
   role: string;
   domain: number | null;
+  look: Look;
+  /** What is drawn together where curves are grouped; none stands alone. */
+  group: string | null;
+  origin: Origin;
   steps: number[];
   tokens: number[];
   at: number[];
-  loss: (number | null)[];
+  values: (number | null)[];
   low: (number | null)[];
   high: (number | null)[];
 };
@@ -77,9 +83,12 @@ export function splice(whole: Metrics, finer: Metrics, from: number, until: numb
   };
 }
 
-/** The line of a branch; `start` is where it begins on the axis of tokens. */
-export function lineOf(branch: Branch, metrics: Metrics, start = 0): Line[] {
-  const curve = metrics.series[LOSS];
+/** The branch of a line, and how it is told from the others. */
+export type Told = { branch: Branch; origin: Origin; name?: string; look?: Look; group?: string | null };
+
+/** The line of one metric of a branch. */
+export function lineOf({ branch, origin, ...told }: Told, metrics: Metrics, key: string): Line[] {
+  const curve = metrics.series[key];
   if (!curve) return [];
   const edge = (values: Curve["min"]) => (values ?? []).map((value, i) => (isBucket(curve, i) ? value : null));
   const [low, high] = [edge(curve.min), edge(curve.max)];
@@ -87,13 +96,16 @@ export function lineOf(branch: Branch, metrics: Metrics, start = 0): Line[] {
   return [
     {
       id: branch.id,
-      name: branch.name,
+      name: told.name ?? branch.name,
       role: branch.role,
       domain: branch.domain ?? null,
+      look: told.look ?? look(branch.role, branch.domain),
+      group: told.group === undefined ? branch.role : told.group,
+      origin,
       steps: metrics.steps,
-      tokens: start === 0 ? metrics.tokens : metrics.tokens.map((count) => count + start),
+      tokens: metrics.tokens,
       at: metrics.at_ms,
-      loss: curve.mean,
+      values: curve.mean,
       low: banded ? low : [],
       high: banded ? high : [],
     },
@@ -101,17 +113,20 @@ export function lineOf(branch: Branch, metrics: Metrics, start = 0): Line[] {
 }
 
 /** Superseded tails of a branch as lines; they have steps, but no times. `word` says what they are. */
-export function tailsOf(branch: Branch, metrics: Metrics, word: string): Line[] {
+export function tailsOf({ branch, origin }: Told, metrics: Metrics, word: string): Line[] {
   const stepTokens = branch.tokens_total / Math.max(1, branch.steps);
   return metrics.superseded.map((tail) => ({
     id: `tail-${tail.fence}`,
     name: `#${tail.fence} ${word}`,
     role: branch.role,
     domain: branch.domain ?? null,
+    look: { ...look(branch.role, branch.domain), dash: [3, 3] },
+    group: null,
+    origin,
     steps: tail.steps,
     tokens: tail.steps.map((step) => step * stepTokens),
     at: [],
-    loss: tail.loss,
+    values: tail.loss,
     low: [],
     high: [],
   }));

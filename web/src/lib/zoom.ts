@@ -1,8 +1,8 @@
 // What a zoomed chart asks for: which steps a view shows, whether there is anything finer, and when to ask. Pure.
 import type { Metrics } from "./api";
+import { beginOn, placesOn, zero, type Axis, type Origin } from "./axes";
 import { isCoarse, splice } from "./metrics";
 
-export type Axis = "tokens" | "steps" | "time";
 /** What the chart shows of its x axis; times in seconds, as the chart has them. */
 export type View = { axis: Axis; from: number; to: number };
 /** Steps, both included; without `to` up to the newest. */
@@ -26,10 +26,10 @@ export const isSame = (a: View | null, b: View | null) => a === b || (a?.axis ==
 export const lineageOf = (metrics: Metrics) => metrics.superseded.map((tail) => `${tail.fence}@${tail.steps[0]}`).join(" ");
 
 /** The steps of all points that a view shows, the first and the last whole; null when the curve is elsewhere. */
-export function stepsIn(metrics: Metrics, view: View, start = 0): Range | null {
+export function stepsIn(metrics: Metrics, view: View, origin: Origin = zero): Range | null {
   const { steps } = metrics;
-  const x = view.axis === "steps" ? steps : view.axis === "tokens" ? metrics.tokens.map((count) => count + start) : metrics.at_ms.map((ms) => ms / 1000);
-  const begin = view.axis === "steps" ? 0 : view.axis === "tokens" ? start : (x[0] ?? Infinity);
+  const x = placesOn(view.axis, { steps, tokens: metrics.tokens, at: metrics.at_ms }, origin);
+  const begin = view.axis === "time" ? (x[0] ?? Infinity) : beginOn(view.axis, origin);
   const first = x.findIndex((value) => value >= view.from);
   if (first < 0 || view.to < begin) return null;
   const last = x.findIndex((value) => value >= view.to);
@@ -45,8 +45,8 @@ export function detailed(whole: Metrics, held: Held | undefined): Metrics {
 }
 
 /** The steps to ask for again, so that a view shows all there is; null where nothing finer can come. */
-export function wanted(whole: Metrics, view: View, start = 0, held?: Held): Range | null {
-  const range = stepsIn(whole, view, start);
+export function wanted(whole: Metrics, view: View, origin: Origin = zero, held?: Held): Range | null {
+  const range = stepsIn(whole, view, origin);
   if (!range) return null;
   const isHeld = held?.lineage === lineageOf(whole);
   // What came for this very view is as fine as it gets; only what the curve grew by since may hide something.
@@ -54,8 +54,41 @@ export function wanted(whole: Metrics, view: View, start = 0, held?: Held): Rang
   return isCoarse(isHeld ? detailed(whole, held) : whole, from, range.to ?? Infinity) ? range : null;
 }
 
-/** Where the finer reading is found. */
-export function pathOf(branch: string, range: Range, pointsMax: number): string {
-  const to = range.to === null ? "" : `&step_to=${range.to}`;
-  return `/branches/${branch}/metrics?keys=train/loss&points_max=${pointsMax}&step_from=${range.from}${to}`;
+const queryOf = (range: Range, key: string, pointsMax: number) =>
+  `metrics?keys=${encodeURIComponent(key)}&points_max=${pointsMax}&step_from=${range.from}${range.to === null ? "" : `&step_to=${range.to}`}`;
+
+/** Where the finer reading of a branch is found. */
+export const pathOf = (branch: string, range: Range, key: string, pointsMax: number) => `/branches/${branch}/${queryOf(range, key, pointsMax)}`;
+
+/** The same of all branches of an experiment. */
+export const pathOfAll = (experiment: string, range: Range, key: string, pointsMax: number) => `/experiments/${experiment}/${queryOf(range, key, pointsMax)}`;
+
+/** Branches that are asked for one by one; where more want the same steps, one answer has them all. */
+const SINGLY_MAX = 4;
+
+/** Questions gathered into as few requests as they take: by steps, those that many ask for as one. */
+export function gathered<T extends { range: Range }>(questions: T[], branches: number): { together: T[][]; alone: T[] } {
+  const groups = new Map<string, T[]>();
+  for (const question of questions) {
+    const steps = `${question.range.from}~${question.range.to}`;
+    groups.set(steps, [...(groups.get(steps) ?? []), question]);
+  }
+  const isMany = (group: T[]) => group.length > SINGLY_MAX && group.length * 2 >= branches;
+  const all = [...groups.values()];
+  return { together: all.filter(isMany), alone: all.filter((group) => !isMany(group)).flat() };
+}
+
+/** Points that all curves of one answer have together, so that a hundred branches are there as fast as ten. */
+const POINTS_ALL = 60_000;
+
+/** Points to ask for of each curve, at most `most`. */
+export const pointsFor = (curves: number, most: number): number => Math.max(200, Math.min(most, Math.floor(POINTS_ALL / Math.max(1, curves))));
+
+/** A view that is `by` of its own width further on. */
+export const panned = ({ from, to, axis }: View, by: number): View => ({ axis, from: from + by * (to - from), to: to + by * (to - from) });
+
+/** A view `factor` times as wide, in which what lies at a share of it stays where it is. */
+export function scaled({ from, to, axis }: View, factor: number, share: number): View {
+  const at = from + (to - from) * share;
+  return { axis, from: at - (at - from) * factor, to: at + (to - at) * factor };
 }

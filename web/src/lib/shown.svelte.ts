@@ -1,0 +1,58 @@
+// What a chart shows of its lines: smoothed, grouped, without the hidden ones; as the address says.
+import { chart, roles } from "./chart.svelte";
+import { look, type Look } from "./curves";
+import type { Line } from "./metrics";
+import { t } from "./session.svelte";
+import { usualSpan } from "./smooth";
+import { groupable, tracesOf, type Trace } from "./traces";
+
+export type Given = {
+  lines: Line[];
+  tails?: Line[];
+  /** Tokens of the longest curve, once it is over: what the usual smoothing is a part of. */
+  budget: number;
+  /** What curves of a group look like together; a role's own look if absent. */
+  lookOf?: ((group: string, members: Line[]) => Look) | undefined;
+  nameOf?: ((group: string) => string) | undefined;
+};
+
+/** Superseded tails are drawn raw; they have steps, but no times. */
+const hasTails = () => chart.hasTails && chart.axis !== "time" && chart.axis !== "relative";
+
+/** Names of groups, for people. */
+const groupName = (role: string) => (role === "random" ? t("group_random") : role === "chain" ? t("group_chain") : role === "expert" ? t("group_expert") : role);
+/** Of a group that belongs to no domain. */
+const groupLook = (role: string): Look => (role === "expert" ? { stroke: "#0072b2", dash: [] } : role === "chain" ? { stroke: "#d55e00", dash: [2, 3] } : look(role, null));
+
+export class Shown {
+  constructor(private readonly given: () => Given) {}
+  /** Tokens that are smoothed over. */
+  span = $derived.by(() => chart.span ?? usualSpan(this.given().budget));
+  groups = $derived.by(() => groupable(this.given().lines, roles));
+  /** What is hidden where nobody chose: the seed, once there is what grew from it. */
+  usual = $derived.by(() => {
+    const { lines } = this.given();
+    const seeds = lines.filter((line) => line.role === "seed");
+    return seeds.length < lines.length ? seeds.map((line) => line.name) : [];
+  });
+  hidden = $derived.by(() => new Set(chart.hidden ?? this.usual));
+  all = $derived.by((): Trace[] => {
+    const { lines, tails = [], lookOf, nameOf } = this.given();
+    const grouped = chart.groups.filter((role) => this.groups.includes(role));
+    // A view that moves changes only what is grouped.
+    const view = grouped.length > 0 ? chart.view : null;
+    const grouping = { roles: grouped, nameOf: nameOf ?? groupName, lookOf: lookOf ?? groupLook };
+    const traces = tracesOf(lines, chart.axis, this.span, view, grouping);
+    return hasTails() ? [...traces, ...tracesOf(tails, chart.axis, 0, null, grouping)] : traces;
+  });
+  visible = $derived.by(() => this.all.filter((trace) => !this.hidden.has(trace.key) && trace.x.length > 0));
+
+  toggle(key: string, isAlone: boolean) {
+    const others = this.all.map((trace) => trace.key).filter((other) => other !== key);
+    const next = isAlone ? others : this.hidden.has(key) ? [...this.hidden].filter((other) => other !== key) : [...this.hidden, key];
+    chart.setHidden(next, this.usual);
+  }
+  showAll() {
+    chart.setHidden([], this.usual);
+  }
+}
