@@ -10,8 +10,8 @@ export const roles = ["random", "expert", "chain"] as const;
 const NAMES = ["x", "y", "range", "smooth", "band", "group", "hide", "tails", "zoom", "pin"];
 /** What stands for an empty list, where the usual one is not. */
 const NONE = "-";
-/** Random parts tell nothing one by one. */
-const GROUPED = ["random"];
+/** What is drawn together where nobody chose: random parts tell nothing one by one. */
+export const GROUPED: readonly string[] = ["random"];
 
 const axis = (): Axis => axes.find((name) => name === param("x")) ?? "lineage";
 
@@ -34,7 +34,8 @@ export const chart = {
   /** Tokens, 0 for off; null for what is usual. */
   get span() { const found = Number(param("smooth") || NaN); return found >= 0 ? found : null; },
   get hasBand() { return param("band") !== "0"; },
-  get groups() { return list("group") ?? GROUPED; },
+  /** Roles that are drawn together; null where nobody chose. */
+  get groups() { return list("group"); },
   /** Names of curves; null where nobody chose. */
   get hidden() { return list("hide"); },
   get hasTails() { return param("tails") === "1"; },
@@ -50,7 +51,7 @@ export const chart = {
   setOutliers: (are: boolean) => setParams({ range: are ? "all" : null }),
   setSpan: (next: number | null) => setParams({ smooth: next === null ? null : String(next) }),
   setBand: (is: boolean) => setParams({ band: is ? null : "0" }),
-  setGroups: (next: string[]) => setParams({ group: written(next, GROUPED) }),
+  setGroups: (next: string[], usual: readonly string[] = GROUPED) => setParams({ group: written(next, usual) }),
   setHidden: (names: string[], usual: string[] = []) => setParams({ hide: written(names, usual) }),
   setTails: (are: boolean) => setParams({ tails: are ? "1" : null }),
   setPins: (names: string[]) => setParams({ pin: names.join(",") }),

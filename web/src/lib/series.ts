@@ -39,6 +39,9 @@ export function unitOf(name: string): Unit {
   return "plain";
 }
 
+/** Whether a metric is what the schedule says: smoothing would only make it wrong. */
+export const isExact = (name: string) => name === "train/learning_rate";
+
 /** Four digits that say something: 2.7183, 0.0012, 12 345. */
 function plain(value: number): string {
   const size = Math.abs(value);
@@ -64,7 +67,7 @@ export function ticksOf(name: string, values: (number | null)[]): string[] {
   const write = (value: number | null) => {
     if (value === null) return "";
     const unit = unitOf(name);
-    if (unit === "bytes") return bytes(value);
+    if (unit === "bytes") return bytes(value).replace(".0", "");
     if (unit === "share") return `${Number((value * 100).toPrecision(6))}\u2009%`;
     if (unit === "count") return value >= 1000 ? tokens(value) : String(Number(value.toPrecision(6)));
     return value !== 0 && Math.abs(value) < 0.001 ? Number(value.toPrecision(4)).toExponential().replace("-", "−") : String(Number(value.toPrecision(6)));

@@ -1,5 +1,5 @@
 // What a chart shows of its lines: smoothed, grouped, without the hidden ones; as the address says.
-import { chart, roles } from "./chart.svelte";
+import { GROUPED, chart, roles } from "./chart.svelte";
 import { look, type Look } from "./curves";
 import type { Line } from "./metrics";
 import { t } from "./session.svelte";
@@ -11,6 +11,10 @@ export type Given = {
   tails?: Line[];
   /** Tokens of the longest curve, once it is over: what the usual smoothing is a part of. */
   budget: number;
+  /** Whether it is drawn as it is, whatever smoothing is chosen. */
+  isExact?: boolean;
+  /** Roles that are drawn together where nobody chose. */
+  usualGroups?: readonly string[];
   /** What curves of a group look like together; a role's own look if absent. */
   lookOf?: ((group: string, members: Line[]) => Look) | undefined;
   nameOf?: ((group: string) => string) | undefined;
@@ -27,8 +31,10 @@ const groupLook = (role: string): Look => (role === "expert" ? { stroke: "#0072b
 export class Shown {
   constructor(private readonly given: () => Given) {}
   /** Tokens that are smoothed over. */
-  span = $derived.by(() => chart.span ?? usualSpan(this.given().budget));
+  span = $derived.by(() => this.given().isExact ? 0 : chart.span ?? usualSpan(this.given().budget));
+  /** Roles that can be drawn together, and those that are. */
   groups = $derived.by(() => groupable(this.given().lines, roles));
+  grouped = $derived.by(() => (chart.groups ?? this.given().usualGroups ?? GROUPED).filter((role) => this.groups.includes(role)));
   /** What is hidden where nobody chose: the seed, once there is what grew from it. */
   usual = $derived.by(() => {
     const { lines } = this.given();
@@ -38,10 +44,9 @@ export class Shown {
   hidden = $derived.by(() => new Set(chart.hidden ?? this.usual));
   all = $derived.by((): Trace[] => {
     const { lines, tails = [], lookOf, nameOf } = this.given();
-    const grouped = chart.groups.filter((role) => this.groups.includes(role));
     // A view that moves changes only what is grouped.
-    const view = grouped.length > 0 ? chart.view : null;
-    const grouping = { roles: grouped, nameOf: nameOf ?? groupName, lookOf: lookOf ?? groupLook };
+    const view = this.grouped.length > 0 ? chart.view : null;
+    const grouping = { roles: this.grouped, nameOf: nameOf ?? groupName, lookOf: lookOf ?? groupLook };
     const traces = tracesOf(lines, chart.axis, this.span, view, grouping);
     return hasTails() ? [...traces, ...tracesOf(tails, chart.axis, 0, null, grouping)] : traces;
   });
