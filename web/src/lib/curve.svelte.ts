@@ -12,8 +12,8 @@ const GATHER_MS = 200;
 
 export type Curves = Record<string, Metrics>;
 
-/** Curves by branch. `read` reads them whole; `isMine` says which branches' points belong here. */
-export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, experiment: () => string | undefined, isMine: (branch: string) => boolean, pointsMax: () => number): Resource<Curves> {
+/** Curves by branch. `read` reads them whole; `isMine` says which branches' points belong here; nothing is missed once it is over. */
+export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, experiment: () => string | undefined, isMine: (branch: string) => boolean, pointsMax: () => number, isOver = () => false): Resource<Curves> {
   // What the stream tells while a reading is under way may not be in its answer.
   let meanwhile: NewPoints[] = [];
   const append = (curves: Curves, points: NewPoints): Curves => {
@@ -49,12 +49,17 @@ export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, ex
     // One that is new, and one that has become too long, is read whole.
     if (points.some(({ branch_id: id }) => (resource.value?.[id]?.steps.length ?? Infinity) > 2 * pointsMax())) whole();
   }
+  let gap: ReturnType<typeof setTimeout> | undefined;
+  function missed() {
+    gap = undefined;
+    if (!isOver() || resource.failure) void resource.load();
+  }
   onMount(() => {
     void resource.load();
     const stop = listen(
       {
         metrics,
-        gap: whole,
+        gap: () => { gap ??= setTimeout(missed, REST_MS); },
         event: (event) => {
           const known = event.branch_id && resource.value?.[event.branch_id];
           if (!known || event.step == null || !isMine(known.branch_id)) return;
@@ -68,6 +73,7 @@ export function liveCurves(read: (signal: AbortSignal) => Promise<Metrics[]>, ex
     return () => {
       stop();
       clearTimeout(timer);
+      clearTimeout(gap);
       resource.stop();
     };
   });

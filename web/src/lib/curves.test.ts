@@ -109,6 +109,8 @@ test("a group is the mean in the band of those that are there", () => {
   const traces = [line("a", [1, 1, 1]), line("b", [3, 3])].map((one) => traceOf(one, "tokens", 0));
   const group = groupOf(traces, "experts", null);
   expect([group.members, group.bold[0], group.low[0], group.high[0]]).toEqual([2, 2, 1, 3]);
+  // The line breaks where one of them ends.
+  expect(group.bold.filter((value) => value === null)).toHaveLength(1);
   expect([group.bold.at(-1), group.low.at(-1), group.x.at(-1)]).toEqual([1, null, 300]);
   expect(groupOf(traces, "experts", { from: 150, to: 200 }).x[0]).toBe(150);
 });

@@ -8,6 +8,8 @@ export type Manner = { hasBand: boolean; isMoving: boolean };
 
 /** Points of all traces from which on the faint lines wait while a view moves. */
 const MOVING_MAX = 15_000;
+/** Traces from which on bands and faint lines would only hide each other. */
+export const FAINT_MAX = 30;
 
 type Scale = { x: (value: number) => number; y: (value: number) => number };
 
@@ -31,12 +33,15 @@ export function partOf(x: number[], values: (number | null)[], view: { from: num
   return values.slice(firstFrom(x, view.from), firstFrom(x, view.to + Number.EPSILON * Math.abs(view.to)));
 }
 
-function line(ctx: CanvasRenderingContext2D, x: number[], values: (number | null)[], [first, end]: [number, number], scale: Scale) {
+function line(ctx: CanvasRenderingContext2D, x: number[], values: (number | null)[], [first, end]: [number, number], scale: Scale, breaks = false) {
   ctx.beginPath();
   let isOpen = false;
   for (let i = first; i < end; i += 1) {
     const value = values[i];
-    if (value == null) continue;
+    if (value == null) {
+      isOpen &&= !breaks;
+      continue;
+    }
     const [px, py] = [scale.x(x[i] ?? 0), scale.y(value)];
     if (isOpen) ctx.lineTo(px, py);
     else ctx.moveTo(px, py);
@@ -82,16 +87,16 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
   ctx.beginPath();
   ctx.rect(frame.left, frame.top, frame.width, frame.height);
   ctx.clip();
-  ctx.lineJoin = "round";
+  ctx.lineJoin = all.length > FAINT_MAX ? "bevel" : "round";
   for (const { trace, part } of all) {
     ctx.fillStyle = `${trace.look.stroke}2e`;
-    if ((hasBand || trace.members > 1) && trace.low.length > 0) band(ctx, trace, part, scale);
+    if (((hasBand && all.length <= FAINT_MAX) || trace.members > 1) && trace.low.length > 0) band(ctx, trace, part, scale);
   }
   ctx.setLineDash([]);
   for (const { trace, part } of all) {
     ctx.strokeStyle = trace.look.stroke;
     ctx.lineWidth = frame.ratio;
-    if (trace.raw !== trace.bold && !(isMoving && points > MOVING_MAX)) {
+    if (trace.raw !== trace.bold && all.length <= FAINT_MAX && !(isMoving && points > MOVING_MAX)) {
       ctx.globalAlpha = all.length > 20 ? 0.25 : 0.45;
       line(ctx, trace.x, trace.raw, part, scale);
     }
@@ -102,7 +107,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
     ctx.strokeStyle = trace.look.stroke;
     ctx.lineWidth = (trace.isReference ? 2.5 : all.length > 20 ? 1.25 : 2) * frame.ratio;
     ctx.setLineDash(trace.look.dash.map((length) => length * frame.ratio));
-    line(ctx, trace.x, trace.bold, part, scale);
+    line(ctx, trace.x, trace.bold, part, scale, trace.members > 1);
   }
   ctx.restore();
 }

@@ -11,14 +11,16 @@ export function tokens(count: number, digits = 1): string {
   return found ? `${(count / found[0]).toFixed(digits)}${thin}${found[1]}` : String(Math.round(count));
 }
 
-/** Counts along an axis, with as many digits as write them exactly: 3.70 M, 3.75 M. */
+/** Counts along an axis: in one unit, that of the largest, with as many digits as write them exactly: 0.98 M, 1.00 M. */
 export function ticks(counts: number[]): string[] {
+  const [size, unit] = sizeOf(Math.max(0, ...counts.map(Math.abs))) ?? [1, ""];
+  if (size === 1) return counts.map((count) => String(Number(count.toPrecision(12))));
   const isExact = (digits: number) => (count: number) => {
-    const scaled = (count / (sizeOf(count)?.[0] ?? 1)) * 10 ** digits;
-    return count < 1000 || Math.abs(scaled - Math.round(scaled)) < 1e-6;
+    const scaled = (count / size) * 10 ** digits;
+    return Math.abs(scaled - Math.round(scaled)) < 1e-6;
   };
-  const digits = [1, 2, 3, 4, 5].find((digits) => counts.every(isExact(digits))) ?? 6;
-  return counts.map((count) => tokens(count, digits));
+  const digits = [0, 1, 2, 3, 4, 5].find((digits) => counts.every(isExact(digits))) ?? 6;
+  return counts.map((count) => (count === 0 ? "0" : `${(count / size).toFixed(digits)}${thin}${unit}`));
 }
 
 /** 41 200. */

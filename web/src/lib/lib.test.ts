@@ -17,7 +17,9 @@ test("numbers are written for people", () => {
 });
 
 test("numbers along an axis differ", () => {
-  expect(ticks([0, 1e6, 2e6])).toEqual(["0", "1.0\u2009M", "2.0\u2009M"]);
+  expect(ticks([0, 1e6, 2e6])).toEqual(["0", "1\u2009M", "2\u2009M"]);
+  expect(ticks([975_000, 1_000_000, 1_025_000])).toEqual(["0.975\u2009M", "1.000\u2009M", "1.025\u2009M"]);
+  expect(ticks([0, 0.5, 1])).toEqual(["0", "0.5", "1"]);
   expect(ticks([3_700_000, 3_750_000])).toEqual(["3.70\u2009M", "3.75\u2009M"]);
   expect(ticks([3_700_010, 3_700_020])).toEqual(["3.70001\u2009M", "3.70002\u2009M"]);
 });

@@ -13,6 +13,7 @@ export class Resource<T> {
   #isWantedAgain = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #ending = new AbortController();
+  #reading: Promise<void> | undefined;
 
   constructor(private readonly read: (signal: AbortSignal) => Promise<T>) {}
 
@@ -22,6 +23,17 @@ export class Resource<T> {
       this.#isWantedAgain = true;
       return;
     }
+    this.#reading = this.#read();
+    await this.#reading;
+  };
+
+  /** Waits for the reading under way, where nothing is there yet. */
+  first = async (): Promise<T | undefined> => {
+    if (this.value === undefined) await this.#reading;
+    return this.value;
+  };
+
+  async #read(): Promise<void> {
     this.#timer = void clearTimeout(this.#timer);
     this.isBusy = true;
     const { signal } = this.#ending;
@@ -40,7 +52,7 @@ export class Resource<T> {
       this.#isWantedAgain = false;
       await this.load();
     }
-  };
+  }
 
   /** Reads within so many milliseconds, once however often it is asked. */
   soon(ms: number) {

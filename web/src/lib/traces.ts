@@ -73,12 +73,13 @@ export function between(x: number[], values: (number | null)[], at: number): num
   return a + ((b - a) * (at - from)) / (to - from);
 }
 
-/** The part of some traces that a view shows, as one: at each place the mean, the least and the greatest of those that are there. */
+/** The part of some traces that a view shows, as one: at each place the mean, the least and the greatest of those that are there; it breaks where their number changes. */
 export function groupOf(traces: Trace[], name: string, view: { from: number; to: number } | null): Trace {
   const ends = traces.flatMap((trace) => [trace.x[0] ?? Infinity, trace.x.at(-1) ?? -Infinity]);
   const from = Math.max(view?.from ?? -Infinity, ends.reduce((a, b) => Math.min(a, b), Infinity));
   const to = Math.min(view?.to ?? Infinity, ends.reduce((a, b) => Math.max(a, b), -Infinity));
   const [x, bold, low, high]: [number[], (number | null)[], (number | null)[], (number | null)[]] = [[], [], [], []];
+  let before = 0;
   for (let i = 0; i < PLACES && to >= from; i += 1) {
     const at = from + ((to - from) * i) / (PLACES - 1);
     let [sum, count, least, most] = [0, 0, Infinity, -Infinity];
@@ -88,6 +89,12 @@ export function groupOf(traces: Trace[], name: string, view: { from: number; to:
       [sum, count] = [sum + value, count + 1];
       [least, most] = [Math.min(least, value), Math.max(most, value)];
     }
+    // A mean of others is another curve.
+    if (count !== before && before > 0 && count > 0) {
+      x.push(at - (to - from) / (2 * PLACES));
+      [bold, low, high].forEach((column) => column.push(null));
+    }
+    before = count;
     x.push(at);
     bold.push(count > 0 ? sum / count : null);
     low.push(count > 1 ? least : null);

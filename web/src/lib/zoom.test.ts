@@ -125,7 +125,7 @@ test("what many branches want of the same steps is asked for once, the rest one 
 });
 
 test("a hundred branches have fewer points each, but never too few to draw", () => {
-  expect([pointsFor(3, 1000), pointsFor(100, 1000), pointsFor(10_000, 1000)]).toEqual([1000, 600, 200]);
+  expect([pointsFor(3, 1000), pointsFor(100, 1000), pointsFor(10_000, 1000)]).toEqual([1000, 300, 150]);
 });
 
 test("a pan keeps the width, a zoom what is under the fingers", () => {

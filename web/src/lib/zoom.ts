@@ -78,11 +78,13 @@ export function gathered<T extends { range: Range }>(questions: T[], branches: n
   return { together: all.filter(isMany), alone: all.filter((group) => !isMany(group)).flat() };
 }
 
-/** Points that all curves of one answer have together, so that a hundred branches are there as fast as ten. */
-const POINTS_ALL = 60_000;
+/** Curves that all have as many points as a chart can show; more share what these have, so that a hundred are there as fast. */
+const CURVES_FULL = 30;
+/** Fewer would not be a curve. */
+const POINTS_MIN = 150;
 
 /** Points to ask for of each curve, at most `most`. */
-export const pointsFor = (curves: number, most: number): number => Math.max(200, Math.min(most, Math.floor(POINTS_ALL / Math.max(1, curves))));
+export const pointsFor = (curves: number, most: number): number => Math.max(Math.min(POINTS_MIN, most), Math.min(most, Math.floor((most * CURVES_FULL) / Math.max(1, curves))));
 
 /** A view that is `by` of its own width further on. */
 export const panned = ({ from, to, axis }: View, by: number): View => ({ axis, from: from + by * (to - from), to: to + by * (to - from) });
