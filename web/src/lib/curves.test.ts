@@ -3,7 +3,7 @@ import type { Branch, Metrics } from "./api";
 import { beganAt, budgetOf, originsOf, placesOn, startsOf, zero } from "./axes";
 import { csvOf, fileName, jsonOf } from "./exports";
 import type { Line } from "./metrics";
-import { percentile, rangeOf } from "./range";
+import { logTicks, percentile, rangeOf } from "./range";
 import { found, sortedNames, ticksOf, unitOf, valueOf } from "./series";
 import { placeOf, smooth, spansOf, usualSpan } from "./smooth";
 import { between, extent, groupOf, groupable, nearest, rowsAt, traceOf, tracesOf, type Grouping } from "./traces";
@@ -94,6 +94,14 @@ test("a flat curve, no curve and a logarithm have ranges too", () => {
   expect((of([0, 1]) ?? [])[0]).toBe(0);
 });
 
+test("a logarithmic axis has numbers that read well, however much it spans", () => {
+  expect(logTicks(0.9, 120, 8)).toEqual([1, 2, 5, 10, 20, 50, 100]);
+  expect(logTicks(2.6, 3.7, 6)).toEqual([2.6, 2.8, 3, 3.2, 3.4, 3.6]);
+  expect(logTicks(1e-9, 1e3, 6)).toEqual([1e-9, 1e-6, 1e-3, 1, 1000]);
+  expect(logTicks(150 * 2 ** 20, 400 * 2 ** 20, 4, 2 ** 20)).toEqual([200, 300, 400].map((count) => count * 2 ** 20));
+  expect([logTicks(0, 1, 5), logTicks(2, 2, 5)]).toEqual([[], []]);
+});
+
 test("a trace is kept while its line is drawn alike", () => {
   const one = line("a", [3, 2, 1]);
   expect(traceOf(one, "steps", 50)).toBe(traceOf(one, "steps", 50));
@@ -130,6 +138,12 @@ test("the hover never leaves out the reference, wherever it ended and however ma
   const after = rowsAt(traces, 300, 1, 5).rows.at(-1);
   expect([after?.name, after?.value, after?.last]).toEqual(["dense", null, 8]);
   expect(rowsAt([traces[20]].flatMap((trace) => trace ?? []), 1, 1, 5).rows[0]?.value).toBeNull();
+});
+
+test("on an axis of time a pause is a gap, on others there is none", () => {
+  const paused = { ...line("a", Array.from({ length: 50 }, (_, i) => i)), at: Array.from({ length: 50 }, (_, i) => (i < 25 ? i : i + 500) * 1000) };
+  expect(traceOf(paused, "time", 0).gap).toBeLessThan(500);
+  expect(traceOf(paused, "tokens", 0).gap).toBe(Infinity);
 });
 
 test("a curve that is over is not under the cursor any more", () => {

@@ -33,13 +33,14 @@ export function partOf(x: number[], values: (number | null)[], view: { from: num
   return values.slice(firstFrom(x, view.from), firstFrom(x, view.to + Number.EPSILON * Math.abs(view.to)));
 }
 
-function line(ctx: CanvasRenderingContext2D, x: number[], values: (number | null)[], [first, end]: [number, number], scale: Scale, breaks = false) {
+function line(ctx: CanvasRenderingContext2D, { x, gap, members }: Trace, values: (number | null)[], [first, end]: [number, number], scale: Scale) {
   ctx.beginPath();
   let isOpen = false;
   for (let i = first; i < end; i += 1) {
     const value = values[i];
+    if ((x[i] ?? 0) - (x[i - 1] ?? 0) > gap) isOpen = false;
     if (value == null) {
-      isOpen &&= !breaks;
+      isOpen &&= members === 1;
       continue;
     }
     const [px, py] = [scale.x(x[i] ?? 0), scale.y(value)];
@@ -98,7 +99,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
     ctx.lineWidth = frame.ratio;
     if (trace.raw !== trace.bold && all.length <= FAINT_MAX && !(isMoving && points > MOVING_MAX)) {
       ctx.globalAlpha = all.length > 20 ? 0.25 : 0.45;
-      line(ctx, trace.x, trace.raw, part, scale);
+      line(ctx, trace, trace.raw, part, scale);
     }
     ctx.globalAlpha = 1;
     lost(ctx, trace, part, scale, frame);
@@ -107,7 +108,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
     ctx.strokeStyle = trace.look.stroke;
     ctx.lineWidth = (trace.isReference ? 2.5 : all.length > 20 ? 1.25 : 2) * frame.ratio;
     ctx.setLineDash(trace.look.dash.map((length) => length * frame.ratio));
-    line(ctx, trace.x, trace.bold, part, scale, trace.members > 1);
+    line(ctx, trace, trace.bold, part, scale);
   }
   ctx.restore();
 }

@@ -23,6 +23,21 @@ export function ticks(counts: number[]): string[] {
   return counts.map((count) => (count === 0 ? "0" : `${(count / size).toFixed(digits)}${thin}${unit}`));
 }
 
+/** Moments along an axis as a clock shows them, the day below the first of each: 15:20, 15:20:30. */
+export function timeTicks(seconds: number[]): string[] {
+  const two = (n: number) => String(n).padStart(2, "0");
+  const hasSeconds = seconds.some((moment) => moment % 60 !== 0);
+  let before = "";
+  return seconds.map((moment) => {
+    const date = new Date(moment * 1000);
+    const day = `${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+    const clock = `${two(date.getHours())}:${two(date.getMinutes())}${hasSeconds ? `:${two(date.getSeconds())}` : ""}`;
+    const isNew = day !== before;
+    before = day;
+    return isNew ? `${clock}\n${day}` : clock;
+  });
+}
+
 /** 41 200. */
 export function whole(count: number): string {
   return Math.round(count).toString().replace(/\B(?=(\d{3})+(?!\d))/g, thin);

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { heat, look } from "./curves";
-import { ago, bytes, duration, figure, percent, ticks, tokens, whole } from "./format";
+import { ago, bytes, duration, figure, percent, ticks, timeTicks, tokens, whole } from "./format";
 import { gather, markOn, marks } from "./marks";
 import { messages } from "./messages";
 
@@ -22,6 +22,12 @@ test("numbers along an axis differ", () => {
   expect(ticks([0, 0.5, 1])).toEqual(["0", "0.5", "1"]);
   expect(ticks([3_700_000, 3_750_000])).toEqual(["3.70\u2009M", "3.75\u2009M"]);
   expect(ticks([3_700_010, 3_700_020])).toEqual(["3.70001\u2009M", "3.70002\u2009M"]);
+});
+
+test("moments along an axis are told by the clock, and the day once", () => {
+  const at = (hours: number, minutes: number, seconds = 0) => new Date(2026, 10, 27, hours, minutes, seconds).getTime() / 1000;
+  expect(timeTicks([at(23, 30), at(23, 45), at(24, 0)])).toEqual(["23:30\n11-27", "23:45", "00:00\n11-28"]);
+  expect(timeTicks([at(1, 0), at(1, 0, 30)])[1]).toBe("01:00:30");
 });
 
 test("controls are grey and dashed, experts coloured by domain", () => {

@@ -50,3 +50,29 @@ function roomLog(low: number, high: number): [number, number] {
   const by = high > low ? (high / low) ** ROOM : 1 + ROOM;
   return [low / by, high * by];
 }
+
+/** Numbers that read well, of one decade. */
+const steps = [[1], [1, 3], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
+
+/** Places along a logarithmic axis, about `most`, that read well in a unit: powers of ten, parts of them, or even steps where the range is less. */
+export const logTicks = (low: number, high: number, most: number, unit = 1): number[] => ticksBetween(low / unit, high / unit, most).map((value) => value * unit);
+
+function ticksBetween(low: number, high: number, most: number): number[] {
+  if (!(low > 0) || !(high > low)) return [];
+  const first = Math.floor(Math.log10(low));
+  const decades = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, i) => first + i);
+  const inside = (value: number) => value >= low && value <= high;
+  const each = (parts: number[]) => decades.flatMap((power) => parts.map((part) => Number(`${part}e${power}`))).filter(inside);
+  const found = steps.map(each).filter((ticks) => ticks.length <= most).at(-1);
+  if (found && found.length >= 3) return found;
+  if (high / low > 10) {
+    const powers = each([1]);
+    const every = Math.ceil(powers.length / most);
+    return powers.filter((_, i) => i % every === 0);
+  }
+  const rough = (high - low) / most;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((part) => part * unit).find((size) => size >= rough) ?? rough;
+  const start = Math.ceil(low / step);
+  return Array.from({ length: Math.max(0, Math.floor(high / step) - start + 1) }, (_, i) => Number(((start + i) * step).toPrecision(12)));
+}

@@ -74,5 +74,5 @@ export function ticksOf(name: string, values: (number | null)[]): string[] {
   };
   const written = values.map(write);
   // Neighbours that read alike need more digits.
-  return unitOf(name) === "count" && new Set(written).size < written.length ? ticks(values.map((value) => value ?? 0)) : written;
+  return unitOf(name) === "count" && new Set(written.filter(Boolean)).size < written.filter(Boolean).length ? written.map((text, i) => (text === "" ? "" : (ticks(values.map((value) => value ?? 0))[i] ?? text))) : written;
 }

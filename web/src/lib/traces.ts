@@ -17,6 +17,8 @@ export type Trace = {
   /** Lines behind it. */
   members: number;
   x: number[];
+  /** Where neighbours lie further apart than this, nothing was trained in between, and no line joins them. */
+  gap: number;
   /** As it was recorded; of a group there is none. */
   raw: (number | null)[];
   bold: (number | null)[];
@@ -37,10 +39,15 @@ export function traceOf(line: Line, axis: Axis, span: number): Trace {
   if (found?.key === key) return found.trace;
   const bold = smooth(line.values, line.tokens, span);
   const { id, name, look, values: raw, low, high } = line;
-  const trace = { id, name, key: name, look, isReference: line.role === "dense", members: 1, x: placesOn(axis, line, line.origin), raw, bold, low, high };
+  const x = placesOn(axis, line, line.origin);
+  const trace = { id, name, key: name, look, isReference: line.role === "dense", members: 1, x, gap: axis === "time" || axis === "relative" ? pauseOf(x) : Infinity, raw, bold, low, high };
   kept.set(line, { key, trace });
   return trace;
 }
+
+/** Usual distances between two points after which it is a pause. */
+const PAUSE = 20;
+const pauseOf = (x: number[]) => (PAUSE * ((x.at(-1) ?? 0) - (x[0] ?? 0))) / Math.max(1, x.length);
 
 /** Index of the first place that is not before `at`. */
 export function firstFrom(x: number[], at: number): number {
@@ -101,7 +108,7 @@ export function groupOf(traces: Trace[], name: string, view: { from: number; to:
     high.push(count > 1 ? most : null);
   }
   const [first] = traces;
-  return { id: `group ${name}`, name, key: name, look: first?.look ?? { stroke: "#888", dash: [] }, isReference: false, members: traces.length, x, raw: [], bold, low, high };
+  return { id: `group ${name}`, name, key: name, look: first?.look ?? { stroke: "#888", dash: [] }, isReference: false, members: traces.length, x, gap: Infinity, raw: [], bold, low, high };
 }
 
 export type Grouping = { roles: string[]; nameOf: (group: string) => string; lookOf: (group: string, members: Line[]) => Look };
