@@ -20,7 +20,7 @@ export async function addresses(long, done) {
     await page.mouse.up();
     await until("the zoom is in the address", () => searchOf(page).has("zoom"));
     const search = searchOf(page);
-    must(search.get("x") === "steps" && search.get("y") === "log" && search.get("hide") === "dense", page.url());
+    must(search.get("x") === "steps" && search.get("y") === "log" && search.get("hide") === "seed,dense", page.url());
     const other = await context.newPage();
     await other.goto(page.url());
     await other.getByRole("button", { name: "Whole curve" }).waitFor();

@@ -2,6 +2,7 @@
 // SENMON_TOKEN (an admin's), SENMON_EXPERIMENT (under way); SENMON_SHOTS is a folder for pictures.
 import { api, browser, check, counts, errors, must } from "./harness.mjs";
 import { addresses } from "./address.mjs";
+import { curves } from "./curves.mjs";
 import { life } from "./life.mjs";
 import { looks } from "./looks.mjs";
 import { people } from "./people.mjs";
@@ -20,6 +21,7 @@ if (isWhole) {
   await tabs(long.id);
   await states(id);
   await addresses(long.id, id);
+  await curves(id);
   await people(long.id, id);
   await looks(id);
 }
