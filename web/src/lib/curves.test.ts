@@ -6,7 +6,7 @@ import type { Line } from "./metrics";
 import { logTicks, percentile, rangeOf } from "./range";
 import { found, sortedNames, ticksOf, unitOf, valueOf } from "./series";
 import { placeOf, smooth, spansOf, usualSpan } from "./smooth";
-import { between, extent, groupOf, groupable, nearest, rowsAt, traceOf, tracesOf, type Grouping } from "./traces";
+import { between, extent, groupOf, groupable, nearest, rowsAt, traceOf, tracesOf, usualHidden, type Grouping } from "./traces";
 
 const branch = (id: string, parent: string | null, tokens_total: number, more: Partial<Branch> = {}) => ({ id, name: id, role: "expert", parent_id: parent, tokens_total, tokens: tokens_total, state: "running", ...more }) as Branch;
 
@@ -128,6 +128,11 @@ test("only what is asked for is grouped, in the place of its first; one alone st
   const names = (roles: string[]) => tracesOf(lines, "tokens", 0, null, grouping(roles)).map((trace) => trace.key);
   expect([names(["random"]), names(["expert"])]).toEqual([["seed", "random*", "e0"], ["seed", "r0", "e0", "r1"]]);
   expect(groupable(lines, ["random", "expert", "chain"])).toEqual(["random"]);
+});
+
+test("the seed is hidden once there is what grew from it", () => {
+  const of = (...roles: string[]) => usualHidden(roles.map((role, i) => ({ role, name: `${role}-${i}` })));
+  expect([of("seed"), of("seed", "dense"), of()]).toEqual([[], ["seed-0"], []]);
 });
 
 test("the hover never leaves out the reference, wherever it ended and however many are better", () => {

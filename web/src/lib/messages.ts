@@ -206,7 +206,6 @@ export const messages = {
   metricsWait: ["No metric was reported yet; panels come with the first report of a branch.", "メトリクスはまだありません。ブランチの最初の報告とともに表示されます。"],
   pin: ["Pin", "ピン留め"],
   unpin: ["Unpin", "ピン留めを外す"],
-  pinned: ["Pinned", "ピン留め済み"],
   "metric_train/loss": ["Loss (nats per token)", "損失（nats/トークン）"],
   "metric_train/grad_norm": ["Gradient norm", "勾配ノルム"],
   "metric_train/learning_rate": ["Learning rate", "学習率"],
@@ -277,6 +276,7 @@ export const messages = {
   // The keyboard.
   keys: ["Keys", "キー操作"],
   keySearch: ["Search on this page", "このページで検索します"],
+  keyChart: ["In a chart: cursor; with Shift pan; + and − zoom; 0 shows all", "グラフ上: カーソル移動（Shift で表示範囲の移動）、+ − で拡大・縮小、0 で全体"],
   keyClose: ["Close", "閉じます"],
   close: ["Close", "閉じる"],
   // Lists.

@@ -4,7 +4,7 @@ import { look, type Look } from "./curves";
 import type { Line } from "./metrics";
 import { t } from "./session.svelte";
 import { usualSpan } from "./smooth";
-import { groupable, tracesOf, type Trace } from "./traces";
+import { groupable, tracesOf, usualHidden, type Trace } from "./traces";
 
 export type Given = {
   lines: Line[];
@@ -35,12 +35,7 @@ export class Shown {
   /** Roles that can be drawn together, and those that are. */
   groups = $derived.by(() => groupable(this.given().lines, roles));
   grouped = $derived.by(() => (chart.groups ?? this.given().usualGroups ?? GROUPED).filter((role) => this.groups.includes(role)));
-  /** What is hidden where nobody chose: the seed, once there is what grew from it. */
-  usual = $derived.by(() => {
-    const { lines } = this.given();
-    const seeds = lines.filter((line) => line.role === "seed");
-    return seeds.length < lines.length ? seeds.map((line) => line.name) : [];
-  });
+  usual = $derived.by(() => usualHidden(this.given().lines));
   hidden = $derived.by(() => new Set(chart.hidden ?? this.usual));
   all = $derived.by((): Trace[] => {
     const { lines, tails = [], lookOf, nameOf } = this.given();

@@ -133,6 +133,12 @@ export function groupable(lines: Line[], roles: readonly string[]): string[] {
   return roles.filter((role) => lines.filter((line) => line.role === role && line.group).length > 1);
 }
 
+/** Curves that are hidden where nobody chose: the seed's, once there is what grew from it; it would take most of both axes. */
+export function usualHidden(lines: { role: string; name: string }[]): string[] {
+  const seeds = lines.filter((line) => line.role === "seed");
+  return seeds.length < lines.length ? seeds.map((line) => line.name) : [];
+}
+
 /** From where to where some traces reach. */
 export function extent(traces: Trace[]): [number, number] | null {
   const ends = traces.flatMap((trace) => (trace.x.length > 0 ? [trace.x[0] ?? 0, trace.x.at(-1) ?? 0] : []));
