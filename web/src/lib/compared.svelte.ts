@@ -1,7 +1,6 @@
 // What the page of comparisons shows: the experiments that its address names, whole or by some of their branches.
-import { allOf, get, type Branch, type Domain, type Experiment, type Report } from "./api";
+import { ApiError, allOf, get, type Branch, type Domain, type Experiment, type Report } from "./api";
 import { param, setParams } from "./address.svelte";
-import { ApiError } from "./api";
 
 /** An experiment, which of its branches are compared (all where none is named), and what it came to. */
 export type Subject = { experiment: Experiment; branches: string[]; report: Report | null; domains: Domain[]; file: string };
@@ -9,7 +8,7 @@ export type Subject = { experiment: Experiment; branches: string[]; report: Repo
 /** More would not be told apart. */
 export const SUBJECTS_MAX = 8;
 
-const ids = (name: string) => [...new Set(param(name).split(",").filter(Boolean))];
+const ids = (name: string) => [...new Set(param(name).split(",").filter(Boolean))].slice(0, SUBJECTS_MAX);
 export const wanted = () => ({ experiments: ids("experiments"), branches: ids("branches") });
 
 export const choose = {

@@ -6,8 +6,8 @@ import { firstFrom, type Trace } from "./traces";
 export type Frame = { left: number; top: number; width: number; height: number; ratio: number; from: number; to: number; low: number; high: number; isLog: boolean };
 export type Manner = { hasBand: boolean; isMoving: boolean };
 
-/** Points of all traces from which on the faint lines wait while a view moves. */
-const MOVING_MAX = 15_000;
+/** Points of all traces from which on bands and faint lines wait while a view moves. */
+const MOVING_MAX = 4000;
 /** Traces from which on bands and faint lines would only hide each other. */
 export const FAINT_MAX = 30;
 
@@ -84,6 +84,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
   const scale = scaleOf(frame);
   const all = traces.toSorted((a, b) => Number(a.isReference) - Number(b.isReference)).map((trace) => ({ trace, part: inside(trace.x, frame) }));
   const points = all.reduce((sum, { part }) => sum + part[1] - part[0], 0);
+  const hasFaint = all.length <= FAINT_MAX && !(isMoving && points > MOVING_MAX);
   ctx.save();
   ctx.beginPath();
   ctx.rect(frame.left, frame.top, frame.width, frame.height);
@@ -91,13 +92,13 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
   ctx.lineJoin = all.length > FAINT_MAX ? "bevel" : "round";
   for (const { trace, part } of all) {
     ctx.fillStyle = `${trace.look.stroke}2e`;
-    if (((hasBand && all.length <= FAINT_MAX) || trace.members > 1) && trace.low.length > 0) band(ctx, trace, part, scale);
+    if (((hasBand && hasFaint) || trace.members > 1) && trace.low.length > 0) band(ctx, trace, part, scale);
   }
   ctx.setLineDash([]);
   for (const { trace, part } of all) {
     ctx.strokeStyle = trace.look.stroke;
     ctx.lineWidth = frame.ratio;
-    if (trace.raw !== trace.bold && all.length <= FAINT_MAX && !(isMoving && points > MOVING_MAX)) {
+    if (trace.raw !== trace.bold && hasFaint) {
       ctx.globalAlpha = all.length > 20 ? 0.25 : 0.45;
       line(ctx, trace, trace.raw, part, scale);
     }
