@@ -9,6 +9,8 @@ export type Plotted = {
   move: (view: View) => void;
   /** When it has come to rest; null for all. */
   rest: (view: View | null) => void;
+  /** When it is left while it moves. */
+  drop: () => void;
   /** Moves the cursor by a share of the width. */
   step: (by: number) => void;
   /** The share of the width at which the cursor is; null where there is none. */
@@ -110,6 +112,6 @@ export function follow(over: HTMLElement, focus: HTMLElement, plot: Plotted): ()
     ending.abort();
     clearTimeout(settles);
     // What had not come to rest must not move the other charts for ever.
-    if (moved) plot.rest(moved);
+    if (moved) plot.drop();
   };
 }

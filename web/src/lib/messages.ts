@@ -190,7 +190,7 @@ export const messages = {
   textsDiffer: ["Training losses of branches that read different texts cannot be compared with each other; held-out text of the same domain can, in the report.", "異なるテキストで学習したブランチの学習損失どうしは比較できません。同じドメインの評価用テキストによる比較は報告にあります。"],
   endedAt: ["{value} (ended)", "{value}（終了時）"],
   moreCurves: ["and {count} more", "他 {count} 本"],
-  plotKeys: ["Drag to zoom, Shift-drag or one finger to pan, two fingers or Ctrl-wheel to zoom, double click for all. Keys: ← → cursor, Shift ← → pan, + − zoom, 0 all.", "ドラッグで拡大、Shift＋ドラッグまたは 1 本指で移動、2 本指または Ctrl＋ホイールで拡大・縮小、ダブルクリックで全体。キー: ← → カーソル、Shift＋← → 移動、+ − 拡大・縮小、0 全体。"],
+  plotKeys: ["In a chart: drag to zoom, Shift-drag or one finger to pan, two fingers or Ctrl-wheel to zoom, double click for all. Keys: ← → cursor, Shift ← → pan, + − zoom, 0 all.", "グラフ: ドラッグで拡大、Shift＋ドラッグまたは 1 本指で移動、2 本指または Ctrl＋ホイールで拡大・縮小、ダブルクリックで全体。キー: ← → カーソル、Shift＋← → 移動、+ − 拡大・縮小、0 全体。"],
   takeAway: ["Take away: {what}", "書き出し: {what}"],
   link: ["Link", "リンク"],
   linkHelp: ["Copies the address, which shows others the same view.", "同じ表示を開くアドレスをコピーします。"],
@@ -205,6 +205,7 @@ export const messages = {
   metrics: ["Metrics", "メトリクス"],
   metricsWait: ["No metric was reported yet; panels come with the first report of a branch.", "メトリクスはまだありません。ブランチの最初の報告とともに表示されます。"],
   pin: ["Pin", "ピン留め"],
+  pinned: ["Pinned metrics", "ピン留めしたメトリクス"],
   unpin: ["Unpin", "ピン留めを外す"],
   "metric_train/loss": ["Loss (nats per token)", "損失（nats/トークン）"],
   "metric_train/grad_norm": ["Gradient norm", "勾配ノルム"],
@@ -276,7 +277,6 @@ export const messages = {
   // The keyboard.
   keys: ["Keys", "キー操作"],
   keySearch: ["Search on this page", "このページで検索します"],
-  keyChart: ["In a chart: cursor; with Shift pan; + and − zoom; 0 shows all", "グラフ上: カーソル移動（Shift で表示範囲の移動）、+ − で拡大・縮小、0 で全体"],
   keyClose: ["Close", "閉じます"],
   close: ["Close", "閉じる"],
   // Lists.
