@@ -52,7 +52,7 @@ export async function curves(id) {
     await page.getByRole("button", { name: "Pin", exact: true }).click();
     await page.getByPlaceholder("Search").fill("");
     await until("it is pinned in the address", () => searchOf(page).get("pin") === "train/grad_norm");
-    must((await page.locator(".panels").first().locator("h3").innerText()) === "Gradient norm", "it is not the first");
+    must((await page.locator(".panels h3").first().innerText()) === "Gradient norm", "it is not the first");
     await shot(page, "panels");
   });
   await check("all panels show the same moment", async () => {
