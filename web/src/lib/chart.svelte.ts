@@ -21,8 +21,11 @@ function zoom(): View | null {
   return from !== undefined && to !== undefined && to > from ? { axis: axis(), from, to } : null;
 }
 
-const list = (name: string): string[] | null => (param(name) === "" ? null : param(name) === NONE ? [] : param(name).split(",").filter(Boolean));
-const written = (values: readonly string[], usual: readonly string[]) => (values.join() === usual.join() ? null : values.join() || NONE);
+// Names may have commas of their own.
+const packed = (values: readonly string[]) => values.map((value) => value.replace(/[%,]/g, encodeURIComponent)).join();
+const unpacked = (text: string) => text.split(",").filter(Boolean).map((value) => value.replace(/%2C|%25/g, decodeURIComponent));
+const list = (name: string): string[] | null => (param(name) === "" ? null : param(name) === NONE ? [] : unpacked(param(name)));
+const written = (values: readonly string[], usual: readonly string[]) => (packed(values) === packed(usual) ? null : packed(values) || NONE);
 
 // While a view moves under the fingers it is not in the address yet; all charts move together.
 let moving = $state.raw<View | null>(null);
@@ -54,7 +57,7 @@ export const chart = {
   setGroups: (next: string[], usual: readonly string[] = GROUPED) => setParams({ group: written(next, usual) }),
   setHidden: (names: string[], usual: string[] = []) => setParams({ hide: written(names, usual) }),
   setTails: (are: boolean) => setParams({ tails: are ? "1" : null }),
-  setPins: (names: string[]) => setParams({ pin: names.join(",") }),
+  setPins: (names: string[]) => setParams({ pin: packed(names) }),
   move: (next: View | null) => { moving = next; },
   /** The way back leads to what was shown before. */
   setView(next: { from: number; to: number } | null) {
