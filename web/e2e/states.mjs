@@ -19,7 +19,7 @@ export async function states(id) {
     await page.unroute("**/api/v1/workers?*");
   });
   await check("what could not be read says why, with the id, and can be tried again", async () => {
-    await page.route("**/api/v1/tokens", (route) => refuse(route));
+    await page.route("**/api/v1/tokens?*", (route) => refuse(route));
     await page.goto(`${url}/tokens`);
     const failed = page.locator("main [role=alert]");
     await failed.waitFor();
@@ -29,7 +29,7 @@ export async function states(id) {
     const again = failed.getByRole("button", { name: "Try again" });
     await page.waitForTimeout(1000);
     await until("it can be tried again", () => again.isEnabled());
-    await page.unroute("**/api/v1/tokens");
+    await page.unroute("**/api/v1/tokens?*");
     await failed.getByRole("button", { name: "Try again" }).click();
     await failed.waitFor({ state: "detached" });
   });
