@@ -107,9 +107,9 @@ def test_a_plan_says_what_would_be_refused(client):
     assert {fault["path"] for fault in refused} == {"corpus", "priority"}
 
 
-def test_the_plan_of_a_yaml_file_is_that_of_its_dict(client, tmp_path):
+def test_the_plan_of_a_yaml_file_is_that_of_its_dict(client, watched, tmp_path):
     file = tmp_path / "experiment.yaml"
-    file.write_text(client.spec(client.experiments(limit=1)[0]))
+    file.write_text(client.spec(watched.done))
     assert "rms_norm_eps: 1e-6" in file.read_text()  # a text to YAML 1.1, a number to the server
     again = client.plan(file)
     assert again == client.plan(str(file)) and again["refused"] == []
@@ -374,7 +374,7 @@ def test_the_example_notebook_runs(world, experiment, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     where = {"metadata": {"path": str(tmp_path)}}
     try:
-        nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=where).execute()
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
     except nbclient.exceptions.CellExecutionError as error:
         raise AssertionError(f"{error}\n{world.logs()}") from error
     text = json.dumps([cell.get("outputs") for cell in notebook.cells])

@@ -54,18 +54,18 @@ def test_ranges_are_the_documents_in_order(shards):
         assert keys == sorted(set(keys)), "sorted by domain, training part first"
 
 
-def test_every_document_is_there_once_with_its_tokens(world, shards):
+def test_every_document_is_there_once_with_its_tokens(world, experiment, shards):
     index, all_shards = shards
-    tokenizer = Tokenizer.from_file(str(tokenizer_file(world)))
+    tokenizer = Tokenizer.from_file(str(tokenizer_file(world, experiment)))
     separator = index["separator_id"]
     wanted = sorted(tuple(tokenizer.encode(text, add_special_tokens=False).ids) + (separator,) for text in set(world.documents().values()))
     found = sorted(tuple(data.sequence(i).tolist()) for _, _, data in all_shards for i in range(len(data.lengths)))
     assert found == wanted
 
 
-def tokenizer_file(world):
-    """The experiment's own: other tests fit tokenizers in this world, but train nothing."""
-    return next((world.storage / "checkpoints").glob("*/*/tokenizer.json"))
+def tokenizer_file(world, experiment):
+    """The experiment's own: others in this world have theirs."""
+    return next((world.storage / "checkpoints" / experiment["branches"][0]["id"]).glob("*/tokenizer.json"))
 
 
 def test_about_the_asked_share_is_held_out(shards):
