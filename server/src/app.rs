@@ -23,14 +23,27 @@ use senmon_protocol::{
 use sqlx::PgPool;
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, broadcast, watch};
 
-/// Shared state; cheap to clone.
+/// The shared state. Every layer of every request has a clone: it is one pointer.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// What requests and loops share.
+#[derive(Debug)]
+pub struct Shared {
     /// Postgres.
     pub db: PgPool,
     /// The object store.
@@ -83,7 +96,7 @@ impl App {
     /// When the store does not open, or the database does not answer.
     pub async fn open(config: Config, db: PgPool, disk: Disk, stopping: watch::Receiver<bool>) -> Result<Self> {
         let roots = Roots::new(&config.corpus_roots);
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             root_names: roots.names().into(),
             roots,
             limits: Limits::new(&config),
@@ -104,7 +117,7 @@ impl App {
             stream: broadcast::channel(STREAM_MESSAGES).0,
             stopping,
             config: Arc::new(config),
-        })
+        })))
     }
 }
 

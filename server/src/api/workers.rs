@@ -294,8 +294,8 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
     };
     app.listened(db::workers::now(&app.db).await?);
     let (worker_id, session) = db::workers::enrol(&app.db, &by, &body, &app.patience()).await?;
-    if who.worker.is_none() {
-        // What the worker had before is revoked.
+    // What a worker had before is revoked. A new one had nothing, and a fleet that arrives has every poll ask nothing.
+    if who.worker.is_none() && session > 1 {
         app.known.forget();
     }
     app.event(NewEvent {
