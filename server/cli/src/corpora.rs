@@ -162,14 +162,16 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
         tolerate_damaged_files: args.tolerate_damaged_files,
     };
     let mut corpus: CorpusView = client.post("/corpora", &request).await?;
-    let mut said = None;
+    let mut said = String::new();
     while args.wait && corpus.state == CorpusState::Scanning {
         tokio::time::sleep(Duration::from_millis(300)).await;
         corpus = client.get(&format!("/corpora/{}", corpus.id)).await?;
-        let waits_for = corpus.scan.as_ref().and_then(|scan| scan.waits_for.clone());
-        if waits_for.is_some() && waits_for != said {
-            eprintln!("{}", waits_for.clone().unwrap_or_default());
-            said = waits_for;
+        let waits_for = corpus.scan.as_ref().and_then(|scan| scan.waits_for.as_deref()).unwrap_or(&said);
+        // Seconds that run down are no news.
+        let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        if words(waits_for) != words(&said) {
+            eprintln!("{waits_for}");
+            said = waits_for.to_owned();
         }
     }
     format.print(&corpus, |corpus| match corpus.state {

@@ -83,7 +83,7 @@ async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliRe
     let jobs: Vec<JobView> = client.list_up_to(path, most).await?;
     format.print(&jobs, |jobs| {
         let mut table =
-            Table::new(&["id", "job", "of", "state", ">priority", ">slots", ">tries", "worker", ">done", "why"]);
+            Table::new(&["id", "job", "owner", "state", ">priority", ">slots", ">tries", "worker", ">done", "why"]);
         for job in jobs {
             table.row(vec![
                 short(job.id),

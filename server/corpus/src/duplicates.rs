@@ -11,8 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Entries kept in memory before they are sorted and spilled, and looked at side by side over all files: 32 MiB.
-const RUN_ENTRIES: usize = 1 << 20;
+/// Entries kept in memory before they are sorted and spilled, and looked at side by side over all files: 32 and 48 MiB.
+/// A few in tests, which so go through several runs and ranges.
+const RUN_ENTRIES: usize = if cfg!(test) { 8 } else { 1 << 20 };
 /// Bytes of an entry in a file: hash, record, length.
 pub(crate) const ENTRY_BYTES: usize = 28;
 
@@ -119,7 +120,7 @@ pub(crate) fn across(
     let ranges = texts.div_ceil(RUN_ENTRIES as u64).max(1);
     let width = u128::MAX / u128::from(ranges);
     let mut places = vec![0_u64; lists.len()];
-    let mut entries: Vec<(u128, usize, Entry)> = Vec::new();
+    let mut entries: Vec<(usize, Entry)> = Vec::new();
     for range in 1..=ranges {
         let last = if range == ranges { u128::MAX } else { width * u128::from(range) };
         for (file, (path, place)) in lists.iter().zip(&mut places).enumerate() {
@@ -130,17 +131,17 @@ pub(crate) fn across(
             list.seek(SeekFrom::Start(*place))?;
             let mut list = BufReader::new(list);
             while let Some(entry) = Entry::read(&mut list)?.filter(|entry| entry.hash <= last) {
-                entries.push((entry.hash, file, entry));
+                entries.push((file, entry));
                 *place += ENTRY_BYTES as u64;
             }
         }
-        entries.sort_unstable();
+        entries.sort_unstable_by_key(|(file, entry)| (entry.hash, *file));
         let mut before = None;
-        for (hash, file, entry) in entries.drain(..) {
-            if before == Some(hash) {
+        for (file, entry) in entries.drain(..) {
+            if before == Some(entry.hash) {
                 found(file, entry)?;
             }
-            before = Some(hash);
+            before = Some(entry.hash);
         }
     }
     Ok(true)

@@ -18,11 +18,11 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// What is kept of the child's last words.
 const WORDS_MAX: usize = 500;
 
-/// Has something done in a child of this process, within a time if there is one.
+/// Has something done in a child of this process, within a time.
 ///
 /// # Errors
 /// When the child does not come to an answer: it died, or took more memory or time than it may.
-pub async fn run(app: &App, request: &Request, time_max: Option<Duration>) -> Result<Answer> {
+pub async fn run(app: &App, request: &Request, time_max: Duration) -> Result<Answer> {
     let mut child = Command::new(&app.config.program)
         .arg("apart")
         .stdin(Stdio::piped())
@@ -77,13 +77,13 @@ async fn end(child: &mut Child) {
 }
 
 /// Ends, with the reason, when the child takes too much.
-async fn watch(app: &App, pid: u32, time_max: Option<Duration>) -> anyhow::Error {
+async fn watch(app: &App, pid: u32, time_max: Duration) -> anyhow::Error {
     let (began, memory_max) = (Instant::now(), app.config.text_memory_max);
     loop {
         if memory(pid) > memory_max.0 {
             return anyhow!("it took more than {memory_max} of memory (text_memory_max)");
         }
-        if let Some(time_max) = time_max.filter(|time_max| began.elapsed() > *time_max) {
+        if began.elapsed() > time_max {
             return anyhow!("it took longer than {} s (fit_time_max_ms)", time_max.as_secs());
         }
         sleep(LOOK).await;

@@ -74,7 +74,7 @@ pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
         return Err(DbError::Conflict(format!("the corpus is in use by {experiments} {}", some(&users))));
     }
     sqlx::query!("UPDATE corpora SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
-    super::jobs::end_open(&mut tx, id.into()).await?;
+    super::open_jobs::end_of(&mut tx, id.into()).await?;
     sqlx::query!("DELETE FROM troubles WHERE id = $1", id.0).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())

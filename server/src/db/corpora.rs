@@ -176,6 +176,6 @@ pub async fn finish_scan(
         id.0, kept("files", files)? as _, kept("broken_first", broken)? as _, problem
     ).execute(&mut *tx).await?;
     // One that is refused for one of its jobs needs the others no more.
-    super::jobs::end_open(&mut tx, id.into()).await?;
+    super::open_jobs::end_of(&mut tx, id.into()).await?;
     Ok(tx.commit().await?)
 }

@@ -282,7 +282,7 @@ async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, pr
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
-    super::jobs::end_open(tx, id.into()).await?;
+    super::open_jobs::end_of(tx, id.into()).await?;
     sqlx::query!("UPDATE branches SET state = 'cancelled', problem = 'the experiment ended' WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')", id.0)
         .execute(&mut *tx).await?;
     Ok(())
@@ -403,7 +403,7 @@ async fn write(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
-    super::jobs::lock_open(tx, id.into()).await?;
+    super::open_jobs::lock_of(tx, id.into()).await?;
     sqlx::query!(
         "UPDATE jobs SET priority = $2 WHERE experiment_id = $1 AND state IN ('queued', 'running', 'paused')",
         id.0,

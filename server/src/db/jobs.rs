@@ -8,12 +8,12 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    ids::{BranchId, CorpusId, ExperimentId, JobId, OwnerId, WorkerId},
+    ids::{BranchId, CorpusId, ExperimentId, JobId, WorkerId},
     job::{JobKind, JobSpec},
     resources::Needs,
     view::{JobOwner, JobState, JobView},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
 /// A job to create.
 #[derive(Debug)]
@@ -303,48 +303,5 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(())
-}
-
-/// Ends the open jobs of an owner; one that runs hears it with its next heartbeat.
-///
-/// # Errors
-/// When Postgres refuses.
-pub(super) async fn end_open(tx: &mut PgConnection, owner: OwnerId) -> Result<()> {
-    lock_open(&mut *tx, owner).await?;
-    // One statement for both: an attempt that ends at this moment makes a running job a queued one, and whichever this
-    // finds when it has waited for it, it ends.
-    sqlx::query!(
-        "UPDATE jobs SET state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
-             command = CASE WHEN state = 'running' THEN 'cancel' ELSE command END
-         WHERE (experiment_id = $1 OR corpus_id = $1) AND state IN ('queued', 'paused', 'running')",
-        owner.0
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// Locks the open jobs of an owner. Whatever locks several jobs does so in the order of their ids, so that two never
-/// wait for each other; an UPDATE of several would take them as it finds them.
-///
-/// # Errors
-/// When Postgres refuses.
-pub(super) async fn lock_open(tx: &mut PgConnection, owner: OwnerId) -> Result<()> {
-    sqlx::query!(
-        "SELECT id FROM jobs WHERE (experiment_id = $1 OR corpus_id = $1) AND state IN ('queued', 'paused', 'running') ORDER BY id FOR NO KEY UPDATE",
-        owner.0
-    )
-    .fetch_all(tx)
-    .await?;
-    Ok(())
-}
-
-/// Locks jobs, in the order of [`lock_open`].
-///
-/// # Errors
-/// When Postgres refuses.
-pub(super) async fn lock(tx: &mut PgConnection, jobs: &[uuid::Uuid]) -> Result<()> {
-    sqlx::query!("SELECT id FROM jobs WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", jobs).fetch_all(tx).await?;
     Ok(())
 }

@@ -198,7 +198,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
     let workers: Vec<Uuid> = placements.iter().map(|placement| placement.worker.0).collect();
     let attempts: Vec<Uuid> = placements.iter().map(|_| AttemptId::new().0).collect();
     let mut tx = pool.begin().await?;
-    super::jobs::lock(&mut tx, &jobs).await?;
+    super::open_jobs::lock(&mut tx, &jobs).await?;
     let rows = sqlx::query!(
         r#"UPDATE jobs SET state = 'running', fence = fence + 1, compacted_to = -1, attempt_id = u.attempt_id, worker_id = u.worker_id, command = 'continue', done = 0, tokens_per_second = 0,
              lease_expires_at = now() + make_interval(secs => $4::bigint / 1000.0),

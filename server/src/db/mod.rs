@@ -19,6 +19,7 @@ pub mod leader;
 pub mod leases;
 pub mod lists;
 pub mod metrics;
+mod open_jobs;
 pub mod progress;
 pub mod prune;
 pub mod restore;

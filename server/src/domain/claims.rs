@@ -3,7 +3,7 @@
 
 use senmon_protocol::{
     checkpoint::CheckpointKind,
-    corpus::DocumentCounts,
+    corpus::{DocumentCounts, FileProblemKind},
     ids::{Fence, StorageKey},
     job::{
         BROKEN_SHOWN, DecontaminateResult, DeduplicateJob, DeduplicateResult, DomainLoss, EnsembleJob, EnsembleResult,
@@ -149,8 +149,9 @@ pub fn completed(job: &JobSpec, domains: u32, fence: Fence, result: &JobResult) 
 
 fn scanned(job: &ScanJob, fence: Fence, found: &ScanResult) -> Checked {
     folder("folder", &found.folder, &job.output, fence)?;
-    // What could not be read to its end has no hash.
-    if found.problem.is_none() || !found.sha256.is_empty() {
+    // What could not be read at all has no hash; such a corpus is refused.
+    let unreadable = found.problem.as_ref().is_some_and(|problem| problem.kind == FileProblemKind::Unreadable);
+    if !unreadable || !found.sha256.is_empty() {
         sha256("sha256", &found.sha256)?;
     }
     let DocumentCounts { records, documents, empty, duplicates, broken, text_bytes, .. } = found.counts;

@@ -99,8 +99,8 @@ fn size(documents: u32) -> SampleSize {
     SampleSize { documents: documents as usize, bytes: SAMPLE_BYTES_MAX }
 }
 
-fn time_max(app: &App) -> Option<Duration> {
-    Some(Duration::from_millis(app.config.fit_time_max_ms))
+fn time_max(app: &App) -> Duration {
+    Duration::from_millis(app.config.fit_time_max_ms)
 }
 
 async fn clustering(app: &App, id: ClusteringId, corpus: CorpusView, spec: ClusteringSpec) -> Result<()> {

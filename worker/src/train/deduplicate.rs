@@ -9,6 +9,7 @@ use senmon_protocol::{
     job::{DeduplicateJob, DeduplicateResult, EndedOutcome, TerminationReason},
     scan::dropped_list,
 };
+use std::io;
 
 /// Runs it.
 ///
@@ -25,9 +26,13 @@ pub fn run(job: &DeduplicateJob, place: &Place, context: &dyn JobContext) -> Res
         context.progress(looks, 0, 0.0);
         asked_to_end(context.command()).is_none()
     });
-    // What it reads is of its corpus, and was written a moment ago; what it writes is a small part of that.
-    let refused =
-        |error| ended(TerminationReason::StorageFailure, format!("the texts of {} files: {error}", files.len()));
+    let refused = |error: io::Error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData => TerminationReason::CorruptData,
+            _ => TerminationReason::StorageFailure,
+        };
+        ended(reason, format!("the texts of {} files: {error}", files.len()))
+    };
     let files = found.map_err(refused)?.ok_or_else(|| given_back(context))?;
     let written: Vec<String> =
         files.iter().enumerate().filter(|(_, file)| file.records > 0).map(|(index, _)| dropped_list(index)).collect();
