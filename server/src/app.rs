@@ -27,7 +27,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
 
 /// The shared state. Every layer of every request has a clone: it is one pointer.
 #[derive(Debug, Clone)]
@@ -64,6 +64,8 @@ pub struct Shared {
     pub polls: Polls,
     /// The way of metric batches and heartbeats into the database.
     pub ingest: Ingest,
+    /// Workers that enrol at once: a fleet that arrives leaves the database's connections to those that work.
+    pub enrolling: Semaphore,
     /// Who asked a moment ago.
     pub known: Known,
     /// Commands that wait for somebody's approval.
@@ -83,9 +85,11 @@ pub struct Shared {
     /// True when the server stops: what waits or streams ends at once.
     pub stopping: watch::Receiver<bool>,
     /// Since when this server hears its workers without a break.
-    pub listening: Arc<Mutex<Listening>>,
+    pub listening: Mutex<Listening>,
 }
 
+/// Workers that enrol at once; one takes a few milliseconds.
+const ENROLLING_MAX: usize = 4;
 /// Messages that a slow dashboard may lag behind.
 const STREAM_MESSAGES: usize = 1024;
 
@@ -105,9 +109,10 @@ impl App {
             storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
             usage: Counter::default(),
             disk,
-            listening: Arc::new(Mutex::new(Listening::begun(crate::db::workers::now(&db).await?))),
+            listening: Mutex::new(Listening::begun(crate::db::workers::now(&db).await?)),
             wake: Wake::default(),
             polls: Polls::default(),
+            enrolling: Semaphore::new(ENROLLING_MAX),
             ingest: Ingest::start(&db, config.lease_ttl_ms),
             known: Known::default(),
             logins: Logins::default(),

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -62,11 +62,24 @@ const KNOWN_MAX: usize = 50_000;
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What was asked of the database a moment ago: a thousand workers are not a thousand look-ups a second.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Known {
-    memory: Arc<Mutex<Memory>>,
-    /// Counts revocations.
-    revoked: watch::Sender<u64>,
+    memory: Mutex<Memory>,
+    over: watch::Sender<Revocations>,
+}
+
+/// How often tokens were revoked, and how often sessions ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Revocations {
+    tokens: u64,
+    sessions: u64,
+}
+
+impl Revocations {
+    /// Those that what was asked with a token alone, or with a session, has to do with.
+    fn of(self, session: bool) -> Self {
+        if session { self } else { Self { sessions: 0, ..self } }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +92,7 @@ struct Memory {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { memory: Arc::default(), revoked: watch::channel(0).0 }
+        Self { memory: Mutex::default(), over: watch::channel(Revocations::default()).0 }
     }
 }
 
@@ -101,7 +114,7 @@ impl Known {
             None => app.limits.may_be_looked_up(from)?,
         }
         let asked = Instant::now();
-        let revocations = *self.revoked.borrow();
+        let revocations = self.revocations();
         let found = db::tokens::by_secret(&app.db, &secret_sha256).await?;
         let mut memory = self.lock();
         if memory.tokens.len() >= KNOWN_MAX {
@@ -109,7 +122,7 @@ impl Known {
         }
         match &found {
             // Asked before a revocation, the answer may be the one from before.
-            Some(identity) if *self.revoked.borrow() == revocations => {
+            Some(identity) if self.revocations().tokens == revocations.tokens => {
                 memory.tokens.insert(secret_sha256, (identity.clone(), asked));
             }
             Some(_) => {
@@ -145,31 +158,30 @@ impl Known {
     /// Forgets every token: one was revoked, or replaced. What waits or streams asks again whether its own still counts.
     pub fn forget(&self) {
         self.lock().tokens.clear();
-        self.revoked.send_modify(|count| *count += 1);
+        self.over.send_modify(|count| count.tokens += 1);
     }
 
-    /// A session ended: what it has open ends too.
+    /// A session ended: what it has open ends too. Nothing but sessions asks again.
     pub fn signed_out(&self) {
-        self.revoked.send_modify(|count| *count += 1);
+        self.over.send_modify(|count| count.sessions += 1);
     }
 
     /// How many revocations there were.
     #[must_use]
-    pub fn revocations(&self) -> u64 {
-        *self.revoked.borrow()
+    pub fn revocations(&self) -> Revocations {
+        *self.over.borrow()
     }
 
     /// Waits until the token or the session of a request is not accepted any more.
     pub async fn over(&self, app: &App, of: &Watched) {
-        let mut revoked = self.revoked.subscribe();
+        let mut counts = self.over.subscribe();
         // One between the look at the token and now is not missed.
-        let mut asks = *revoked.borrow_and_update() != of.revocations;
+        let mut seen = of.revocations.of(of.session.is_some());
         loop {
-            if !asks {
-                let left = of.who.expires_at.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or(ASK_AGAIN);
-                let _ = tokio::time::timeout(left.min(ASK_AGAIN), revoked.changed()).await;
-            }
-            asks = false;
+            let left = of.who.expires_at.and_then(|at| (at - Utc::now()).to_std().ok()).unwrap_or(ASK_AGAIN);
+            let more = counts.wait_for(|now| now.of(of.session.is_some()) != seen);
+            let _ = tokio::time::timeout(left.min(ASK_AGAIN), more).await;
+            seen = counts.borrow_and_update().of(of.session.is_some());
             // A database that does not answer ends no stream.
             let accepted = match &of.session {
                 Some(session) => {
@@ -193,7 +205,7 @@ pub struct Watched {
     /// The browser's session, where it is one.
     pub session: Option<Session>,
     /// Revocations before.
-    pub revocations: u64,
+    pub revocations: Revocations,
 }
 
 /// SHA-256 of a session's secret.

@@ -292,6 +292,7 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
             return Err(ApiError::invalid("credential_sha256", message));
         }
     };
+    let _turn = app.enrolling.acquire().await.map_err(anyhow::Error::from)?;
     app.listened(db::workers::now(&app.db).await?);
     let (worker_id, session) = db::workers::enrol(&app.db, &by, &body, &app.patience()).await?;
     // What a worker had before is revoked. A new one had nothing, and a fleet that arrives has every poll ask nothing.

@@ -60,19 +60,7 @@ pub async fn enrol(
 ) -> Result<(WorkerId, i64)> {
     let mut tx = pool.begin().await?;
     let entry = match by {
-        Asked::Token { token, .. } => {
-            let left = sqlx::query!(
-                "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $1 AND (uses_left IS NULL OR uses_left > 0)",
-                token.0
-            )
-            .execute(&mut *tx)
-            .await?;
-            if left.rows_affected() == 0 {
-                let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
-                return Err(DbError::Conflict(message.into()));
-            }
-            Entry::Token
-        }
+        Asked::Token { .. } => Entry::Token,
         Asked::Credential(worker) => Entry::Credential(*worker),
     };
     let holder = sqlx::query!(
@@ -108,7 +96,7 @@ pub async fn enrol(
         WorkerId::new().0, request.name, request.host, request.version, kept("slots", &request.slots)? as _,
         kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _
     ).fetch_one(&mut *tx).await?;
-    if let Asked::Token { credential_sha256, .. } = by {
+    if let Asked::Token { token, credential_sha256 } = by {
         sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE worker_id = $1 AND revoked_at IS NULL", row.id)
             .execute(&mut *tx)
             .await?;
@@ -124,6 +112,17 @@ pub async fn enrol(
         .await?;
         if made.rows_affected() == 0 {
             return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
+        }
+        // Last, because all who arrive by it wait for its row.
+        let left = sqlx::query!(
+            "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $1 AND (uses_left IS NULL OR uses_left > 0)",
+            token.0
+        )
+        .execute(&mut *tx)
+        .await?;
+        if left.rows_affected() == 0 {
+            let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
+            return Err(DbError::Conflict(message.into()));
         }
     }
     tx.commit().await?;
