@@ -5,14 +5,17 @@ mod support;
 
 use senmon_corpus::{manifest::verify, shard_set::windows_by_domain, windows::WindowOrder};
 use senmon_protocol::{
-    ids::{CheckpointId, StorageKey},
-    job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainStart, WrittenCheckpoint},
+    ids::{CheckpointId, EvaluationId, StorageKey},
+    job::{
+        CheckpointRef, EndedOutcome, EvaluateJob, HeldOutCurve, TerminationReason, TrainJob, TrainStart,
+        WrittenCheckpoint,
+    },
     lineage::Lineage,
     worker,
 };
 use senmon_worker::{
     store::Store,
-    train::{JobContext, MetricPoint, session},
+    train::{JobContext, MetricPoint, evaluate, session},
 };
 use serde_json::json;
 use std::{
@@ -59,6 +62,65 @@ fn checkpoints_come_when_steps_or_tokens_say_so() {
     let steps: Vec<u64> = notes.commits.lock().unwrap().iter().map(|written| written.meta.step).collect();
     assert_eq!(steps, [4, 8, 10], "64 tokens a step");
     assert!(notes.lines.lock().unwrap().iter().any(|line| line.contains("Daly")));
+}
+
+#[test]
+fn held_out_loss_beside_training_is_an_evaluations_and_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let plain = job(10, &json!({ "log_every_steps": 3 }));
+    let key = |text: &str| StorageKey::new(text).unwrap();
+    let held_out = HeldOutCurve {
+        list: key("held_out.json"),
+        domains: vec![1, 7, 0],
+        tokens_per_domain: 1 << 20,
+        tokens_whole: 1 << 20,
+        every_steps: 4,
+    };
+    let (without, ended) = run(home.path(), 1, &plain);
+    ended.unwrap();
+    let (with, ended) = run(home.path(), 2, &TrainJob { held_out: Some(held_out), ..plain.clone() });
+    ended.unwrap();
+    assert_eq!(end_state(&without), end_state(&with));
+    let points = with.points.lock().unwrap().clone();
+    assert_eq!(points.iter().map(|point| point.step).collect::<Vec<_>>(), [3, 4, 6, 8, 9, 10]);
+    let scored = |point: &&MetricPoint| point.values.contains_key("held_out/whole");
+    assert_eq!(points.iter().filter(scored).map(|point| point.step).collect::<Vec<_>>(), [4, 8, 10]);
+
+    let evaluation = EvaluateJob {
+        experiment_id: plain.experiment_id,
+        evaluation_id: EvaluationId::new(),
+        checkpoint: reference(with.commits.lock().unwrap().last().unwrap()),
+        shards: plain.shards.clone(),
+        held_out: key("held_out.json"),
+        sequence_length: plain.sequence_length,
+        tokens_per_document_max: 1 << 20,
+        precision: plain.training.precision,
+        output: key("evaluation"),
+    };
+    let found = evaluate::run(&evaluation, &place(home.path(), 3), &Notes::default()).unwrap().calibration;
+    let last = &points.last().unwrap().values;
+    let near = |name: &str, expect: f64| {
+        let found = last[name].unwrap();
+        assert!((found - expect).abs() < 1e-6 * expect, "{name}: {found}, an evaluation finds {expect}");
+    };
+    let losses: Vec<f64> = found.iter().map(|domain| domain.loss.unwrap()).collect();
+    near("held_out/domain/0", losses[0]);
+    near("held_out/domain/1", losses[1]);
+    near("held_out/whole", losses.iter().sum::<f64>() / 2.0);
+    assert!(!last.contains_key("held_out/domain/7"), "a domain without held-out text has no curve");
+}
+
+#[test]
+fn a_list_that_cannot_be_read_ends_no_training() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let list = StorageKey::new("nowhere.json").unwrap();
+    let held_out = HeldOutCurve { list, domains: vec![0], tokens_per_domain: 8, tokens_whole: 8, every_steps: 1 };
+    let (notes, ended) = run(home.path(), 1, &TrainJob { held_out: Some(held_out), ..job(2, &json!({})) });
+    ended.unwrap();
+    assert_eq!(notes.events.lock().unwrap()[..], [("held_out_unread".to_owned(), 0)]);
+    assert!(notes.points.lock().unwrap().iter().all(|point| !point.values.contains_key("held_out/whole")));
 }
 
 /// A spike made of a learning rate that jumps: the batch that follows a ruined step has a loss far above the others.

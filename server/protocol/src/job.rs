@@ -280,8 +280,26 @@ pub struct TrainJob {
     pub steps: u64,
     /// Everything else.
     pub training: TrainingSpec,
+    /// Held-out loss beside training; None where none is asked for, or the list was not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOutCurve>,
     /// Folder for checkpoints; the worker appends `/<step, 8 digits>-f<fence>`.
     pub output: StorageKey,
+}
+
+/// Held-out loss beside training, on the half of the documents that calibrates: what is reported in the end stays unseen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HeldOutCurve {
+    /// The list of the held-out documents.
+    pub list: StorageKey,
+    /// Domains that are scored each by itself, as `held_out/domain/N`.
+    pub domains: Vec<u32>,
+    /// Tokens of each of them, at most.
+    pub tokens_per_domain: u32,
+    /// Tokens of all domains together, each alike, as `held_out/whole`; at most.
+    pub tokens_whole: u32,
+    /// Optimiser steps from one to the next; after the last step too.
+    pub every_steps: u64,
 }
 
 fn yes() -> bool {

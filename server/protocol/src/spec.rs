@@ -366,6 +366,26 @@ pub struct EvaluationSpec {
     pub top_k: Vec<u32>,
     /// Temperatures tried in the calibration.
     pub temperatures: Vec<f64>,
+    /// Held-out loss while branches train.
+    pub during_training: DuringTraining,
+}
+
+/// Held-out loss while a branch trains: the first documents of each domain's calibrating half are scored beside
+/// training, the same for every branch, so that their curves compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DuringTraining {
+    /// How often a branch is scored, evenly spread, its last step among them; fewer where that would be more than a
+    /// twentieth of its arithmetic. 0 is never.
+    pub times: u32,
+    /// Tokens of each domain that are scored, at most: 1 to 1,048,576.
+    pub tokens_per_domain: u32,
+}
+
+impl Default for DuringTraining {
+    fn default() -> Self {
+        Self { times: 10, tokens_per_domain: 2048 }
+    }
 }
 
 impl Default for EvaluationSpec {
@@ -377,6 +397,7 @@ impl Default for EvaluationSpec {
             route_every_tokens: 32,
             top_k: vec![1, 2, 4, 4096],
             temperatures: vec![0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0],
+            during_training: DuringTraining::default(),
         }
     }
 }

@@ -24,3 +24,4 @@ pub mod schedule;
 pub mod strikes;
 pub mod validate;
 pub mod waits;
+pub mod watch;

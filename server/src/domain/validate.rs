@@ -376,6 +376,12 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
     );
     let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
     faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
+    faults.check(
+        (1..=1 << 20).contains(&evaluation.during_training.tokens_per_domain),
+        "evaluation.during_training.tokens_per_domain",
+        evaluation.during_training.tokens_per_domain,
+        "1 to 1048576",
+    );
 }
 
 /// Refuses what cannot fit whatever the clustering: a token is at least one byte of text.

@@ -358,6 +358,14 @@ impl Scene<'_> {
             reshuffle: None,
         });
         let slots = training.slots;
+        let step_tokens = u64::from(training.batch_windows) * u64::from(spec.data.sequence_length);
+        let list = self.held_out_key()?;
+        let asked = spec.evaluation.during_training;
+        // A branch that starts before the documents are listed waits for nothing, and has no such curve.
+        let held_out =
+            self.row.held_out.as_ref().and(self.row.shard_index.as_ref()).and_then(|index| {
+                watch::held_out_curve(branch, &self.branches, index.domains, step_tokens, asked, list)
+            });
         let job = JobSpec::Train(Box::new(TrainJob {
             experiment_id: self.row.id,
             branch_id: branch.id,
@@ -373,6 +381,7 @@ impl Scene<'_> {
             attend_across_documents: spec.data.attend_across_documents,
             steps: branch.steps,
             training,
+            held_out,
             output: StorageKey::new(format!("checkpoints/{}", branch.id))?,
         }));
         self.ensure(format!("train/{}", branch.name), format!("train {}", branch.name), job, Some(branch), None, slots)

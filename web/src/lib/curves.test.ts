@@ -159,6 +159,7 @@ test("a curve that is over is not under the cursor any more", () => {
 });
 
 test("metrics are ordered by what matters, found by name and by word, and pinned ones come first", () => {
+  expect(sortedNames(["held_out/domain/10", "throughput/mfu", "held_out/domain/2", "held_out/whole", "train/a"])).toEqual(["train/a", "held_out/whole", "held_out/domain/2", "held_out/domain/10", "throughput/mfu"]);
   const names = sortedNames(["zoo/x", "memory/bytes", "train/learning_rate", "train/loss", "throughput/mfu", "train/a", "train/loss"]);
   expect(names).toEqual(["train/loss", "train/learning_rate", "train/a", "throughput/mfu", "memory/bytes", "zoo/x"]);
   expect(found(names, "speicher", ["zoo/x", "gone"], (name) => (name === "memory/bytes" ? "Speicher" : ""))).toEqual({ pinned: ["zoo/x"], others: ["memory/bytes"] });

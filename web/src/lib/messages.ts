@@ -208,6 +208,8 @@ export const messages = {
   pinned: ["Pinned metrics", "ピン留めしたメトリクス"],
   unpin: ["Unpin", "ピン留めを外す"],
   "metric_train/loss": ["Loss (nats per token)", "損失（nats/トークン）"],
+  "metric_held_out/whole": ["Held-out loss, every domain alike", "評価用テキストの損失（全ドメイン均等）"],
+  "metric_held_out/domain/N": ["Held-out loss, domain {n}", "評価用テキストの損失（ドメイン {n}）"],
   "metric_train/grad_norm": ["Gradient norm", "勾配ノルム"],
   "metric_train/learning_rate": ["Learning rate", "学習率"],
   "metric_throughput/tokens_per_second": ["Throughput (tokens per second)", "スループット（トークン/秒）"],

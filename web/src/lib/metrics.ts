@@ -2,6 +2,7 @@
 import type { Branch, Metrics, NewPoints } from "./api";
 import type { Origin } from "./axes";
 import { look, type Look } from "./curves";
+import { isSparse } from "./series";
 
 /** The metric that is drawn first. */
 export const LOSS = "train/loss";
@@ -93,6 +94,8 @@ export function lineOf({ branch, origin, ...told }: Told, metrics: Metrics, key:
   const edge = (values: Curve["min"]) => (values ?? []).map((value, i) => (isBucket(curve, i) ? value : null));
   const [low, high] = [edge(curve.min), edge(curve.max)];
   const banded = low.some((value) => value !== null);
+  const measured = (_: unknown, i: number) => !isSparse(key) || curve.mean[i] !== null;
+  const kept = <T>(values: T[]) => values.filter(measured);
   return [
     {
       id: branch.id,
@@ -102,12 +105,12 @@ export function lineOf({ branch, origin, ...told }: Told, metrics: Metrics, key:
       look: told.look ?? look(branch.role, branch.domain),
       group: told.group === undefined ? branch.role : told.group,
       origin,
-      steps: metrics.steps,
-      tokens: metrics.tokens,
-      at: metrics.at_ms,
-      values: curve.mean,
-      low: banded ? low : [],
-      high: banded ? high : [],
+      steps: kept(metrics.steps),
+      tokens: kept(metrics.tokens),
+      at: kept(metrics.at_ms),
+      values: kept(curve.mean),
+      low: banded ? kept(low) : [],
+      high: banded ? kept(high) : [],
     },
   ];
 }

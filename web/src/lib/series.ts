@@ -3,8 +3,8 @@ import { bytes, ticks, tokens, whole } from "./format";
 import { matches } from "./lists";
 
 /** What is asked for first; others of a folder come by name after them. */
-const order = ["train/loss", "train/grad_norm", "train/learning_rate", "throughput/tokens_per_second", "throughput/mfu", "throughput/mfu_data_sheet", "memory/bytes", "device/memory_bytes", "device/utilisation", "time/data_wait_share", "time/checkpoint_stall_share"];
-const folders = ["train", "throughput", "memory", "device", "time"];
+const order = ["train/loss", "train/grad_norm", "train/learning_rate", "held_out/whole", "throughput/tokens_per_second", "throughput/mfu", "throughput/mfu_data_sheet", "memory/bytes", "device/memory_bytes", "device/utilisation", "time/data_wait_share", "time/checkpoint_stall_share"];
+const folders = ["train", "held_out", "throughput", "memory", "device", "time"];
 
 const folderOf = (name: string) => name.split("/")[0] ?? "";
 const rank = (found: number) => (found < 0 ? Infinity : found);
@@ -16,7 +16,7 @@ export function sortedNames(names: Iterable<string>): string[] {
     const [x, y] = [key(a), key(b)];
     if (x[0] !== y[0]) return x[0] - y[0];
     if (x[1] !== y[1]) return x[1] - y[1];
-    return a.localeCompare(b);
+    return a.localeCompare(b, undefined, { numeric: true });
   });
 }
 
@@ -38,6 +38,9 @@ export function unitOf(name: string): Unit {
   if (/per_second$/.test(name)) return "count";
   return "plain";
 }
+
+/** Whether a metric is measured at few of the steps that have a point: between them there is nothing, and no gap. */
+export const isSparse = (name: string) => folderOf(name) === "held_out";
 
 /** Whether a metric is what the schedule says: smoothing would only make it wrong. */
 export const isExact = (name: string) => name === "train/learning_rate";

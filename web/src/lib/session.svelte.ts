@@ -32,8 +32,12 @@ export const t = (key: Key, values: Record<string, string | number> = {}): strin
 
 /** A word of the server's, if there is one for people; else as it came. */
 export function word(kind: string, value: string): string {
-  const key = `${kind}_${value}`;
-  return key in messages ? t(key as Key) : value;
+  const known = (key: string): key is Key => key in messages;
+  const [own, n] = [`${kind}_${value}`, /\d+$/.exec(value)?.[0]];
+  // One of many: domain 3.
+  const numbered = own.replace(/\d+$/, "N");
+  if (n !== undefined && known(numbered)) return t(numbered, { n });
+  return known(own) ? t(own) : value;
 }
 
 /** How long ago a moment was: 3 min ago. */

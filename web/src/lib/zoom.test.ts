@@ -97,6 +97,9 @@ test("single points in the middle have no band, the coarse ones around them keep
   expect(isCoarse(single, 11, 21)).toBe(false);
   expect(isCoarse(single, 11, 30)).toBe(true);
   expect(lineOf(told, curve(1, 40, 1), LOSS)[0]?.low).toEqual([]);
+  const scored = { ...single, series: { "held_out/whole": { mean: single.steps.map((step, i) => (i % 2 ? step : null)) } } };
+  const sparse = lineOf(told, scored, "held_out/whole")[0];
+  expect([sparse?.steps, sparse?.values]).toEqual([single.steps.filter((_, i) => i % 2), single.steps.filter((_, i) => i % 2)]);
 });
 
 test("superseded tails become finer with their curve", () => {

@@ -32,8 +32,11 @@ pub(super) fn inputs(job: &JobSpec) -> Vec<Input> {
                 (Some(from), _) | (None, TrainStart::Checkpoint(from)) => Some(Input::Checkpoint(from.clone())),
                 (None, TrainStart::Init(_) | TrainStart::Folder(_)) => None,
             };
-            let shards = Input::Shards(job.shards.clone(), Wanted::of(&job.mixture));
-            [Input::File(job.tokenizer.clone()), shards].into_iter().chain(from).collect()
+            let shards = |wanted| Input::Shards(job.shards.clone(), wanted);
+            let held_out =
+                job.held_out.iter().flat_map(|curve| [Input::File(curve.list.clone()), shards(Wanted::HeldOut)]);
+            let needed = [Input::File(job.tokenizer.clone()), shards(Wanted::of(&job.mixture))];
+            needed.into_iter().chain(from).chain(held_out).collect()
         }
         JobSpec::Evaluate(job) => {
             let shards = Input::Shards(job.shards.clone(), Wanted::HeldOut);

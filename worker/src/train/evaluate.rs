@@ -29,7 +29,7 @@ use std::{fs::File, io::Write, path::Path, time::Instant};
 use tch::{Kind, no_grad};
 
 /// Windows scored at once.
-const BATCH_WINDOWS: usize = 16;
+pub const BATCH_WINDOWS: usize = 16;
 /// Name of the cache in its folder.
 pub const SCORES_FILE: &str = "logprobs.safetensors";
 
@@ -157,31 +157,42 @@ pub fn score(
     context: &dyn JobContext,
 ) -> Result<Scores, EndedOutcome> {
     let total = documents.iter().map(|document| document.tokens.len()).sum();
-    let logprobs = run_windows(model, device, windows(documents, opener, length), total, context)?;
+    let windows = windows(documents, opener, length);
+    let logprobs = run_windows(model, device, windows, total, BATCH_WINDOWS, &mut telling(context))?;
     Ok(Scores { logprobs, documents: sheet(documents) })
 }
 
-/// Log-probabilities of `total` tokens, 0 for those in no window.
+/// Tells of windows that were scored: a sign of life, progress, and the end that a command asks for.
+pub fn telling(context: &dyn JobContext) -> impl FnMut(u64, u64) -> Result<(), EndedOutcome> {
+    let began = Instant::now();
+    move |done, all| {
+        context.pulse(Phase::Step);
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        context.progress(done, all, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
+        asked_to_end(context.command()).map_or(Ok(()), Err)
+    }
+}
+
+/// Log-probabilities of `total` tokens, 0 for those in no window; `batch` windows at once. `told` hears of the tokens done
+/// and of all before each batch and at the end, and may end it.
 ///
 /// # Errors
-/// When a command asks to end.
+/// Those of `told`.
 pub fn run_windows(
     model: &Model,
     device: tch::Device,
     mut windows: Vec<Window>,
     total: usize,
-    context: &dyn JobContext,
+    batch: usize,
+    told: &mut dyn FnMut(u64, u64) -> Result<(), EndedOutcome>,
 ) -> Result<Vec<f32>, EndedOutcome> {
     // Longest first, so that a batch wastes little.
     windows.sort_by_key(|window| (std::cmp::Reverse(window.inputs.len()), window.first));
     let all: u64 = windows.iter().map(|window| window.inputs.len() as u64).sum();
     let mut logprobs = vec![0.0_f32; total];
-    let began = Instant::now();
     let mut done = 0;
-    for batch in windows.chunks(BATCH_WINDOWS) {
-        if let Some(end) = asked_to_end(context.command()) {
-            return Err(end);
-        }
+    for batch in windows.chunks(batch.max(1)) {
+        told(done, all)?;
         let width = batch.iter().map(|window| window.inputs.len()).max().unwrap_or(0);
         let padded = |pick: &dyn Fn(&Window) -> &[i64]| {
             let mut rows = vec![0; batch.len() * width];
@@ -199,10 +210,8 @@ pub fn run_windows(
             logprobs[window.first..window.first + read].copy_from_slice(&row[..read]);
             done += read as u64;
         }
-        context.pulse(Phase::Step);
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        context.progress(done, all, done as f64 / began.elapsed().as_secs_f64().max(1e-9));
     }
+    told(done, all)?;
     Ok(logprobs)
 }
 

@@ -4,7 +4,7 @@ use super::{
     checkpoint::from_host,
     context::JobContext,
     device,
-    evaluate::{Window, run_windows, windows},
+    evaluate::{BATCH_WINDOWS, Window, run_windows, telling, windows},
     hub,
     mix::{Mixing, mix},
     model::Model,
@@ -116,7 +116,8 @@ pub fn score(
         let (spec, weights) = hub::load_model(&folder(number)).with_context(|| expert.branch.clone())?;
         let kind = if manner.precision == Precision::Bf16 { Kind::BFloat16 } else { Kind::Float };
         let model = Model::new(spec, &from_host(&weights), device, kind, ensemble.sequence_length.into(), false);
-        logprobs.push(run_windows(&model, device, read, total, context).map_err(|end| anyhow!(end.message))?);
+        let found = run_windows(&model, device, read, total, BATCH_WINDOWS, &mut telling(context));
+        logprobs.push(found.map_err(|end| anyhow!(end.message))?);
     }
     let members: Vec<&[f32]> = logprobs.iter().map(Vec::as_slice).collect();
     let mut mixed = Vec::with_capacity(total);

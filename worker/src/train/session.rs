@@ -1,5 +1,7 @@
 //! One branch, from its parent to its last step: rate → micro-steps → clip → step → log → checkpoint → stop.
 
+mod held_out;
+mod judge;
 mod resume;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     data::{self, Batch, Source},
     device,
     export::{Export, Marks},
-    health::{HealthState, sentence},
+    health::HealthState,
     hub::{self, HostTensors},
     memory::{resident_bytes, within_memory},
     model::{initial_weights, place_weights},
@@ -18,6 +20,8 @@ use super::{
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
+use held_out::Watch;
+use judge::Verdict;
 use senmon_corpus::{hex, manifest::verify, roots::Folder, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
     checkpoint::{CheckpointKind, CheckpointMeta},
@@ -25,7 +29,7 @@ use senmon_protocol::{
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob, TrainResult, TrainStart},
     lineage::Lineage,
     model::ModelSpec,
-    spec::{OptimizerStart, Precision, SpikeAction},
+    spec::{OptimizerStart, Precision},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -34,8 +38,6 @@ use std::{
 };
 use tch::{Device, Kind};
 
-/// Steps in a row that may be skipped for a loss or gradient that is not finite.
-const SKIPS_MAX: u32 = 10;
 /// Batches that rollbacks may leave out of one branch.
 const ROLL_BACKS_MAX: usize = 64;
 
@@ -60,6 +62,7 @@ struct Session<'a> {
     peak_data_sheet: Option<f64>,
     /// Since the first step of this attempt.
     spent: TrainingTime,
+    watch: Option<Watch<'a>>,
 }
 
 /// Time and tokens since the last point of the curves.
@@ -94,6 +97,7 @@ pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<Tr
     let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).map_err(invalid)?;
     order.ensure_budget(job.steps * u64::from(job.training.batch_windows), job.epochs_max).map_err(invalid)?;
     let mut session = Session::open(job, place, context, device, &shards, Some(&order))?;
+    session.watch = Watch::open(job, place, context)?;
     session.resume_or_begin(&shards, &order)?;
     std::thread::scope(|scope| session.train(scope, &shards, &order))?;
     Ok(TrainResult { steps: job.steps, tokens: job.steps * session.step_tokens(), loss_last: session.loss })
@@ -154,10 +158,7 @@ impl<'a> Session<'a> {
             );
             return Err(ended(TerminationReason::InvalidInput, message));
         }
-        let kind = match job.training.precision {
-            Precision::Fp32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-        };
+        let kind = kind(job.training.precision);
         let windows = job.training.batch_windows;
         let shape = Shape {
             windows: windows.into(),
@@ -185,6 +186,7 @@ impl<'a> Session<'a> {
             peak,
             peak_data_sheet,
             spent: TrainingTime::default(),
+            watch: None,
         };
         if let Some((moments, state)) = carried {
             session.set_moments(&moments, state.optimizer_steps);
@@ -272,9 +274,13 @@ impl<'a> Session<'a> {
             let waited = waiting.elapsed();
             interval.waited += waited;
             self.spent.waited += waited;
-            if self.step.is_multiple_of(job.training.log_every_steps) || self.step == steps {
+            let scoring = Instant::now();
+            let held_out = self.held_out_losses();
+            interval.began += scoring.elapsed();
+            let logs = self.step.is_multiple_of(job.training.log_every_steps) || self.step == steps;
+            if logs || !held_out.is_empty() {
                 interval.stalled = std::mem::take(&mut saver.stalled);
-                self.report(loss, norm, rate, &mut interval);
+                self.report(loss, norm, rate, &mut interval, held_out);
             }
             let asked = asked_to_end(self.context.command());
             let due = saver.is_due(&job.training, self.step, self.step_tokens());
@@ -343,57 +349,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What is done with a step before the optimiser sees its gradient.
-    fn judge(&mut self, loss: f64, norm: f64, batch: u64) -> Result<Verdict, EndedOutcome> {
-        let (spikes, step) = (&self.job.training.loss_spikes, self.step + 1);
-        if !(loss.is_finite() && norm.is_finite()) {
-            self.skips += 1;
-            let text = format!(
-                "step {step}: loss {loss}, gradient norm {norm} (batch {batch} of the data order): skipped before the optimiser saw it."
-            );
-            self.context.leaves_out("step_skipped", step, batch, &text);
-            if self.skips > SKIPS_MAX {
-                let text = format!(
-                    "{} steps in a row up to step {step} had a loss or gradient that is not finite.",
-                    self.skips
-                );
-                return Err(ended(TerminationReason::NonFiniteLoss, text));
-            }
-            return Ok(Verdict::Skip);
-        }
-        self.skips = 0;
-        let Some(spike) = self.health.spike(loss, spikes) else {
-            self.health.accept(loss, spikes);
-            return Ok(Verdict::Step);
+    /// Losses of held-out text, where they are due now.
+    fn held_out_losses(&mut self) -> BTreeMap<String, f64> {
+        let (step, job) = (self.step, self.job);
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.is_due(step, job.steps)) else {
+            return BTreeMap::new();
         };
-        let text = sentence(spikes.action, step, batch, loss, spike);
-        match spikes.action {
-            SpikeAction::Skip => self.context.leaves_out("loss_spike", step, batch, &text),
-            _ => self.context.event("loss_spike", step, "warn", &text),
-        }
-        Ok(match spikes.action {
-            SpikeAction::Watch => {
-                self.health.accept(loss, spikes);
-                Verdict::Step
-            }
-            SpikeAction::LowerRate => {
-                self.health.accept(loss, spikes);
-                self.health.rate_scale *= spikes.rate_factor;
-                Verdict::Step
-            }
-            SpikeAction::Skip => Verdict::Skip,
-            SpikeAction::RollBack => Verdict::RollBack,
-            // Resumed, the same batch has the same loss: the second time it is taken.
-            SpikeAction::Pause if self.job.resume.as_ref().is_some_and(|resume| resume.step == self.step) => {
-                self.health.accept(loss, spikes);
-                Verdict::Step
-            }
-            SpikeAction::Pause => Verdict::Pause,
-        })
+        let how = (self.device, kind(job.training.precision), job.sequence_length);
+        watch.score(&self.trainer, how, step, self.context)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates for people")]
-    fn report(&self, loss: f64, norm: f64, rate: f64, interval: &mut Interval) {
+    fn report(&self, loss: f64, norm: f64, rate: f64, interval: &mut Interval, held_out: BTreeMap<String, f64>) {
         let seconds = interval.began.elapsed().as_secs_f64().max(1e-9);
         let per_second = (interval.steps * self.step_tokens()) as f64 / seconds;
         let flops = self.trainer.spec.train_flops_per_token(
@@ -415,7 +382,9 @@ impl<'a> Session<'a> {
         let values: BTreeMap<String, Option<f64>> = values
             .into_iter()
             .chain(of_device)
-            .map(|(name, value)| (name.to_owned(), Some(value).filter(|v| v.is_finite())))
+            .map(|(name, value)| (name.to_owned(), value))
+            .chain(held_out)
+            .map(|(name, value)| (name, Some(value).filter(|v| v.is_finite())))
             .collect();
         self.context.metrics(MetricPoint { step: self.step, tokens: self.step * self.step_tokens(), values });
         self.context.progress(self.step, self.job.steps, per_second);
@@ -469,10 +438,9 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What is done with a step.
-enum Verdict {
-    Step,
-    Skip,
-    RollBack,
-    Pause,
+fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    }
 }
