@@ -8,6 +8,7 @@ use crate::{
     heavy::Heavy,
     ingest::Ingest,
     limits::Limits,
+    outgoing::Outgoing,
     storage::Storage,
     tasks::{pace::Paces, supervise::Loops},
     usage::Counter,
@@ -76,6 +77,8 @@ pub struct Shared {
     pub keys: Keys,
     /// Where work that costs is done.
     pub heavy: Heavy,
+    /// The way out.
+    pub outgoing: Outgoing,
     /// How the server's own loops fare.
     pub loops: Loops,
     /// How fast workers train beside each other.
@@ -105,6 +108,7 @@ impl App {
             roots,
             limits: Limits::new(&config),
             heavy: Heavy::default(),
+            outgoing: Outgoing::new(config.outgoing_private),
             loops: Loops::default(),
             storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
             usage: Counter::default(),
@@ -139,6 +143,8 @@ pub struct Wake {
     pub schedule: Arc<Notify>,
     /// A checkpoint is in doubt.
     pub scrub: Arc<Notify>,
+    /// A message waits to be sent.
+    pub tell: Arc<Notify>,
 }
 
 /// Polls that wait right now, with the slots that each called free. Jobs go only where somebody waits for them: a

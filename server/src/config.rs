@@ -147,6 +147,8 @@ pub struct Config {
     pub header_timeout_ms: u64,
     /// Time for a request's body, in milliseconds.
     pub body_timeout_ms: u64,
+    /// Whether the server may call addresses that are not of the public internet, for alerts.
+    pub outgoing_private: bool,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections of one address.
@@ -242,6 +244,7 @@ impl Default for Config {
             base_path: String::new(),
             header_timeout_ms: 30_000,
             body_timeout_ms: 20_000,
+            outgoing_private: false,
             connections_max: 16_384,
             connections_per_address_max: 8_192,
             streams_max: 2_000,

@@ -14,6 +14,7 @@ pub mod door;
 pub mod heavy;
 pub mod ingest;
 pub mod limits;
+pub mod outgoing;
 pub mod postgres;
 pub mod restore;
 pub mod serve;

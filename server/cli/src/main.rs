@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
+mod alerts;
 mod aside;
 mod audit;
 mod branches;
@@ -109,6 +110,9 @@ enum Command {
     Storage,
     /// Show where the time went: goodput, and badput by cause.
     Goodput(goodput::Goodput),
+    /// Alerts: who is told of what, by webhook or Slack.
+    #[command(subcommand)]
+    Alert(alerts::Alert),
     /// API tokens.
     #[command(subcommand)]
     Token(tokens::Token),
@@ -167,6 +171,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Events(args) => events::events(client, format, &args).await,
         Command::Storage => storage::storage(client, format).await,
         Command::Goodput(args) => goodput::show(client, format, &args).await,
+        Command::Alert(command) => alerts::run(client, format, command).await,
         Command::Token(command) => tokens::run(client, format, command).await,
         Command::Audit(args) => audit::audit(client, format, &args).await,
         Command::Login => Ok(()),

@@ -7,7 +7,8 @@ use crate::{
     error::{CliError, CliResult},
 };
 use senmon_protocol::{
-    ids::{BranchId, CheckpointId, ExperimentId, JobId, TokenId, WorkerId},
+    alert::AlertView,
+    ids::{AlertId, BranchId, CheckpointId, ExperimentId, JobId, TokenId, WorkerId},
     view::{CheckpointView, ExperimentSummary, ExperimentView, JobView, TokenView, WorkerView},
 };
 use std::fmt::Display;
@@ -134,6 +135,18 @@ pub async fn token(client: &Client, text: &str) -> CliResult<TokenId> {
     }
     let all: Vec<TokenView> = client.list("/tokens").await?;
     one("token", text, &all, |item| item.id, |item| item.name.clone(), false).map(|item| item.id)
+}
+
+/// An alert.
+///
+/// # Errors
+/// When there is none, or several fit.
+pub async fn alert(client: &Client, text: &str) -> CliResult<AlertId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let all: Vec<AlertView> = client.list("/alerts").await?;
+    one("alert", text, &all, |item| item.id, |item| item.name.clone(), false).map(|item| item.id)
 }
 
 /// The end of an id, enough to tell it from the others of its list.

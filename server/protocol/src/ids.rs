@@ -58,6 +58,8 @@ ids! {
     EvaluationId,
     /// A daemon on a node.
     WorkerId,
+    /// Who is told of what.
+    AlertId,
     /// An API token (the row, not the secret).
     TokenId,
 }

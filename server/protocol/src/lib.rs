@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod address;
+pub mod alert;
 pub mod aside;
 pub mod checkpoint;
 pub mod clustering;

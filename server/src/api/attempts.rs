@@ -312,7 +312,12 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
         };
         let calm = outcome.reason.is_planned() && outcome.reason != TerminationReason::LossSpike;
         let text = format!("{} ended: {} {next}", held.title, outcome.message);
-        app.event(event(held, "attempt_ended", if calm { "info" } else { "warn" }, text, ended.step)).await;
+        let (kind, level) = match (ended.next, held.branch) {
+            (Some(Next::GiveUp), Some(_)) => ("branch_failed", "error"),
+            _ if calm => ("attempt_ended", "info"),
+            _ => ("attempt_ended", "warn"),
+        };
+        app.event(event(held, kind, level, text, ended.step)).await;
         if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
             db::checkpoints::doubt(&app.db, branch).await?;
             app.wake.scrub.notify_one();

@@ -1,5 +1,6 @@
 //! The only axum. One file per noun, `router()` first; decisions are in `domain`, SQL is in `db`.
 
+pub mod alerts;
 pub mod aside;
 pub mod attempts;
 pub mod audit;
@@ -82,7 +83,8 @@ fn operations(app: Option<&App>) -> OpenApiRouter<App> {
         .merge(jobs::router())
         .merge(attempts::router())
         .merge(events::router())
-        .merge(aside::router());
+        .merge(aside::router())
+        .merge(alerts::router());
     guarded(most)
         .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
         .merge(guarded(workers::polling()).layer(middleware::from_fn_with_state(POLL_MAX, in_time)))

@@ -48,6 +48,7 @@ pub async fn owner(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<String>
             .fetch_optional(pool)
             .await?
         }
+        Noun::Alert => sqlx::query_scalar!("SELECT owner FROM alerts WHERE id = $1", by_id).fetch_optional(pool).await?,
         Noun::Nothing | Noun::Worker | Noun::Attempt | Noun::Token => None,
     };
     Ok(owner)
@@ -118,6 +119,15 @@ pub async fn picture(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<Value
             sqlx::query_scalar!(
                 r#"SELECT jsonb_build_object('name', name, 'role', role, 'expires_at', expires_at, 'uses_left', uses_left,
                        'revoked', revoked_at IS NOT NULL) AS "picture!" FROM tokens WHERE id = $1"#,
+                by_id
+            )
+            .fetch_optional(pool)
+            .await?
+        }
+        Noun::Alert => {
+            sqlx::query_scalar!(
+                r#"SELECT jsonb_build_object('name', name, 'on', occasions, 'experiment_id', experiment_id, 'kind', target_kind) AS "picture!"
+                   FROM alerts WHERE id = $1"#,
                 by_id
             )
             .fetch_optional(pool)

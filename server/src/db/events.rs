@@ -1,6 +1,7 @@
 //! Events and logs.
 
 use super::{DbError, Result, Stored, count, signed};
+use crate::domain::alerts::occasion;
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, JobId, WorkerId},
@@ -47,12 +48,15 @@ pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<E
     store(executor, view).await
 }
 
-/// Stores an event; its number and time come from the database.
+/// Stores an event, and with it what alerts tell of it; its number and time come from the database.
 async fn store(executor: impl PgExecutor<'_>, event: EventView) -> Result<EventView> {
     let row = sqlx::query!(
-        "INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at",
+        r#"WITH event AS (INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at),
+         told AS (INSERT INTO deliveries (alert_id, event_id) SELECT a.id, e.id FROM event e, alerts a
+             WHERE $8::text = ANY(a.occasions) AND (a.experiment_id IS NULL OR a.experiment_id = $4))
+         SELECT id AS "id!", at AS "at!" FROM event"#,
         event.kind, event.level, event.text, event.experiment_id.map(|id| id.0), event.branch_id.map(|id| id.0), event.worker_id.map(|id| id.0),
-        event.step.map(signed)
+        event.step.map(signed), occasion(&event.kind, &event.level).map(|occasion| super::word(&occasion))
     ).fetch_one(executor).await?;
     Ok(EventView { id: row.id, at: row.at, ..event })
 }

@@ -1,6 +1,7 @@
 //! The only SQL. One file per table family; updates are guarded and their affected rows checked; a row that cannot
 //! be is refused when it is read.
 
+pub mod alerts;
 pub mod archive;
 pub mod attempts;
 pub mod audit;

@@ -90,6 +90,20 @@ pub async fn events(pool: &PgPool, days: i32) -> Result<u64> {
     Ok(done.execute(pool).await?.rows_affected())
 }
 
+/// Messages that only tried an alert; the others go with their events.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn alert_tests(pool: &PgPool, days: i32) -> Result<u64> {
+    let done = sqlx::query!(
+        "DELETE FROM deliveries WHERE id IN (
+             SELECT id FROM deliveries WHERE event_id IS NULL AND created_at < now() - make_interval(days => $1) LIMIT $2)",
+        days,
+        ROWS_MAX
+    );
+    Ok(done.execute(pool).await?.rows_affected())
+}
+
 /// What each worker brought to the fleet long ago; of each the last one before that stays, from which the later ones go
 /// on.
 ///

@@ -43,6 +43,8 @@ pub enum Noun {
     Attempt,
     /// A token.
     Token,
+    /// An alert.
+    Alert,
 }
 
 /// One row of the table.
@@ -169,6 +171,11 @@ pub const ACCESS: &[Operation] = &[
     row("POST", "/checkpoints/{id}/verify", Rule::Create, Noun::Checkpoint),
     row("GET", "/events", Rule::Read, Noun::Nothing),
     row("GET", "/stream", Rule::Read, Noun::Nothing),
+    row("GET", "/alerts", Rule::Read, Noun::Alert),
+    row("POST", "/alerts", Rule::Create, Noun::Alert),
+    row("DELETE", "/alerts/{id}", Rule::Change, Noun::Alert),
+    row("POST", "/alerts/{id}/test", Rule::Change, Noun::Alert),
+    row("GET", "/alerts/{id}/deliveries", Rule::Read, Noun::Alert),
     row("GET", "/set-aside", Rule::Read, Noun::Nothing),
     row("DELETE", "/set-aside/{kind}/{id}", Rule::Manage, Noun::Nothing),
     row("GET", "/storage", Rule::Read, Noun::Nothing),

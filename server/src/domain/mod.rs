@@ -3,6 +3,7 @@
 pub mod access;
 pub mod adoption;
 pub mod advance;
+pub mod alerts;
 pub mod ancestry;
 pub mod claims;
 pub mod deadline;
@@ -15,6 +16,7 @@ pub mod held_out;
 pub mod lease;
 pub mod metrics;
 pub mod orphans;
+pub mod outgoing;
 pub mod pace;
 pub mod planner;
 pub mod rate;

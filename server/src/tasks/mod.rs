@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod scrub;
 pub mod store;
 pub mod supervise;
+pub mod tell;
 
 use crate::{
     app::App,
@@ -68,6 +69,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "budget", &alone(), 60_000, store::watch_budget);
     spawn(&mut set, app, stop, "disk", &alone(), 1_000, disk::run);
     spawn(&mut set, app, stop, "database-budget", &alone(), 60_000, disk::watch_database);
+    spawn(&mut set, app, stop, "tell", &wake.tell, 1_000, tell::run);
     spawn(&mut set, app, stop, "prune", &alone(), 600_000, prune::run);
     set
 }

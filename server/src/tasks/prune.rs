@@ -30,6 +30,7 @@ pub async fn run(app: App) -> Result<()> {
     }
     if let Some(days) = days(keep.events_days) {
         all(&app, "events", ROWS_MAX, || prune::events(db, days)).await?;
+        all(&app, "messages that tried an alert", ROWS_MAX, || prune::alert_tests(db, days)).await?;
     }
     if let Some(days) = days(keep.points_days) {
         all(&app, "chunks of points", CHUNKS_MAX, || prune::curves(db, 1, days)).await?;

@@ -2,6 +2,7 @@
 
 mod access;
 mod ageing;
+mod alerts;
 mod apart;
 mod broken_rows;
 mod chaos;

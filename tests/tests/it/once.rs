@@ -65,6 +65,12 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
     let worker = all[0]["id"].as_str().context("a worker")?.to_owned();
     let token: Value = world.api.post("/api/v1/tokens", &json!({ "name": "spare", "role": "viewer" })).await?;
     let token = token["id"].as_str().context("an id")?;
+    let alert = |name: &str| {
+        let target = json!({ "kind": "webhook", "url": "https://example.com/hook" });
+        json!({ "name": name, "on": ["finished"], "target": target })
+    };
+    let told: Value = world.api.post("/api/v1/alerts", &alert("one")).await?;
+    let told = told["id"].as_str().context("an id")?;
     let login: Value = world.api.post("/api/v1/login", &json!({ "host": "here" })).await?;
     let code = login["user_code"].as_str().context("a code")?;
     let post = |path: String| (Method::POST, path, None);
@@ -93,6 +99,9 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
         ("delete_corpora_id", (Method::DELETE, format!("/corpora/{idle}"), None)),
         ("post_tokens", (Method::POST, "/tokens".into(), Some(json!({ "name": "two", "role": "viewer" })))),
         ("post_login_id_approve", post(format!("/login/{code}/approve"))),
+        ("post_alerts", (Method::POST, "/alerts".into(), Some(alert("two")))),
+        ("post_alerts_id_test", post(format!("/alerts/{told}/test"))),
+        ("delete_alerts_id", (Method::DELETE, format!("/alerts/{told}"), None)),
         ("delete_tokens_id", (Method::DELETE, format!("/tokens/{token}"), None)),
         ("post_workers_id_disable", post(format!("/workers/{worker}/disable"))),
         ("post_workers_id_enable", post(format!("/workers/{worker}/enable"))),

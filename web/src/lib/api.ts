@@ -28,6 +28,8 @@ export type Token = S["TokenView"];
 export type NewToken = S["CreatedToken"];
 export type Entry = S["AuditView"];
 export type Broken = S["BrokenRow"];
+export type Alert = S["AlertView"];
+export type Delivery = S["DeliveryView"];
 
 /** Milliseconds after which an answer is not waited for any more. */
 const PATIENCE_MS = 20_000;

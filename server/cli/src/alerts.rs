@@ -1,0 +1,167 @@
+//! `senmon alert …`: who is told of what.
+
+use crate::{
+    client::Client,
+    error::{CliError, CliResult},
+    output::{Format, out},
+    resolve::{self, short},
+    table::{Table, fit},
+    words,
+};
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use senmon_protocol::alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Occasion};
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Alert {
+    /// Make an alert: occasions are told to a webhook or to Slack.
+    Create(Create),
+    /// List alerts.
+    Ls,
+    /// Send a message now, to see whether it arrives.
+    Test(Id),
+    /// Show an alert's messages, and what became of each, newest first.
+    Deliveries(Id),
+    /// Delete an alert with its messages.
+    Delete(Id),
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: senmon alert create night --on failed,stalled,worker_lost --slack-file ~/.slack-hook --experiment demo"
+)]
+pub struct Create {
+    /// Name, unique.
+    name: String,
+    /// What is told: finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low, server.
+    #[arg(long, required = true, value_delimiter = ',', value_parser = occasion)]
+    on: Vec<Occasion>,
+    /// Of this experiment only; of the whole fleet without it.
+    #[arg(long)]
+    experiment: Option<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Where it goes. An address is often a secret: it is read from a file, because flags are there for everybody to see.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// File with the address that takes a POST of JSON.
+    #[arg(long, value_name = "FILE")]
+    webhook_file: Option<std::path::PathBuf>,
+    /// File with the address of an incoming webhook of Slack, Mattermost and others alike.
+    #[arg(long, value_name = "FILE")]
+    slack_file: Option<std::path::PathBuf>,
+}
+
+/// One alert.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Name, id, or part of an id.
+    #[arg(value_name = "ALERT")]
+    id: String,
+}
+
+fn occasion(text: &str) -> Result<Occasion, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
+        "expected finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low or server".into()
+    })
+}
+
+impl Target {
+    fn read(&self) -> CliResult<AlertTarget> {
+        let hook = |path: &std::path::Path| {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| CliError::Refused(format!("read the address from {}: {error}", path.display())))?;
+            Ok(Hook { url: text.trim().to_owned() })
+        };
+        match (&self.webhook_file, &self.slack_file) {
+            (Some(path), _) => hook(path).map(AlertTarget::Webhook),
+            (None, Some(path)) => hook(path).map(AlertTarget::Slack),
+            (None, None) => Err(CliError::Refused("expected --webhook-file or --slack-file".into())),
+        }
+    }
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
+    match command {
+        Alert::Create(args) => {
+            let experiment_id = match &args.experiment {
+                Some(text) => Some(resolve::experiment(client, text).await?),
+                None => None,
+            };
+            let target = args.target.read()?;
+            let made: AlertView =
+                client.post("/alerts", &CreateAlert { name: args.name, on: args.on, experiment_id, target }).await?;
+            format.print(&made, |made| format!("alert {} is made; try it: senmon alert test {0}", made.name))
+        }
+        Alert::Ls => {
+            let all: Vec<AlertView> = client.list("/alerts").await?;
+            format.print(&all, |all| list(all))
+        }
+        Alert::Test(args) => {
+            let id = resolve::alert(client, &args.id).await?;
+            let alert: AlertView = client.post(&format!("/alerts/{id}/test"), &()).await?;
+            format.print(&alert, |alert| {
+                format!("a message is on its way; what becomes of it: senmon alert deliveries {}", alert.name)
+            })
+        }
+        Alert::Deliveries(args) => {
+            let id = resolve::alert(client, &args.id).await?;
+            let all: Vec<DeliveryView> = client.list(&format!("/alerts/{id}/deliveries")).await?;
+            format.print(&all, |all| deliveries(all))
+        }
+        Alert::Delete(args) => {
+            let id = resolve::alert(client, &args.id).await?;
+            client.delete(&format!("/alerts/{id}")).await?;
+            if format == Format::Table {
+                out(&format!("alert {} is deleted", args.id));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn list(alerts: &[AlertView]) -> String {
+    let mut table = Table::new(&["id", "name", "of", "on", "to", "last message"]);
+    for alert in alerts {
+        table.row(vec![
+            short(alert.id),
+            alert.name.clone(),
+            alert.experiment_id.map_or_else(|| "the fleet".into(), short),
+            alert.on.iter().map(words::name).collect::<Vec<_>>().join(", "),
+            alert.target.url().to_owned(),
+            alert.last.as_ref().map_or_else(|| "none yet".into(), |last| state(last)),
+        ]);
+    }
+    if table.is_empty() { "there is no alert yet: senmon alert create --help".into() } else { table.render() }
+}
+
+fn state(delivery: &DeliveryView) -> String {
+    match delivery.state {
+        DeliveryState::Delivered => format!("delivered {}", words::ago(delivery.at, Utc::now())),
+        DeliveryState::Waiting if delivery.tries == 0 => "on its way".into(),
+        DeliveryState::Waiting => format!("tried {} times, tried again", delivery.tries),
+        DeliveryState::GivenUp => format!("given up after {} tries", delivery.tries),
+    }
+}
+
+fn deliveries(all: &[DeliveryView]) -> String {
+    let mut table = Table::new(&["written", "what became of it", "text", "why not"]);
+    for delivery in all {
+        table.row(vec![
+            words::ago(delivery.at, Utc::now()),
+            state(delivery),
+            fit(&delivery.text, 60),
+            words::or_dash(delivery.problem.as_deref().map(|why| fit(why, 80))),
+        ]);
+    }
+    if table.is_empty() { "nothing was told yet".into() } else { table.render() }
+}

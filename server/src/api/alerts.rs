@@ -1,0 +1,112 @@
+//! Alerts: who is told of what, tried, and what became of each message.
+
+use crate::{
+    api::{
+        auth::Who,
+        body::Body,
+        error::{ApiError, ApiResult},
+        gate::Made,
+        params::{self, PageQuery, Path, Query},
+    },
+    app::App,
+    db::{self, Listed, events::NewEvent},
+    domain::alerts::shown,
+};
+use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
+use senmon_protocol::{
+    alert::{AlertView, CreateAlert, DeliveryView},
+    ids::AlertId,
+    problem::Fault,
+    view::Page,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Routes of this noun.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete)).routes(routes!(test)).routes(routes!(deliveries))
+}
+
+/// Longest address, in bytes.
+const URL_MAX: usize = 2000;
+
+fn masked(mut view: AlertView) -> AlertView {
+    view.target = view.target.at(shown(view.target.url()));
+    view
+}
+
+#[utoipa::path(get, path = "/alerts", tag = "alerts", params(PageQuery), responses((status = 200, description = "alerts by name", body = Page<AlertView>)))]
+async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResult<Json<Page<AlertView>>> {
+    let Listed { rows, broken } = db::alerts::list(&app.db, None).await?;
+    let page = query.of(rows.into_iter().map(masked).collect(), |item: &AlertView| item.id.to_string())?;
+    Ok(Json(Page { broken, ..page }))
+}
+
+#[utoipa::path(post, path = "/alerts", tag = "alerts", request_body = CreateAlert, responses((status = 201, description = "made", body = AlertView), (status = 404, description = "no such experiment"), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
+async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
+    let mut faults = Vec::new();
+    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    if !plain || !(1..=100).contains(&body.name.chars().count()) {
+        fault("name", format!("found {:?}, expected 1 to 100 letters, digits, -, _ and .", body.name));
+    }
+    if body.on.is_empty() {
+        fault("on", "found none, expected at least one occasion".into());
+    }
+    if body.target.url().len() > URL_MAX {
+        fault("target.url", format!("found {} bytes, expected at most {URL_MAX}", body.target.url().len()));
+    } else if let Err(why) = app.outgoing.check(body.target.url()) {
+        fault("target.url", why);
+    }
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let id = db::alerts::insert(&app.db, &body, &who.name).await?;
+    let text = format!("{} made the alert {}.", who.name, body.name);
+    let experiment_id = body.experiment_id;
+    app.event(NewEvent { kind: "alert_made", level: "info", text, experiment_id, ..NewEvent::default() }).await;
+    Ok((StatusCode::CREATED, Extension(Made(id.0)), Json(masked(one(&app, id).await?))))
+}
+
+async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
+    let found = db::alerts::list(&app.db, Some(id)).await?.rows.into_iter().next();
+    found.ok_or_else(|| ApiError::NotFound(format!("no alert {id}")))
+}
+
+#[utoipa::path(delete, path = "/alerts/{id}", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert")), responses((status = 204, description = "deleted, with its messages"), (status = 404, description = "no such alert")))]
+async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) -> ApiResult<StatusCode> {
+    let name = one(&app, id).await.map(|alert| alert.name).unwrap_or_default();
+    db::alerts::delete(&app.db, id).await?;
+    let text = format!("{} deleted the alert {name}.", who.name);
+    app.event(NewEvent { kind: "alert_deleted", level: "info", text, ..NewEvent::default() }).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(post, path = "/alerts/{id}/test", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert")), responses((status = 202, description = "a message is sent at once; `last` says what becomes of it", body = AlertView), (status = 404, description = "no such alert")))]
+async fn test(State(app): State<App>, Path(id): Path<AlertId>) -> ApiResult<impl IntoResponse> {
+    db::alerts::test(&app.db, id).await?;
+    app.wake.tell.notify_one();
+    Ok((StatusCode::ACCEPTED, Json(masked(one(&app, id).await?))))
+}
+
+/// Which messages.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+struct DeliveriesQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<i64>,
+    /// Items of a page. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/alerts/{id}/deliveries", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert"), DeliveriesQuery), responses((status = 200, description = "its messages, newest first", body = Page<DeliveryView>), (status = 404, description = "no such alert")))]
+async fn deliveries(
+    State(app): State<App>,
+    Path(id): Path<AlertId>,
+    Query(query): Query<DeliveriesQuery>,
+) -> ApiResult<Json<Page<DeliveryView>>> {
+    one(&app, id).await?;
+    let limit = params::limit(query.limit)?;
+    let rows = db::alerts::deliveries(&app.db, id, query.cursor, limit + 1).await?;
+    Ok(Json(super::page(Listed { rows, broken: Vec::new() }, limit, |item| item.id.to_string())))
+}

@@ -1,0 +1,77 @@
+//! Which events are occasions for alerts, what a message says, and when it is sent again.
+
+use chrono::TimeDelta;
+use senmon_protocol::alert::{AlertMessage, AlertTarget, Occasion};
+use serde_json::{Value, json};
+
+/// The occasion that an event is, if it is one.
+#[must_use]
+pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
+    Some(match kind {
+        "experiment_completed" => Occasion::Finished,
+        "experiment_failed" | "branch_failed" => Occasion::Failed,
+        "loss_spike" | "rolled_back" => Occasion::LossSpike,
+        "step_skipped" => Occasion::NotFinite,
+        "experiment_stalled" => Occasion::Stalled,
+        "budget_spent" | "deadline_missed" => Occasion::Budget,
+        "worker_lost" | "worker_set_aside" => Occasion::WorkerLost,
+        "storage_nearly_full" | "disk_low" | "disk_full" | "store_disk_low" | "database_nearly_full" => {
+            Occasion::StorageLow
+        }
+        "loop_failing" | "set_aside" | "store_ahead" | "checkpoint_damaged" if level != "info" => Occasion::Server,
+        _ => return None,
+    })
+}
+
+/// What is posted.
+#[must_use]
+pub fn body(target: &AlertTarget, message: &AlertMessage) -> Value {
+    match target {
+        AlertTarget::Webhook(_) => json!(message),
+        AlertTarget::Slack(_) => json!({ "text": message.text }),
+    }
+}
+
+/// How long to wait before a message is sent again that was sent so often; None when that was often enough (after about
+/// nine hours).
+#[must_use]
+pub fn again(tries: u32) -> Option<TimeDelta> {
+    (tries < 12).then(|| TimeDelta::seconds((10_i64 << tries.min(9)).min(3600)))
+}
+
+/// An address without what may be a secret: its scheme and host.
+#[must_use]
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let more = if rest.len() > authority.len() { "/…" } else { "" };
+    format!("{scheme}://{host}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_sent_again_less_and_less_often_and_not_for_ever() {
+        let waits: Vec<i64> = (1..).map_while(again).map(|wait| wait.num_seconds()).collect();
+        assert!(waits.is_sorted() && waits[0] == 20 && waits.last() == Some(&3600), "{waits:?}");
+        assert!((4 * 3600..12 * 3600).contains(&waits.iter().sum::<i64>()), "{waits:?}");
+    }
+
+    #[test]
+    fn secrets_of_an_address_are_not_shown() {
+        let check = |url: &str, expect: &str| assert_eq!(shown(url), expect);
+        check("https://hooks.example.com/services/T0/B0/secret", "https://hooks.example.com/…");
+        check("https://user:secret@example.com:8443?token=secret", "https://example.com:8443/…");
+        check("http://example.com", "http://example.com");
+    }
+
+    #[test]
+    fn what_is_calm_is_no_occasion() {
+        assert_eq!(occasion("worker_enrolled", "info"), None);
+        assert_eq!(occasion("storage_has_room", "info"), None);
+        assert_eq!(occasion("worker_lost", "warn"), Some(Occasion::WorkerLost));
+    }
+}

@@ -1,0 +1,45 @@
+//! Sends the messages of alerts that are due.
+
+use super::ask;
+use crate::{
+    app::App,
+    db::{self, alerts::Due},
+    domain::alerts::{again, body},
+};
+use anyhow::Result;
+use futures::{StreamExt, stream};
+use senmon_protocol::alert::AlertMessage;
+
+/// Messages sent at once.
+const AT_ONCE: usize = 8;
+/// Messages taken at once.
+const TAKEN_MAX: u8 = 64;
+/// A message whose server died while it sent it is sent again then.
+const AGAIN_MS: i64 = 60_000;
+
+/// Sends what is due.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn run(app: App) -> Result<()> {
+    loop {
+        let due = ask(db::alerts::due(&app.db, AGAIN_MS, TAKEN_MAX.into())).await?;
+        let more = due.len() == usize::from(TAKEN_MAX);
+        let sent: Vec<Result<()>> = stream::iter(due).map(|due| send(&app, due)).buffer_unordered(AT_ONCE).collect().await;
+        sent.into_iter().collect::<Result<()>>()?;
+        if !more || *app.stopping.borrow() {
+            return Ok(());
+        }
+    }
+}
+
+async fn send(app: &App, due: Due) -> Result<()> {
+    let text = due.text();
+    let message = AlertMessage { alert: due.alert, text, event: due.event };
+    let posted = app.outgoing.post(due.target.url(), &body(&due.target, &message), &due.id.to_string()).await;
+    let problem = posted.err().map(|why| senmon_protocol::storable(&why));
+    if let Some(why) = &problem {
+        tracing::warn!(alert = message.alert, delivery = due.id, tries = due.tries, "a message was not taken: {why}");
+    }
+    Ok(ask(db::alerts::sent(&app.db, due.id, problem.as_deref(), again(due.tries))).await?)
+}

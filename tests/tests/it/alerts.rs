@@ -1,0 +1,147 @@
+//! Alerts: an event is told once, with what it says; what is not taken is sent again; nothing private is called.
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use senmon_protocol::alert::{AlertView, DeliveryState, DeliveryView};
+use senmon_tests::{World, WorldOptions, spec};
+use serde_json::{Value, json};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What arrived: the key and the body of each request.
+type Arrived = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// Takes posts, but refuses the first `refusals` of them.
+async fn hook(refusals: usize) -> Result<(String, Arrived)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}/services/secret", listener.local_addr()?);
+    let arrived = Arrived::default();
+    let seen = arrived.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(request) = take(stream, &seen, refusals).await else { continue };
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        }
+    });
+    Ok((url, arrived))
+}
+
+async fn take(mut stream: TcpStream, seen: &Arrived, refusals: usize) -> Result<(String, Value)> {
+    let mut reader = BufReader::new(&mut stream);
+    let (mut length, mut key) = (0, String::new());
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).await?;
+        match line.trim().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse()?,
+            Some((name, value)) if name.eq_ignore_ascii_case("idempotency-key") => value.trim().clone_into(&mut key),
+            None if line.trim().is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).await?;
+    let refuses = seen.lock().unwrap_or_else(PoisonError::into_inner).len() < refusals;
+    let status = if refuses { "503 Service Unavailable" } else { "200 OK" };
+    stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlater").as_bytes()).await?;
+    Ok((key, serde_json::from_slice(&body)?))
+}
+
+fn arrived(seen: &Arrived) -> Vec<(String, Value)> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+#[tokio::test]
+async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()> {
+    let options = WorldOptions {
+        workers: 0,
+        server_settings: "outgoing_private = true\n".into(),
+        ..WorldOptions::default()
+    };
+    let world = World::start(options).await?;
+    let (webhook, posted) = hook(1).await?;
+    let (slack, said) = hook(0).await?;
+    let id = world.submit(&spec::small()).await?.summary.id;
+    let other = world.submit(&{
+        let mut other = spec::small();
+        other.name = "other".into();
+        other
+    });
+    let other = other.await?.summary.id;
+    let make = |name: &str, kind: &str, url: &str, of: Option<&str>| {
+        json!({ "name": name, "on": ["budget", "budget"], "experiment_id": of, "target": { "kind": kind, "url": url } })
+    };
+    let one: AlertView =
+        world.api.post("/api/v1/alerts", &make("one", "webhook", &webhook, Some(&id.to_string()))).await?;
+    ensure!(one.target.url().ends_with("/…") && one.on.len() == 1 && one.last.is_none(), "{one:?}");
+    let all: AlertView = world.api.post("/api/v1/alerts", &make("all", "slack", &slack, None)).await?;
+    let again = world.api.refused("/api/v1/alerts", &make("all", "slack", &slack, None)).await?;
+    ensure!(again.status == 409 && again.detail.contains("name: there is an alert \"all\" already"), "{again:?}");
+
+    // Both are paused for a budget that is spent; the one alert is of one of them.
+    for experiment in [id, other] {
+        let budget = json!({ "budget": { "wall_hours": 1e-9 } });
+        let (status, answer) =
+            world.api.send(Method::PATCH, &format!("/api/v1/experiments/{experiment}"), Some(&budget)).await?;
+        ensure!(status == 200, "{status} {answer}");
+    }
+    world.until(LIMIT, "both are told", async || Ok((arrived(&said).len() == 2).then_some(()))).await?;
+    for (_, body) in arrived(&said) {
+        let text = body["text"].as_str().context("a text")?;
+        ensure!(text.contains(": The experiment is paused: ") && body.as_object().map(|body| body.len()) == Some(1));
+    }
+    // Refused once: sent again under the same key, and then it is the same message.
+    world.until(LIMIT, "it is sent again", async || Ok((arrived(&posted).len() == 2).then_some(()))).await?;
+    let posts = arrived(&posted);
+    ensure!(posts[0] == posts[1] && !posts[0].0.is_empty(), "{posts:?}");
+    let body = &posts[0].1;
+    ensure!(
+        body["alert"] == "one" && body["event"]["kind"] == "budget_spent" && body["event"]["experiment_id"] == json!(id),
+        "{body}"
+    );
+    let deliveries: Vec<DeliveryView> =
+        world.api.list(&format!("/api/v1/alerts/{}/deliveries", one.id)).await?;
+    ensure!(deliveries.len() == 1 && deliveries[0].tries == 2, "{deliveries:?}");
+    ensure!(deliveries[0].state == DeliveryState::Delivered && deliveries[0].problem.is_none(), "{deliveries:?}");
+
+    // Tried by hand, shown in the list, and gone with its messages.
+    let _: AlertView = world.api.post(&format!("/api/v1/alerts/{}/test", all.id), &json!(null)).await?;
+    world.until(LIMIT, "the test arrives", async || Ok((arrived(&said).len() == 3).then_some(()))).await?;
+    ensure!(arrived(&said)[2].1["text"] == "This is a test of the alert all: messages arrive.");
+    let listed: Vec<AlertView> = world.api.list("/api/v1/alerts").await?;
+    ensure!(listed.iter().map(|alert| alert.name.as_str()).eq(["all", "one"]), "{listed:?}");
+    world.api.send::<()>(Method::DELETE, &format!("/api/v1/alerts/{}", one.id), None).await?;
+    let (status, _) = world.api.send::<()>(Method::GET, &format!("/api/v1/alerts/{}/deliveries", one.id), None).await?;
+    ensure!(status == 404, "{status}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_private_is_called_unless_the_settings_say_so() -> Result<()> {
+    let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let make = |url: &str| json!({ "name": "x", "on": ["failed"], "target": { "kind": "webhook", "url": url } });
+    for url in ["http://127.0.0.1:1/", "http://[::1]/", "http://169.254.169.254/latest", "http://0x7f.1/", "file:///etc/passwd", "hook"] {
+        let problem = world.api.refused("/api/v1/alerts", &make(url)).await?;
+        ensure!(problem.status == 422 && problem.faults[0].path == "target.url", "{url}: {problem:?}");
+    }
+    // A name is judged by what it is found to be, when it is called.
+    let (url, seen) = hook(0).await?;
+    let alert: AlertView = world.api.post("/api/v1/alerts", &make(&url.replace("127.0.0.1", "localhost"))).await?;
+    let _: AlertView = world.api.post(&format!("/api/v1/alerts/{}/test", alert.id), &json!(null)).await?;
+    let why = world
+        .until(LIMIT, "it says why", async || {
+            let listed: Vec<AlertView> = world.api.list("/api/v1/alerts").await?;
+            Ok(listed.into_iter().find_map(|alert| alert.last).and_then(|last| last.problem))
+        })
+        .await?;
+    ensure!(why.contains("is no address of the public internet") && arrived(&seen).is_empty(), "{why}");
+    Ok(())
+}
