@@ -38,12 +38,9 @@ impl Outgoing {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("found the scheme {:?}, {expected}", url.scheme()));
         }
-        match url.host() {
-            None => return Err(format!("found no host, {expected}")),
-            Some(url::Host::Domain(_)) => {}
-            Some(url::Host::Ipv4(address)) => self.allows(address.into())?,
-            Some(url::Host::Ipv6(address)) => self.allows(address.into())?,
-        }
+        let host = bare(&url).ok_or_else(|| format!("found no host, {expected}"))?;
+        // Numbers in every spelling have become addresses by now; a name is judged when it is looked up.
+        host.parse().map_or(Ok(()), |address| self.allows(address))?;
         Ok(url)
     }
 
@@ -62,10 +59,8 @@ impl Outgoing {
     /// Why it was not taken, in a sentence without the address's secrets.
     pub async fn post(self, address: &str, body: &Value, key: &str) -> Result<(), String> {
         let url = self.check(address)?;
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let port = url.port_or_known_default().unwrap_or(443);
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let looked_up = tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host((bare.as_str(), port))).await;
+        let (host, port) = (bare(&url).unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or(443));
+        let looked_up = tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host((host.as_str(), port))).await;
         let found: Vec<SocketAddr> = looked_up
             .map_err(|_| format!("{host} was not found within {} s", LOOK_UP_MAX.as_secs()))?
             .map_err(|error| format!("{host} was not found: {error}"))?
@@ -88,6 +83,11 @@ impl Outgoing {
         }
         Err(format!("{host} answered {status}: {}", beginning(answer).await))
     }
+}
+
+/// The host of an address, an IPv6 one without its brackets.
+fn bare(url: &Url) -> Option<&str> {
+    Some(url.host_str()?.trim_start_matches('[').trim_end_matches(']'))
 }
 
 /// The innermost cause: the others say that something failed.

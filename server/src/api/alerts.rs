@@ -23,7 +23,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(delete)).routes(routes!(test)).routes(routes!(deliveries))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(delete))
+        .routes(routes!(test))
+        .routes(routes!(deliveries))
 }
 
 /// Longest address, in bytes.

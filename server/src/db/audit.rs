@@ -48,7 +48,9 @@ pub async fn owner(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<String>
             .fetch_optional(pool)
             .await?
         }
-        Noun::Alert => sqlx::query_scalar!("SELECT owner FROM alerts WHERE id = $1", by_id).fetch_optional(pool).await?,
+        Noun::Alert => {
+            sqlx::query_scalar!("SELECT owner FROM alerts WHERE id = $1", by_id).fetch_optional(pool).await?
+        }
         Noun::Nothing | Noun::Worker | Noun::Attempt | Noun::Token => None,
     };
     Ok(owner)

@@ -23,6 +23,7 @@ use crate::{
         advance::experiment::{BranchFacts, Command, Evaluated, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
         waits::waits_for,
+        watch,
     },
 };
 use anyhow::{Context, Result};

@@ -25,7 +25,8 @@ pub async fn run(app: App) -> Result<()> {
     loop {
         let due = ask(db::alerts::due(&app.db, AGAIN_MS, TAKEN_MAX.into())).await?;
         let more = due.len() == usize::from(TAKEN_MAX);
-        let sent: Vec<Result<()>> = stream::iter(due).map(|due| send(&app, due)).buffer_unordered(AT_ONCE).collect().await;
+        let sent: Vec<Result<()>> =
+            stream::iter(due).map(|due| send(&app, due)).buffer_unordered(AT_ONCE).collect().await;
         sent.into_iter().collect::<Result<()>>()?;
         if !more || *app.stopping.borrow() {
             return Ok(());

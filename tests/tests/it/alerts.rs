@@ -51,7 +51,9 @@ async fn take(mut stream: TcpStream, seen: &Arrived, refusals: usize) -> Result<
     reader.read_exact(&mut body).await?;
     let refuses = seen.lock().unwrap_or_else(PoisonError::into_inner).len() < refusals;
     let status = if refuses { "503 Service Unavailable" } else { "200 OK" };
-    stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlater").as_bytes()).await?;
+    stream
+        .write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\nconnection: close\r\n\r\nlater").as_bytes())
+        .await?;
     Ok((key, serde_json::from_slice(&body)?))
 }
 
@@ -63,22 +65,17 @@ fn arrived(seen: &Arrived) -> Vec<(String, Value)> {
 async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()> {
     let options = WorldOptions {
         workers: 0,
-        server_settings: "outgoing_private = true\n".into(),
+        server_settings: "outgoing_private = true\nstalled_after_ms = 2000\n".into(),
         ..WorldOptions::default()
     };
     let world = World::start(options).await?;
     let (webhook, posted) = hook(1).await?;
     let (slack, said) = hook(0).await?;
     let id = world.submit(&spec::small()).await?.summary.id;
-    let other = world.submit(&{
-        let mut other = spec::small();
-        other.name = "other".into();
-        other
-    });
-    let other = other.await?.summary.id;
-    let make = |name: &str, kind: &str, url: &str, of: Option<&str>| {
-        json!({ "name": name, "on": ["budget", "budget"], "experiment_id": of, "target": { "kind": kind, "url": url } })
-    };
+    let mut other = spec::small();
+    other.name = "other".into();
+    world.submit(&other).await?;
+    let make = |name: &str, kind: &str, url: &str, of: Option<&str>| json!({ "name": name, "on": ["stalled", "stalled"], "experiment_id": of, "target": { "kind": kind, "url": url } });
     let one: AlertView =
         world.api.post("/api/v1/alerts", &make("one", "webhook", &webhook, Some(&id.to_string()))).await?;
     ensure!(one.target.url().ends_with("/…") && one.on.len() == 1 && one.last.is_none(), "{one:?}");
@@ -86,17 +83,14 @@ async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()
     let again = world.api.refused("/api/v1/alerts", &make("all", "slack", &slack, None)).await?;
     ensure!(again.status == 409 && again.detail.contains("name: there is an alert \"all\" already"), "{again:?}");
 
-    // Both are paused for a budget that is spent; the one alert is of one of them.
-    for experiment in [id, other] {
-        let budget = json!({ "budget": { "wall_hours": 1e-9 } });
-        let (status, answer) =
-            world.api.send(Method::PATCH, &format!("/api/v1/experiments/{experiment}"), Some(&budget)).await?;
-        ensure!(status == 200, "{status} {answer}");
-    }
+    // Nobody is there to do anything, so both stall; the one alert is of one of them.
     world.until(LIMIT, "both are told", async || Ok((arrived(&said).len() == 2).then_some(()))).await?;
     for (_, body) in arrived(&said) {
         let text = body["text"].as_str().context("a text")?;
-        ensure!(text.contains(": The experiment is paused: ") && body.as_object().map(|body| body.len()) == Some(1));
+        ensure!(
+            text.contains(": The experiment has made no progress")
+                && body.as_object().map(|body| body.len()) == Some(1)
+        );
     }
     // Refused once: sent again under the same key, and then it is the same message.
     world.until(LIMIT, "it is sent again", async || Ok((arrived(&posted).len() == 2).then_some(()))).await?;
@@ -104,11 +98,12 @@ async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()
     ensure!(posts[0] == posts[1] && !posts[0].0.is_empty(), "{posts:?}");
     let body = &posts[0].1;
     ensure!(
-        body["alert"] == "one" && body["event"]["kind"] == "budget_spent" && body["event"]["experiment_id"] == json!(id),
+        body["alert"] == "one"
+            && body["event"]["kind"] == "experiment_stalled"
+            && body["event"]["experiment_id"] == json!(id),
         "{body}"
     );
-    let deliveries: Vec<DeliveryView> =
-        world.api.list(&format!("/api/v1/alerts/{}/deliveries", one.id)).await?;
+    let deliveries: Vec<DeliveryView> = world.api.list(&format!("/api/v1/alerts/{}/deliveries", one.id)).await?;
     ensure!(deliveries.len() == 1 && deliveries[0].tries == 2, "{deliveries:?}");
     ensure!(deliveries[0].state == DeliveryState::Delivered && deliveries[0].problem.is_none(), "{deliveries:?}");
 
@@ -128,7 +123,14 @@ async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()
 async fn nothing_private_is_called_unless_the_settings_say_so() -> Result<()> {
     let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
     let make = |url: &str| json!({ "name": "x", "on": ["failed"], "target": { "kind": "webhook", "url": url } });
-    for url in ["http://127.0.0.1:1/", "http://[::1]/", "http://169.254.169.254/latest", "http://0x7f.1/", "file:///etc/passwd", "hook"] {
+    for url in [
+        "http://127.0.0.1:1/",
+        "http://[::1]/",
+        "http://169.254.169.254/latest",
+        "http://0x7f.1/",
+        "file:///etc/passwd",
+        "hook",
+    ] {
         let problem = world.api.refused("/api/v1/alerts", &make(url)).await?;
         ensure!(problem.status == 422 && problem.faults[0].path == "target.url", "{url}: {problem:?}");
     }

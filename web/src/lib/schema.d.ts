@@ -4,6 +4,75 @@
  */
 
 export interface paths {
+    "/api/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_alerts"];
+        put?: never;
+        /** @description Who may: user or admin. */
+        post: operations["post_alerts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
+        delete: operations["delete_alerts_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_alerts_id_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/alerts/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** @description Who may: user (with what is theirs) or admin. */
+        post: operations["post_alerts_id_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attempts/{id}/announce": {
         parameters: {
             query?: never;
@@ -1113,6 +1182,43 @@ export interface components {
             /** @description Why. */
             why: string;
         };
+        /**
+         * Format: uuid
+         * @description Who is told of what.
+         */
+        AlertId: string;
+        /** @description Where a message goes. */
+        AlertTarget: {
+            /** @enum {string} */
+            kind: "webhook";
+            /** @description `https://` or `http://`; in answers its host alone is shown, because the rest is often a secret. */
+            url: string;
+        } | {
+            /** @enum {string} */
+            kind: "slack";
+            /** @description `https://` or `http://`; in answers its host alone is shown, because the rest is often a secret. */
+            url: string;
+        };
+        /** @description An alert. */
+        AlertView: {
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            experiment_id?: components["schemas"]["ExperimentId"] | null;
+            /** @description Id. */
+            id: components["schemas"]["AlertId"];
+            last?: components["schemas"]["DeliveryView"] | null;
+            /** @description Name. */
+            name: string;
+            /** @description What is told. */
+            on: components["schemas"]["Occasion"][];
+            /** @description Who made it. */
+            owner: string;
+            /** @description Where it goes; the host alone. */
+            target: components["schemas"]["AlertTarget"];
+        };
         /** @description A model by itself in a comparison; its losses are those of its evaluation. */
         AloneResult: {
             /** @description Name of the branch. */
@@ -2130,6 +2236,16 @@ export interface components {
             /** @description State. */
             state: components["schemas"]["CorpusState"];
         };
+        /** @description `POST /api/v1/alerts`. */
+        CreateAlert: {
+            experiment_id?: components["schemas"]["ExperimentId"] | null;
+            /** @description Name, unique: 1 to 100 letters, digits, -, _ and . */
+            name: string;
+            /** @description What is told; at least one. */
+            on: components["schemas"]["Occasion"][];
+            /** @description Where it goes. */
+            target: components["schemas"]["AlertTarget"];
+        };
         /** @description `POST /api/v1/tokens`. */
         CreateToken: {
             /**
@@ -2242,6 +2358,40 @@ export interface components {
             files: components["schemas"]["FileDropped"][];
             /** @description Folder that was written: `<number of the file, 5 digits>.u64` of each file that leaves a record out. */
             folder: components["schemas"]["StorageKey"];
+        };
+        /**
+         * @description What became of a message.
+         * @enum {string}
+         */
+        DeliveryState: "waiting" | "delivered" | "given_up";
+        /** @description A message of an alert. */
+        DeliveryView: {
+            /**
+             * Format: date-time
+             * @description When it was written.
+             */
+            at: string;
+            /**
+             * Format: int64
+             * @description Number, in the order of arrival.
+             */
+            id: number;
+            /** @description Why the last time failed. */
+            problem?: string | null;
+            /** @description What became of it. */
+            state: components["schemas"]["DeliveryState"];
+            /** @description What it says. */
+            text: string;
+            /**
+             * Format: date-time
+             * @description When it is sent again, or was taken.
+             */
+            then_at?: string | null;
+            /**
+             * Format: uint32
+             * @description How often it was sent.
+             */
+            tries: number;
         };
         /**
          * @description Kind of a device.
@@ -2483,6 +2633,25 @@ export interface components {
              * @description Share of windows, relative to the other weights.
              */
             weight: number;
+        };
+        /**
+         * @description Held-out loss while a branch trains: the first documents of each domain's calibrating half are scored beside
+         *     training, the same for every branch, so that their curves compare.
+         */
+        DuringTraining: {
+            /**
+             * Format: uint32
+             * @description How often a branch is scored, evenly spread, its last step among them; fewer where that would be more than a
+             *     twentieth of its arithmetic. 0 is never.
+             * @default 10
+             */
+            times: number;
+            /**
+             * Format: uint32
+             * @description Tokens of each domain that are scored, at most: 1 to 1,048,576.
+             * @default 2048
+             */
+            tokens_per_domain: number;
         };
         /** @description An attempt without a result. */
         EndedOutcome: {
@@ -2728,6 +2897,14 @@ export interface components {
              * @default 100
              */
             documents_per_domain: number;
+            /**
+             * @description Held-out loss while branches train.
+             * @default {
+             *       "times": 10,
+             *       "tokens_per_domain": 2048
+             *     }
+             */
+            during_training: components["schemas"]["DuringTraining"];
             /**
              * Format: uint32
              * @description How often experts and controls are trained, each time with another seed: 1 to 16. With more than one the
@@ -3226,6 +3403,28 @@ export interface components {
             /** @description One command for each attempt listed. */
             attempts: components["schemas"]["AttemptCommand"][];
         };
+        /** @description Held-out loss beside training, on the half of the documents that calibrates: what is reported in the end stays unseen. */
+        HeldOutCurve: {
+            /** @description Domains that are scored each by itself, as `held_out/domain/N`. */
+            domains: number[];
+            /**
+             * Format: uint64
+             * @description Optimiser steps from one to the next; after the last step too.
+             */
+            every_steps: number;
+            /** @description The list of the held-out documents. */
+            list: components["schemas"]["StorageKey"];
+            /**
+             * Format: uint32
+             * @description Tokens of each of them, at most.
+             */
+            tokens_per_domain: number;
+            /**
+             * Format: uint32
+             * @description Tokens of all domains together, each alike, as `held_out/whole`; at most.
+             */
+            tokens_whole: number;
+        };
         /** @description What became of the held-out documents that the evaluation asked for. */
         HeldOutSummary: {
             /**
@@ -3247,6 +3446,11 @@ export interface components {
             left_out_first: components["schemas"]["LeftOut"][];
             /** @description Input files that could not be compared, and why. */
             problems: string[];
+        };
+        /** @description An address that takes a POST. */
+        Hook: {
+            /** @description `https://` or `http://`; in answers its host alone is shown, because the rest is often a secret. */
+            url: string;
         };
         /** @description Random weights. */
         InitModel: {
@@ -3740,6 +3944,11 @@ export interface components {
          */
         ModelType: "llama" | "mistral" | "qwen2";
         /**
+         * @description What people want to be told of.
+         * @enum {string}
+         */
+        Occasion: "finished" | "failed" | "loss_spike" | "not_finite" | "stalled" | "budget" | "worker_lost" | "storage_low" | "server";
+        /**
          * @description Optimiser state at the start of a branch.
          * @enum {string}
          */
@@ -3766,6 +3975,33 @@ export interface components {
              * @description Share of its 13-grams: more than a half.
              */
             share: number;
+        };
+        /** @description One page of a list. */
+        Page_AlertView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was made.
+                 */
+                created_at: string;
+                experiment_id?: components["schemas"]["ExperimentId"] | null;
+                /** @description Id. */
+                id: components["schemas"]["AlertId"];
+                last?: components["schemas"]["DeliveryView"] | null;
+                /** @description Name. */
+                name: string;
+                /** @description What is told. */
+                on: components["schemas"]["Occasion"][];
+                /** @description Who made it. */
+                owner: string;
+                /** @description Where it goes; the host alone. */
+                target: components["schemas"]["AlertTarget"];
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
         };
         /** @description One page of a list. */
         Page_AttemptView: {
@@ -4004,6 +4240,42 @@ export interface components {
                 scan?: components["schemas"]["ScanProgress"] | null;
                 /** @description State. */
                 state: components["schemas"]["CorpusState"];
+            }[];
+            /** @description Give this as `cursor` to get the next page; absent on the last one. */
+            next_cursor?: string | null;
+        };
+        /** @description One page of a list. */
+        Page_DeliveryView: {
+            /** @description What belongs to this list and cannot be read. */
+            broken?: components["schemas"]["BrokenRow"][];
+            /** @description The items, in the list's order. */
+            items: {
+                /**
+                 * Format: date-time
+                 * @description When it was written.
+                 */
+                at: string;
+                /**
+                 * Format: int64
+                 * @description Number, in the order of arrival.
+                 */
+                id: number;
+                /** @description Why the last time failed. */
+                problem?: string | null;
+                /** @description What became of it. */
+                state: components["schemas"]["DeliveryState"];
+                /** @description What it says. */
+                text: string;
+                /**
+                 * Format: date-time
+                 * @description When it is sent again, or was taken.
+                 */
+                then_at?: string | null;
+                /**
+                 * Format: uint32
+                 * @description How often it was sent.
+                 */
+                tries: number;
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
@@ -5573,6 +5845,7 @@ export interface components {
             epochs_max: number;
             /** @description The experiment. */
             experiment_id: components["schemas"]["ExperimentId"];
+            held_out?: components["schemas"]["HeldOutCurve"] | null;
             /** @description What the parent's lineage has drawn already; the branch goes on behind it. */
             lineage?: components["schemas"]["Lineage"];
             /** @description What to draw from. */
@@ -5971,6 +6244,218 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    get_alerts: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description alerts by name */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_AlertView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    post_alerts: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAlert"];
+            };
+        };
+        responses: {
+            /** @description made */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such experiment */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the name is taken */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description faults of the input */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    delete_alerts_id: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description the alert */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description deleted, with its messages */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such alert */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_alerts_id_deliveries: {
+        parameters: {
+            query?: {
+                /** @description `next_cursor` of the page before. */
+                cursor?: number;
+                /** @description Items of a page. Default 50. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the alert */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description its messages, newest first */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_DeliveryView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such alert */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    post_alerts_id_test: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description for a day the same key and request do nothing more: the answer is the one that they got */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description the alert */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a message is sent at once; `last` says what becomes of it */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertView"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such alert */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            409: components["responses"]["Conflict"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     post_attempts_id_announce: {
         parameters: {
             query?: never;
