@@ -70,7 +70,8 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
         share_of(tokens, 1.0 - spec.data.held_out_fraction.clamp(0.0, 0.5)) / u64::from(k) / length
     });
     let (mut branches, mut warnings) = (Vec::new(), Vec::new());
-    if spec.training.batch_windows > 0 {
+    // What is refused for its size is not laid out first.
+    if spec.training.batch_windows > 0 && k == spec.clustering.domains {
         let found = expand(spec, &Domains { windows: &vec![held.max(1); k as usize], order: &order });
         branches = found.branches;
         let first =

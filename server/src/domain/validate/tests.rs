@@ -42,6 +42,7 @@ fn each_fault_is_named_with_its_path() {
     check("/model/vocab_size", json!(299), "model.vocab_size");
     check("/model/num_attention_heads", json!(3), "model.num_attention_heads");
     check("/data/sequence_length", json!(17), "data.sequence_length");
+    check("/data/sequence_length", json!(1), "data.sequence_length");
     check("/training/micro_batch_windows", json!(3), "training.micro_batch_windows");
     check("/evaluation/top_k", json!([0]), "evaluation.top_k");
     check("/tokenizer/vocab_size", json!(100), "tokenizer.vocab_size");
@@ -205,8 +206,16 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
 
 proptest! {
     #[test]
-    fn no_number_makes_it_panic(domains: u32, length: u32, batch: u32, tokens: u64, rate: f64, heads in 0_u32..9) {
+    fn no_number_makes_it_panic(
+        domains: u32, length in prop_oneof![0_u32..3, any::<u32>()], batch: u32, tokens: u64, rate: f64, heads in 0_u32..9,
+        foreign: bool,
+    ) {
         let mut spec = spec();
+        if foreign {
+            // Nothing is known of its model here.
+            spec.seed = serde_json::from_value(json!({ "kind": "checkpoint", "path": "x" })).unwrap();
+            spec.model = None;
+        }
         spec.clustering.domains = domains % 5000;
         spec.data.sequence_length = length;
         spec.training.batch_windows = batch;
