@@ -88,7 +88,7 @@ lint: ## clippy, with warnings as errors
 fmt: ## format the Rust sources
 	@cargo fmt --all
 
-openapi: ## regenerate server/openapi.json and the dashboard's API types from the code
+openapi: ## regenerate server/openapi.json, the dashboard's API types and docs/reference from the code
 	@scripts/generate
 
 sqlx: ## regenerate .sqlx, the checked queries' data, from migrations/ (starts a scratch Postgres)
