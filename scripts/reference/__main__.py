@@ -4,6 +4,8 @@ PROGRAMS is the folder with senmon, senmon-server and senmon-worker, whose --hel
 out. Standard library alone.
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """docs/reference/experiment-file.md: every key of the experiment file, from the types that read it."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path

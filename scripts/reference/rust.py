@@ -2,6 +2,8 @@
 understand is an error, so that a page is never half true. What it reads is held against openapi.json by experiment.py.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
