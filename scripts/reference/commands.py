@@ -21,8 +21,9 @@ def text(programs: Path) -> str:
 def sections(binary: Path, words: list[str], known: set[str]) -> list[str]:
     said = help_of(binary, words[1:])
     options = blocks(said)
-    shown = "\n".join(line for line in without(said, options, known))
-    parts = [f"{'#' * min(len(words) + 1, 4)} `{' '.join(words)}`", f"```\n{shown.strip()}\n```"]
+    # A command without options of its own needs no heading for them.
+    shown = "\n".join(without(said, options, known)).strip().removesuffix("Options:").strip()
+    parts = [f"{'#' * min(len(words) + 1, 4)} `{' '.join(words)}`", f"```\n{shown}\n```"]
     inherited = known | {name for name in options if len(words) == 1}
     for command in commands(said):
         parts += sections(binary, [*words, command], inherited)
