@@ -142,9 +142,11 @@ class Page:
         tags = {"kind", "rope_type"} - {item.name for item in declaration.items}
         theirs, required = set(schema["properties"]) - tags, set(schema.get("required", [])) - tags
         ours = {item.name for item in declaration.items}
+        if ours != theirs:
+            raise SystemExit(f"reference: {declaration.name}: the sources and openapi.json differ in {sorted(ours ^ theirs)}; make openapi")
         must = {item.name for item in declaration.items if self.default(declaration, item)== REQUIRED}
-        if ours != theirs or must != required:
-            raise SystemExit(f"reference: {declaration.name}: read {ours} ({must} required), openapi.json has {theirs} ({required})")
+        if must != required:
+            raise SystemExit(f"reference: {declaration.name}: of the required keys, the sources and openapi.json differ in {sorted(must ^ required)}")
 
 
 def bare(text: str) -> str:

@@ -6,15 +6,19 @@ from pathlib import Path
 from rust import Source, snake
 from text import page, table
 
+# The first part of a metric's name, in the order of the page.
+GROUPS = ["train", "held_out", "throughput", "time", "memory", "device"]
+
 
 def metrics(root: Path) -> str:
-    worker = "".join((root / f"worker/src/train/{name}.rs").read_text() for name in ("session", "device"))
-    names = list(dict.fromkeys(re.findall(r'\("((?:train|throughput|time|memory|device)/\w+)"', worker)))
+    worker = "".join(file.read_text() for file in sorted((root / "worker/src/train").rglob("*.rs")))
+    named = re.findall(rf'"((?:{"|".join(GROUPS)})/[\w/{{}}]+)"', worker)
+    names = sorted({re.sub(r"\{\w+\}", "N", name) for name in named}, key=lambda name: (GROUPS.index(name.split("/")[0]), name))
     shown = dict(re.findall(r'"metric_([^"]+)": \["([^"]+)"', (root / "web/src/lib/messages.ts").read_text()))
     if set(names) != set(shown):
         raise SystemExit(f"reference: worker and dashboard differ in the metrics {sorted(set(names) ^ set(shown))}")
     only = {"device/memory_bytes": "GPU", "device/utilisation": "GPU, where the driver says", "throughput/mfu_data_sheet": "GPU that is known"}
-    points = [[f"`{name}`", shown[name], only.get(name, "any")] for name in names]
+    points = [[f"`{name}`", shown[name].replace("{n}", "N"), only.get(name, "any")] for name in names]
     health = (root / "server/src/api/health.rs").read_text()
     gauges = re.findall(r'\("(senmon_\w+)", "([^"]+)",', health)
     for name, help_text in re.findall(r'let name = "(senmon_\w+)";\s+let _ = writeln!\(text, "# HELP \{name\} ([^\\]+)\\n', health):
