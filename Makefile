@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -16,9 +16,12 @@ setup: ## install what building needs: libtorch, Postgres, the dashboard's packa
 build: setup ## build the server, the worker and the senmon command (release)
 	@cargo build --release --locked -p senmon-server -p senmon-cli -p senmon-worker $(CARGO_FLAGS)
 
-demo: build ## the whole method on real text, here, in about ten minutes; keeps serving until Ctrl-C (DEMO_KEEP=0: exits)
+demo: build ## the whole method on real text, here, in about ten minutes; starts clean, keeps serving until Ctrl-C (DEMO_KEEP=0: exits)
 	@scripts/setup-corpus
 	@scripts/demo
+
+serve: build ## serve what make demo left, without deleting anything, until Ctrl-C
+	@scripts/serve
 
 demo-smollm2: build ## a real pre-trained model (SmolLM2-135M) continued on one domain, in about ten minutes
 	@scripts/setup-corpus
@@ -88,7 +91,7 @@ lint: ## clippy, with warnings as errors
 fmt: ## format the Rust sources
 	@cargo fmt --all
 
-openapi: ## regenerate server/openapi.json and the dashboard's API types from the code
+openapi: ## regenerate server/openapi.json, the dashboard's API types and docs/reference from the code
 	@scripts/generate
 
 sqlx: ## regenerate .sqlx, the checked queries' data, from migrations/ (starts a scratch Postgres)

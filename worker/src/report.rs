@@ -9,6 +9,7 @@ use crate::{
     train::{JobContext, MetricPoint, Phase, TrainingTime},
 };
 use senmon_protocol::{
+    event::is_known,
     ids::{CheckpointId, Fence, StorageKey},
     job::WrittenCheckpoint,
     worker::{AnnounceCheckpoint, AttemptStarted, Command, CommitCheckpoint, LineEvent, LogLine},
@@ -39,6 +40,7 @@ impl Report {
     }
 
     fn line(&self, level: &str, text: &str, event: LineEvent) {
+        debug_assert!(is_known(&event.kind), "{} is not in the list of protocol::event", event.kind);
         let (level, text, event) = (level.to_owned(), text.to_owned(), Some(event));
         self.send(Item::Line(LogLine { at_ms: now_ms(), level, text, event }));
     }

@@ -18,6 +18,7 @@ pub mod corpus;
 pub mod decontamination;
 pub mod ensemble;
 pub mod evaluation;
+pub mod event;
 pub mod file;
 pub mod fleet;
 pub mod goodput;

@@ -4,6 +4,7 @@ use super::{DbError, Result, Stored, count, signed};
 use crate::domain::alerts::occasion;
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
+    event::is_known,
     ids::{AttemptId, BranchId, ExperimentId, JobId, WorkerId},
     view::{EventView, LogsView},
     worker::{LogBatch, LogLine},
@@ -34,6 +35,7 @@ pub struct NewEvent {
 /// # Errors
 /// When Postgres refuses.
 pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<EventView> {
+    debug_assert!(is_known(event.kind), "{} is not in the list of protocol::event", event.kind);
     let view = EventView {
         id: 0,
         at: DateTime::UNIX_EPOCH,

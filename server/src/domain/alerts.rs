@@ -18,7 +18,9 @@ pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
         "storage_nearly_full" | "disk_low" | "disk_full" | "store_disk_low" | "database_nearly_full" => {
             Occasion::StorageLow
         }
-        "loop_failing" | "set_aside" | "store_ahead" | "checkpoint_damaged" if level != "info" => Occasion::Server,
+        "loop_failing" | "set_aside" | "store_ahead" | "store_unknown" | "checkpoint_damaged" if level != "info" => {
+            Occasion::Server
+        }
         _ => return None,
     })
 }
