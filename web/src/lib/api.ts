@@ -9,6 +9,7 @@ export type Stage = S["StageProgress"];
 export type Branch = S["BranchView"];
 export type Metrics = S["MetricsView"];
 export type Report = S["Report"];
+export type Ensemble = S["Ensemble"];
 export type Domain = S["DomainView"];
 export type Worker = S["WorkerView"];
 export type Job = S["JobView"];
