@@ -41,13 +41,17 @@ export class Draft {
     this.text = text;
     sessionStorage.setItem(KEPT, text);
     clearTimeout(this.#timer);
+    this.isAsking = true;
     this.#timer = setTimeout(() => void this.ask(), REST_MS);
   }
 
   /** Asks what it would do; an answer to an older text is dropped. */
   ask = async () => {
     this.#ending?.abort();
-    if (this.read.fault) return;
+    if (this.read.fault) {
+      [this.plan, this.isAsking] = [null, false];
+      return;
+    }
     const ending = (this.#ending = new AbortController());
     this.isAsking = true;
     try {

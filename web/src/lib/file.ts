@@ -1,5 +1,5 @@
 // An experiment file as text: what stands in it, where a path of it stands, and single values changed in place, so that all
-// else, comments too, stays as somebody wrote it. Pure.
+// else, comments too, stays as somebody wrote it. Pure. YAML is read by a package that tells where each value stands.
 import { isMap, isScalar, isSeq, LineCounter, parseDocument, stringify, type Document, type Node } from "yaml";
 
 export type Path = (string | number)[];

@@ -27,7 +27,7 @@ export function documentOf(report: Report, say: Say, manner: Manner): Block[] {
     { kind: "heading", text: say("matrix"), id: "matrix" },
     { kind: "table", table: matrixTable(report, say, manner) },
     ...report.chains.flatMap((chain): Block[] => [
-      { kind: "heading", text: `${say("chain")}: ${chain.name}` },
+      { kind: "heading", text: report.chains.length > 1 ? `${say("chain")} (${chain.name})` : say("chain") },
       { kind: "text", text: chain.headline },
       ...drawn(forgettingFigure(report, chain, say, manner.threshold)),
       { kind: "table", table: chainTable(report, chain, say, manner.threshold) },

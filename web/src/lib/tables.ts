@@ -99,7 +99,7 @@ export function matrixTable(report: Report, say: Say, { threshold, hasControls }
 }
 
 export function chainTable(report: Report, chain: Chain, say: Say, threshold: number): Table {
-  const forgot = (link: Chain["links"][number]) => link.forgetting.map(({ domain, loss_delta: delta }) => `${delta > threshold ? "▲ " : ""}${domain}: ${signed(delta, 3)}`).join("   ");
+  const forgot = (link: Chain["links"][number]) => link.forgetting.map(({ domain, loss_delta: delta }) => `${delta > threshold ? "▲ " : ""}${domain}: ${signed(delta, 3)}`).join(" · ");
   return {
     isSmall: true,
     columns: [{ text: say("branch") }, { text: say("domain") }, { text: say("lossAll"), isNumber: true }, { text: say("forgot"), isWide: true }],
