@@ -3,7 +3,7 @@
 export const startMessages = {
   // A new experiment.
   newExperiment: ["New experiment", "新しい実験"],
-  newHelp: ["Choose above, or write the file below: both are the same. What it would do, and what would be refused, is shown while you type.", "上の項目で選ぶか、下のファイルを直接編集してください。どちらも同じ内容です。計画と拒否される点は入力中に表示されます。"],
+  newHelp: ["Choose here, or write the file itself: both are the same. What it would do, and what would be refused, is shown while you type.", "項目で選ぶか、ファイルを直接編集してください。どちらも同じ内容です。計画と拒否される点は入力中に表示されます。"],
   startLike: ["Start another like this …", "この設定で新しい実験を作成…"],
   fromUnread: ["The file to begin with could not be read:", "元にするファイルを読み込めませんでした:"],
   start: ["Start", "開始する"],

@@ -15,6 +15,8 @@ export type Figure = {
 const [HEIGHT, LINE, DASH, GAP, FONT] = [260, 18, 28, 16, 12];
 /** Pixels around the plot; what stands left of it follows from its numbers. */
 const [TOP, RIGHT, FOOT] = [24, 16, 44];
+/** Dashes of a level. */
+const LEVEL = [2, 4];
 /** Room above and below the curves, as a part of their range. */
 const ROOM = 0.08;
 
@@ -73,7 +75,8 @@ export function svgOf(figure: Figure, width: number): string {
   const px = (at: number) => n(to > from ? left + 8 + ((level(at) - from) / (to - from)) * (width - left - RIGHT - 16) : (left + width - RIGHT) / 2);
   const py = (value: number) => n(foot - ((value - low) / (high - low)) * (foot - TOP));
   const path = (points: Series["points"]) => points.map(([at, value], i) => (value === null ? "" : `${i === 0 || points[i - 1]?.[1] === null ? "M" : "L"}${px(at)},${py(value)}`)).join("");
-  const names = legend(series, width, HEIGHT);
+  const named = up.level ? [...series, { name: up.level.text, stroke: "var(--bad)", dash: LEVEL, isFaint: true, points: [] }] : series;
+  const names = legend(named, width, HEIGHT);
   const curves = series.map(({ stroke, dash, isFaint, points, marks }) => {
     const dots = points.map(([at, value]) => (value === null || isFaint ? "" : `<circle cx="${px(at)}" cy="${py(value)}" r="2.5" fill="${stroke}"/>`)).join("");
     const rings = (marks ?? []).map(([at, value]) => `<circle cx="${px(at)}" cy="${py(value)}" r="7" fill="none" stroke="var(--text)" stroke-width="2"/>`).join("");
@@ -86,7 +89,7 @@ export function svgOf(figure: Figure, width: number): string {
     `<line x1="${left}" x2="${width - RIGHT}" y1="${foot}" y2="${foot}" stroke="var(--muted)"/>`,
     ...apart(across.ticks, px).map(({ at, text }) => `<line x1="${px(at)}" x2="${px(at)}" y1="${foot}" y2="${foot + 4}" stroke="var(--muted)"/><text x="${px(at)}" y="${foot + 17}" text-anchor="middle" fill="var(--muted)">${escape(text)}</text>`),
     `<text x="${n((left + width - RIGHT) / 2)}" y="${foot + 34}" text-anchor="middle" fill="var(--muted)">${escape(across.label)}</text>`,
-    ...(up.level ? [`<line x1="${left}" x2="${width - RIGHT}" y1="${py(up.level.at)}" y2="${py(up.level.at)}" stroke="var(--bad)" stroke-dasharray="2 4"/><text x="${width - RIGHT}" y="${py(up.level.at) - 4}" text-anchor="end" fill="var(--bad)">${escape(up.level.text)}</text>`] : []),
+    ...(up.level ? [`<line x1="${left}" x2="${width - RIGHT}" y1="${py(up.level.at)}" y2="${py(up.level.at)}" stroke="var(--bad)" stroke-width="1.5" stroke-dasharray="${LEVEL.join(" ")}"/>`] : []),
     ...curves,
     names.text,
     "</svg>",

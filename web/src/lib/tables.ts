@@ -36,8 +36,8 @@ export function contestantsTable(report: Report, say: Say): Table {
   const hasSpread = report.contestants.some((row) => row.spread);
   return {
     columns: [
-      { text: say("name"), isWide: true }, { text: say("perplexity"), isNumber: true, title: say("byShareHelp") }, { text: say("against"), isNumber: true }, { text: say("interval") },
-      { text: say("alike"), isNumber: true }, { text: say("against"), isNumber: true }, { text: say("interval") },
+      { text: say("name"), isWide: true }, { text: say("perplexity"), isNumber: true, title: say("byShareHelp") }, { text: say("against"), isNumber: true }, { text: say("interval"), isOneLine: true },
+      { text: say("alike"), isNumber: true }, { text: say("against"), isNumber: true }, { text: say("interval"), isOneLine: true },
       ...(hasSpread ? [{ text: say("repeats") }] : []), { text: say("temperature"), isNumber: true }, { text: say("source") },
     ],
     rows: report.contestants.map((row) => ({

@@ -3,7 +3,7 @@ import { escape } from "./svg";
 
 /** `heat` is the difference that colours a cell; `note` stands small behind the text. */
 export type Cell = { text: string; note?: string; href?: string; tone?: "ok" | "bad" | "muted"; heat?: string; isOwn?: boolean; title?: string };
-export type Column = { text: string; isNumber?: boolean; title?: string; /** On a phone it takes a line of its own. */ isWide?: boolean };
+export type Column = { text: string; isNumber?: boolean; title?: string; /** On a phone it takes a line of its own. */ isWide?: boolean; /** Nothing of it goes to a second line. */ isOneLine?: boolean };
 export type Row = { key: string; cells: Cell[]; isStrong?: boolean; title?: string };
 export type Table = { columns: Column[]; rows: Row[]; isSmall?: boolean; isMatrix?: boolean };
 
@@ -51,7 +51,7 @@ const classes = (...names: (string | false | undefined)[]) => { const found = na
 function htmlTable({ columns, rows, isSmall, isMatrix }: Table): string {
   const head = columns.map((column) => `<th${classes(column.isNumber && "number")}>${escape(column.text)}</th>`).join("");
   const cell = (found: Cell, column: Column | undefined) =>
-    `<td${classes(column?.isNumber && "number", found.tone, found.isOwn && "own")}${found.heat ? ` style="background:${found.heat}"` : ""}>${escape(found.text)}${found.note ? ` <span class="note">${escape(found.note)}</span>` : ""}</td>`;
+    `<td${classes(column?.isNumber && "number", column?.isOneLine && "one-line", found.tone, found.isOwn && "own")}${found.heat ? ` style="background:${found.heat}"` : ""}>${escape(found.text)}${found.note ? ` <span class="note">${escape(found.note)}</span>` : ""}</td>`;
   const body = rows.map((row) => `<tr${classes(row.isStrong && "strong")}>${row.cells.map((found, i) => cell(found, columns[i])).join("")}</tr>`).join("\n");
   return `<div class="scroll"><table${classes(isSmall && "small", isMatrix && "matrix")}><thead><tr>${head}</tr></thead><tbody>\n${body}\n</tbody></table></div>`;
 }
