@@ -21,7 +21,7 @@ test("only what was changed is sent; a budget is sent whole", () => {
 
 test("what somebody else changed is shown beside one's own, which stays", () => {
   const [read, theirs, mine] = [edit(), edit({ priority: "60", slot_hours: "9" }), edit({ priority: "70" })];
-  expect(clashes(read, theirs, mine)).toEqual([{ field: "priority", read: "50", theirs: "60", mine: "70" }, { field: "slot_hours", read: "8", theirs: "9", mine: "8" }]);
+  expect(clashes(read, theirs, mine)).toEqual([{ field: "priority", read: "50", theirs: "60", mine: "70" }, { field: "slot_hours", read: "8", theirs: "9", mine: null }]);
   const merged = mergedOver(read, theirs, mine);
   expect(merged).toEqual(edit({ priority: "70", slot_hours: "9" }));
   expect(differing(theirs, merged)).toEqual(["priority"]);

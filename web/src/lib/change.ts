@@ -36,9 +36,10 @@ export function changeOf(read: Edit, edit: Edit): Change | null {
   return Object.keys(change).length > 0 ? change : null;
 }
 
-/** What somebody else changed since it was read, beside what stands in the form. */
-export type Clash = { field: Field; read: string; theirs: string; mine: string };
-export const clashes = (read: Edit, theirs: Edit, mine: Edit): Clash[] => differing(read, theirs).map((field) => ({ field, read: read[field], theirs: theirs[field], mine: mine[field] }));
+/** What somebody else changed since it was read, beside what one wrote oneself; null where one did not touch it. */
+export type Clash = { field: Field; read: string; theirs: string; mine: string | null };
+export const clashes = (read: Edit, theirs: Edit, mine: Edit): Clash[] =>
+  differing(read, theirs).map((field) => ({ field, read: read[field], theirs: theirs[field], mine: mine[field].trim() === read[field].trim() ? null : mine[field] }));
 
 /** The form over what somebody else left: own changes stay, the rest is theirs. */
 export function mergedOver(read: Edit, theirs: Edit, mine: Edit): Edit {

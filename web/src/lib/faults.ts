@@ -9,6 +9,9 @@ export type Note = { line: number | null; path: string; message: string; tone: "
 /** The plan's body holds the file under this name. */
 const BODY = /^experiment(?=$|[.[])\.?/;
 
+/** Where a parser was in what was sent; it is not what somebody wrote. */
+const PARSER_AT = / at line \d+ column \d+$/;
+
 /** The word that a message complains about, and those that it would accept. */
 export function wordsOf(message: string): { word: string | null; accepted: string[] } {
   const unknown = /unknown (?:field|variant) `([^`]*)`(?:, expected (.*))?/.exec(message);
@@ -27,7 +30,7 @@ export function notesOf(read: Read, faults: Fault[], tone: Note["tone"] = "bad")
     const place = placeOf(read, own === "body" ? [] : pathOf(own), word);
     // What the server suggests itself needs no second guess.
     const hint = word === null || /did you mean/i.test(message) ? null : meant(word, accepted);
-    return { line: place.line, path: own === "body" ? "" : own, message, tone, word: place.word, hint };
+    return { line: place.line, path: own === "body" ? "" : own, message: message.replace(PARSER_AT, ""), tone, word: place.word, hint };
   });
   return notes.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
 }

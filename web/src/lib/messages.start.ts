@@ -76,6 +76,7 @@ export const startMessages = {
   wasRead: ["When you read it", "読み込み時"],
   isNow: ["Now", "現在"],
   yours: ["Yours", "あなたの入力"],
+  none: ["none", "なし"],
   saveMine: ["Save mine all the same", "自分の変更を保存"],
   takeTheirs: ["Take theirs", "現在の値を採用"],
   // Forking a branch.

@@ -33,7 +33,7 @@ test("a path leads to its line, or as far as it goes", () => {
 
 test("a word that a message names is found below its path, and what was meant is told", () => {
   const note = (path: string, message: string) => notesOf(readFile(FILE), [{ path, message }])[0];
-  expect(note("experiment.training", "unknown field `learning_rat`, expected one of `batch_windows`, `learning_rate`")).toMatchObject({ line: 4, hint: "learning_rate", path: "training" });
+  expect(note("experiment.training", "unknown field `learning_rat`, expected one of `batch_windows`, `learning_rate` at line 1 column 80")).toMatchObject({ line: 4, hint: "learning_rate", path: "training", message: "unknown field `learning_rat`, expected one of `batch_windows`, `learning_rate`" });
   expect(note("experiment.training.learning_rat", "unknown field `learning_rat`, expected one of `batch_windows`, `learning_rate`")).toMatchObject({ line: 4, hint: "learning_rate" });
   expect(note("experiment.plan[0]", 'token count "600Q": expected a whole number')).toMatchObject({ line: 7, hint: null });
   expect(note("corpus", 'found "demo", expected the name or id of a registered corpus (demos, other)')).toMatchObject({ line: 2, hint: "demos" });
