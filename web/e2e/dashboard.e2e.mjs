@@ -6,11 +6,12 @@ import { curves } from "./curves.mjs";
 import { life } from "./life.mjs";
 import { looks } from "./looks.mjs";
 import { people } from "./people.mjs";
+import { start } from "./start.mjs";
 import { states } from "./states.mjs";
 import { tabs } from "./tabs.mjs";
 
 const id = process.env.SENMON_EXPERIMENT;
-// `all` takes ten tabs, axe on every page and some minutes; `life` is what every change must pass.
+// `all` takes ten tabs, axe on every page and some minutes; `life` and `start` are what every change must pass.
 const isWhole = process.env.SENMON_PARTS === "all";
 
 await life(id);
@@ -25,6 +26,8 @@ if (isWhole) {
   await people(long.id, id);
   await looks(id);
 }
+// Leaves an experiment behind that lists would show.
+await start(id);
 await check("no console error", () => must(errors.length === 0, errors.join("; ")));
 await browser.close();
 console.log(`${counts.passed} passed, ${counts.failed} failed`);

@@ -41,7 +41,7 @@ export async function looks(id) {
   const { branches } = await api("GET", `/experiments/${id}`);
   const branch = branches.find((found) => found.role === "expert").id;
   const tabs = ["", "/metrics", "/branches", "/domains?domain=0", "/report", "/events", "/file"].map((tab) => `/experiments/${id}${tab}`);
-  const paths = ["/experiments", ...tabs, `/branches/${branch}`, "/workers", "/checkpoints", "/queue", "/events", "/tokens", "/audit", "/login", `/compare?experiments=${id}&branches=${branch}`, "/nope"];
+  const paths = ["/experiments", "/experiments/new", ...tabs, `/branches/${branch}`, "/workers", "/checkpoints", "/queue", "/events", "/tokens", "/audit", "/login", `/compare?experiments=${id}&branches=${branch}`, "/nope"];
   const looks = {
     light: { colorScheme: "light" },
     dark: { colorScheme: "dark" },

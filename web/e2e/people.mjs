@@ -1,10 +1,10 @@
-// Who may do what, and what asks first: roles, refusals beside the button, cancelling, tokens, the audit.
+// Who may do what, and what asks first: roles, refusals beside the button, changing, forking, cancelling, tokens, the audit.
 import { api, check, must, profile, shot, until } from "./harness.mjs";
 
 const { SENMON_URL: url } = process.env;
 
 export async function people(long, done) {
-  const context = await profile({ allowed: [/\b409\b/, /\b422\b/] });
+  const context = await profile({ allowed: [/\b409\b/, /\b412\b/, /\b422\b/] });
   const page = await context.newPage();
   const secrets = {};
   await check("an admin makes tokens; the secret is shown once", async () => {
@@ -46,6 +46,30 @@ export async function people(long, done) {
     const text = await page.locator(".head [role=alert]").innerText();
     must(text.includes(body.detail) && text.includes("request-8"), text);
     await page.unroute("**/pause");
+  });
+  await check("what somebody else changed meanwhile is shown beside one's own, and one goes on", async () => {
+    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByLabel("Priority").fill("70");
+    await api("PATCH", `/experiments/${long}`, { priority: 60, budget: { slot_hours: 900 } });
+    await page.getByRole("button", { name: "Save" }).click();
+    const text = await page.locator(".head table").innerText();
+    for (const part of ["60", "70", "900"]) must(text.includes(part), text);
+    await shot(page, "clash");
+    await page.getByRole("button", { name: "Save mine all the same" }).click();
+    await page.getByText("Saved.").waitFor();
+    const { spec } = await api("GET", `/experiments/${long}`);
+    must(spec.priority === 70 && spec.budget.slot_hours === 900, JSON.stringify(spec.budget));
+    await page.getByRole("button", { name: "Close" }).click();
+  });
+  await check("a branch is forked from its page", async () => {
+    const { branches } = await api("GET", `/experiments/${long}`);
+    await page.goto(`${url}/branches/${branches.find((branch) => branch.role === "seed").id}`);
+    await page.getByRole("button", { name: "Fork …" }).click();
+    await page.locator(".head section").getByLabel("Tokens").fill("100K");
+    await shot(page, "fork");
+    await page.getByRole("button", { name: "Fork", exact: true }).click();
+    await page.locator("h1", { hasText: "seed-fork" }).waitFor();
+    await page.goto(`${url}/experiments/${long}`);
   });
   await check("cancel asks with the name and what is lost; the stages end with their experiment", async () => {
     await page.getByRole("button", { name: "Cancel" }).click();

@@ -9,6 +9,7 @@ export type Stage = S["StageProgress"];
 export type Branch = S["BranchView"];
 export type Metrics = S["MetricsView"];
 export type Report = S["Report"];
+export type Ensemble = S["Ensemble"];
 export type Domain = S["DomainView"];
 export type Worker = S["WorkerView"];
 export type Job = S["JobView"];
@@ -22,6 +23,9 @@ export type Fleet = S["FleetView"];
 export type Session = S["SessionView"];
 export type Login = S["LoginView"];
 export type Problem = S["Problem"];
+export type Fault = S["Fault"];
+export type Plan = S["PlanView"];
+export type Corpus = S["CorpusView"];
 export type NewPoints = S["StreamMetrics"];
 export type Storage = S["StorageView"];
 export type Token = S["TokenView"];
@@ -61,14 +65,28 @@ function problemOf(status: number, text: string): Problem {
   }
 }
 
-async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+/** A new key: with the same key and request the same thing is done once, however often it is sent. */
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** How something is sent. A body that is a text is a YAML file. */
+type Sending = { body?: unknown; signal?: AbortSignal | undefined; key?: string; /** Refused where somebody changed it since this tag. */ match?: string | null };
+/** An answer, and the tag of what it shows. */
+export type Tagged<T> = { value: T; tag: string | null };
+
+async function request<T>(method: string, path: string, sending: Sending = {}): Promise<T> {
+  return (await send<T>(method, path, sending)).value;
+}
+
+async function send<T>(method: string, path: string, { body, signal, key, match }: Sending): Promise<Tagged<T>> {
   const headers: Record<string, string> = { "X-Senmon": "1" };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const isFile = typeof body === "string";
+  if (body !== undefined) headers["Content-Type"] = isFile ? "application/yaml" : "application/json";
+  if (match) headers["If-Match"] = match;
   // A click that is sent twice by the network does one thing.
-  if (method !== "GET") headers["Idempotency-Key"] = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (method !== "GET") headers["Idempotency-Key"] = key ?? newKey();
   const patience = AbortSignal.timeout(PATIENCE_MS);
   const response = await fetch(`api/v1${path}`, {
-    method, headers, body: body === undefined ? null : JSON.stringify(body), signal: signal ? AbortSignal.any([signal, patience]) : patience,
+    method, headers, body: body === undefined ? null : isFile ? body : JSON.stringify(body), signal: signal ? AbortSignal.any([signal, patience]) : patience,
   });
   const text = await response.text();
   if (!AWAY.includes(response.status)) told.answered();
@@ -76,20 +94,20 @@ async function request<T>(method: string, path: string, body?: unknown, signal?:
     if (response.status === 401 && path !== "/session") told.signedOut();
     throw new ApiError(problemOf(response.status, text));
   }
-  return (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T;
+  return { value: (response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : text) as T, tag: response.headers.get("etag") };
 }
 
 /** Reads again while the server is away or busy: it restarts within seconds, and the page goes on. A signal ends it. */
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   for (const pause of [500, 1000, 2000]) {
     try {
-      return await request<T>("GET", path, undefined, signal);
+      return await request<T>("GET", path, { signal });
     } catch (error) {
       if (signal?.aborted || (error instanceof ApiError && error.problem.status < 500 && error.problem.status !== BUSY)) throw error;
       await new Promise((go) => setTimeout(go, pause));
     }
   }
-  return request<T>("GET", path, undefined, signal);
+  return request<T>("GET", path, { signal });
 }
 
 /** One page of a list, and whether there is another. */
@@ -112,9 +130,16 @@ export const allOf = async <T>(path: string, signal?: AbortSignal): Promise<T[]>
   (await pagesOf<T>(`${path}${path.includes("?") ? "&" : "?"}limit=500`, Infinity, signal)).items;
 
 /** Reads once. */
-export const ask = <T>(path: string, signal?: AbortSignal) => request<T>("GET", path, undefined, signal);
-export const post = <T>(path: string, body: unknown = {}) => request<T>("POST", path, body);
+export const ask = <T>(path: string, signal?: AbortSignal) => request<T>("GET", path, { signal });
+/** Reads once, with the tag that a later change names. */
+export const askTagged = <T>(path: string) => send<T>("GET", path, {});
+export const post = <T>(path: string, body: unknown = {}, sending: Omit<Sending, "body"> = {}) => request<T>("POST", path, { ...sending, body });
+/** Changes what nobody else changed since `match`. */
+export const patch = <T>(path: string, body: unknown, match: string | null) => send<T>("PATCH", path, { body, match });
 export const remove = (path: string) => request<void>("DELETE", path);
+
+/** Every fault that the server named. */
+export const faultsOf = (error: unknown): Fault[] => (error instanceof ApiError ? error.problem.faults : []) ?? [];
 
 /** Why something was not read or done: in the server's words, or none where it did not answer. */
 export type Failure = { sentence: string | null; id: string; status: number };

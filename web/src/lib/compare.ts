@@ -1,6 +1,7 @@
 // Two or more experiments beside each other: which domains belong together, what the reports say, what cannot be compared. Pure.
 import type { Branch, Domain, Experiment, Report } from "./api";
 import { colour, look, type Look } from "./curves";
+import { deltaOn, lossOn } from "./report";
 
 /** A domain, the other experiment's that is most like it (none where no term is shared), and how many of all terms are shared. */
 export type Pair = { one: Domain; other: Domain | null; shared: string[]; likeness: number };
@@ -41,10 +42,9 @@ export function figuresOf(reports: (Report | null)[]): Figure[] {
 /** The expert's loss on its own domain, and how far that is from the same experiment's dense model. */
 export function ownLoss(report: Report | null, domain: number | undefined): { loss: number; against: number | null } | null {
   if (!report || domain === undefined) return null;
-  const on = (row: Report["matrix"][number] | undefined) => row?.domains.find((cell) => cell.domain === domain)?.loss ?? null;
-  const loss = on(report.matrix.find((row) => row.role === "expert" && row.domain === domain && row.repeat === 0));
-  const dense = on(report.matrix.find((row) => row.role === "dense"));
-  return loss === null ? null : { loss, against: dense === null ? null : loss - dense };
+  const own = report.matrix.find((row) => row.role === "expert" && row.domain === domain && row.repeat === 0);
+  const loss = lossOn(own?.domains, domain);
+  return !own || loss === null ? null : { loss, against: deltaOn(report, own, domain) };
 }
 
 export type Unlike = "corpus" | "tokenizer" | "heldOutText";

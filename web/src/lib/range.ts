@@ -70,6 +70,11 @@ function ticksBetween(low: number, high: number, most: number): number[] {
     const every = Math.ceil(powers.length / most);
     return powers.filter((_, i) => i % every === 0);
   }
+  return evenTicks(low, high, most);
+}
+
+/** Places along an even axis, at most about `most`, that read well. */
+export function evenTicks(low: number, high: number, most: number): number[] {
   const rough = (high - low) / most;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((part) => part * unit).find((size) => size >= rough) ?? rough;

@@ -23,6 +23,8 @@ export const ui = $state({
 export const may = {
   /** Change something of this owner. */
   change: (owner: string | undefined) => ui.session?.role === "admin" || (ui.session?.role === "user" && owner === ui.session.name),
+  /** Make something of one's own. */
+  submit: () => ui.session?.role === "admin" || ui.session?.role === "user",
   manage: () => ui.session?.role === "admin",
 };
 
