@@ -27,6 +27,8 @@ pub enum Alert {
     Delete(Id),
 }
 
+const OCCASIONS: &str = "finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low, server";
+
 /// Arguments of `create`.
 #[derive(Debug, Args)]
 #[command(
@@ -35,8 +37,8 @@ pub enum Alert {
 pub struct Create {
     /// Name, unique.
     name: String,
-    /// What is told: finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low, server.
-    #[arg(long, required = true, value_delimiter = ',', value_parser = occasion)]
+    /// What is told, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',', value_parser = occasion, long_help = format!("What is told, separated by commas: {OCCASIONS}"))]
     on: Vec<Occasion>,
     /// Of this experiment only; of the whole fleet without it.
     #[arg(long)]
@@ -66,9 +68,8 @@ pub struct Id {
 }
 
 fn occasion(text: &str) -> Result<Occasion, String> {
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
-        "expected finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low or server".into()
-    })
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("expected one of {OCCASIONS}"))
 }
 
 impl Target {
@@ -138,7 +139,7 @@ fn list(alerts: &[AlertView]) -> String {
             alert.experiment_id.map_or_else(|| "the fleet".into(), short),
             alert.on.iter().map(words::name).collect::<Vec<_>>().join(", "),
             alert.target.url().to_owned(),
-            alert.last.as_ref().map_or_else(|| "none yet".into(), |last| state(last)),
+            alert.last.as_ref().map_or_else(|| "none yet".into(), state),
         ]);
     }
     if table.is_empty() { "there is no alert yet: senmon alert create --help".into() } else { table.render() }
