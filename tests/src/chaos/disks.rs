@@ -153,8 +153,12 @@ async fn store_in(chaos: &mut Chaos, steps: u64, trouble: Trouble) -> Result<Fig
     breaker.end(&world)?;
     let again = training.saves_committed_beyond(&world, step).await?;
     training.done(&world).await?;
+    let attempts = training.attempts(&world).await?;
+    if attempts.len() > 1 && attempts[0].time.step_last >= steps {
+        return Err(anyhow::Error::new(Over).context("its last save came before the store was well again"));
+    }
     let verdict = check(&world, &training, calm.as_deref()).await?;
-    ensure!(verdict.attempts == 1, "{verdict:?}");
+    ensure!(verdict.attempts == 1, "{verdict:?}: {attempts:?}");
     Ok(vec![
         Figure::of("until an event named the cause", after),
         Figure::count("steps trained after it without a store", usize::try_from(without)?),
