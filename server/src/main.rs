@@ -18,20 +18,20 @@ fn main() -> ExitCode {
     }
     if flags.action == Some(Action::Openapi) {
         match serde_json::to_string_pretty(&api::openapi()) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => telemetry::say(text),
             Err(error) => eprintln!("{error}"),
         }
         return ExitCode::SUCCESS;
     }
     let done = Config::load(&flags).and_then(|config| {
         if flags.action == Some(Action::CheckConfig) {
-            println!("{config:#?}");
+            telemetry::say(format_args!("{config:#?}"));
             return Ok(());
         }
         telemetry::start(config.log_format);
         if let Some(Action::Backup { file }) = &flags.action {
             let bytes = Bytes(backup(&config, file)?);
-            println!("{}: {bytes}. The store is not in it.", file.display());
+            telemetry::say(format_args!("{}: {bytes}. The store is not in it.", file.display()));
             return Ok(());
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return runtime.block_on(serve::new_admin_token(config));
         }
         if let Some(Action::Restore { file }) = &flags.action {
-            println!("{}", runtime.block_on(restore(&config, file))?);
+            telemetry::say(runtime.block_on(restore(&config, file))?);
             return Ok(());
         }
         let done = runtime.block_on(serve::serve(config));

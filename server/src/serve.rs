@@ -9,6 +9,7 @@ use crate::{
     door::{Door, tls::Tls},
     postgres::{Cluster, lock_folder, place},
     restore, tasks,
+    telemetry::say,
 };
 use anyhow::{Context, Result};
 use senmon_protocol::view::Role;
@@ -133,7 +134,7 @@ pub async fn new_admin_token(config: Config) -> Result<()> {
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
     made?;
-    println!("A new admin's token is in {}", path.display());
+    say(format_args!("A new admin's token is in {}", path.display()));
     Ok(())
 }
 
@@ -177,6 +178,6 @@ async fn print_sign_in(app: &App, address: SocketAddr) -> Result<()> {
     let scheme = if app.config.is_tls() { "https" } else { "http" };
     let link = format!("{scheme}://{address}{}/sign-in?code={code}", app.config.base());
     write_secret(&app.config.data_dir.join("sign-in-link"), &link)?;
-    println!("Dashboard, signed in once within the hour: {link}");
+    say(format_args!("Dashboard, signed in once within the hour: {link}"));
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Log lines: text for people, JSON for machines; `RUST_LOG` chooses what.
 
 use crate::config::LogFormat;
-use std::io::IsTerminal;
+use std::{
+    fmt::Display,
+    io::{IsTerminal, Write},
+};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging to standard error.
@@ -15,4 +18,9 @@ pub fn start(format: LogFormat) {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().init(),
     }
+}
+
+/// Writes a line to standard output. A reader that has gone away (`| head`) is no fault of anybody's.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -38,7 +38,8 @@ def test_the_api_is_what_its_description_says(own_world):
         "--max-examples", os.environ.get("EXAMPLES", "50"), "--seed", os.environ.get("SEED", "1"), "--no-color",
         "--report-json-path", REPORT / "report.json",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Beside its report: it keeps what failed in a folder of the place where it runs.
+    done = subprocess.run(command, cwd=REPORT, capture_output=True, text=True, check=False)
     (REPORT / "output.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr + own_world.logs()
     report = json.loads((REPORT / "report.json").read_text())

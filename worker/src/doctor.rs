@@ -2,7 +2,7 @@
 //!
 //! Never talks to the server.
 
-use crate::{config::Config, devices, gpu, runner};
+use crate::{config::Config, devices, gpu, runner, telemetry::say};
 use anyhow::{Result, ensure};
 use senmon_protocol::worker::SlotInfo;
 use std::fmt::Display;
@@ -32,12 +32,12 @@ pub fn run(config: &Config) -> Result<()> {
         })
         .collect();
     ensure!(ill.is_empty(), "{} of {} slots cannot work: {}", ill.len(), config.slots.len(), ill.join("; "));
-    println!("all {} slots work", config.slots.len());
+    say(format_args!("all {} slots work", config.slots.len()));
     Ok(())
 }
 
 fn line(name: &str, value: impl Display) {
-    println!("{name:<9}{value}");
+    say(format_args!("{name:<9}{value}"));
 }
 
 fn slot(config: &Config, index: usize) -> Result<()> {

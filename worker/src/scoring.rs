@@ -5,6 +5,7 @@
 use crate::{
     config::Config,
     store::Store,
+    telemetry::say,
     train::{
         JobContext, MetricPoint,
         score::{Manner, score},
@@ -101,7 +102,7 @@ pub fn run(config: &Config, args: &Score) -> Result<()> {
     let top_k = top_k.with_context(|| format!("{name}: no number of experts was chosen; give --top-k"))?;
     let manner = Manner { top_k, temperature: args.temperature, precision };
     let scored = score(&ensemble, &storage, &texts, manner, &slot.device, &Alone)?;
-    println!("{}", serde_json::to_string_pretty(&scored)?);
+    say(serde_json::to_string_pretty(&scored)?);
     Ok(())
 }
 

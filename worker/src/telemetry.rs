@@ -3,6 +3,7 @@
 //! Never carries an attempt's log lines to the server; the spool does.
 
 use crate::config::LogFormat;
+use std::{fmt::Display, io::Write};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging to standard error. The second call does nothing.
@@ -16,4 +17,9 @@ pub fn start(format: LogFormat) {
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+}
+
+/// Writes a line to standard output. A reader that has gone away (`| head`) is no fault of anybody's.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }

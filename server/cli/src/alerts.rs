@@ -149,7 +149,7 @@ fn state(delivery: &DeliveryView) -> String {
     match delivery.state {
         DeliveryState::Delivered => format!("delivered {}", words::ago(delivery.at, Utc::now())),
         DeliveryState::Waiting if delivery.tries == 0 => "on its way".into(),
-        DeliveryState::Waiting => format!("tried {} times, tried again", delivery.tries),
+        DeliveryState::Waiting => format!("try {} failed, sent again", delivery.tries),
         DeliveryState::GivenUp => format!("given up after {} tries", delivery.tries),
     }
 }

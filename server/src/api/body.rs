@@ -143,10 +143,18 @@ fn unlike(given: &Value, read: &Value, path: String) -> Option<(String, &'static
 
 fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
-    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes)).map_err(|error| {
-        let path = error.path().to_string();
-        ApiError::invalid(if path == "." { "body" } else { &path }, error.inner().to_string())
-    })
+    // To know the path costs about as much as to read: it is looked for only where something is refused.
+    let refused = match serde_json::from_slice(bytes) {
+        Ok(value) => return Ok(value),
+        Err(refused) => refused,
+    };
+    let again: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    let (path, why) = again.err().map_or_else(
+        || (".".to_owned(), refused.to_string()),
+        |error| (error.path().to_string(), error.inner().to_string()),
+    );
+    // What ends too early has no place.
+    Err(ApiError::invalid(if matches!(path.as_str(), "." | "?") { "body" } else { &path }, why))
 }
 
 #[cfg(test)]
@@ -163,6 +171,17 @@ mod tests {
             Err(ApiError::Invalid(faults)) => faults[0].path.clone(),
             Err(other) => other.to_string(),
         }
+    }
+
+    #[test]
+    fn what_is_refused_is_named_with_its_path_and_nothing_stands_behind_a_body() {
+        let refused = |text: &str| match json::<ChangeExperiment>(text.as_bytes()) {
+            Err(ApiError::Invalid(faults)) => format!("{}: {}", faults[0].path, faults[0].message),
+            found => format!("{found:?}"),
+        };
+        assert!(refused(r#"{ "budget": { "slot_hours": "x" } }"#).starts_with("budget.slot_hours: invalid type"));
+        assert!(refused(r#"{ "priority": 1 } {}"#).starts_with("body: trailing characters"));
+        assert!(refused("{").starts_with("body: EOF"));
     }
 
     #[test]
