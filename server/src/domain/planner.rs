@@ -221,7 +221,7 @@ fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> Pla
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn seconds(branch: &PlannedBranch, rate: f64) -> f64 {
-    let slots = branch.training.as_ref().map_or(1, |training| training.slots);
+    let slots = branch.training.as_ref().map_or(1, |training| training.slots.max(1));
     branch.tokens() as f64 / (rate * f64::from(slots))
 }
 

@@ -190,7 +190,10 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
                 tokens_per_second: None,
                 days: None,
             };
-            let plan = planner::plan(&request, &known(), planner::Fleet::default());
+            let fleet = planner::Fleet { slots: 4, tokens_per_second: Some(1000.0) };
+            let plan = planner::plan(&request, &known(), fleet);
+            let times = plan.branches.iter().map(|line| line.seconds).chain([plan.seconds]);
+            assert!(times.flatten().all(f64::is_finite), "{place}: {edge} takes for ever");
             if place.ends_with("tokens") || place.ends_with("tokens_per_domain") {
                 let large = edge.as_u64().is_some_and(|count| count > 1 << 40);
                 assert!(!large || !faults.is_empty(), "{place}: {edge} is accepted");
