@@ -40,7 +40,7 @@ await check("the session's cookie is for this path, over TLS alone", async () =>
   if (found !== JSON.stringify([true, true, "Strict", `${new URL(url).pathname}/`])) throw new Error(found);
 });
 await check("the rail stays below the path, and every address can be opened anew", async () => {
-  for (const name of ["workers", "checkpoints", "queue", "events", "tokens", "audit", "experiments"]) {
+  for (const name of ["workers", "checkpoints", "queue", "events", "alerts", "tokens", "audit", "experiments"]) {
     await page.locator(`nav a[href="${name}"]:not(.brand)`).click();
     await page.locator("main h1").waitFor();
     if (page.url() !== `${url}/${name}`) throw new Error(page.url());

@@ -3,12 +3,14 @@
 
 mod support;
 
-use senmon_corpus::{manifest::verify, shard_set::windows_by_domain, windows::WindowOrder};
+use senmon_corpus::{
+    manifest::verify, megatron::TokenType, shard_set::windows_by_domain, wanted::bytes_of, windows::WindowOrder,
+};
 use senmon_protocol::{
     ids::{CheckpointId, EvaluationId, StorageKey},
     job::{
-        CheckpointRef, EndedOutcome, EvaluateJob, HeldOutCurve, TerminationReason, TrainJob, TrainStart,
-        WrittenCheckpoint,
+        CheckpointRef, EndedOutcome, EvaluateJob, HeldOutCurve, ShardIndex, Split, TerminationReason, TrainJob,
+        TrainStart, WrittenCheckpoint,
     },
     lineage::Lineage,
     worker,
@@ -121,6 +123,25 @@ fn a_list_that_cannot_be_read_ends_no_training() {
     ended.unwrap();
     assert_eq!(notes.events.lock().unwrap()[..], [("held_out_unread".to_owned(), 0)]);
     assert!(notes.points.lock().unwrap().iter().all(|point| !point.values.contains_key("held_out/whole")));
+}
+
+#[test]
+fn held_out_text_that_is_damaged_ends_no_training() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let index: ShardIndex = serde_json::from_slice(&fs::read(home.path().join("index.json")).unwrap()).unwrap();
+    let shard = &index.shards[0];
+    let range = shard.ranges.iter().find(|range| range.split == Split::HeldOut && range.tokens > 0).unwrap();
+    let path = home.path().join(shard.folder.as_str()).join("shard.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = usize::try_from(bytes_of(range, TokenType::for_vocab(index.vocab_size)).start).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let list = StorageKey::new("held_out.json").unwrap();
+    let held_out = HeldOutCurve { list, domains: vec![0], tokens_per_domain: 8, tokens_whole: 8, every_steps: 1 };
+    let (notes, ended) = run(home.path(), 1, &TrainJob { held_out: Some(held_out), ..job(2, &json!({})) });
+    ended.unwrap();
+    assert_eq!(notes.events.lock().unwrap()[..], [("held_out_unread".to_owned(), 0)]);
 }
 
 /// A spike made of a learning rate that jumps: the batch that follows a ruined step has a loss far above the others.

@@ -47,12 +47,8 @@ async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResu
 
 #[utoipa::path(post, path = "/alerts", tag = "alerts", request_body = CreateAlert, responses((status = 201, description = "made", body = AlertView), (status = 404, description = "no such experiment"), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
-    let mut faults = Vec::new();
+    let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
-    let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
-    if !plain || !(1..=100).contains(&body.name.chars().count()) {
-        fault("name", format!("found {:?}, expected 1 to 100 letters, digits, -, _ and .", body.name));
-    }
     if body.on.is_empty() {
         fault("on", "found none, expected at least one occasion".into());
     }
@@ -78,7 +74,7 @@ async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
 
 #[utoipa::path(delete, path = "/alerts/{id}", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert")), responses((status = 204, description = "deleted, with its messages"), (status = 404, description = "no such alert")))]
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) -> ApiResult<StatusCode> {
-    let name = one(&app, id).await.map(|alert| alert.name).unwrap_or_default();
+    let name = one(&app, id).await?.name;
     db::alerts::delete(&app.db, id).await?;
     let text = format!("{} deleted the alert {name}.", who.name);
     app.event(NewEvent { kind: "alert_deleted", level: "info", text, ..NewEvent::default() }).await;

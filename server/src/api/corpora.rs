@@ -68,15 +68,7 @@ async fn register(
     Body(body): Body<RegisterCorpus, 4096>,
 ) -> ApiResult<impl IntoResponse> {
     may_grow(&app)?;
-    let mut faults = Vec::new();
-    let plain = body.name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
-        && (1..=100).contains(&body.name.chars().count());
-    if !plain {
-        faults.push(Fault {
-            path: "name".into(),
-            message: format!("found {:?}, expected 1 to 100 letters, digits, -, _ and .", body.name),
-        });
-    }
+    let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     if !(0.0..=1.0).contains(&body.tolerated_broken_share) {
         faults.push(Fault {
             path: "tolerated_broken_share".into(),

@@ -1,12 +1,15 @@
 //! The one door for what stands in an address: a parameter that cannot be read is refused by name, with what was found
 //! and what is expected.
 
-use crate::api::error::ApiError;
+use crate::{
+    api::error::ApiError,
+    domain::validate::{BRANCH_NAME, is_branch_name},
+};
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
-use senmon_protocol::view::Page;
+use senmon_protocol::{problem::Fault, view::Page};
 use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -116,6 +119,14 @@ impl PageQuery {
         let next_cursor = items.last().map(id).filter(|_| more);
         Ok(Page { items, next_cursor, broken: Vec::new() })
     }
+}
+
+/// The fault of a name that people give a thing, if it has one.
+#[must_use]
+pub fn name_fault(name: &str) -> Option<Fault> {
+    let good = is_branch_name(name) && name.chars().count() <= 100;
+    let message = || format!("found {name:?}, expected 1 to 100 {BRANCH_NAME}");
+    (!good).then(|| Fault { path: "name".into(), message: message() })
 }
 
 /// Texts separated by commas.

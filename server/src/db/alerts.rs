@@ -1,6 +1,7 @@
 //! Alerts and their messages.
 
 use super::{DbError, Listed, Result, begin, each, unword, word};
+use crate::domain::alerts::test_text;
 use chrono::TimeDelta;
 use senmon_protocol::{
     alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook},
@@ -8,11 +9,6 @@ use senmon_protocol::{
     view::EventView,
 };
 use sqlx::PgPool;
-
-/// The text of a message that no event is behind.
-fn test_text(alert: &str) -> String {
-    format!("This is a test of the alert {alert}: messages arrive.")
-}
 
 fn target(kind: &str, url: String) -> Result<AlertTarget> {
     match kind {
@@ -22,10 +18,14 @@ fn target(kind: &str, url: String) -> Result<AlertTarget> {
     }
 }
 
+/// Alerts of one owner, at most: every event is held against all that there are.
+const ALERTS_MAX: i64 = 100;
+
 /// Makes an alert.
 ///
 /// # Errors
-/// [`DbError::Conflict`] when the name is taken; [`DbError::NotFound`] for an experiment that there is not.
+/// [`DbError::Conflict`] when the name is taken, or its owner has enough; [`DbError::NotFound`] for an experiment that there
+/// is not.
 pub async fn insert(pool: &PgPool, new: &CreateAlert, owner: &str) -> Result<AlertId> {
     let id = AlertId::new();
     let mut tx = begin(pool).await?;
@@ -36,6 +36,12 @@ pub async fn insert(pool: &PgPool, new: &CreateAlert, owner: &str) -> Result<Ale
         );
         let gone = || DbError::NotFound { noun: "experiment", id: experiment.to_string() };
         known.fetch_optional(&mut *tx).await?.ok_or_else(gone)?;
+    }
+    let own = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM alerts WHERE owner = $1"#, owner);
+    if own.fetch_one(&mut *tx).await? >= ALERTS_MAX {
+        return Err(DbError::Conflict(format!(
+            "{owner} has {ALERTS_MAX} alerts, which is the most: delete some first"
+        )));
     }
     let mut occasions: Vec<String> = new.on.iter().map(word).collect();
     occasions.sort_unstable();
@@ -179,18 +185,6 @@ pub struct Due {
     pub target: AlertTarget,
     /// What happened; None where somebody tried the alert.
     pub event: Option<EventView>,
-}
-
-impl Due {
-    /// The sentence for people: whose, and what.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match (&self.event, &self.experiment) {
-            (Some(event), Some(experiment)) => format!("{experiment}: {}", event.text),
-            (Some(event), None) => event.text.clone(),
-            (None, _) => test_text(&self.alert),
-        }
-    }
 }
 
 /// Takes messages that are due: each is one more time sent, and due again in `again_ms` should this server die meanwhile.

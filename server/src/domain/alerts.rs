@@ -1,7 +1,10 @@
 //! Which events are occasions for alerts, what a message says, and when it is sent again.
 
 use chrono::TimeDelta;
-use senmon_protocol::alert::{AlertMessage, AlertTarget, Occasion};
+use senmon_protocol::{
+    alert::{AlertMessage, AlertTarget, Occasion},
+    view::EventView,
+};
 use serde_json::{Value, json};
 
 /// The occasion that an event is, if it is one.
@@ -23,6 +26,22 @@ pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
         }
         _ => return None,
     })
+}
+
+/// The text of a message that no event is behind.
+#[must_use]
+pub fn test_text(alert: &str) -> String {
+    format!("This is a test of the alert {alert}: messages arrive.")
+}
+
+/// The sentence for people: of which experiment, and what.
+#[must_use]
+pub fn text(alert: &str, experiment: Option<&str>, event: Option<&EventView>) -> String {
+    match (event, experiment) {
+        (Some(event), Some(experiment)) => format!("{experiment}: {}", event.text),
+        (Some(event), None) => event.text.clone(),
+        (None, _) => test_text(alert),
+    }
 }
 
 /// What is posted.

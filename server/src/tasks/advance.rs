@@ -22,8 +22,8 @@ use crate::{
     domain::{
         advance::experiment::{BranchFacts, Command, Evaluated, EvaluationFacts, Facts, Fit, advance, stages},
         expand::{Domains, expand},
+        held_out_curve::held_out_curve,
         waits::waits_for,
-        watch,
     },
 };
 use anyhow::{Context, Result};
@@ -363,10 +363,12 @@ impl Scene<'_> {
         let list = self.held_out_key()?;
         let asked = spec.evaluation.during_training;
         // A branch that starts before the documents are listed waits for nothing, and has no such curve.
-        let held_out =
-            self.row.held_out.as_ref().and(self.row.shard_index.as_ref()).and_then(|index| {
-                watch::held_out_curve(branch, &self.branches, index.domains, step_tokens, asked, list)
-            });
+        let held_out = self
+            .row
+            .held_out
+            .as_ref()
+            .and(self.row.shard_index.as_ref())
+            .and_then(|index| held_out_curve(branch, &self.branches, index.domains, step_tokens, asked, list));
         let job = JobSpec::Train(Box::new(TrainJob {
             experiment_id: self.row.id,
             branch_id: branch.id,

@@ -4,7 +4,7 @@ use super::ask;
 use crate::{
     app::App,
     db::{self, alerts::Due},
-    domain::alerts::{again, body},
+    domain::alerts::{again, body, text},
 };
 use anyhow::Result;
 use futures::{StreamExt, stream};
@@ -35,7 +35,7 @@ pub async fn run(app: App) -> Result<()> {
 }
 
 async fn send(app: &App, due: Due) -> Result<()> {
-    let text = due.text();
+    let text = text(&due.alert, due.experiment.as_deref(), due.event.as_ref());
     let message = AlertMessage { alert: due.alert, text, event: due.event };
     let posted = app.outgoing.post(due.target.url(), &body(&due.target, &message), &due.id.to_string()).await;
     let problem = posted.err().map(|why| senmon_protocol::storable(&why));

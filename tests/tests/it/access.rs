@@ -239,7 +239,7 @@ async fn a_user_changes_what_is_theirs_and_every_change_is_written_down() -> Res
         .until(LIMIT, "there is a branch", async || Ok(world.experiment(id).await?.branches.into_iter().next()))
         .await?;
     let corpus: Value = ann.post("/api/v1/corpora", &json!({ "name": "ann", "paths": [world.path("corpus")] })).await?;
-    let target = json!({ "kind": "webhook", "url": "https://example.com/hook" });
+    let target = json!({ "kind": "webhook", "url": "http://localhost:9/hook" });
     let alert: Value =
         ann.post("/api/v1/alerts", &json!({ "name": "ann", "on": ["failed"], "target": target })).await?;
     for operation in ACCESS.iter().filter(|operation| operation.rule == Rule::Change) {

@@ -134,6 +134,16 @@ async fn nothing_private_is_called_unless_the_settings_say_so() -> Result<()> {
         let problem = world.api.refused("/api/v1/alerts", &make(url)).await?;
         ensure!(problem.status == 422 && problem.faults[0].path == "target.url", "{url}: {problem:?}");
     }
+    // Every event is held against all alerts: one person makes no more than some.
+    for n in 0..100 {
+        let alert = json!({ "name": format!("n{n}"), "on": ["failed"], "target": { "kind": "slack", "url": "http://localhost:9/" } });
+        let _: AlertView = world.api.post("/api/v1/alerts", &alert).await?;
+    }
+    let more = world.api.refused("/api/v1/alerts", &make("http://localhost:9/")).await?;
+    ensure!(more.status == 409 && more.detail.contains("has 100 alerts, which is the most"), "{more:?}");
+    let listed: Vec<AlertView> = world.api.list("/api/v1/alerts").await?;
+    let spare = listed.first().context("an alert")?.id;
+    world.api.send::<()>(Method::DELETE, &format!("/api/v1/alerts/{spare}"), None).await?;
     // A name is judged by what it is found to be, when it is called.
     let (url, seen) = hook(0).await?;
     let alert: AlertView = world.api.post("/api/v1/alerts", &make(&url.replace("127.0.0.1", "localhost"))).await?;

@@ -66,7 +66,7 @@ async fn whatever_comes_twice_is_done_once() -> Result<()> {
     let token: Value = world.api.post("/api/v1/tokens", &json!({ "name": "spare", "role": "viewer" })).await?;
     let token = token["id"].as_str().context("an id")?;
     let alert = |name: &str| {
-        let target = json!({ "kind": "webhook", "url": "https://example.com/hook" });
+        let target = json!({ "kind": "webhook", "url": "http://localhost:9/hook" });
         json!({ "name": name, "on": ["finished"], "target": target })
     };
     let told: Value = world.api.post("/api/v1/alerts", &alert("one")).await?;

@@ -10,6 +10,7 @@ const shapes: Record<string, { glyph: string; tone: Mark["tone"] }> = {
   attempt_started: { glyph: "▷", tone: "" },
   attempt_resumed: { glyph: "↻", tone: "" },
   attempt_ended: { glyph: "□", tone: "" },
+  branch_failed: { glyph: "■", tone: "bad" },
   branch_changed: { glyph: "❚", tone: "" },
   checkpoint_committed: { glyph: "·", tone: "" },
   checkpoint_damaged: { glyph: "✕", tone: "bad" },

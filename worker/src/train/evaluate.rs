@@ -60,14 +60,22 @@ pub struct Scores {
 /// # Errors
 /// When the list is missing, or a shard is damaged.
 pub fn held_out(shards: &ShardSet, place: &Place, list: &StorageKey, tokens_max: u32) -> Result<Vec<HeldOut>> {
-    let bytes = std::fs::read(place.path(list)).with_context(|| list.to_string())?;
-    let list: HeldOutList = serde_json::from_slice(&bytes).with_context(|| list.to_string())?;
+    let list = held_out_list(place, list)?;
     let read = |listed: &senmon_corpus::held_out::Listed| -> Result<HeldOut> {
         let mut tokens = shards.held_out(listed)?;
         tokens.truncate(tokens_max.max(1) as usize);
         Ok(HeldOut { domain: listed.domain, group: listed.group, reported: listed.reported, tokens })
     };
     list.documents.iter().map(read).collect()
+}
+
+/// The list of what an experiment scores.
+///
+/// # Errors
+/// When it is missing or damaged.
+pub fn held_out_list(place: &Place, list: &StorageKey) -> Result<HeldOutList> {
+    let bytes = std::fs::read(place.path(list)).with_context(|| list.to_string())?;
+    serde_json::from_slice(&bytes).with_context(|| list.to_string())
 }
 
 /// What comparing needs to know of documents.

@@ -20,7 +20,7 @@ use super::{
     schedule::learning_rate,
     trainer::{Shape, Trainer},
 };
-use held_out::Watch;
+use held_out::Scorer;
 use judge::Verdict;
 use senmon_corpus::{hex, manifest::verify, roots::Folder, shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
@@ -62,7 +62,7 @@ struct Session<'a> {
     peak_data_sheet: Option<f64>,
     /// Since the first step of this attempt.
     spent: TrainingTime,
-    watch: Option<Watch<'a>>,
+    scorer: Option<Scorer<'a>>,
 }
 
 /// Time and tokens since the last point of the curves.
@@ -97,7 +97,7 @@ pub fn run(job: &TrainJob, place: &Place, context: &dyn JobContext) -> Result<Tr
     let order = WindowOrder::new(&windows, &job.mixture, &job.lineage, job.training.random_seed).map_err(invalid)?;
     order.ensure_budget(job.steps * u64::from(job.training.batch_windows), job.epochs_max).map_err(invalid)?;
     let mut session = Session::open(job, place, context, device, &shards, Some(&order))?;
-    session.watch = Watch::open(job, place, context)?;
+    session.scorer = Scorer::open(job, place, context)?;
     session.resume_or_begin(&shards, &order)?;
     std::thread::scope(|scope| session.train(scope, &shards, &order))?;
     Ok(TrainResult { steps: job.steps, tokens: job.steps * session.step_tokens(), loss_last: session.loss })
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
             peak,
             peak_data_sheet,
             spent: TrainingTime::default(),
-            watch: None,
+            scorer: None,
         };
         if let Some((moments, state)) = carried {
             session.set_moments(&moments, state.optimizer_steps);
@@ -352,11 +352,11 @@ impl<'a> Session<'a> {
     /// Losses of held-out text, where they are due now.
     fn held_out_losses(&mut self) -> BTreeMap<String, f64> {
         let (step, job) = (self.step, self.job);
-        let Some(watch) = self.watch.as_mut().filter(|watch| watch.is_due(step, job.steps)) else {
+        let Some(scorer) = self.scorer.as_mut().filter(|scorer| scorer.is_due(step, job.steps)) else {
             return BTreeMap::new();
         };
         let how = (self.device, kind(job.training.precision), job.sequence_length);
-        watch.score(&self.trainer, how, step, self.context)
+        scorer.score(&self.trainer, how, step, self.context)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates for people")]

@@ -1,13 +1,13 @@
-//! Held-out loss beside training: the same few documents of each domain, scored every so many steps. What cannot be scored
-//! is said, and training goes on.
+//! Held-out loss beside training: the same few documents of each domain, scored every so many steps. Text that is damaged or
+//! cannot be scored is said, and training goes on.
 
 use super::*;
 use crate::train::{
-    evaluate::{BATCH_WINDOWS, HeldOut, run_windows, windows},
+    evaluate::{BATCH_WINDOWS, HeldOut, held_out_list, run_windows, windows},
     model::{Model, Use},
 };
-use anyhow::{Context, Result as Anyhow};
-use senmon_corpus::held_out::{HeldOutList, Listed};
+use anyhow::{Result as Anyhow, anyhow};
+use senmon_corpus::held_out::Listed;
 use senmon_protocol::job::HeldOutCurve;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const WHOLE_TOKENS_MIN: u32 = 64;
 
 /// What is scored beside training.
-pub(super) struct Watch<'a> {
+pub(super) struct Scorer<'a> {
     curve: &'a HeldOutCurve,
     /// Name of each curve, and its documents by domain.
     sets: Vec<(String, Vec<Vec<HeldOut>>)>,
@@ -25,7 +25,7 @@ pub(super) struct Watch<'a> {
     batch: usize,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Scorer<'a> {
     /// Reads the documents of a job's curves; None where it has none, or they cannot be read.
     pub(super) fn open(
         job: &'a TrainJob,
@@ -33,9 +33,13 @@ impl<'a> Watch<'a> {
         context: &dyn JobContext,
     ) -> Result<Option<Self>, EndedOutcome> {
         let Some(curve) = &job.held_out else { return Ok(None) };
-        let shards = place.shards(&job.shards, &Wanted::HeldOut, context)?;
-        match sets(curve, &shards, place) {
-            Ok(sets) => Ok(Some(Self { curve, sets, opener: shards.index().opener_id(), batch: BATCH_WINDOWS })),
+        let read = match place.shards(&job.shards, &Wanted::HeldOut, context) {
+            Err(end) if end.reason != TerminationReason::CorruptData => return Err(end),
+            Err(end) => Err(anyhow!(end.message)),
+            Ok(shards) => sets(curve, &shards, place).map(|sets| (sets, shards.index().opener_id())),
+        };
+        match read {
+            Ok((sets, opener)) => Ok(Some(Self { curve, sets, opener, batch: BATCH_WINDOWS })),
             Err(error) => {
                 let text = format!("no held-out loss beside training: {error:#}");
                 context.event("held_out_unread", 0, "warn", &text);
@@ -101,8 +105,7 @@ impl<'a> Watch<'a> {
 
 /// The documents of each curve.
 fn sets(curve: &HeldOutCurve, shards: &ShardSet, place: &Place) -> Anyhow<Vec<(String, Vec<Vec<HeldOut>>)>> {
-    let bytes = std::fs::read(place.path(&curve.list)).with_context(|| curve.list.to_string())?;
-    let list: HeldOutList = serde_json::from_slice(&bytes).with_context(|| curve.list.to_string())?;
+    let list = held_out_list(place, &curve.list)?;
     let mut by_domain: BTreeMap<u32, Vec<&Listed>> = BTreeMap::new();
     list.documents.iter().filter(|document| !document.reported).for_each(|document| {
         by_domain.entry(document.domain).or_default().push(document);

@@ -6,7 +6,6 @@ use senmon_protocol::{
     spec::DuringTraining,
     view::{BranchRole, BranchView},
 };
-use std::collections::BTreeSet;
 
 /// Domains that are scored each by itself, at most: more curves than anybody reads.
 const DOMAINS_MAX: usize = 32;
@@ -44,18 +43,21 @@ pub fn held_out_curve(
     })
 }
 
-/// The domains of a branch's curves, ascending.
+/// The domains of a branch's curves, ascending: its own before those of the links before it, the nearest first.
 fn scored(branch: &BranchView, branches: &[BranchView]) -> Vec<u32> {
-    let mut found = BTreeSet::new();
+    let mut found: Vec<u32> = Vec::new();
     let mut link = Some(branch);
     // A link's parent is the link before it; no line is longer than there are branches.
     for _ in 0..=branches.len() {
         let Some(at) = link else { break };
-        found.extend(own(at));
+        let more: Vec<u32> = own(at).into_iter().filter(|domain| !found.contains(domain)).collect();
+        found.extend(more);
         let before = branches.iter().find(|other| Some(other.id) == at.parent_id);
         link = before.filter(|before| at.role == BranchRole::Chain && before.role == BranchRole::Chain);
     }
-    found.into_iter().take(DOMAINS_MAX).collect()
+    found.truncate(DOMAINS_MAX);
+    found.sort_unstable();
+    found
 }
 
 /// The domain that a branch is for, else those that it draws most of.
@@ -109,6 +111,16 @@ mod tests {
         assert_eq!(domains(&first), [2]);
         assert_eq!(domains(&second), [0, 2]);
         assert_eq!(domains(&expert), [2]);
+    }
+
+    #[test]
+    fn of_a_long_chain_the_branchs_own_domain_stays_and_the_links_just_before_it() {
+        let mut links: Vec<BranchView> = Vec::new();
+        for domain in 0..40 {
+            links.push(branch(BranchRole::Chain, Some(domain), links.last(), 1000));
+        }
+        let found = scored(links.last().unwrap(), &links);
+        assert_eq!(found, (8..40).collect::<Vec<_>>());
     }
 
     proptest! {
