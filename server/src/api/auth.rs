@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ impl Revocations {
 #[derive(Debug, Default)]
 struct Memory {
     /// By the SHA-256 of the secret: whose it is, and when that was asked.
-    tokens: HashMap<Vec<u8>, (Identity, Instant)>,
+    tokens: HashMap<Vec<u8>, (Arc<Identity>, Instant)>,
     /// Which worker executes an attempt. That never changes.
     attempts: HashMap<AttemptId, WorkerId>,
 }
@@ -105,7 +105,7 @@ impl Known {
     ///
     /// # Errors
     /// When the database does not answer, or too many secrets from there were none.
-    pub async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>, from: IpAddr) -> ApiResult<Option<Identity>> {
+    pub async fn by_secret(&self, app: &App, secret_sha256: Vec<u8>, from: IpAddr) -> ApiResult<Option<Arc<Identity>>> {
         let known = self.lock().tokens.get(&secret_sha256).cloned();
         match known {
             Some((identity, since)) if since.elapsed() < KNOWN_FOR => return Ok(Some(identity)),
@@ -115,7 +115,7 @@ impl Known {
         }
         let asked = Instant::now();
         let revocations = self.revocations();
-        let found = db::tokens::by_secret(&app.db, &secret_sha256).await?;
+        let found = db::tokens::by_secret(&app.db, &secret_sha256).await?.map(Arc::new);
         let mut memory = self.lock();
         if memory.tokens.len() >= KNOWN_MAX {
             memory.tokens.clear();
@@ -201,7 +201,7 @@ impl Known {
 #[derive(Debug, Clone)]
 pub struct Watched {
     /// Who.
-    pub who: Identity,
+    pub who: Arc<Identity>,
     /// The browser's session, where it is one.
     pub session: Option<Session>,
     /// Revocations before.
@@ -221,7 +221,7 @@ pub async fn identify(
     method: &Method,
     headers: &HeaderMap,
     from: IpAddr,
-) -> ApiResult<(Identity, Option<Session>)> {
+) -> ApiResult<(Arc<Identity>, Option<Session>)> {
     let authorization = headers.get_all(header::AUTHORIZATION).iter();
     let mut session = None;
     let found = if let Some(secret) = authorization.filter_map(|value| bearer(value.to_str().ok()?)).next() {
@@ -236,7 +236,7 @@ pub async fn identify(
         if found.is_none() {
             app.limits.was_a_stranger(from);
         }
-        found
+        found.map(Arc::new)
     };
     let identity = found.ok_or(ApiError::Unauthenticated)?;
     match identity.over(Utc::now()) {
@@ -256,7 +256,7 @@ fn bearer(value: &str) -> Option<&str> {
 
 /// Who is asking, as the gate found and let in.
 #[derive(Debug, Clone)]
-pub struct Who(pub Identity);
+pub struct Who(pub Arc<Identity>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Watched {
     type Rejection = ApiError;
@@ -270,6 +270,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or(ApiError::Unauthenticated)
+        parts.extensions.get::<Watched>().map(|watched| Self(watched.who.clone())).ok_or(ApiError::Unauthenticated)
     }
 }

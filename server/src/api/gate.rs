@@ -3,7 +3,7 @@
 
 use crate::{
     api::{
-        auth::{Watched, Who, identify},
+        auth::{Watched, identify},
         error::{ApiError, ApiResult},
         peer,
     },
@@ -12,9 +12,8 @@ use crate::{
     domain::access::{ACCESS, Noun, Operation, Rule, Verdict, changes, operation, verdict, who},
 };
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
     http::request::Parts,
-    middleware::Next,
     response::Response,
 };
 use senmon_protocol::ids::WorkerId;
@@ -54,12 +53,12 @@ fn needs(rule: Rule, identity: &Identity) -> ApiError {
 ///
 /// # Errors
 /// 401, 403, 405; and when the database does not answer.
-pub async fn gate(
-    State(app): State<App>,
-    path: MatchedPath,
-    params: RawPathParams,
+pub async fn gate<F: Future<Output = Response>>(
+    app: &App,
+    path: &MatchedPath,
+    params: &RawPathParams,
     mut request: Request,
-    next: Next,
+    next: impl FnOnce(Request) -> F,
 ) -> ApiResult<Response> {
     let path = path.as_str().strip_prefix(ROOT).unwrap_or(path.as_str());
     let Some(operation) = operation(request.method().as_str(), path) else {
@@ -67,25 +66,24 @@ pub async fn gate(
         return Err(ApiError::Method(methods.join(", ")));
     };
     if operation.rule == Rule::Open {
-        return Ok(next.run(request).await);
+        return Ok(next(request).await);
     }
     let revocations = app.known.revocations();
     let from = peer::of(request.extensions()).address;
-    let (identity, session) = identify(&app, request.method(), request.headers(), from).await?;
+    let (identity, session) = identify(app, request.method(), request.headers(), from).await?;
     let target = params.iter().find(|(name, _)| *name == "id").map(|(_, id)| id.to_owned()).unwrap_or_default();
     match verdict(operation.rule, identity.role) {
         Verdict::Yes => {}
-        Verdict::IfOwn => is_own(&app, operation, &target, &identity).await?,
+        Verdict::IfOwn => is_own(app, operation, &target, &identity).await?,
         Verdict::No => return Err(needs(operation.rule, &identity)),
     }
-    request.extensions_mut().insert(Who(identity.clone()));
     request.extensions_mut().insert(Watched { who: identity.clone(), session, revocations });
     if !operation.is_audited() {
-        return Ok(next.run(request).await);
+        return Ok(next(request).await);
     }
     let before = db::audit::picture(&app.db, operation.noun, &target).await?;
     let entry = db::audit::asked(&app.db, &identity, &operation.name(), &target).await?;
-    let response = next.run(request).await;
+    let response = next(request).await;
     let target = response.extensions().get::<Made>().map_or(target, |made| made.0.to_string());
     let status = response.status().as_u16();
     // What was done is done: an entry that cannot be completed stays without an outcome.

@@ -4,7 +4,7 @@
 //! kept for a day. An answer with a secret (`Cache-Control: no-store`) is kept in this process alone, for an hour.
 
 use crate::{
-    api::{auth::Who, body::read, error::ApiError},
+    api::{auth::Watched, body::read, error::ApiError},
     app::App,
     db::{
         self,
@@ -13,7 +13,7 @@ use crate::{
 };
 use axum::{
     body::{Body, Bytes, to_bytes},
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -58,13 +58,13 @@ fn is_fresh(secret: &Option<(Answer, Instant)>) -> bool {
 }
 
 /// Lets a request with a key through once; the others get the same answer.
-pub async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn once(app: &App, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
     match of(request.headers()) {
         Ok(None) => next.run(request).await,
-        Ok(Some(key)) => with_key(&app, key, request, next).await.unwrap_or_else(IntoResponse::into_response),
+        Ok(Some(key)) => with_key(app, key, request, next).await.unwrap_or_else(IntoResponse::into_response),
         Err(refused) => refused.into_response(),
     }
 }
@@ -83,13 +83,13 @@ fn of(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 async fn with_key(app: &App, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
     // Nobody: it is how one gets in.
-    let Some(Who(who)) = parts.extensions.get::<Who>().cloned() else {
+    let Some(token) = parts.extensions.get::<Watched>().map(|watched| watched.who.id) else {
         return Ok(next.run(Request::from_parts(parts, body)).await);
     };
     let body = read(app, Request::from_parts(parts.clone(), body), BODY_BYTES_MAX).await?;
     let words = [parts.method.as_str(), parts.uri.path(), parts.uri.query().unwrap_or_default()].join("\0");
     let request_sha256 = Sha256::new().chain_update(words).chain_update([0]).chain_update(&body).finalize().to_vec();
-    let key = Key { token: who.id, key, request_sha256 };
+    let key = Key { token, key, request_sha256 };
 
     let turn = app.keys.turn(&key);
     let mut secret = turn.lock().await;

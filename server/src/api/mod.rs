@@ -33,22 +33,28 @@ pub mod workers;
 use crate::{app::App, db::Listed};
 use axum::{
     Router,
-    extract::{Request, State},
+    body::Body,
+    extract::{MatchedPath, RawPathParams, Request, State},
     http::{HeaderValue, Uri},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::body::Incoming;
+use hyper::{
+    body::Incoming,
+    header::{
+        CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+};
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tower::{Service, util::MapRequest};
+use tower::{Service, ServiceBuilder};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{
         CompressionLayer, Predicate,
         predicate::{DefaultPredicate, NotForContentType},
     },
-    set_header::SetResponseHeaderLayer,
     trace::TraceLayer,
 };
 use utoipa::OpenApi;
@@ -59,13 +65,33 @@ use utoipa_axum::router::OpenApiRouter;
 const ANSWER_MAX: Duration = Duration::from_secs(25);
 const POLL_MAX: Duration = ANSWER_MAX.saturating_add(Duration::from_millis(workers::POLL_MS_MAX));
 
-/// All operations, each group behind the gate: a request is timed from its first look-up on.
+/// What stands before the operations of a group.
+#[derive(Debug, Clone)]
+struct Guard {
+    app: App,
+    /// None for as long as it takes.
+    answer_max: Option<Duration>,
+}
+
+/// The gate first: a key is somebody's. One layer for all three, because the router boxes and copies what is below each.
+async fn guard(
+    State(Guard { app, answer_max }): State<Guard>,
+    path: MatchedPath,
+    params: RawPathParams,
+    request: Request,
+    next: middleware::Next,
+) -> Response {
+    let answered = gate::gate(&app, &path, &params, request, |request| idempotency::once(&app, request, next));
+    let Some(limit) = answer_max else { return answered.await.into_response() };
+    // A request is timed from its first look-up on.
+    let late = || error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, answered).await.unwrap_or_else(|_| Err(late())).into_response()
+}
+
+/// All operations, each group behind its guard.
 fn operations(app: Option<&App>) -> OpenApiRouter<App> {
-    let guarded = |group: OpenApiRouter<App>| match app {
-        // The gate first: a key is somebody's.
-        Some(app) => group
-            .route_layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-            .route_layer(middleware::from_fn_with_state(app.clone(), gate::gate)),
+    let guarded = |group: OpenApiRouter<App>, answer_max: Option<Duration>| match app {
+        Some(app) => group.route_layer(middleware::from_fn_with_state(Guard { app: app.clone(), answer_max }, guard)),
         None => group,
     };
     let most = OpenApiRouter::new()
@@ -85,11 +111,10 @@ fn operations(app: Option<&App>) -> OpenApiRouter<App> {
         .merge(events::router())
         .merge(aside::router())
         .merge(alerts::router());
-    guarded(most)
-        .layer(middleware::from_fn_with_state(ANSWER_MAX, in_time))
-        .merge(guarded(workers::polling()).layer(middleware::from_fn_with_state(POLL_MAX, in_time)))
+    guarded(most, Some(ANSWER_MAX))
+        .merge(guarded(workers::polling(), Some(POLL_MAX)))
         // These list the whole store, and read every byte of a checkpoint.
-        .merge(guarded(storage::router().merge(checkpoints::verifying())))
+        .merge(guarded(storage::router().merge(checkpoints::verifying()), None))
 }
 
 /// The operations, and the document that describes them.
@@ -105,8 +130,8 @@ pub fn openapi() -> serde_json::Value {
     api(None).1
 }
 
-/// The whole service.
-pub fn router(app: App) -> Router {
+/// Everything that has an address.
+fn router(app: App) -> Router {
     let (api, document) = api(Some(&app));
     // Shared: what a handler owns is cloned with it.
     let document = Arc::new(document);
@@ -114,33 +139,30 @@ pub fn router(app: App) -> Router {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }
     };
-    let header = |name: &'static str, value: &'static str| {
-        SetResponseHeaderLayer::if_not_present(
-            axum::http::HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )
-    };
-    let tls = app.config.is_tls().then(|| header("strict-transport-security", "max-age=31536000"));
-    api.route("/openapi.json", get(describe))
-        .merge(health::router())
-        .fallback(ui::serve)
-        .with_state(app.clone())
-        .layer(middleware::from_fn_with_state(app, peer::admit))
-        .layer(middleware::from_fn(request_id))
-        .layer(CompressionLayer::new().compress_when(worth_compressing()))
-        .layer(header(
-            "content-security-policy",
+    api.route("/openapi.json", get(describe)).merge(health::router()).fallback(ui::serve).with_state(app)
+}
+
+/// What every answer says to browsers.
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
             "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; \
              frame-ancestors 'none'",
-        ))
-        .layer(tower::util::option_layer(tls))
-        .layer(header("x-content-type-options", "nosniff"))
-        .layer(header("referrer-policy", "no-referrer"))
-        .layer(CatchPanicLayer::custom(panicked))
-        // The path alone: a query may hold the code of a sign-in.
-        .layer(TraceLayer::new_for_http().make_span_with(
-            |request: &Request| tracing::debug_span!("request", method = %request.method(), path = request.uri().path()),
-        ))
+        ),
+    ),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+/// What those under TLS say besides: a year.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+fn with_headers<B>(mut response: hyper::Response<B>, is_tls: bool) -> hyper::Response<B> {
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS.into_iter().chain(is_tls.then_some((STRICT_TRANSPORT_SECURITY, HSTS))) {
+        headers.entry(name).or_insert(value);
+    }
+    response
 }
 
 /// What is not compressed already, and not read in ranges.
@@ -150,19 +172,44 @@ fn worth_compressing() -> impl Predicate {
 }
 
 /// The whole service as connections use it: below the base path of the settings as well as without it, because a proxy
-/// may take the path away or leave it.
+/// may take the path away or leave it. What all routes share is put around the router, once: as a layer of it, it would be
+/// put around each route, boxed, and copied with each request.
 pub fn service(
     app: App,
-) -> impl Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
-    let base: Arc<str> = app.config.base().into();
-    // Once: every connection would clone the routes of a bare router.
-    MapRequest::new(router(app).with_state(()), move |mut request: hyper::Request<Incoming>| {
-        if let Some(uri) = below(&base, request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        request
-    })
+) -> impl Service<
+    hyper::Request<Incoming>,
+    Response = hyper::Response<impl hyper::body::Body<Data: Send, Error: Into<axum::BoxError>> + Send + 'static>,
+    Error = Infallible,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let (base, is_tls): (Arc<str>, _) = (app.config.base().into(), app.config.is_tls());
+    ServiceBuilder::new()
+        .map_request(move |mut request: hyper::Request<Incoming>| {
+            if let Some(uri) = below(&base, request.uri()) {
+                *request.uri_mut() = uri;
+            }
+            request.map(Body::new)
+        })
+        // The path alone: a query may hold the code of a sign-in.
+        .layer(TraceLayer::new_for_http().make_span_with(
+            |request: &Request| tracing::debug_span!("request", method = %request.method(), path = request.uri().path()),
+        ))
+        .layer(CatchPanicLayer::custom(panicked))
+        .map_response(move |response| with_headers(response, is_tls))
+        .layer(CompressionLayer::new().compress_when(worth_compressing()))
+        .layer(middleware::from_fn_with_state(app.clone(), enter))
+        .service(router(app))
+}
+
+/// Gives each request an id, and lets it in. Problem documents quote the id, and so does every answer's header.
+async fn enter(State(app): State<App>, mut request: Request, next: middleware::Next) -> Response {
+    let response = match peer::admit(&app, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    with_id(response).await
 }
 
 /// An address without the base path; None where it does not begin with it.
@@ -186,20 +233,12 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     error::ApiError::Internal(anyhow::anyhow!("a handler panicked")).into_response()
 }
 
-/// Answers 503 where nothing else is answered within `limit`.
-async fn in_time(State(limit): State<Duration>, request: Request, next: middleware::Next) -> Response {
-    let late = |_| error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}")).into_response();
-    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(late)
-}
-
-/// Gives each request an id, and quotes it in problem documents and in the answer's header.
-async fn request_id(request: Request, next: middleware::Next) -> Response {
+async fn with_id(mut response: Response) -> Response {
     let id = uuid::Uuid::now_v7().to_string();
-    let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", value);
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
-    let is_problem = response.headers().get("content-type").is_some_and(|kind| kind == "application/problem+json");
+    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json");
     if !is_problem {
         return response;
     }
@@ -209,7 +248,7 @@ async fn request_id(request: Request, next: middleware::Next) -> Response {
         return Response::from_parts(parts, bytes.into());
     };
     problem.request_id = id;
-    parts.headers.remove("content-length");
+    parts.headers.remove(CONTENT_LENGTH);
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
     Response::from_parts(parts, bytes.into())
 }

@@ -1,29 +1,21 @@
 //! Who is at the other end: the address that a request is counted for, and whether it came encrypted.
 
 use crate::{api::error::ApiError, app::App, config::Config, domain::forwarded::Peer, door::Wire};
-use axum::{
-    extract::{Request, State},
-    http::HeaderMap,
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::Request, http::HeaderMap};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Paths that anybody may ask, past the proxy too: they say whether it lives, and nothing else.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Lets a request in that its address may make, with a note of who makes it.
-pub async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let found = peer(&app.config, request.extensions().get(), request.uri().path(), request.headers());
-    let peer = match found {
-        Ok(peer) => peer,
-        Err(error) => return error.into_response(),
-    };
-    if let Err(wait) = app.limits.address(peer.address) {
-        return ApiError::from(wait).into_response();
-    }
+///
+/// # Errors
+/// 403 for what comes past the proxy; 429 for an address that asks too often.
+pub fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
+    let peer = peer(&app.config, request.extensions().get(), request.uri().path(), request.headers())?;
+    app.limits.address(peer.address)?;
     request.extensions_mut().insert(peer);
-    next.run(request).await
+    Ok(())
 }
 
 fn peer(config: &Config, wire: Option<&Wire>, path: &str, headers: &HeaderMap) -> Result<Peer, ApiError> {

@@ -74,7 +74,7 @@ async fn sign_in(
 
 #[utoipa::path(get, path = "/session", tag = "session", responses((status = 200, description = "who is asking", body = SessionView), (status = 401, description = "nobody known")))]
 async fn who(Who(identity): Who) -> Json<SessionView> {
-    Json(SessionView { name: identity.name, role: identity.role, version: env!("CARGO_PKG_VERSION").into() })
+    Json(SessionView { name: identity.name.clone(), role: identity.role, version: env!("CARGO_PKG_VERSION").into() })
 }
 
 #[utoipa::path(delete, path = "/session", tag = "session", responses((status = 204, description = "signed out")))]

@@ -1,6 +1,6 @@
 //! Fenced writes of attempts. Each first locks the job's row and compares the fence, in the write's own transaction.
 
-use super::{DbError, Result, Stored, each, kept, signed, unword};
+use super::{DbError, Result, Stored, each, kept, signed, transaction, unword};
 use crate::domain::{
     lease::{Budgets, Charge, Next, after_failure, charge},
     strikes::{Ending, bad_worker, poison},
@@ -80,7 +80,7 @@ pub async fn job(pool: &PgPool, attempt: AttemptId, fence: Fence) -> Result<Opti
 /// # Errors
 /// [`DbError::StaleFence`].
 pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -> Result<(Held, bool)> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let held = hold(&mut tx, attempt, body.fence).await?;
     let noted = sqlx::query!(
         "UPDATE attempts SET step_start = $2, resume_verified = $3 WHERE id = $1 AND step_start IS NULL",
@@ -105,7 +105,7 @@ pub async fn started(pool: &PgPool, attempt: AttemptId, body: &AttemptStarted) -
 /// # Errors
 /// [`DbError::StaleFence`].
 pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result<Vec<EventView>> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let held = hold(&mut tx, attempt, batch.fence).await?;
     let events = super::events::insert_logs(&mut tx, attempt, (held.experiment, held.branch), batch).await?;
     tx.commit().await?;
@@ -132,7 +132,7 @@ pub async fn checkpoint(
     written: &WrittenCheckpoint,
     manifest: &Manifest,
 ) -> Result<(Held, bool)> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let held = hold(&mut tx, attempt, fence).await?;
     let (experiment, branch) = held.branch()?;
     let meta = &manifest.meta;
@@ -165,7 +165,7 @@ pub async fn checkpoint(
 /// # Errors
 /// [`DbError::StaleFence`].
 pub async fn announce(pool: &PgPool, attempt: AttemptId, body: &AnnounceCheckpoint) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let held = hold(&mut tx, attempt, body.fence).await?;
     let (experiment, branch) = held.branch()?;
     sqlx::query!(
@@ -203,7 +203,7 @@ pub struct Ended {
 /// [`DbError::StaleFence`].
 pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt) -> Result<Option<Ended>> {
     let CompleteAttempt { fence, outcome, time } = body;
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let before = sqlx::query_scalar!(
         r#"SELECT outcome AS "outcome: Stored<Outcome>" FROM attempts WHERE id = $1 AND fence = $2"#,
         attempt.0,
@@ -394,7 +394,7 @@ async fn endings(tx: &mut PgConnection, of: Of) -> Result<Vec<Ending>> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn judge_worker(pool: &PgPool, worker: WorkerId) -> Result<Option<String>> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let recent = endings(&mut tx, Of::Worker(worker)).await?;
     let elsewhere = sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT 1 FROM attempts WHERE worker_id <> $1 AND finished_at > now() - interval '1 hour'

@@ -5,7 +5,7 @@ use super::{
     experiments::{Life, holds},
     kept,
     lists::Wanted,
-    signed, unword, word,
+    signed, transaction, unword, word,
 };
 use crate::domain::expand::PlannedBranch;
 use senmon_protocol::{
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 /// # Errors
 /// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[PlannedBranch]) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     if !holds(&mut tx, experiment, Life::Running).await? {
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub async fn page(pool: &PgPool, experiment: ExperimentId, wanted: &Wanted) -> R
     list(pool, Some(experiment), None, true, wanted).await
 }
 
-/// The same without sparklines, for the loops: all of them, or none.
+/// The same without sparklines and what was spent, for the loops: all of them, or none.
 ///
 /// # Errors
 /// When Postgres refuses, or one of them cannot be read.
@@ -141,15 +141,16 @@ async fn list(
     pool: &PgPool,
     experiment: Option<ExperimentId>,
     branch: Option<BranchId>,
-    sparklines: bool,
+    details: bool,
     wanted: &Wanted,
 ) -> Result<Listed<BranchView>> {
     let rows = sqlx::query!(
         r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Stored<Mixture>",
            b.training AS "training: Stored<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id, b.repeat,
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
-           (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) AS "attempts!",
-           (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision FROM attempts a WHERE a.branch_id = b.id) AS "wall!",
+           CASE WHEN $3 THEN (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) ELSE 0 END AS "attempts!",
+           CASE WHEN $3 THEN (SELECT COALESCE(EXTRACT(EPOCH FROM sum(COALESCE(a.finished_at, now()) - a.started_at)), 0)::double precision
+               FROM attempts a WHERE a.branch_id = b.id) ELSE 0 END AS "wall!",
            (SELECT c.id FROM checkpoints c WHERE c.branch_id = b.id AND c.state = 'committed' ORDER BY c.created_at DESC, c.step DESC LIMIT 1) AS checkpoint_id,
            ARRAY(SELECT p.loss FROM (
                      SELECT DISTINCT ON ((q.step * 32 - 1) / GREATEST(b.step, 1)) q.step, q.loss FROM (
@@ -164,7 +165,7 @@ async fn list(
            WHERE (b.experiment_id = $1 OR b.id = $2) AND ($4::text IS NULL OR strpos(lower(b.name), lower($4)) > 0)
              AND ($5::text[] IS NULL OR b.state = ANY($5)) AND ($6::uuid IS NULL OR b.ordinal > (SELECT ordinal FROM branches WHERE id = $6))
            ORDER BY b.ordinal LIMIT $7"#,
-        experiment.map(|id| id.0), branch.map(|id| id.0), sparklines, wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
+        experiment.map(|id| id.0), branch.map(|id| id.0), details, wanted.q, wanted.states.as_deref(), wanted.cursor, wanted.limit
     ).fetch_all(pool).await?;
     Ok(each(
         "branch",
@@ -208,13 +209,24 @@ async fn list(
     ))
 }
 
-/// Seconds of slots that a branch's attempts held, on accelerators and on CPUs. A slot is what it is with its worker now.
+/// What a branch's attempts took, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// Of time.
+    pub wall: f64,
+    /// Of accelerators.
+    pub gpu: f64,
+    /// Of CPU slots.
+    pub cpu: f64,
+}
+
+/// What a branch's attempts took. A slot is what it is with its worker now.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn slot_seconds(pool: &PgPool, id: BranchId) -> Result<(f64, f64)> {
+pub async fn spent(pool: &PgPool, id: BranchId) -> Result<Spent> {
     let row = sqlx::query!(
-        r#"SELECT COALESCE(sum(t.seconds * t.gpus), 0)::double precision AS "gpu!", COALESCE(sum(t.seconds * (t.slots - t.gpus)), 0)::double precision AS "cpu!"
+        r#"SELECT COALESCE(sum(t.seconds), 0)::double precision AS "wall!", COALESCE(sum(t.seconds * t.gpus), 0)::double precision AS "gpu!", COALESCE(sum(t.seconds * (t.slots - t.gpus)), 0)::double precision AS "cpu!"
            FROM (SELECT EXTRACT(EPOCH FROM COALESCE(a.finished_at, now()) - a.started_at) AS seconds, jsonb_array_length(a.slots) AS slots,
                         (SELECT count(*) FROM jsonb_array_elements(w.slots) s WHERE a.slots @> (s->'index') AND s->>'device' LIKE 'cuda%') AS gpus
                  FROM attempts a JOIN workers w ON w.id = a.worker_id WHERE a.branch_id = $1) t"#,
@@ -222,7 +234,7 @@ pub async fn slot_seconds(pool: &PgPool, id: BranchId) -> Result<(f64, f64)> {
     )
     .fetch_one(pool)
     .await?;
-    Ok((row.gpu, row.cpu))
+    Ok(Spent { wall: row.wall, gpu: row.gpu, cpu: row.cpu })
 }
 
 /// Gives a waiting branch up.

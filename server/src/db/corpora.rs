@@ -1,6 +1,6 @@
 //! Corpora.
 
-use super::{DbError, Listed, Result, Stored, begin, count, each, kept, lists::Wanted, unword};
+use super::{DbError, Listed, Result, Stored, begin, count, each, kept, lists::Wanted, transaction, unword};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     corpus::{
@@ -169,7 +169,7 @@ pub async fn finish_scan(
     broken: &[BrokenRecord],
     problem: Option<&str>,
 ) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     sqlx::query!(
         "UPDATE corpora SET state = CASE WHEN $4::text IS NULL THEN 'ready' ELSE 'failed' END, files = $2, broken_first = $3, problem = $4
          WHERE id = $1 AND state = 'scanning'",

@@ -1,7 +1,7 @@
 //! What workers send every second, many of them by one statement. Each write is judged alone, by its fence, under the
 //! lock of its job's row; what cannot be judged without waiting is left to the caller.
 
-use super::{DbError, Result, signed, unword};
+use super::{DbError, Result, signed, transaction, unword};
 use crate::domain::lease::Wishes;
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, WorkerId},
@@ -98,7 +98,7 @@ pub async fn batches(connection: &mut PgConnection, batches: &[Batch]) -> Result
 /// # Errors
 /// [`DbError::StaleFence`].
 pub async fn batch(pool: &PgPool, batch: &Batch) -> Result<Place> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     wait_for(&mut tx, &[batch.attempt.0]).await?;
     let place = batches(&mut tx, std::slice::from_ref(batch)).await?;
     let place = place.into_iter().flatten().next().ok_or_else(|| DbError::StaleFence(batch.attempt.to_string()))?;
@@ -139,7 +139,7 @@ pub async fn beats(connection: &mut PgConnection, beats: &[Beat], ttl_ms: i64) -
 /// # Errors
 /// [`DbError::Conflict`] for an old session.
 pub async fn beat(pool: &PgPool, beat: &Beat, ttl_ms: i64) -> Result<Heartbeaten> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let attempts: Vec<Uuid> = beat.body.attempts.iter().map(|running| running.attempt_id.0).collect();
     wait_for(&mut tx, &attempts).await?;
     let mut told = note(&mut tx, std::slice::from_ref(beat), ttl_ms).await?;

@@ -4,7 +4,7 @@ use super::{
     DbError, Listed, Result, Stored, begin, count, each,
     evaluations::NewEvaluation,
     experiments::{Life, holds},
-    kept, signed, unword,
+    kept, signed, transaction, unword,
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
@@ -47,7 +47,7 @@ pub struct NewJob {
 /// # Errors
 /// [`DbError::Unstorable`]; when Postgres refuses.
 pub async fn ensure(pool: &PgPool, job: &NewJob) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     if !holds(&mut tx, job.experiment_id, Life::Running).await? {
         return Ok(());
     }

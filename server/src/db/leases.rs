@@ -1,6 +1,6 @@
 //! Leases of jobs: what the scheduler reads, what it grants, what it takes back. A lease lives in its job's row.
 
-use super::{Result, Stored, count, each, jobs::progress, signed, unword};
+use super::{Result, Stored, count, each, jobs::progress, signed, transaction, unword};
 use crate::domain::schedule::{Placement, Release, RunningJob, WaitingJob};
 use senmon_protocol::{
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, OwnerId, WorkerId},
@@ -197,7 +197,7 @@ pub async fn grant(pool: &PgPool, placements: &[Placement], ttl_ms: u64) -> Resu
     let jobs: Vec<Uuid> = placements.iter().map(|placement| placement.job.0).collect();
     let workers: Vec<Uuid> = placements.iter().map(|placement| placement.worker.0).collect();
     let attempts: Vec<Uuid> = placements.iter().map(|_| AttemptId::new().0).collect();
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     super::open_jobs::lock(&mut tx, &jobs).await?;
     let rows = sqlx::query!(
         r#"UPDATE jobs SET state = 'running', fence = fence + 1, compacted_to = -1, attempt_id = u.attempt_id, worker_id = u.worker_id, command = 'continue', done = 0, tokens_per_second = 0,

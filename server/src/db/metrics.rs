@@ -1,7 +1,7 @@
 //! Metric points as they are stored: batches that landed, chunks and the pyramid above them, and the segments that say
 //! which points are current.
 
-use super::{DbError, Result};
+use super::{DbError, Result, transaction};
 use crate::domain::metrics::{
     LOSS, Points, Segment,
     codec::Damaged,
@@ -142,7 +142,7 @@ pub async fn compact(pool: &PgPool, branch: BranchId, fence: i64) -> Result<bool
         firsts.push(row.step_first);
         points.append(Points::decode(&row.body, |_| true)?);
     }
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     lock_and_relax(&mut tx, branch).await?;
     let taken = sqlx::query!(
         "DELETE FROM metric_batches WHERE branch_id = $1 AND fence = $2 AND step_first = ANY($3)",
@@ -195,7 +195,7 @@ async fn insert_chunk(tx: &mut PgConnection, branch: BranchId, fence: i64, point
 /// Summarises [`FAN`] neighbouring rows by one of the next level. False when no level has so many.
 async fn rise(pool: &PgPool, branch: BranchId, fence: i64) -> Result<bool> {
     let fan = i64::try_from(FAN).unwrap_or(i64::MAX);
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     lock_and_relax(&mut tx, branch).await?;
     let level = sqlx::query_scalar!(
         "SELECT level FROM metric_chunks WHERE branch_id = $1 AND fence = $2 AND NOT covered GROUP BY level HAVING count(*) >= $3 ORDER BY level LIMIT 1",

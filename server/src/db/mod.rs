@@ -23,6 +23,7 @@ pub mod metrics;
 mod open_jobs;
 pub mod progress;
 pub mod prune;
+pub mod rates;
 pub mod restore;
 pub mod retention;
 pub mod scans;
@@ -36,7 +37,7 @@ pub mod workers;
 use serde::{Serialize, de::DeserializeOwned};
 pub use sqlx::PgPool;
 use sqlx::{
-    PgConnection, Row,
+    Connection, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::time::Duration;
@@ -118,12 +119,18 @@ pub async fn connect(options: PgConnectOptions) -> anyhow::Result<PgPool> {
     Ok(pool)
 }
 
-/// Whether a connection answers, and holds no transaction. One whose request was dropped while it began may hold one
-/// without its owner's knowledge (sqlx rolls back only what it knows to have begun): what came next on it would see an old
-/// snapshot, or never be committed. Outside a transaction, a simple query is its own, and begins when its statement does.
+/// Whether a connection answers.
 async fn answers(connection: &mut PgConnection) -> std::result::Result<bool, sqlx::Error> {
-    let asked = sqlx::raw_sql("SELECT now() = statement_timestamp()").fetch_one(connection);
-    in_time(PING_MAX, asked).await?.try_get(0)
+    in_time(PING_MAX, connection.ping()).await.map(|()| true)
+}
+
+/// Begins a transaction, in a task of its own. Whoever asked may be given up meanwhile, and sqlx rolls back only what it
+/// knows to have begun: what came next on such a connection would see an old snapshot, or never be committed.
+async fn transaction(pool: &PgPool) -> std::result::Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let begun = tokio::spawn(async move { pool.begin().await });
+    begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// What is asked of the database, or that it has not answered in time: a wire may lose an answer, and no driver notices.
@@ -146,7 +153,7 @@ pub async fn in_time<T, E: From<sqlx::Error>>(
 /// # Errors
 /// When Postgres refuses; [`DbError::Conflict`] when the key is taken.
 pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     idempotency::reserve(&mut tx).await?;
     Ok(tx)
 }

@@ -1,7 +1,7 @@
 //! A database that was restored from a backup: fences above all that were ever given, and the checkpoints that the store
 //! has beyond it.
 
-use super::{Result, count, kept, signed};
+use super::{Result, count, kept, signed, transaction};
 use crate::domain::adoption::Branch;
 use senmon_protocol::{
     checkpoint::Manifest,
@@ -36,7 +36,7 @@ pub async fn running(pool: &PgPool) -> Result<Vec<(AttemptId, Fence)>> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn raise(pool: &PgPool) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     sqlx::query!("UPDATE jobs SET fence = fence_floor() WHERE fence < fence_floor()").execute(&mut *tx).await?;
     sqlx::query!("UPDATE workers SET session = session + 1000000").execute(&mut *tx).await?;
     tx.commit().await?;
@@ -91,7 +91,7 @@ pub async fn gone(pool: &PgPool, folders: &[String]) -> Result<u64> {
 /// When Postgres refuses.
 pub async fn adopt(pool: &PgPool, folder: &StorageKey, manifest: &Manifest, manifest_sha256: &str) -> Result<bool> {
     let meta = &manifest.meta;
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     sqlx::query!("DELETE FROM checkpoints WHERE folder = $1 AND state = 'pending'", folder.as_str())
         .execute(&mut *tx)
         .await?;

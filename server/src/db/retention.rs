@@ -1,6 +1,6 @@
 //! Checkpoints between announcement and history: what may be removed, what is being removed, what the store may hold.
 
-use super::{DbError, Result, Stored, count, unword};
+use super::{DbError, Result, Stored, count, transaction, unword};
 use crate::domain::{
     orphans::Owner,
     retention::{CheckpointFacts, Needs, removable},
@@ -35,7 +35,7 @@ pub async fn branches(pool: &PgPool) -> Result<Vec<BranchId>> {
 /// # Errors
 /// When Postgres refuses.
 pub async fn mark(pool: &PgPool, branch: BranchId) -> Result<Vec<CheckpointId>> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let all = facts(&mut tx, branch).await?;
     let row = sqlx::query!(
         r#"SELECT b.state, b.training->'loss_spikes' AS "spikes: Stored<SpikeSpec>", e.id, e.spec->'retention' AS "policy: Stored<RetentionSpec>"

@@ -1,6 +1,6 @@
 //! The jobs of corpora: their scans, and the comparison of their files.
 
-use super::{Result, Stored, count, kept};
+use super::{Result, Stored, count, kept, transaction};
 use crate::domain::advance::corpus::{Facts, Step};
 use senmon_protocol::{
     ids::{CorpusId, JobId},
@@ -27,7 +27,7 @@ pub struct NewJob {
 /// # Errors
 /// [`super::DbError::Unstorable`]; when Postgres refuses.
 pub async fn ensure(pool: &PgPool, corpus: CorpusId, jobs: &[NewJob]) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let held = sqlx::query_scalar!(
         "SELECT id FROM corpora WHERE id = $1 AND state = 'scanning' AND archived_at IS NULL FOR SHARE",
         corpus.0

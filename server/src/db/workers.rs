@@ -1,6 +1,6 @@
 //! Workers.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, unword, word};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, transaction, unword, word};
 use crate::domain::{
     access::{Entry, Holder, Refusal, may_enrol},
     lease::Patience,
@@ -58,7 +58,7 @@ pub async fn enrol(
     request: &EnrolWorker,
     patience: &Patience,
 ) -> Result<(WorkerId, i64)> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     let entry = match by {
         Asked::Token { .. } => Entry::Token,
         Asked::Credential(worker) => Entry::Credential(*worker),
@@ -88,42 +88,32 @@ pub async fn enrol(
         }
         _ => {}
     }
+    let (token, credential_sha256) = match by {
+        Asked::Token { token, credential_sha256 } => (Some(token.0), Some(*credential_sha256)),
+        Asked::Credential(_) => (None, None),
+    };
+    // One statement: a fleet that arrives waits for the row of its enrolment token, and that no longer than this takes.
     let row = sqlx::query!(
-        "INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
-         ON CONFLICT (name) DO UPDATE SET session = workers.session + 1, host = $3, version = $4, slots = $5, capabilities = $6, labels = $7,
-             seen_at = now(), lost = false
-         RETURNING id, session",
+        r#"WITH enrolled AS (
+             INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES ($1, $2, 1, $3, $4, $5, $6, $7)
+             ON CONFLICT (name) DO UPDATE SET session = workers.session + 1, host = $3, version = $4, slots = $5, capabilities = $6, labels = $7,
+                 seen_at = now(), lost = false
+             RETURNING id, session),
+         revoked AS (UPDATE tokens SET revoked_at = now() WHERE $8::uuid IS NOT NULL AND worker_id = (SELECT id FROM enrolled) AND revoked_at IS NULL),
+         made AS (
+             INSERT INTO tokens (id, name, role, prefix, secret_sha256, worker_id, used_at)
+             SELECT $10::uuid, $2::text, 'worker', 'smn_w_', $9::bytea, id, now() FROM enrolled WHERE $8::uuid IS NOT NULL ON CONFLICT (secret_sha256) DO NOTHING RETURNING id),
+         used AS (UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $8 AND (uses_left IS NULL OR uses_left > 0) RETURNING id)
+         SELECT id, session, EXISTS (SELECT 1 FROM made) AS "made!", EXISTS (SELECT 1 FROM used) AS "used!" FROM enrolled"#,
         WorkerId::new().0, request.name, request.host, request.version, kept("slots", &request.slots)? as _,
-        kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _
+        kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _, token, credential_sha256, TokenId::new().0
     ).fetch_one(&mut *tx).await?;
-    if let Asked::Token { token, credential_sha256 } = by {
-        sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE worker_id = $1 AND revoked_at IS NULL", row.id)
-            .execute(&mut *tx)
-            .await?;
-        let made = sqlx::query!(
-            "INSERT INTO tokens (id, name, role, prefix, secret_sha256, worker_id) VALUES ($1, $2, 'worker', 'smn_w_', $3, $4)
-             ON CONFLICT (secret_sha256) DO NOTHING",
-            TokenId::new().0,
-            request.name,
-            credential_sha256,
-            row.id
-        )
-        .execute(&mut *tx)
-        .await?;
-        if made.rows_affected() == 0 {
-            return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
-        }
-        // Last, because all who arrive by it wait for its row.
-        let left = sqlx::query!(
-            "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $1 AND (uses_left IS NULL OR uses_left > 0)",
-            token.0
-        )
-        .execute(&mut *tx)
-        .await?;
-        if left.rows_affected() == 0 {
-            let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
-            return Err(DbError::Conflict(message.into()));
-        }
+    if token.is_some() && !row.made {
+        return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
+    }
+    if token.is_some() && !row.used {
+        let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
+        return Err(DbError::Conflict(message.into()));
     }
     tx.commit().await?;
     Ok((WorkerId(row.id), row.session))

@@ -7,6 +7,7 @@ pub mod compact;
 pub mod discover;
 pub mod disk;
 pub mod failure;
+pub mod forecast;
 pub mod identity;
 pub mod limits;
 pub mod pace;
@@ -34,9 +35,9 @@ use tokio::{sync::Notify, sync::watch, task::JoinSet};
 /// for itself.
 const REST_MIN: Duration = Duration::from_millis(10);
 /// Without a signal it rests so many times longer: what is large is looked at less often.
-const UNASKED_TIMES: u32 = 10;
+const UNASKED_TIMES: u32 = 20;
 /// But no longer than this for having worked long: a database that was away for a while is looked at soon again.
-const UNASKED_MAX: Duration = Duration::from_secs(5);
+const UNASKED_MAX: Duration = Duration::from_secs(10);
 
 /// Longest pass of the loops that workers wait for; the next one looks anew.
 const PASS_MAX: Duration = Duration::from_secs(30);
@@ -60,6 +61,7 @@ pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     spawn(&mut set, app, stop, "expire", &alone(), 500, |app| db::in_time(PASS_MAX, schedule::expire(app)));
     spawn(&mut set, app, stop, "compact", &alone(), 1_000, compact::run);
     spawn(&mut set, app, stop, "compact-look", &alone(), 60_000, compact::look);
+    spawn(&mut set, app, stop, "forecast", &alone(), forecast::PERIOD_MS, |app| ask(forecast::run(app)));
     spawn(&mut set, app, stop, "pace", &alone(), pace::PERIOD_MS, |app| ask(pace::run(app)));
     spawn(&mut set, app, stop, "scrub", &wake.scrub, 5_000, scrub::run);
     // Twice within the grace, so that what is due waits no longer than half of it more.

@@ -100,7 +100,7 @@ impl Scene<'_> {
     }
 
     /// The evaluation of a branch's last checkpoint.
-    fn evaluation(&self, branch: &BranchView) -> Option<&EvaluationRow> {
+    pub(super) fn evaluation(&self, branch: &BranchView) -> Option<&EvaluationRow> {
         self.evaluations.iter().find(|evaluation| is_of(evaluation, branch))
     }
 
@@ -127,18 +127,18 @@ impl Scene<'_> {
                 let (calibration, parameters) = (result.calibration.clone(), result.parameters);
                 matrix.push(Scored { row, calibration, parameters });
             }
-            let (gpu_seconds, cpu_seconds) = db::branches::slot_seconds(&self.app.db, branch.id).await?;
-            let trained = branch.tokens > 0 && branch.wall_seconds > 0.0;
+            let spent = db::branches::spent(&self.app.db, branch.id).await?;
+            let trained = branch.tokens > 0 && spent.wall > 0.0;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-            let rate = branch.tokens as f64 / branch.wall_seconds;
+            let rate = branch.tokens as f64 / spent.wall;
             costs.push(BranchCost {
                 branch: branch.name.clone(),
                 branch_id: branch.id,
                 role: branch.role,
                 tokens: branch.tokens,
-                wall_seconds: branch.wall_seconds,
-                gpu_hours: gpu_seconds / 3600.0,
-                cpu_slot_hours: cpu_seconds / 3600.0,
+                wall_seconds: spent.wall,
+                gpu_hours: spent.gpu / 3600.0,
+                cpu_slot_hours: spent.cpu / 3600.0,
                 tokens_per_second: trained.then_some(rate),
                 fresh_share: self.fresh_share(branch, &windows).await?,
                 checkpoint_bytes: db::checkpoints::bytes(&self.app.db, branch.id).await?,
