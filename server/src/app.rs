@@ -5,9 +5,11 @@ use crate::{
     config::Config,
     disk::Disk,
     domain::lease::{Listening, Patience},
+    forecasts::Forecasts,
     heavy::Heavy,
     ingest::Ingest,
     limits::Limits,
+    mail::Mail,
     outgoing::Outgoing,
     storage::Storage,
     tasks::{pace::Paces, supervise::Loops},
@@ -79,10 +81,14 @@ pub struct Shared {
     pub heavy: Heavy,
     /// The way out.
     pub outgoing: Outgoing,
+    /// The way to the mail server, where there is one.
+    pub mail: Option<Mail>,
     /// How the server's own loops fare.
     pub loops: Loops,
     /// How fast workers train beside each other.
     pub paces: Paces,
+    /// When experiments end.
+    pub forecasts: Forecasts,
     /// Hints to the dashboards.
     pub stream: broadcast::Sender<StreamMessage>,
     /// True when the server stops: what waits or streams ends at once.
@@ -109,6 +115,7 @@ impl App {
             limits: Limits::new(&config),
             heavy: Heavy::default(),
             outgoing: Outgoing::new(config.outgoing_private),
+            mail: Mail::of(&config)?,
             loops: Loops::default(),
             storage: Storage::open(&config.store()?, &config.s3, config.data_dir.join("scratch")).await?,
             usage: Counter::default(),
@@ -122,6 +129,7 @@ impl App {
             logins: Logins::default(),
             keys: Keys::default(),
             paces: Paces::default(),
+            forecasts: Forecasts::default(),
             db,
             stream: broadcast::channel(STREAM_MESSAGES).0,
             stopping,

@@ -6,7 +6,7 @@ pub mod secret;
 use crate::domain::forwarded::ForwardedBy;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use secret::DatabaseUrl;
+use secret::SecretUrl;
 use senmon_protocol::storage::Bytes;
 use senmon_store::{S3Settings, StoreUrl};
 use serde::Deserialize;
@@ -89,7 +89,7 @@ pub struct Config {
     /// Folder of everything the server keeps.
     pub data_dir: PathBuf,
     /// Postgres to use instead of a private one.
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Option<SecretUrl>,
     /// Folder with the programs of Postgres.
     pub postgres_bin: Option<PathBuf>,
     /// Folder of the object store; `<data_dir>/storage` when absent.
@@ -149,6 +149,10 @@ pub struct Config {
     pub body_timeout_ms: u64,
     /// Whether the server may call addresses that are not of the public internet, for alerts.
     pub outgoing_private: bool,
+    /// The mail server that alerts go through: `smtps://user:password@host`, or `smtp://host:587?tls=required`.
+    pub smtp_url: Option<SecretUrl>,
+    /// Who they are from: `senmon@example.com`, or `Senmon <senmon@example.com>`.
+    pub smtp_from: Option<String>,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections of one address.
@@ -245,6 +249,8 @@ impl Default for Config {
             header_timeout_ms: 30_000,
             body_timeout_ms: 20_000,
             outgoing_private: false,
+            smtp_url: None,
+            smtp_from: None,
             connections_max: 16_384,
             connections_per_address_max: 8_192,
             streams_max: 2_000,
@@ -286,7 +292,7 @@ impl Config {
                 !(password && is_flag),
                 "database_url: found a password in a flag, which everybody on this machine can read; expected it in the settings file or in SENMON_DATABASE_URL"
             );
-            config.database_url = flags.database_url.as_deref().map(DatabaseUrl::from);
+            config.database_url = flags.database_url.as_deref().map(SecretUrl::from);
         }
         if flags.storage_dir.is_some() || flags.storage_url.is_some() {
             config.storage_dir.clone_from(&flags.storage_dir);
@@ -318,6 +324,7 @@ impl Config {
         config.retention.check()?;
         config.store()?;
         network::check(&config)?;
+        crate::mail::Mail::of(&config)?;
         if let Some(url) = &config.database_url {
             let known = url.starts_with("postgres://") || url.starts_with("postgresql://");
             ensure!(known, "database_url: expected an address that begins with postgres://");

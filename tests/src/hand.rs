@@ -120,7 +120,7 @@ impl Hand {
         let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default()).await?;
         self.tell(&format!("UPDATE corpora SET state = 'ready' WHERE name = '{name}'")).await?;
         let spec = ExperimentSpec { name: name.into(), corpus: name.into(), ..spec::small() };
-        Ok(db::experiments::insert(pool, &spec, corpus, "test").await?)
+        Ok(db::experiments::insert(pool, &spec, None, corpus, "test").await?)
     }
 
     /// Branches `b0`, `b1`, … that wait.

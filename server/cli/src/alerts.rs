@@ -10,12 +10,14 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Occasion};
+use senmon_protocol::alert::{
+    AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Mailbox, Occasion,
+};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Alert {
-    /// Make an alert: occasions are told to a webhook or to Slack.
+    /// Make an alert: occasions are told to a webhook, to Slack or by mail.
     Create(Create),
     /// List alerts.
     Ls,
@@ -27,7 +29,8 @@ pub enum Alert {
     Delete(Id),
 }
 
-const OCCASIONS: &str = "finished, failed, loss_spike, not_finite, stalled, budget, worker_lost, storage_low, server";
+const OCCASIONS: &str =
+    "finished, failed, loss_spike, not_finite, forgetting, stalled, budget, worker_lost, storage_low, server";
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -57,6 +60,9 @@ struct Target {
     /// File with the address of an incoming webhook of Slack, Mattermost and others alike.
     #[arg(long, value_name = "FILE")]
     slack_file: Option<std::path::PathBuf>,
+    /// Address of a person or a list: a mail through the server's own mail server.
+    #[arg(long, value_name = "ADDRESS")]
+    mail: Option<String>,
 }
 
 /// One alert.
@@ -79,10 +85,11 @@ impl Target {
                 .map_err(|error| CliError::Refused(format!("read the address from {}: {error}", path.display())))?;
             Ok(Hook { url: text.trim().to_owned() })
         };
-        match (&self.webhook_file, &self.slack_file) {
-            (Some(path), _) => hook(path).map(AlertTarget::Webhook),
-            (None, Some(path)) => hook(path).map(AlertTarget::Slack),
-            (None, None) => Err(CliError::Refused("expected --webhook-file or --slack-file".into())),
+        match (&self.webhook_file, &self.slack_file, &self.mail) {
+            (Some(path), ..) => hook(path).map(AlertTarget::Webhook),
+            (None, Some(path), _) => hook(path).map(AlertTarget::Slack),
+            (None, None, Some(address)) => Ok(AlertTarget::Mail(Mailbox { address: address.clone() })),
+            (None, None, None) => Err(CliError::Refused("expected --webhook-file, --slack-file or --mail".into())),
         }
     }
 }
@@ -138,7 +145,7 @@ fn list(alerts: &[AlertView]) -> String {
             alert.name.clone(),
             alert.experiment_id.map_or_else(|| "the fleet".into(), short),
             alert.on.iter().map(words::name).collect::<Vec<_>>().join(", "),
-            alert.target.url().to_owned(),
+            alert.target.address().to_owned(),
             alert.last.as_ref().map_or_else(|| "none yet".into(), state),
         ]);
     }

@@ -9,7 +9,7 @@ use crate::{
     words,
 };
 use clap::Args;
-use senmon_protocol::plan::{PlanRequest, PlanView};
+use senmon_protocol::plan::{PlanFit, PlanRequest, PlanView, PlannedStage};
 use std::{fmt::Write as _, path::PathBuf};
 
 /// Arguments.
@@ -29,7 +29,7 @@ pub struct Plan {
     /// Tokens per second of one slot, instead of the two above.
     #[arg(long, value_name = "R")]
     tokens_per_second: Option<f64>,
-    /// Days at hand: the answer then says how many tokens fit.
+    /// Days at hand: the answer then says whether the plan fits, and what would.
     #[arg(long, value_name = "D")]
     days: Option<f64>,
 }
@@ -88,13 +88,19 @@ fn render(plan: &PlanView) -> String {
     fact("throughput", format!("{} per slot ({})", words::or_dash(rate), plan.throughput_source));
     if let Some(seconds) = plan.seconds {
         fact("wall time", format!("{} with {} slots", words::duration(seconds), plan.slots));
+        fact("", stages(plan));
     }
     fact(
         "checkpoints",
         format!("{} that stay, {} each", words::bytes(plan.checkpoint_bytes), words::bytes(plan.checkpoint_bytes_each)),
     );
+    if let Some(found) = &plan.fit {
+        fact(if found.is_met() { "fits" } else { "does not fit" }, fit(found));
+        fact("", would_fit(found));
+    }
     if let Some(tokens) = plan.tokens_in_days {
-        fact("fits", format!("{} tokens in the days at hand, with {} slots", words::tokens(tokens), plan.slots));
+        let all = format!("all {} slots trained all the time", plan.slots);
+        fact("at most", format!("{} tokens in the days at hand, if {all}", words::tokens(tokens)));
     }
     text.push_str(&facts.render());
     text.push_str("new: the share of its tokens that a branch's lineage reads for the first time\n");
@@ -104,10 +110,48 @@ fn render(plan: &PlanView) -> String {
     text
 }
 
+/// `discover not measured yet, shard 2 min, seed 54 d, ...`.
+fn stages(plan: &PlanView) -> String {
+    let stage = |stage: &PlannedStage| {
+        let takes = stage.seconds.map_or_else(|| "not measured yet".to_owned(), words::duration);
+        format!("{} {takes}", words::name(&stage.stage))
+    };
+    plan.stages.iter().map(stage).collect::<Vec<_>>().join(", ")
+}
+
+/// `90 of 30 days, seed alone 54`.
+fn fit(fit: &PlanFit) -> String {
+    let days = |days: f64| if days < 10.0 { format!("{days:.1}") } else { format!("{days:.0}") };
+    format!("{} of {} days, {} alone {}", days(fit.days_needed), days(fit.days), fit.longest, days(fit.longest_days))
+}
+
+/// What would fit, in one sentence.
+fn would_fit(fit: &PlanFit) -> String {
+    let budgets = match (fit.budgets_times, fit.tokens) {
+        (Some(times), Some(tokens)) => Some(format!("all budgets times {times:.2} ({})", words::tokens(tokens))),
+        _ => None,
+    };
+    let slots = fit.slots.map(|slots| format!("{slots} slots"));
+    match (fit.is_met(), budgets, slots) {
+        (true, Some(budgets), Some(slots)) => format!("room for {budgets}; {slots} are enough as it is"),
+        (true, Some(budgets), None) => format!("room for {budgets}"),
+        (true, None, _) => String::new(),
+        (false, Some(budgets), Some(slots)) => format!("what would fit: {slots}, or {budgets}"),
+        (false, Some(budgets), None) => {
+            format!("what would fit: {budgets}; no number of slots helps, because branches come after each other")
+        }
+        (false, None, Some(slots)) => format!("what would fit: {slots}"),
+        (false, None, None) => "nothing of this plan fits: give it more days".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use senmon_protocol::{plan::PlannedBranch, view::BranchRole};
+    use senmon_protocol::{
+        plan::PlannedBranch,
+        view::{BranchRole, Stage},
+    };
 
     #[test]
     fn a_plan_answers_how_many_tokens_fit() {
@@ -131,7 +175,20 @@ mod tests {
             tokens_per_second: Some(6_400.0),
             throughput_source: "40 % of 989 TFLOP/s".into(),
             slots: 20,
-            seconds: Some(86_400.0),
+            seconds: Some(90.0 * 86_400.0),
+            stages: vec![
+                PlannedStage { stage: Stage::Shard, seconds: None },
+                PlannedStage { stage: Stage::Seed, seconds: Some(54.0 * 86_400.0) },
+            ],
+            fit: Some(PlanFit {
+                days: 30.0,
+                days_needed: 90.0,
+                longest: "seed".into(),
+                longest_days: 54.0,
+                budgets_times: Some(1.0 / 3.0),
+                tokens: Some(93_000_000_000),
+                slots: None,
+            }),
             checkpoint_bytes: 1 << 30,
             checkpoint_bytes_each: 1 << 30,
             tokens_in_days: Some(330_000_000_000),
@@ -141,7 +198,10 @@ mod tests {
         };
         let text = render(&plan);
         for part in [
-            "330.0 B tokens in the days at hand, with 20 slots",
+            "330.0 B tokens in the days at hand, if all 20 slots trained all the time",
+            "shard not measured yet, seed 54 d",
+            "does not fit  90 of 30 days, seed alone 54",
+            "what would fit: all budgets times 0.33 (93.0 B); no number of slots helps",
             "42.0 B",
             "10.0 B parameters",
             "1 d",

@@ -20,6 +20,8 @@ pub enum Occasion {
     LossSpike,
     /// A loss or a gradient that is not finite.
     NotFinite,
+    /// A chain has forgotten of a domain what it had learned.
+    Forgetting,
     /// An experiment makes no progress.
     Stalled,
     /// A budget is spent, or a deadline was missed.
@@ -40,6 +42,16 @@ pub enum AlertTarget {
     Webhook(Hook),
     /// A POST of `{"text": …}`, as Slack, Mattermost and others take it.
     Slack(Hook),
+    /// A mail with the sentence as its subject, through the server's `smtp_url`.
+    Mail(Mailbox),
+}
+
+/// Somebody's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mailbox {
+    /// `name@example.com`.
+    pub address: String,
 }
 
 /// An address that takes a POST.
@@ -53,18 +65,20 @@ pub struct Hook {
 impl AlertTarget {
     /// Its address.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub fn address(&self) -> &str {
         match self {
             Self::Webhook(hook) | Self::Slack(hook) => &hook.url,
+            Self::Mail(mailbox) => &mailbox.address,
         }
     }
 
     /// The same kind at another address.
     #[must_use]
-    pub fn at(&self, url: String) -> Self {
+    pub fn at(&self, address: String) -> Self {
         match self {
-            Self::Webhook(_) => Self::Webhook(Hook { url }),
-            Self::Slack(_) => Self::Slack(Hook { url }),
+            Self::Webhook(_) => Self::Webhook(Hook { url: address }),
+            Self::Slack(_) => Self::Slack(Hook { url: address }),
+            Self::Mail(_) => Self::Mail(Mailbox { address }),
         }
     }
 }

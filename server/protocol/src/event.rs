@@ -6,6 +6,11 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("experiment_waits", "warn", "It was accepted and cannot begin yet: the event says what it waits for."),
     ("experiment_changed", "info", "Somebody paused, resumed, cancelled, deleted or edited it."),
     ("experiment_stalled", "warn", "It made no progress for `stalled_after_ms`; said once, with what it waits for."),
+    (
+        "chain_forgot",
+        "warn",
+        "A link of a chain has forgotten of a domain what a link before it knew; said once of each link.",
+    ),
     ("experiment_completed", "info", "Its report is there."),
     ("experiment_failed", "error", "It ended without a report; the event says why."),
     ("stage_finished", "info", "A stage is done: discover, shard, seed, branches, merge, evaluate, report."),

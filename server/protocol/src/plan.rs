@@ -1,6 +1,10 @@
 //! `senmon plan FILE`: what an experiment would do, before anything runs.
 
-use crate::{problem::Fault, spec::ExperimentSpec, view::BranchRole};
+use crate::{
+    problem::Fault,
+    spec::ExperimentSpec,
+    view::{BranchRole, Stage},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,20 +48,63 @@ pub struct PlanView {
     pub throughput_source: String,
     /// Slots assumed.
     pub slots: u32,
-    /// Wall time in seconds with those slots, parents before children.
+    /// Wall time in seconds with those slots, parents before children; stages that were never measured are left out.
     pub seconds: Option<f64>,
+    /// How long each stage takes. Evaluation goes on beside training: what is told is what it takes beyond that.
+    #[serde(default)]
+    pub stages: Vec<PlannedStage>,
     /// Bytes of the checkpoints that stay.
     pub checkpoint_bytes: u64,
     /// Bytes of one resumable checkpoint.
     pub checkpoint_bytes_each: u64,
-    /// Tokens that fit in the days at hand.
+    /// Tokens that the slots could train in the days at hand if all of them trained all the time: no plan trains more.
     pub tokens_in_days: Option<u64>,
+    /// Whether this plan fits in the days at hand, and what would.
+    #[serde(default)]
+    pub fit: Option<PlanFit>,
     /// Tokens of the corpus: counted where it is sharded, else estimated from its bytes.
     pub corpus_tokens: Option<u64>,
     /// What would be refused.
     pub refused: Vec<Fault>,
     /// What is allowed but worth a look.
     pub warnings: Vec<Fault>,
+}
+
+/// One stage of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedStage {
+    /// The stage.
+    pub stage: Stage,
+    /// Seconds from the end of the stages before it to its own; None where nothing of its kind was measured yet.
+    pub seconds: Option<f64>,
+}
+
+/// A plan against the days at hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlanFit {
+    /// Days at hand.
+    pub days: f64,
+    /// Days that the plan takes.
+    pub days_needed: f64,
+    /// The branch that takes longest.
+    pub longest: String,
+    /// Days that it takes.
+    pub longest_days: f64,
+    /// What all budgets may be multiplied with so that the plan just fits: below 1 where it does not.
+    pub budgets_times: Option<f64>,
+    /// Tokens of all branches then.
+    pub tokens: Option<u64>,
+    /// The fewest slots with which the plan fits as it is; None where no number does, because one branch comes after
+    /// the other.
+    pub slots: Option<u32>,
+}
+
+impl PlanFit {
+    /// Whether it fits.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.days_needed <= self.days
+    }
 }
 
 /// One branch of a plan.

@@ -15,6 +15,17 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// The format in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// Shape of the learning rate over the steps of one branch, after the warm-up; the formulas of `transformers`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -10,11 +10,12 @@ use crate::{
     },
     app::App,
     db::{self, Listed, events::NewEvent},
-    domain::alerts::shown,
+    domain::alerts::{NO_MAIL, shown},
+    mail::mailbox,
 };
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_protocol::{
-    alert::{AlertView, CreateAlert, DeliveryView},
+    alert::{AlertTarget, AlertView, CreateAlert, DeliveryView},
     ids::AlertId,
     problem::Fault,
     view::Page,
@@ -34,8 +35,28 @@ pub fn router() -> OpenApiRouter<App> {
 const URL_MAX: usize = 2000;
 
 fn masked(mut view: AlertView) -> AlertView {
-    view.target = view.target.at(shown(view.target.url()));
+    if !matches!(view.target, AlertTarget::Mail(_)) {
+        view.target = view.target.at(shown(view.target.address()));
+    }
     view
+}
+
+/// What is wrong with where an alert goes.
+fn target_fault(app: &App, target: &AlertTarget) -> Option<Fault> {
+    let (path, address) = match target {
+        AlertTarget::Webhook(hook) | AlertTarget::Slack(hook) => ("target.url", &hook.url),
+        AlertTarget::Mail(mailbox) => ("target.address", &mailbox.address),
+    };
+    let fault = |message: String| Some(Fault { path: path.into(), message });
+    if address.len() > URL_MAX {
+        return fault(format!("found {} bytes, expected at most {URL_MAX}", address.len()));
+    }
+    let judged = match target {
+        AlertTarget::Mail(_) if app.mail.is_none() => Err(NO_MAIL.to_owned()),
+        AlertTarget::Mail(_) => mailbox(address).map(drop),
+        _ => app.outgoing.check(address).map(drop),
+    };
+    judged.err().and_then(fault)
 }
 
 #[utoipa::path(get, path = "/alerts", tag = "alerts", params(PageQuery), responses((status = 200, description = "alerts by name", body = Page<AlertView>)))]
@@ -48,15 +69,10 @@ async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResu
 #[utoipa::path(post, path = "/alerts", tag = "alerts", request_body = CreateAlert, responses((status = 201, description = "made", body = AlertView), (status = 404, description = "no such experiment"), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
-    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
     if body.on.is_empty() {
-        fault("on", "found none, expected at least one occasion".into());
+        faults.push(Fault { path: "on".into(), message: "found none, expected at least one occasion".into() });
     }
-    if body.target.url().len() > URL_MAX {
-        fault("target.url", format!("found {} bytes, expected at most {URL_MAX}", body.target.url().len()));
-    } else if let Err(why) = app.outgoing.check(body.target.url()) {
-        fault("target.url", why);
-    }
+    faults.extend(target_fault(&app, &body.target));
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }

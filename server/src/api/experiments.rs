@@ -24,6 +24,7 @@ use crate::{
     domain::{
         access::USER_PRIORITY_MAX,
         deadline::budget_spent,
+        planner::shape,
         validate::{budget, not_now, validate},
     },
 };
@@ -113,7 +114,9 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
         archived: query.archived.unwrap_or_default(),
         ..Experiments::default()
     };
-    Ok(Json(page(db::lists::experiments(&app.db, &wanted).await?, limit, |item| item.id.to_string())))
+    let mut listed = db::lists::experiments(&app.db, &wanted).await?;
+    listed.rows.iter_mut().for_each(|summary| app.forecasts.tell(summary));
+    Ok(Json(page(listed, limit, |item| item.id.to_string())))
 }
 
 async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
@@ -123,7 +126,8 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     crate::api::branches::explain(app, &mut branches, &all).await?;
     let one = Experiments { id: Some(id), of: Wanted { limit: 1, ..Wanted::default() }, ..Experiments::default() };
     let summary = db::lists::experiments(&app.db, &one).await?.one()?;
-    let summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
+    let mut summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
+    app.forecasts.tell(&mut summary);
     Ok(ExperimentView {
         summary,
         waits_for: waits_for(app, &row).await?,
@@ -156,14 +160,16 @@ async fn submit(
 ) -> ApiResult<impl IntoResponse> {
     high_priority(&identity, spec.priority)?;
     may_grow(&app)?;
-    let (known, corpus) = known(&app, &mut spec).await?;
+    let workers = db::workers::list(&app.db, None).await?.rows;
+    let (known, corpus) = known(&app, &mut spec, workers).await?;
     let judge = move || {
         let faults = validate(&spec, &known);
-        (spec, known, faults)
+        let model = shape(&spec, &known);
+        (spec, known, faults, model)
     };
-    let (spec, known, faults) = app.heavy.run(judge).await?;
+    let (spec, known, faults, model) = app.heavy.run(judge).await?;
     let Some(corpus) = corpus.filter(|_| faults.is_empty()) else { return Err(ApiError::Invalid(faults)) };
-    let id = db::experiments::insert(&app.db, &spec, corpus.id, &identity.name).await?;
+    let id = db::experiments::insert(&app.db, &spec, model.as_ref(), corpus.id, &identity.name).await?;
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",

@@ -3,11 +3,12 @@
 use crate::{
     api::{body::Body, error::ApiResult},
     app::App,
-    db::{self, DbError},
+    db::{self, DbError, workers::WorkerRow},
     domain::{
         planner::{Fleet, plan},
         validate::{Known, KnownCorpus},
     },
+    tasks::{forecast, schedule},
 };
 use anyhow::Context;
 use axum::{
@@ -41,18 +42,12 @@ pub fn router() -> OpenApiRouter<App> {
 
 #[utoipa::path(post, path = "/plan", tag = "experiments", request_body = PlanRequest, responses((status = 200, description = "what the experiment would do, and what would be refused", body = PlanView)))]
 async fn show(State(app): State<App>, Body(mut request): Body<PlanRequest, 512>) -> ApiResult<impl IntoResponse> {
-    let (known, _) = known(&app, &mut request.experiment).await?;
     let workers = db::workers::list(&app.db, None).await?.rows;
-    let slots: usize = workers.iter().filter(|worker| !worker.lost).map(|worker| worker.slots.len()).sum();
-    let jobs = db::leases::running(&app.db, None).await?;
-    let running = jobs.iter().filter(|row| row.tokens_per_second > 0.0 && !row.job.slots.is_empty());
-    #[expect(clippy::cast_precision_loss, reason = "a number of slots")]
-    let rates: Vec<f64> = running.map(|row| row.tokens_per_second / row.job.slots.len() as f64).collect();
-    #[expect(clippy::cast_precision_loss, reason = "a number of jobs")]
-    let rate = (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64);
-    let fleet = Fleet { slots: u32::try_from(slots).unwrap_or(u32::MAX), tokens_per_second: rate };
+    let (slots, devices) = forecast::fleet(&workers);
+    let (known, _) = known(&app, &mut request.experiment, workers).await?;
+    let fleet = Fleet { slots, devices, rates: app.forecasts.rates() };
     // A plan of thousands of branches has megabytes: written here too, and sent in pieces, between which others are heard.
-    let written = app.heavy.run(move || serde_json::to_vec(&plan(&request, &known, fleet))).await?;
+    let written = app.heavy.run(move || serde_json::to_vec(&plan(&request, &known, &fleet))).await?;
     let written = Bytes::from(written.context("write the plan")?);
     let pieces = (0..written.len())
         .step_by(PIECE_BYTES)
@@ -65,7 +60,11 @@ async fn show(State(app): State<App>, Body(mut request): Body<PlanRequest, 512>)
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Option<CorpusView>)> {
+pub async fn known(
+    app: &App,
+    spec: &mut ExperimentSpec,
+    workers: Vec<WorkerRow>,
+) -> ApiResult<(Known, Option<CorpusView>)> {
     let corpus = match db::corpora::get(&app.db, &spec.corpus).await {
         Ok(corpus) => Some(corpus),
         Err(DbError::NotFound { .. }) => None,
@@ -86,6 +85,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
             ready: corpus.state == CorpusState::Ready,
             documents: corpus.counts.documents,
             text_bytes: corpus.counts.text_bytes,
+            files: u32::try_from(corpus.files.len()).unwrap_or(u32::MAX),
         }),
         corpora,
         seed: found.seed,
@@ -93,7 +93,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
         mismatch: found.mismatch,
         room: super::storage::room(app).await?,
         now: Some(db::workers::now(&app.db).await?),
-        fleet: crate::tasks::schedule::workers(app).await?,
+        fleet: schedule::workers(app, workers).await?,
     };
     Ok((known, corpus))
 }

@@ -3,18 +3,18 @@
 use serde::Deserialize;
 use std::{fmt, ops::Deref};
 
-/// The address of a Postgres, with its password.
+/// The address of a Postgres or of a mail server, with its password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct DatabaseUrl(String);
+pub struct SecretUrl(String);
 
-impl From<&str> for DatabaseUrl {
+impl From<&str> for SecretUrl {
     fn from(text: &str) -> Self {
         Self(text.to_owned())
     }
 }
 
-impl Deref for DatabaseUrl {
+impl Deref for SecretUrl {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -22,8 +22,8 @@ impl Deref for DatabaseUrl {
     }
 }
 
-impl fmt::Debug for DatabaseUrl {
-    /// The scheme, the host and the database: user, password and parameters may be secrets.
+impl fmt::Debug for SecretUrl {
+    /// The scheme, the host and the path: user, password and parameters may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
         let plain = rest.split('?').next().unwrap_or_default();
@@ -49,7 +49,7 @@ mod tests {
             ("postgres://db/senmon?password=geheim", "postgres://db/senmon?…"),
             ("postgres://db/senmon", "postgres://db/senmon"),
         ] {
-            assert_eq!(format!("{:?}", DatabaseUrl::from(url)), format!("\"{expect}\""));
+            assert_eq!(format!("{:?}", SecretUrl::from(url)), format!("\"{expect}\""));
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{DbError, Listed, Result, begin, each, unword, word};
 use crate::domain::alerts::test_text;
 use chrono::TimeDelta;
 use senmon_protocol::{
-    alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook},
+    alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Mailbox},
     ids::{AlertId, BranchId, ExperimentId, WorkerId},
     view::EventView,
 };
@@ -14,6 +14,7 @@ fn target(kind: &str, url: String) -> Result<AlertTarget> {
     match kind {
         "webhook" => Ok(AlertTarget::Webhook(Hook { url })),
         "slack" => Ok(AlertTarget::Slack(Hook { url })),
+        "mail" => Ok(AlertTarget::Mail(Mailbox { address: url })),
         other => Err(DbError::Impossible(format!("{other:?} is no kind of target"))),
     }
 }
@@ -49,11 +50,12 @@ pub async fn insert(pool: &PgPool, new: &CreateAlert, owner: &str) -> Result<Ale
     let kind = match new.target {
         AlertTarget::Webhook(_) => "webhook",
         AlertTarget::Slack(_) => "slack",
+        AlertTarget::Mail(_) => "mail",
     };
     let done = sqlx::query!(
         "INSERT INTO alerts (id, name, owner, occasions, experiment_id, target_kind, target_url) VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (name) DO NOTHING",
-        id.0, new.name, owner, &occasions, new.experiment_id.map(|id| id.0), kind, new.target.url()
+        id.0, new.name, owner, &occasions, new.experiment_id.map(|id| id.0), kind, new.target.address()
     )
     .execute(&mut *tx)
     .await?;

@@ -10,6 +10,7 @@ use senmon_protocol::{
     worker::{LogBatch, LogLine},
 };
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
+use std::collections::HashSet;
 
 /// Something that happened.
 #[derive(Debug, Clone, Default)]
@@ -171,15 +172,36 @@ pub async fn on_axis(pool: &PgPool, branch: BranchId, limit: i64) -> Result<Vec<
     Ok(rows.into_iter().map(Row::view).collect())
 }
 
+/// The branches of an experiment of which this was said.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn branches_with(pool: &PgPool, experiment: ExperimentId, kind: &str) -> Result<HashSet<BranchId>> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT DISTINCT branch_id AS "branch_id!" FROM events WHERE experiment_id = $1 AND kind = $2 AND branch_id IS NOT NULL"#,
+        experiment.0,
+        kind
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(found.into_iter().map(BranchId).collect())
+}
+
 /// The kind of the last event of these kinds.
 ///
 /// # Errors
 /// When Postgres refuses.
 pub async fn last_of(pool: &PgPool, kinds: &[&str]) -> Result<Option<String>> {
     let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    Ok(sqlx::query_scalar!("SELECT kind FROM events WHERE kind = ANY($1) ORDER BY id DESC LIMIT 1", &kinds)
-        .fetch_optional(pool)
-        .await?)
+    // Each kind by its own index: together, Postgres would walk all events backwards.
+    Ok(sqlx::query_scalar!(
+        r#"SELECT last.kind AS "kind!" FROM unnest($1::text[]) AS wanted(kind)
+           CROSS JOIN LATERAL (SELECT e.kind, e.id FROM events e WHERE e.kind = wanted.kind ORDER BY e.id DESC LIMIT 1) last
+           ORDER BY last.id DESC LIMIT 1"#,
+        &kinds
+    )
+    .fetch_optional(pool)
+    .await?)
 }
 
 /// Stores log lines; a repeated batch is the same batch. Lines that are events become events; they are given back.

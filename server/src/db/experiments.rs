@@ -1,7 +1,9 @@
 //! Experiments and their stages.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, unword, word};
-use crate::domain::{advance::experiment::StageFacts, held_out::Compared, report::ensemble_vs_dense_percent};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, transaction, unword, word};
+use crate::domain::{
+    advance::experiment::StageFacts, held_out::Compared, rates::Shape, report::ensemble_vs_dense_percent,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ClusteringId, CorpusId, ExperimentId},
@@ -34,6 +36,8 @@ pub struct ExperimentRow {
     pub clustering_id: Option<ClusteringId>,
     /// The tokenizer.
     pub tokenizer_id: Option<Uuid>,
+    /// The model that it trains, as known when it was submitted.
+    pub model: Option<Shape>,
     /// The shards.
     pub shard_index: Option<ShardIndex>,
     /// What became of the held-out documents, once they are listed.
@@ -50,13 +54,20 @@ pub struct ExperimentRow {
 ///
 /// # Errors
 /// [`DbError::Conflict`] when its corpus was deleted meanwhile.
-pub async fn insert(pool: &PgPool, spec: &ExperimentSpec, corpus: CorpusId, owner: &str) -> Result<ExperimentId> {
+pub async fn insert(
+    pool: &PgPool,
+    spec: &ExperimentSpec,
+    model: Option<&Shape>,
+    corpus: CorpusId,
+    owner: &str,
+) -> Result<ExperimentId> {
     let id = ExperimentId::new();
     let mut tx = begin(pool).await?;
     let done = sqlx::query!(
-        "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours)
-         SELECT $1, $2, $3, 'running', $4, $5, c.id, $7, $8, $9 FROM corpora c WHERE c.id = $6 AND c.archived_at IS NULL FOR SHARE",
-        id.0, spec.name, kept("body", spec)? as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
+        "INSERT INTO experiments (id, name, spec, state, priority, owner, corpus_id, deadline, budget_slot_hours, budget_wall_hours, model)
+         SELECT $1, $2, $3, 'running', $4, $5, c.id, $7, $8, $9, $10 FROM corpora c WHERE c.id = $6 AND c.archived_at IS NULL FOR SHARE",
+        id.0, spec.name, kept("body", spec)? as _, i16::from(spec.priority), owner, corpus.0, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours,
+        model.map(|model| kept("model", model)).transpose()? as _
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict(format!("corpus: {} was deleted just now", spec.corpus)));
@@ -81,7 +92,7 @@ pub struct Filter {
 pub async fn list(pool: &PgPool, filter: Filter) -> Result<Listed<ExperimentRow>> {
     let rows = sqlx::query!(
         r#"SELECT id, spec AS "spec: Stored<ExperimentSpec>", state, COALESCE(problem, paused_why) AS problem, owner, corpus_id, clustering_id, tokenizer_id,
-           deadline_missed_at IS NOT NULL AS "deadline_missed!",           shard_index AS "shard_index: Stored<ShardIndex>", held_out AS "held_out: Stored<HeldOutSummary>", report AS "report: Stored<Report>", created_at, finished_at FROM experiments
+           deadline_missed_at IS NOT NULL AS "deadline_missed!", model AS "model: Stored<Shape>", shard_index AS "shard_index: Stored<ShardIndex>", held_out AS "held_out: Stored<HeldOutSummary>", report AS "report: Stored<Report>", created_at, finished_at FROM experiments
            WHERE ($1::uuid IS NULL OR id = $1) AND (NOT $2 OR state IN ('running', 'paused')) AND archived_at IS NULL ORDER BY id DESC LIMIT 1000"#,
         filter.id.map(|id| id.0), filter.open
     ).fetch_all(pool).await?;
@@ -101,6 +112,8 @@ pub async fn list(pool: &PgPool, filter: Filter) -> Result<Listed<ExperimentRow>
                 clustering_id: row.clustering_id.map(ClusteringId),
                 tokenizer_id: row.tokenizer_id,
                 shard_index: row.shard_index.map(|index| index.read("shard_index")).transpose()?,
+                // Told for its own sake alone: one that cannot be read spoils no experiment.
+                model: row.model.and_then(|model| model.read("model").ok()),
                 held_out: row.held_out.map(|summary| summary.read("held_out")).transpose()?,
                 report: row.report.map(|report| report.read("report")).transpose()?,
                 created_at: row.created_at,
@@ -235,7 +248,7 @@ pub async fn complete(
 ) -> Result<bool> {
     let percent = ensemble_vs_dense_percent(report);
     let report = kept("report", report)?;
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     // Forks and continues hold the row: this waits for them and, in the next statement, sees their branch.
     let held =
         sqlx::query_scalar!("SELECT id FROM experiments WHERE id = $1 AND state = 'running' FOR NO KEY UPDATE", id.0)
@@ -269,7 +282,7 @@ pub async fn complete(
 /// # Errors
 /// [`DbError::Conflict`] when it is over already.
 pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str, stages: &[StageFacts]) -> Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = transaction(pool).await?;
     end(&mut tx, id, ExperimentState::Failed, Some(problem)).await?;
     write_stages(&mut tx, id, stages).await?;
     tx.commit().await?;

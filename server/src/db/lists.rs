@@ -46,9 +46,7 @@ pub struct Experiments {
 pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<ExperimentSummary>> {
     let rows = sqlx::query!(
         r#"SELECT e.id, e.name, COALESCE(e.spec->'labels', 'null') AS "labels!: Stored<Vec<String>>", e.state, COALESCE(e.problem, e.paused_why) AS problem,
-           e.priority, e.owner, e.created_at, e.finished_at, e.ensemble_vs_dense_percent, b.done AS "done!", b.total AS "total!",
-           (SELECT COALESCE(sum(j.tokens_per_second), 0) FROM jobs j JOIN branches r ON r.id = j.branch_id
-                WHERE r.experiment_id = e.id AND j.lease_expires_at IS NOT NULL) AS "rate!"
+           e.priority, e.owner, e.created_at, e.finished_at, e.ensemble_vs_dense_percent, b.done AS "done!", b.total AS "total!"
            FROM experiments e CROSS JOIN LATERAL
                (SELECT COALESCE(sum(step * batch_tokens), 0)::bigint AS done, COALESCE(sum(steps * batch_tokens), 0)::bigint AS total
                     FROM branches WHERE experiment_id = e.id) b
@@ -70,9 +68,6 @@ pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<E
         |row| row.id,
         |row| {
             let state: ExperimentState = unword(&row.state)?;
-            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let seconds_left = (row.rate > 0.0 && state == ExperimentState::Running)
-                .then(|| row.total.saturating_sub(row.done) as f64 / row.rate);
             Ok(ExperimentSummary {
                 id: ExperimentId(row.id),
                 name: row.name,
@@ -84,7 +79,8 @@ pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<E
                 tokens_done: count(row.done),
                 tokens_total: count(row.total),
                 ensemble_vs_dense_percent: row.ensemble_vs_dense_percent,
-                seconds_left,
+                // The forecast's to tell.
+                seconds_left: None,
                 owner: row.owner,
                 created_at: row.created_at,
                 finished_at: row.finished_at,

@@ -7,6 +7,9 @@ use senmon_protocol::{
 };
 use serde_json::{Value, json};
 
+/// Why no mail is sent.
+pub const NO_MAIL: &str = "this server sends no mail: smtp_url and smtp_from in its settings make it";
+
 /// The occasion that an event is, if it is one.
 #[must_use]
 pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
@@ -15,6 +18,7 @@ pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
         "experiment_failed" | "branch_failed" => Occasion::Failed,
         "loss_spike" | "rolled_back" => Occasion::LossSpike,
         "step_skipped" => Occasion::NotFinite,
+        "chain_forgot" => Occasion::Forgetting,
         "experiment_stalled" => Occasion::Stalled,
         "budget_spent" | "deadline_missed" => Occasion::Budget,
         "worker_lost" | "worker_set_aside" => Occasion::WorkerLost,
@@ -44,12 +48,13 @@ pub fn text(alert: &str, experiment: Option<&str>, event: Option<&EventView>) ->
     }
 }
 
-/// What is posted.
+/// What is posted; None where it goes by mail.
 #[must_use]
-pub fn body(target: &AlertTarget, message: &AlertMessage) -> Value {
+pub fn body(target: &AlertTarget, message: &AlertMessage) -> Option<Value> {
     match target {
-        AlertTarget::Webhook(_) => json!(message),
-        AlertTarget::Slack(_) => json!({ "text": message.text }),
+        AlertTarget::Webhook(_) => Some(json!(message)),
+        AlertTarget::Slack(_) => Some(json!({ "text": message.text })),
+        AlertTarget::Mail(_) => None,
     }
 }
 

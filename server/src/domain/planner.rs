@@ -1,15 +1,22 @@
 //! `senmon plan`: tokens, time and storage of an experiment before anything runs.
 
+mod fit;
+
 use crate::domain::{
     expand::{Domains, PlannedBranch, expand},
+    forecast::{held_out_tokens, of_plan},
+    rates::{Rate, Shape, Speeds},
     retention::kept_at_most,
+    timetable::Slots,
     validate::{Known, not_now, unused_slots, validate},
 };
+use fit::{fit, stages};
 use senmon_protocol::{
     model::ModelSpec,
     plan::{PlanRequest, PlanView, PlannedBranch as PlanLine},
     problem::Fault,
-    spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
+    resources::DeviceKind,
+    spec::{BudgetShare, ExperimentSpec, SeedSpec, TokenizerSpec},
     storage::Bytes,
     view::BranchRole,
 };
@@ -31,6 +38,15 @@ pub struct KnownCorpus {
     pub documents: u64,
     /// Bytes of text.
     pub text_bytes: u64,
+    /// Files that hold it.
+    pub files: u32,
+}
+
+impl KnownCorpus {
+    /// Bytes of text of each file, as if they were equal.
+    fn text_of_files(self) -> Vec<u64> {
+        vec![self.text_bytes / u64::from(self.files.max(1)); self.files as usize]
+    }
 }
 
 /// A store with a budget.
@@ -44,23 +60,31 @@ pub struct Room {
     pub growth: Bytes,
 }
 
-/// Throughput that the fleet showed.
-#[derive(Debug, Clone, Copy, Default)]
+/// The fleet, and what was ever measured.
+#[derive(Debug, Clone, Default)]
 pub struct Fleet {
     /// Slots of workers that are alive.
-    pub slots: u32,
-    /// Tokens per second of one slot, measured on a model of this size. None when nothing ran yet.
-    pub tokens_per_second: Option<f64>,
+    pub slots: Slots,
+    /// Their devices, by name.
+    pub devices: Vec<(String, u32)>,
+    /// What attempts measured.
+    pub rates: Vec<Rate>,
 }
 
 /// Plans a request. Domains are taken as equal parts of the corpus: they are not known before the clustering.
 #[must_use]
-pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
+pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     let spec = &request.experiment;
     // Slots that are given are a fleet that is not there yet: the one that is says nothing of it.
     let imagined = Known { fleet: Vec::new(), ..known.clone() };
     let known = if request.slots.is_some() { &imagined } else { known };
     let mut refused = validate(spec, known);
+    let mut warnings = Vec::new();
+    if known.corpus.is_none() {
+        // Nothing of a plan needs the text: what it would cost is asked before it is there.
+        let (corpus, rest): (Vec<Fault>, Vec<Fault>) = refused.into_iter().partition(|fault| fault.path == "corpus");
+        (refused, warnings) = (rest, corpus);
+    }
     let length = u64::from(spec.data.sequence_length.max(1));
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
     let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
@@ -69,15 +93,18 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let held = corpus_tokens.map_or(PLENTY, |tokens| {
         share_of(tokens, 1.0 - spec.data.held_out_fraction.clamp(0.0, 0.5)) / u64::from(k) / length
     });
-    let (mut branches, mut warnings) = (Vec::new(), Vec::new());
+    let mut branches = Vec::new();
     // What is refused for its size is not laid out first.
     if spec.training.batch_windows > 0 && k == spec.clustering.domains {
         let found = expand(spec, &Domains { windows: &vec![held.max(1); k as usize], order: &order });
         branches = found.branches;
         let first =
             |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
-        warnings = found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
-        warnings.dedup_by(|a, b| a.path == b.path);
+        let mut short: Vec<Fault> =
+            found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
+        short.dedup_by(|a, b| a.path == b.path);
+        warnings.extend(short);
+        warnings.extend(proportional(spec));
     }
     if request.slots.is_some() {
         // Nor does today's engine.
@@ -87,13 +114,12 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     } else {
         warnings.extend(not_now(spec, &known.fleet));
     }
-    let shape = model(spec, known);
-    let (parameters, flops) =
-        shape.map_or((0, 0), |(model, vocab)| (model.parameters(vocab), model.train_flops_per_token(vocab, length)));
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let flops_per_token = flops as f64;
-    let (tokens_per_second, throughput_source) = throughput(request, fleet, flops_per_token);
-    let slots = request.slots.unwrap_or(fleet.slots).max(1);
+    let shape = shape(spec, known);
+    let (parameters, flops_per_token) = shape.as_ref().map_or((0, 0.0), |shape| (shape.parameters(), shape.flops()));
+    let slots = slots(request, fleet);
+    let (speeds, throughput_source) = throughput(request, fleet, shape.as_ref());
+    let tokens_per_second = speeds.train;
+    let slots_asked = slots.cpu.saturating_add(slots.cuda);
     let resumable = parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES);
     let lines: Vec<PlanLine> = branches
         .iter()
@@ -107,17 +133,28 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
             warnings.push(Fault { path: "retention".into(), message });
         }
     }
+    let files = known.corpus.map_or_else(Vec::new, KnownCorpus::text_of_files);
+    let left = of_plan(spec, &branches, &files, held_out_tokens_planned(spec, known));
+    let timed = stages(&left, &speeds, slots);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
-    let tokens_in_days =
-        request.days.zip(tokens_per_second).map(|(days, rate)| (days * 86_400.0 * rate * f64::from(slots)) as u64);
+    let tokens_in_days = request
+        .days
+        .zip(tokens_per_second)
+        .map(|(days, rate)| (days * 86_400.0 * rate * f64::from(slots_asked)) as u64);
+    let tokens = lines.iter().map(|line| line.tokens).fold(0, u64::saturating_add);
+    let fit =
+        request.days.zip(timed.as_ref()).map(|(days, (seconds, _))| fit(days, *seconds, &lines, &left, &speeds, slots));
+    let (seconds, stages) = timed.map_or((None, Vec::new()), |(seconds, stages)| (Some(seconds), stages));
     PlanView {
-        tokens: lines.iter().map(|line| line.tokens).fold(0, u64::saturating_add),
+        tokens,
         parameters,
         flops_per_token,
         tokens_per_second,
         throughput_source,
-        slots,
-        seconds: tokens_per_second.map(|rate| makespan(&branches, rate, slots)),
+        slots: slots_asked,
+        seconds,
+        stages,
+        fit,
         checkpoint_bytes: bytes,
         checkpoint_bytes_each: resumable,
         tokens_in_days,
@@ -126,6 +163,40 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
         refused,
         warnings,
     }
+}
+
+/// The slots of a plan: those of the fleet, or those that were given, of the kind that the file asks for.
+fn slots(request: &PlanRequest, fleet: &Fleet) -> Slots {
+    let Some(given) = request.slots else {
+        let none = fleet.slots == Slots::default();
+        return if none { Slots { cpu: 1, cuda: 0 } } else { fleet.slots };
+    };
+    match request.experiment.resources.device {
+        Some(DeviceKind::Cpu) => Slots { cpu: given.max(1), cuda: 0 },
+        _ => Slots { cpu: 0, cuda: given.max(1) },
+    }
+}
+
+/// A word on budgets by size, before sizes are known.
+fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
+    let is_so = |group: &senmon_protocol::spec::BranchGroup| matches!(group, senmon_protocol::spec::BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
+    spec.plan.iter().position(is_so).map(|i| Fault {
+        path: format!("plan[{i}].share"),
+        message: "proportional: shown as equal, because the sizes of the domains are known only when they are found"
+            .into(),
+    })
+}
+
+/// Tokens that an evaluation of a planned experiment scores.
+fn held_out_tokens_planned(spec: &ExperimentSpec, known: &Known) -> u64 {
+    let k = u64::from(spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX));
+    let corpus = known.corpus.filter(|corpus| corpus.documents > 0);
+    let share = spec.data.held_out_fraction.clamp(0.0, 0.5) / f64::from(u32::try_from(k).unwrap_or(1));
+    let (documents, tokens) = corpus.map_or((u64::MAX, u64::MAX), |corpus| {
+        let tokens = share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN);
+        (share_of(corpus.documents, share), share_of(tokens, share))
+    });
+    held_out_tokens(&spec.evaluation, (0..k).map(|_| (documents, tokens)))
 }
 
 /// Bytes of the checkpoints that stay of an experiment, at most, under its retention. `each` is the size of a resumable
@@ -160,6 +231,14 @@ pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
     (needs > left).then(|| Fault { path: "retention".into(), message })
 }
 
+/// The model that an experiment trains, where file and disk say enough of it.
+#[must_use]
+pub fn shape(spec: &ExperimentSpec, known: &Known) -> Option<Shape> {
+    let (model, vocab) = model(spec, known)?;
+    let model = ModelSpec { vocab_size: u32::try_from(vocab).ok(), ..model.clone() };
+    Some(Shape { model, sequence_length: spec.data.sequence_length, precision: spec.training.precision })
+}
+
 fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
     let model = match (&spec.seed, &spec.model, &known.seed) {
         (SeedSpec::Train(_), Some(model), _) | (SeedSpec::Checkpoint(_), _, Some(Ok(model))) => model,
@@ -173,19 +252,26 @@ fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpe
     model.problems().is_empty().then(|| (model, u64::from(model.vocab_size.unwrap_or(entries))))
 }
 
-fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Option<f64>, String) {
+/// How fast the plan's work goes on one slot, and what the rate of training stands on.
+fn throughput(request: &PlanRequest, fleet: &Fleet, shape: Option<&Shape>) -> (Speeds, String) {
+    // Slots that are given are a fleet that is not there yet.
+    let devices: &[(String, u32)] = if request.slots.is_some() { &[] } else { &fleet.devices };
+    let (measured, basis) = Speeds::of(&fleet.rates, shape, devices);
+    let assumed = |train: f64| Speeds { train: Some(train), evaluate: None, ..measured.clone() };
     if let Some(rate) = request.tokens_per_second {
-        return (Some(rate), "as given".into());
+        return (assumed(rate), "as given".into());
     }
+    let flops_per_token = shape.map_or(0.0, Shape::flops);
     if let Some(peak) = request.peak_flops.filter(|_| flops_per_token > 0.0) {
         let utilisation = request.utilisation.unwrap_or(0.4);
-        let rate = peak * utilisation / flops_per_token;
-        return (Some(rate), format!("{:.0} TFLOP/s at {:.0} % utilisation", peak / 1e12, utilisation * 100.0));
+        let says = format!("{:.0} TFLOP/s at {:.0} % utilisation", peak / 1e12, utilisation * 100.0);
+        return (assumed(peak * utilisation / flops_per_token), says);
     }
-    match fleet.tokens_per_second {
-        Some(rate) => (Some(rate), "measured by the workers on a model of this shape".into()),
-        None => (None, "unknown: give --tokens-per-second, or --peak-flops and --utilisation".into()),
-    }
+    let says = match basis {
+        Some(basis) => basis.to_string(),
+        None => "unknown: give --tokens-per-second, or --peak-flops and --utilisation".into(),
+    };
+    (measured, says)
 }
 
 /// Bytes of a branch's checkpoints that stay, at most.
@@ -225,141 +311,10 @@ fn seconds(branch: &PlannedBranch, rate: f64) -> f64 {
     branch.tokens() as f64 / (rate * f64::from(slots))
 }
 
-/// Wall time on `slots` slots: parents before children, the longest ready branch first (list scheduling).
-fn makespan(branches: &[PlannedBranch], rate: f64, slots: u32) -> f64 {
-    let mut free = vec![0.0_f64; slots.min(4096) as usize];
-    let mut ends: Vec<Option<f64>> = vec![None; branches.len()];
-    let parent =
-        |branch: &PlannedBranch| branch.parent.as_ref().and_then(|name| branches.iter().position(|b| b.name == *name));
-    let parents: Vec<Option<usize>> = branches.iter().map(parent).collect();
-    for _ in 0..branches.len() {
-        let ready = |i: &usize| ends[*i].is_none() && parents[*i].is_none_or(|p| ends[p].is_some());
-        let start = |i: &usize| parents[*i].and_then(|p| ends[p]).unwrap_or(0.0);
-        let next = (0..branches.len()).filter(ready).min_by(|a, b| {
-            start(a).total_cmp(&start(b)).then(seconds(&branches[*b], rate).total_cmp(&seconds(&branches[*a], rate)))
-        });
-        let Some(next) = next else { break };
-        let wanted =
-            branches[next].training.as_ref().map_or(1, |training| usize::from(training.slots)).clamp(1, free.len());
-        free.sort_by(f64::total_cmp);
-        let begin = free[wanted - 1].max(start(&next));
-        let end = begin + seconds(&branches[next], rate);
-        free[..wanted].fill(end);
-        ends[next] = Some(end);
-    }
-    ends.into_iter().flatten().fold(0.0, f64::max)
-}
-
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
 fn share_of(count: u64, share: f64) -> u64 {
     (count as f64 * share) as u64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{expand::tests::spec, validate::KnownCorpus};
-    use senmon_protocol::resources::DeviceKind;
-
-    #[test]
-    fn twenty_h100s_in_a_month_give_a_10b_model_about_340_billion_tokens() {
-        let mut experiment = spec();
-        experiment.model = serde_json::from_value(serde_json::json!({
-            "vocab_size": 100_000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 42,
-            "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 4096
-        }))
-        .unwrap();
-        experiment.data.sequence_length = 4096;
-        let request = PlanRequest {
-            experiment,
-            slots: Some(20),
-            peak_flops: Some(989e12),
-            utilisation: Some(0.4),
-            tokens_per_second: None,
-            days: Some(30.0),
-        };
-        let plan = plan(&request, &Known::default(), Fleet::default());
-        assert!((9.5e9..10.5e9).contains(&(plan.parameters as f64)), "{}", plan.parameters);
-        // 6N alone would give 342 billion; attention at 4,096 tokens takes its share.
-        let tokens = plan.tokens_in_days.unwrap() as f64;
-        assert!((290e9..345e9).contains(&tokens), "{tokens:e}");
-    }
-
-    #[test]
-    fn wall_time_follows_slots_and_parents() {
-        let check = |slots, expect: f64| {
-            let request = PlanRequest {
-                experiment: spec(),
-                slots: Some(slots),
-                peak_flops: None,
-                utilisation: None,
-                tokens_per_second: Some(64.0),
-                days: None,
-            };
-            let found = plan(&request, &Known::default(), Fleet::default()).seconds.unwrap();
-            assert!((found - expect).abs() < 1.0, "{slots} slots: {found}, expected {expect}");
-        };
-        // Seed 100 s, then experts, dense and random parts of 30 s each set, a chain of 2 x 10 s.
-        check(1, 100.0 + 30.0 * 3.0 + 20.0);
-        check(100, 100.0 + 30.0);
-    }
-
-    #[test]
-    fn a_plan_for_accelerators_to_come_warns_of_what_a_submission_refuses() {
-        let mut experiment = spec();
-        experiment.training.slots = 4;
-        experiment.resources.device = Some(DeviceKind::Cuda);
-        let plan = |slots| {
-            let request = PlanRequest {
-                experiment: experiment.clone(),
-                slots,
-                peak_flops: None,
-                utilisation: None,
-                tokens_per_second: None,
-                days: None,
-            };
-            plan(&request, &Known::default(), Fleet::default())
-        };
-        let says = |faults: &[Fault]| faults.iter().any(|fault| fault.message.contains("no engine here trains"));
-        let (asked, imagined) = (plan(None), plan(Some(20)));
-        assert!(says(&asked.refused) && !says(&asked.warnings), "{asked:?}");
-        assert!(says(&imagined.warnings) && !says(&imagined.refused), "{imagined:?}");
-    }
-
-    #[test]
-    fn a_plan_counts_what_stays_and_stops_at_the_budget() {
-        let mut experiment = spec();
-        experiment.training.checkpoint_every_steps = Some(1);
-        let request = |keep_latest| {
-            let mut experiment = experiment.clone();
-            experiment.retention.keep_latest = keep_latest;
-            PlanRequest {
-                experiment,
-                slots: None,
-                peak_flops: None,
-                utilisation: None,
-                tokens_per_second: None,
-                days: None,
-            }
-        };
-        let bytes = |keep_latest| plan(&request(keep_latest), &Known::default(), Fleet::default()).checkpoint_bytes;
-        assert!(bytes(2) < bytes(3) && bytes(3) < bytes(5), "{} {} {}", bytes(2), bytes(3), bytes(5));
-        let corpus = KnownCorpus { ready: true, documents: 1000, text_bytes: 1 << 30 };
-        let budget = |budget: u64| {
-            let room = Room { budget: Bytes(budget), used: Bytes(1000), growth: Bytes(500) };
-            plan(&request(2), &Known { corpus: Some(corpus), room: Some(room), ..Known::default() }, Fleet::default())
-        };
-        let tight = budget(bytes(2) + 1499);
-        assert!(
-            tight.refused.iter().any(|f| f.path == "retention" && f.message.contains("leaves")),
-            "{:?}",
-            tight.refused
-        );
-        let nearly = budget(bytes(2) + 1500);
-        assert!(
-            nearly.refused.is_empty() && nearly.warnings.iter().any(|f| f.path == "retention"),
-            "{:?}",
-            nearly.refused
-        );
-    }
-}
+mod tests;

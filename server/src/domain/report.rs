@@ -6,6 +6,8 @@ mod chains;
 mod contestants;
 mod sentences;
 
+pub use chains::forgotten;
+
 use chrono::{DateTime, Utc};
 use senmon_corpus::compare::{alike, held_out_shares, train_shares};
 use senmon_protocol::{

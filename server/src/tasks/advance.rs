@@ -1,5 +1,6 @@
 //! Carries out what `domain::advance` asks for, for each experiment that is not over.
 
+mod forgets;
 mod held_out;
 mod judge;
 
@@ -7,7 +8,7 @@ use super::{
     aside::Aside,
     ask,
     failure::{Cause, cause, lasting},
-    identity,
+    forecast, identity,
 };
 use crate::{
     app::App,
@@ -135,6 +136,11 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
         return Ok(());
     }
     super::limits::check(app, row, &scene.branches).await?;
+    scene.tell_forgetting().await?;
+    let files: Vec<u64> = scene.corpus.files.iter().map(|file| file.counts.text_bytes).collect();
+    let Scene { branches, evaluations, .. } = &scene;
+    let progress = forecast::Progress { row, files: &files, branches, evaluations, facts: &facts };
+    app.forecasts.note(row.id, forecast::left(&progress), row.model.clone());
     note_progress(app, row, waits_for(&facts).as_deref()).await?;
     for command in advance(&facts) {
         if let Err(error) = scene.carry_out(&command, &facts).await {

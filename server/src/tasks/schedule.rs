@@ -71,12 +71,12 @@ pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
     Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
 }
 
-/// Every worker that ever enrolled, as it is now; which slots are taken is left out.
+/// Workers as they are now; which slots are taken is left out.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn workers(app: &App) -> Result<Vec<FleetWorker>, db::DbError> {
-    fleet(app, db::workers::list(&app.db, None).await?.rows, &[]).await
+pub async fn workers(app: &App, rows: Vec<WorkerRow>) -> Result<Vec<FleetWorker>, db::DbError> {
+    fleet(app, rows, &[]).await
 }
 
 fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {

@@ -4,7 +4,7 @@ use super::ask;
 use crate::{
     app::App,
     db::{self, alerts::Due},
-    domain::alerts::{again, body, text},
+    domain::alerts::{NO_MAIL, again, body, text},
 };
 use anyhow::Result;
 use futures::{StreamExt, stream};
@@ -37,8 +37,13 @@ pub async fn run(app: App) -> Result<()> {
 async fn send(app: &App, due: Due) -> Result<()> {
     let text = text(&due.alert, due.experiment.as_deref(), due.event.as_ref());
     let message = AlertMessage { alert: due.alert, text, event: due.event };
-    let posted = app.outgoing.post(due.target.url(), &body(&due.target, &message), &due.id.to_string()).await;
-    let problem = posted.err().map(|why| senmon_protocol::storable(&why));
+    let (address, key) = (due.target.address(), due.id.to_string());
+    let sent = match (body(&due.target, &message), &app.mail) {
+        (Some(body), _) => app.outgoing.post(address, &body, &key).await,
+        (None, Some(mail)) => mail.send(address, &message.text, &key).await,
+        (None, None) => Err(NO_MAIL.to_owned()),
+    };
+    let problem = sent.err().map(|why| senmon_protocol::storable(&why));
     if let Some(why) = &problem {
         tracing::warn!(alert = message.alert, delivery = due.id, tries = due.tries, "a message was not taken: {why}");
     }

@@ -91,14 +91,14 @@ fn experiment(input: &Input, _: &Path) -> Result<()> {
     ensure!(text.len() <= file::FILE_BYTES_MAX, "too large");
     let spec: ExperimentSpec = file::parse(text).map_err(|fault| anyhow!("{}: {}", fault.path, fault.message))?;
     comes_back(&spec)?;
-    let corpus = KnownCorpus { ready: true, documents: 100_000, text_bytes: 1 << 30 };
+    let corpus = KnownCorpus { ready: true, documents: 100_000, text_bytes: 1 << 30, files: 4 };
     let known = Known { corpus: Some(corpus), ..Known::default() };
     let faults = validate(&spec, &known);
     if faults.iter().any(|fault| fault.message.is_empty()) {
         return Err(Broken(format!("a fault without words: {faults:?}")).into());
     }
-    let request: PlanRequest = serde_json::from_value(json!({ "experiment": spec }))?;
-    comes_back(&plan(&request, &known, Fleet { slots: 4, tokens_per_second: Some(1000.0) }))?;
+    let request: PlanRequest = serde_json::from_value(json!({ "experiment": spec, "tokens_per_second": 1000.0 }))?;
+    comes_back(&plan(&request, &known, &Fleet::default()))?;
     Ok(())
 }
 

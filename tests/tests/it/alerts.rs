@@ -78,7 +78,7 @@ async fn what_happens_is_told_and_what_is_not_taken_is_sent_again() -> Result<()
     let make = |name: &str, kind: &str, url: &str, of: Option<&str>| json!({ "name": name, "on": ["stalled", "stalled"], "experiment_id": of, "target": { "kind": kind, "url": url } });
     let one: AlertView =
         world.api.post("/api/v1/alerts", &make("one", "webhook", &webhook, Some(&id.to_string()))).await?;
-    ensure!(one.target.url().ends_with("/…") && one.on.len() == 1 && one.last.is_none(), "{one:?}");
+    ensure!(one.target.address().ends_with("/…") && one.on.len() == 1 && one.last.is_none(), "{one:?}");
     let all: AlertView = world.api.post("/api/v1/alerts", &make("all", "slack", &slack, None)).await?;
     let again = world.api.refused("/api/v1/alerts", &make("all", "slack", &slack, None)).await?;
     ensure!(again.status == 409 && again.detail.contains("name: there is an alert \"all\" already"), "{again:?}");
@@ -155,5 +155,86 @@ async fn nothing_private_is_called_unless_the_settings_say_so() -> Result<()> {
         })
         .await?;
     ensure!(why.contains("is no address of the public internet") && arrived(&seen).is_empty(), "{why}");
+    Ok(())
+}
+
+/// A mail server that takes everything: what it was told, whole messages.
+async fn mail_server() -> Result<(u16, Arc<Mutex<Vec<String>>>)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let (port, seen) = (listener.local_addr()?.port(), Arc::<Mutex<Vec<String>>>::default());
+    let kept = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                if let Ok(message) = speak(stream).await {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+                }
+            });
+        }
+    });
+    Ok((port, seen))
+}
+
+/// One conversation (RFC 5321), up to the first message.
+async fn speak(stream: TcpStream) -> Result<String> {
+    let mut stream = BufReader::new(stream);
+    stream.get_mut().write_all(b"220 here\r\n").await?;
+    let mut told = String::new();
+    loop {
+        let mut line = String::new();
+        ensure!(stream.read_line(&mut line).await? > 0, "it hung up");
+        told.push_str(&line);
+        let answer: &[u8] = match line.get(..4).unwrap_or_default().to_ascii_uppercase().as_str() {
+            "EHLO" => b"250 here\r\n",
+            "DATA" => b"354 go on\r\n",
+            "QUIT" => b"221 bye\r\n",
+            _ => b"250 ok\r\n",
+        };
+        stream.get_mut().write_all(answer).await?;
+        while answer.starts_with(b"354") {
+            let mut line = String::new();
+            ensure!(stream.read_line(&mut line).await? > 0, "it hung up");
+            if line == ".\r\n" {
+                stream.get_mut().write_all(b"250 taken\r\n").await?;
+                return Ok(told);
+            }
+            told.push_str(&line);
+        }
+    }
+}
+
+#[tokio::test]
+async fn mail_goes_through_the_server_of_the_settings() -> Result<()> {
+    let make =
+        |address: &str| json!({ "name": "m", "on": ["failed"], "target": { "kind": "mail", "address": address } });
+    let without = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
+    let problem = without.api.refused("/api/v1/alerts", &make("a@example.org")).await?;
+    ensure!(
+        problem.faults[0].path == "target.address" && problem.faults[0].message.contains("smtp_url"),
+        "{problem:?}"
+    );
+    drop(without);
+    let (port, seen) = mail_server().await?;
+    let settings = format!("smtp_url = \"smtp://127.0.0.1:{port}\"\nsmtp_from = \"Senmon <s@example.com>\"\n");
+    let options = WorldOptions { workers: 0, documents: 0, server_settings: settings, ..WorldOptions::default() };
+    let world = World::start(options).await?;
+    let problem = world.api.refused("/api/v1/alerts", &make("nobody")).await?;
+    ensure!(problem.faults[0].message.contains("expected an address such as"), "{problem:?}");
+    let alert: AlertView = world.api.post("/api/v1/alerts", &make("a@example.org")).await?;
+    ensure!(alert.target.address() == "a@example.org", "{alert:?}");
+    let _: AlertView = world.api.post(&format!("/api/v1/alerts/{}/test", alert.id), &json!(null)).await?;
+    let last = world
+        .until(LIMIT, "it is taken", async || {
+            let listed: Vec<AlertView> = world.api.list("/api/v1/alerts").await?;
+            let last = listed.into_iter().find_map(|alert| alert.last);
+            Ok(last.filter(|last| last.state == DeliveryState::Delivered))
+        })
+        .await?;
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    ensure!(last.tries == 1 && seen.len() == 1, "{last:?}: {seen:?}");
+    for part in ["RCPT TO:<a@example.org>", "Message-ID: <", "Subject: [Senmon] This is a test of the alert m"] {
+        ensure!(seen[0].contains(part), "{part:?} is not in\n{}", seen[0]);
+    }
     Ok(())
 }

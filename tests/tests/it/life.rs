@@ -27,6 +27,7 @@ async fn an_experiment_passes_through_every_stage() -> Result<()> {
     let report: Report = world.api.get(&format!("/api/v1/experiments/{}/report", done.summary.id)).await?;
     check_report(&done, &report);
     check_scoring(&world, &done, &report).await?;
+    check_measured(&world).await?;
 
     // A second experiment with other settings, while the server runs; the clustering is the first one's.
     let mut second = spec::small();
@@ -56,6 +57,23 @@ async fn a_plan_is_shown_before_anything_runs() -> Result<()> {
     assert!(plan.seconds.is_some_and(|seconds| seconds >= 40_960.0 / 10_000.0));
     let page: Page<senmon_protocol::view::ExperimentSummary> = world.api.get("/api/v1/experiments").await?;
     assert!(page.items.is_empty(), "a plan left an experiment behind");
+    Ok(())
+}
+
+/// What was measured is what the next plan stands on, stage by stage.
+async fn check_measured(world: &World) -> Result<()> {
+    let request = serde_json::json!({ "experiment": spec::small(), "days": 1.0 });
+    let plan = world
+        .until(LIMIT, "what was measured is counted", async || {
+            let plan: PlanView = world.api.post("/api/v1/plan", &request).await?;
+            Ok(plan.throughput_source.starts_with("measured on this very model").then_some(plan))
+        })
+        .await?;
+    for stage in [Stage::Shard, Stage::Seed, Stage::Branches, Stage::Evaluate] {
+        let planned = plan.stages.iter().find(|planned| planned.stage == stage).expect("a stage of the plan");
+        assert!(planned.seconds.is_some_and(f64::is_finite), "{planned:?}");
+    }
+    assert!(plan.fit.is_some_and(|fit| fit.is_met() && fit.slots == Some(1)), "a day is plenty");
     Ok(())
 }
 

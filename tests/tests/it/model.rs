@@ -120,7 +120,7 @@ impl Both {
         let corpus = db::corpora::insert(pool, &request, "test", &[], &LeftOut::default()).await?;
         let mut small = spec::small();
         small.max_restarts = 2;
-        let experiment = db::experiments::insert(pool, &small, corpus, "test").await?;
+        let experiment = db::experiments::insert(pool, &small, None, corpus, "test").await?;
         let planned: Vec<PlannedBranch> = (0..BRANCHES)
             .map(|n| PlannedBranch {
                 name: format!("b{n}"),

@@ -99,7 +99,7 @@ class Client:
 
         `slots`: accelerators that work side by side, those of the fleet where absent; `peak_flops` of one in FLOP/s,
         and the share of it that training reaches (`utilisation`, 0 to 1), or `tokens_per_second` of one; `days` at
-        hand: `tokens_in_days` then says how many tokens fit. A YAML file needs PyYAML (`senmon[yaml]`).
+        hand: `fit` then says whether it fits, and what would. A YAML file needs PyYAML (`senmon[yaml]`).
         """
         given = {
             "slots": slots,

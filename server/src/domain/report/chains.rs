@@ -4,6 +4,7 @@ use super::Scored;
 use senmon_corpus::compare::{lowest, mean_loss};
 use senmon_protocol::{
     clustering::DomainView,
+    ids::BranchId,
     job::DomainLoss,
     report::{ChainLink, ChainReport, Forgetting},
     spec::{BranchGroup, ExperimentSpec},
@@ -35,6 +36,25 @@ pub fn chains(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView], we
             ChainReport { headline: headline(&links, views), name: name.to_owned(), links }
         })
         .collect()
+}
+
+/// From so many nats per token on it is told at once that a link forgot.
+const TOLD_NATS: f64 = 0.05;
+
+/// The links of the plan's chains, of those that are scored, that have forgotten what is worth telling: each with its
+/// sentence.
+pub fn forgotten(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView]) -> Vec<(BranchId, String)> {
+    let told = |link: &ChainLink| {
+        let worst = link.forgetting.iter().max_by(|a, b| a.loss_delta.total_cmp(&b.loss_delta))?;
+        let label = views.get(worst.domain as usize).map_or("", |view| view.label.as_str());
+        let text = format!(
+            "{} has forgotten {:.3} nats per token of domain {} ({label}) against the best link before it.",
+            link.branch, worst.loss_delta, worst.domain
+        );
+        (worst.loss_delta >= TOLD_NATS).then_some((link.branch_id, text))
+    };
+    // No weights are needed: nothing is said of the whole.
+    chains(spec, matrix, views, &[]).iter().flat_map(|chain| &chain.links).filter_map(told).collect()
 }
 
 /// The last link of a chain so far.
@@ -94,11 +114,17 @@ mod tests {
         assert_eq!(found[0].links[0].forgetting, []);
         assert_eq!(found[0].links[0].loss, Some(2.25));
         assert_eq!(found[0].links[1].forgetting, [Forgetting { domain: 0, loss_delta: 0.5 }]);
+        let told = forgotten(&spec, &rows, &[]);
+        assert!(
+            told.len() == 1 && told[0].1.starts_with("chain-1 has forgotten 0.500 nats per token of domain 0"),
+            "{told:?}"
+        );
         assert!(found[0].headline.contains("0.500 nats"), "{}", found[0].headline);
         // The reported half likes the second link better, the calibration half the first: nothing is picked afterwards.
         let rows = [link("chain-0", 0, [2.0, 3.0], [2.0, 3.0]), link("chain-1", 1, [1.9, 2.0], [2.1, 2.0])];
         let delta = chains(&spec, &rows, &[], &[0.5, 0.5])[0].links[1].forgetting[0].loss_delta;
         assert!((delta + 0.1).abs() < 1e-12, "{delta}");
+        assert_eq!(forgotten(&spec, &rows, &[]), []);
         let rows = [link("chain-0", 0, [f64::NAN, 3.0], [2.0, 3.0]), link("chain-1", 1, [f64::NAN, 2.0], [2.1, 2.0])];
         assert_eq!(chains(&spec, &rows, &[], &[0.5, 0.5])[0].links[1].forgetting, [], "no figure out of no number");
     }

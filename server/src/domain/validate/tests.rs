@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 fn known() -> Known {
     Known {
-        corpus: Some(KnownCorpus { ready: true, documents: 500, text_bytes: 4_000_000 }),
+        corpus: Some(KnownCorpus { ready: true, documents: 500, text_bytes: 4_000_000, files: 4 }),
         corpora: vec!["c".into()],
         seed: None,
         tokenizer: None,
@@ -187,11 +187,10 @@ fn no_number_at_the_edge_of_its_type_wraps_or_panics() {
                 slots: None,
                 peak_flops: None,
                 utilisation: None,
-                tokens_per_second: None,
+                tokens_per_second: Some(1000.0),
                 days: None,
             };
-            let fleet = planner::Fleet { slots: 4, tokens_per_second: Some(1000.0) };
-            let plan = planner::plan(&request, &known(), fleet);
+            let plan = planner::plan(&request, &known(), &planner::Fleet::default());
             let times = plan.branches.iter().map(|line| line.seconds).chain([plan.seconds]);
             assert!(times.flatten().all(f64::is_finite), "{place}: {edge} takes for ever");
             if place.ends_with("tokens") || place.ends_with("tokens_per_domain") {
