@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -67,6 +67,11 @@ chaos: setup ## kill, freeze, cut off and starve everything for ten minutes (CHA
 bench-control: setup ## the control plane under 1,000 workers, 10,000 queued branches, 10^8 points: target/bench/control.json
 	@cargo build --release --locked -p senmon-server -p senmon-tests
 	@target/release/bench_control
+
+bench-web: setup ## the dashboard in Chromium on stored curves, beside TensorBoard and MLflow: target/bench/web.json
+	@scripts/setup-chromium
+	@scripts/setup-bench-web
+	@scripts/bench-web
 
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop
