@@ -12,6 +12,7 @@ export type Report = S["Report"];
 export type Ensemble = S["Ensemble"];
 export type Domain = S["DomainView"];
 export type Worker = S["WorkerView"];
+export type WorkerMetrics = S["WorkerMetrics"];
 export type Job = S["JobView"];
 export type Checkpoint = S["CheckpointView"];
 export type Attempt = S["AttemptView"];
