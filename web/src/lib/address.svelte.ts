@@ -29,9 +29,18 @@ export function go(address: string, { keep = false, replace = false } = {}) {
   else if (place.hash) void tick().then(toHash);
 }
 
+/** The id that a hash names. */
+export function idOf(hash: string): string {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return hash.slice(1);
+  }
+}
+
 /** To the place of the page that the address names; false where there is none (yet). */
 export function toHash(): boolean {
-  const found = document.getElementById(decodeURIComponent(place.hash.slice(1)));
+  const found = document.getElementById(idOf(place.hash));
   found?.scrollIntoView();
   return found !== null;
 }

@@ -33,6 +33,7 @@ export type Token = S["TokenView"];
 export type NewToken = S["CreatedToken"];
 export type Entry = S["AuditView"];
 export type Broken = S["BrokenRow"];
+export type SetAside = S["SetAside"];
 export type Alert = S["AlertView"];
 export type Delivery = S["DeliveryView"];
 
