@@ -28,7 +28,7 @@ def table(report: dict) -> str:
     lines = [
         f"Chromium {report['chromium']}, headless, no GPU, 1440 × 900, {report['cores']} cores; medians of {report['times']}.",
         "",
-        "A finished demo, 22 curves of 851 points, cache off:",
+        "A finished demo, 22 curves with 851 points in all, cache off:",
         "",
         "| | " + " | ".join(head(name, demo[name]) for name in shown) + " |",
         "| --- |" + " ---: |" * len(shown),
