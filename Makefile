@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-train bench-gpu gpu-check lint fmt openapi sqlx clean
+.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-train bench-gpu gpu-check pictures lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -68,6 +68,11 @@ bench-control: setup ## the control plane under 1,000 workers, 10,000 queued bra
 	@cargo build --release --locked -p senmon-server -p senmon-tests
 	@target/release/bench_control
 
+bench-web: setup ## the dashboard in Chromium on stored curves, beside TensorBoard and MLflow: target/bench/web.json
+	@scripts/setup-chromium
+	@scripts/setup-bench-web
+	@scripts/bench-web
+
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop
 	@scripts/bench-train
@@ -77,6 +82,9 @@ bench-gpu: setup ## our training step beside PyTorch's on cuda:0: target/bench/g
 
 gpu-check: setup ## all that must hold on a card, in under eight minutes (scripts/gpu-check pack FILE: for another machine)
 	@scripts/gpu-check
+
+pictures: ## the documentation's pictures, of what make demo left
+	@scripts/pictures
 
 sim: setup ## days of simulated time with hundreds of faults: SEEDS=500 of them (SEED=n replays one): target/sim/report.json
 	@cargo build --workspace --bin sim --locked

@@ -5,6 +5,7 @@ import { addresses } from "./address.mjs";
 import { curves } from "./curves.mjs";
 import { life } from "./life.mjs";
 import { looks } from "./looks.mjs";
+import { pages } from "./pages.mjs";
 import { people } from "./people.mjs";
 import { start } from "./start.mjs";
 import { states } from "./states.mjs";
@@ -24,6 +25,7 @@ if (isWhole) {
   await addresses(long.id, id);
   await curves(id);
   await people(long.id, id);
+  await pages();
   await looks(id);
 }
 // Leaves an experiment behind that lists would show.

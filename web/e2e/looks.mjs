@@ -52,10 +52,11 @@ async function pagesOfRail() {
 export async function looks(id) {
   const { branches } = await api("GET", `/experiments/${id}`);
   const branch = branches.find((found) => found.role === "expert").id;
+  const [{ id: worker }] = (await api("GET", "/workers")).items;
   const tabs = ["", "/metrics", "/branches", "/domains?domain=0", "/report", "/events", "/file"].map((tab) => `/experiments/${id}${tab}`);
   // A row to look at; its address is nobody's, and nothing is called.
   await api("POST", "/alerts", { name: "looks", on: ["failed"], target: { kind: "slack", url: "http://localhost:9/hook" } });
-  const paths = [...(await pagesOfRail()), "/experiments/new", ...tabs, `/branches/${branch}`, "/login", `/compare?experiments=${id}&branches=${branch}`, "/nope"];
+  const paths = [...(await pagesOfRail()), "/experiments/new", "/docs/how-to/fleet", "/docs/reference/experiment-file", "/docs?q=bucket", "/api#post_branches_id_fork", `/workers/${worker}`, ...tabs, `/branches/${branch}`, "/login", `/compare?experiments=${id}&branches=${branch}`, "/nope"];
   const looks = {
     light: { colorScheme: "light" },
     dark: { colorScheme: "dark" },
@@ -73,7 +74,7 @@ export async function looks(id) {
         if (shift >= SHIFT_MAX) found.jumps.push(`${path} (${look}) ${shift.toFixed(3)}`);
         found.wide.push(...(await wider(page)).map((part) => `${path} (${look}) ${part}`));
         found.axe.push(...(await faults(page)).map((fault) => `${path} (${look}) ${fault}`));
-        await shot(page, `${look}${path.split("?")[0].replaceAll("/", "-").replace(id, "experiment").replace(branch, "branch")}`);
+        await shot(page, `${look}${path.split(/[?#]/)[0].replaceAll("/", "-").replace(worker, "worker").replace(id, "experiment").replace(branch, "branch")}`);
         await page.close();
       }
       await context.close();

@@ -6,6 +6,7 @@ mod figures;
 pub mod hostile;
 mod plan;
 pub mod prepare;
+pub mod web;
 
 pub use figures::Report;
 

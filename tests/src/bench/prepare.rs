@@ -55,7 +55,7 @@ pub async fn prepare(world: &World, size: &Size) -> Result<Stored> {
     }
     let curve_branch = curve_in(&db, branches[0], size.curve_points).await?;
     let each = (size.points - size.curve_points).max(0) / i64::try_from(size.branches.max(1))?;
-    store(&db, &rows(each), None).await?;
+    store(&db, &rows(each, 0), None).await?;
     sqlx::query("UPDATE branches SET step = $1 WHERE id <> $2").bind(each).bind(curve_branch.0).execute(&db).await?;
     // As autovacuum would: it leaves tables alone that are empty.
     sqlx::query("VACUUM ANALYZE experiments, branches, jobs, job_states, metric_chunks").execute(&db).await?;
@@ -77,12 +77,12 @@ async fn curve_in(db: &PgPool, experiment: ExperimentId, points: i64) -> Result<
         "INSERT INTO branches (id, experiment_id, ordinal, name, role, state, steps, batch_tokens, step) VALUES ($1, $2, 100000, 'curve', 'tree', 'paused', $3, 512, $3)",
     )
     .bind(id.0).bind(experiment.0).bind(points).execute(db).await?;
-    store(db, &rows(points), Some(id)).await?;
+    store(db, &rows(points, 0), Some(id)).await?;
     Ok(id)
 }
 
 /// An experiment whose branches all wait in the queue.
-async fn experiment(db: &PgPool, number: usize, count: usize) -> Result<ExperimentId> {
+pub(super) async fn experiment(db: &PgPool, number: usize, count: usize) -> Result<ExperimentId> {
     let (corpus, clustering, tokenizer, id) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7(), ExperimentId::new());
     let name = format!("load-{number}");
     let request = json!({ "name": name, "paths": [], "fields": { "text": "text" } });
@@ -123,7 +123,7 @@ async fn experiment(db: &PgPool, number: usize, count: usize) -> Result<Experime
 }
 
 /// A row of `metric_chunks`.
-struct Row {
+pub(super) struct Row {
     level: i16,
     step_first: i64,
     step_last: i64,
@@ -146,12 +146,12 @@ fn row(level: i16, buckets: &Buckets) -> Row {
     }
 }
 
-/// Chunks and pyramid of a curve, as the server's compaction leaves them.
-fn rows(points: i64) -> Vec<Row> {
+/// Chunks and pyramid of a curve, as the server's compaction leaves them; curves of other numbers have other values.
+pub(super) fn rows(points: i64, number: i64) -> Vec<Row> {
     let mut rows = Vec::new();
     let (mut level, mut summaries) = (1, Vec::new());
     for first in (1..=points).step_by(usize::try_from(CHUNK_POINTS).unwrap_or(1)) {
-        let points = curve(first, (first + CHUNK_POINTS - 1).min(points));
+        let points = curve(first, (first + CHUNK_POINTS - 1).min(points), number);
         let (body, sparks) = (points.encode(true), compact::sparks(&points));
         let buckets = Buckets::of(points);
         rows.push(Row { level: 0, covered: true, sparks, body, ..row(0, &buckets) });
@@ -170,12 +170,13 @@ fn rows(points: i64) -> Vec<Row> {
 
 /// A falling loss with noise, from the bits of the step.
 #[expect(clippy::cast_precision_loss, reason = "synthetic numbers")]
-fn curve(first: i64, last: i64) -> Points {
+fn curve(first: i64, last: i64, number: i64) -> Points {
+    let above = number as f32 / 100.0;
     let noise = |step: i64| {
-        let mixed = step.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (step + number * 1_000_003).cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40) as f32 / 16_777_216.0
     };
-    let loss = |step: i64| Some(f64::from(2.0 + 8.0 / (1.0 + step as f32 / 1000.0) + 0.2 * noise(step)));
+    let loss = |step: i64| Some(f64::from(2.0 + above + 8.0 / (1.0 + step as f32 / 1000.0) + 0.2 * noise(step)));
     let steps: Vec<i64> = (first..=last).collect();
     Points {
         tokens: steps.iter().map(|step| step * 512).collect(),
@@ -186,7 +187,7 @@ fn curve(first: i64, last: i64) -> Points {
 }
 
 /// Stores rows under one branch, or under all but those that have some.
-async fn store(db: &PgPool, rows: &[Row], branch: Option<BranchId>) -> Result<()> {
+pub(super) async fn store(db: &PgPool, rows: &[Row], branch: Option<BranchId>) -> Result<()> {
     for row in rows {
         sqlx::query(
             "INSERT INTO metric_chunks (branch_id, fence, level, step_first, step_last, points, covered, spark_steps, spark_losses, body)

@@ -3,7 +3,7 @@ import { tick } from "svelte";
 import { base, below } from "./base";
 
 /** `path` begins below the base, without a slash. */
-export const place = $state({ path: below(location.pathname), search: location.search });
+export const place = $state({ path: below(location.pathname), search: location.search, hash: location.hash });
 
 // The browser restores a place that the page is not long enough for yet; this does it when it is.
 history.scrollRestoration = "manual";
@@ -15,7 +15,7 @@ const scrollOf = (key: string) => `senmon.scroll.${base}${key}`;
 const remember = () => sessionStorage.setItem(scrollOf(keyOf()), String(Math.round(scrollY)));
 
 function arrive() {
-  [place.path, place.search] = [below(location.pathname), location.search];
+  [place.path, place.search, place.hash] = [below(location.pathname), location.search, location.hash];
 }
 
 /** To another page, or another view of this one. Without `keep` it begins at its top. */
@@ -26,6 +26,23 @@ export function go(address: string, { keep = false, replace = false } = {}) {
   const isSamePage = place.path === below(location.pathname);
   arrive();
   if (!keep && !isSamePage) void tick().then(() => scrollTo(0, 0));
+  else if (place.hash) void tick().then(toHash);
+}
+
+/** The id that a hash names. */
+export function idOf(hash: string): string {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return hash.slice(1);
+  }
+}
+
+/** To the place of the page that the address names; false where there is none (yet). */
+export function toHash(): boolean {
+  const found = document.getElementById(idOf(place.hash));
+  found?.scrollIntoView();
+  return found !== null;
 }
 
 function restore() {
@@ -71,5 +88,5 @@ export function follow(event: MouseEvent) {
   event.preventDefault();
   // A place of this page; its address would go from the base.
   if (link.getAttribute("href")?.startsWith("#")) return document.querySelector<HTMLElement>(link.hash)?.focus();
-  go(link.pathname + link.search, { keep: link.dataset.keep !== undefined });
+  go(link.pathname + link.search + link.hash, { keep: link.dataset.keep !== undefined });
 }

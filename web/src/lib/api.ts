@@ -12,6 +12,7 @@ export type Report = S["Report"];
 export type Ensemble = S["Ensemble"];
 export type Domain = S["DomainView"];
 export type Worker = S["WorkerView"];
+export type WorkerMetrics = S["WorkerMetrics"];
 export type Job = S["JobView"];
 export type Checkpoint = S["CheckpointView"];
 export type Attempt = S["AttemptView"];
@@ -32,6 +33,7 @@ export type Token = S["TokenView"];
 export type NewToken = S["CreatedToken"];
 export type Entry = S["AuditView"];
 export type Broken = S["BrokenRow"];
+export type SetAside = S["SetAside"];
 export type Alert = S["AlertView"];
 export type Delivery = S["DeliveryView"];
 

@@ -1,6 +1,6 @@
 // How charts are looked at, as it stands in the address: axis, scale, range, smoothing, groups, hidden curves, zoom, pins.
 // All charts of a page are looked at alike, and share the moment under the cursor.
-import { param, setParams } from "./address.svelte";
+import { param, place, setParams } from "./address.svelte";
 import { axes, type Axis } from "./axes";
 import { isSame, type View } from "./zoom";
 
@@ -13,7 +13,8 @@ const NONE = "-";
 /** What is drawn together where nobody chose: random parts tell nothing one by one. */
 export const GROUPED: readonly string[] = ["random"];
 
-const axis = (): Axis => axes.find((name) => name === param("x")) ?? "lineage";
+/** A worker's curves know nothing but time. */
+const axis = (): Axis => (place.path.startsWith("workers/") ? "time" : axes.find((name) => name === param("x")) ?? "lineage");
 
 /** The part of the axis that is shown, as `from~to`; null for all of it. */
 function zoom(): View | null {

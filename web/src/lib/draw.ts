@@ -33,21 +33,53 @@ export function partOf(x: number[], values: (number | null)[], view: { from: num
   return values.slice(firstFrom(x, view.from), firstFrom(x, view.to + Number.EPSILON * Math.abs(view.to)));
 }
 
-function line(ctx: CanvasRenderingContext2D, { x, gap, members }: Trace, values: (number | null)[], [first, end]: [number, number], scale: Scale) {
+/** A curve as lines. Where several points lie in one column of pixels, its first, least, greatest and last are all there is to see. */
+function line(ctx: CanvasRenderingContext2D, { x, gap, members }: Trace, values: (number | null)[], [first, end]: [number, number], scale: Scale, width: number) {
   ctx.beginPath();
+  const isDense = end - first > 4 * width;
   let isOpen = false;
+  let column = NaN;
+  let [enter, low, high, leave] = [0, 0, 0, 0];
+  const flush = () => {
+    if (Number.isNaN(column)) return;
+    if (isOpen) ctx.lineTo(column, enter);
+    else ctx.moveTo(column, enter);
+    if (low !== high) {
+      ctx.lineTo(column, low);
+      ctx.lineTo(column, high);
+      ctx.lineTo(column, leave);
+    }
+    isOpen = true;
+    column = NaN;
+  };
+  const lift = () => {
+    if (isDense) flush();
+    isOpen = false;
+  };
   for (let i = first; i < end; i += 1) {
     const value = values[i];
-    if ((x[i] ?? 0) - (x[i - 1] ?? 0) > gap) isOpen = false;
+    const place = x[i] ?? 0;
+    if (gap !== Infinity && place - (x[i - 1] ?? 0) > gap) lift();
     if (value == null) {
-      isOpen &&= members === 1;
+      if (members > 1) lift();
       continue;
     }
-    const [px, py] = [scale.x(x[i] ?? 0), scale.y(value)];
+    const [px, py] = [scale.x(place), scale.y(value)];
+    if (isDense) {
+      const own = Math.round(px);
+      if (own === column) {
+        [low, high, leave] = [Math.min(low, py), Math.max(high, py), py];
+      } else {
+        flush();
+        [column, enter, low, high, leave] = [own, py, py, py, py];
+      }
+      continue;
+    }
     if (isOpen) ctx.lineTo(px, py);
     else ctx.moveTo(px, py);
     isOpen = true;
   }
+  flush();
   ctx.stroke();
 }
 
@@ -100,7 +132,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
     ctx.lineWidth = frame.ratio;
     if (trace.raw !== trace.bold && hasFaint) {
       ctx.globalAlpha = all.length > 20 ? 0.25 : 0.45;
-      line(ctx, trace, trace.raw, part, scale);
+      line(ctx, trace, trace.raw, part, scale, frame.width);
     }
     ctx.globalAlpha = 1;
     lost(ctx, trace, part, scale, frame);
@@ -109,7 +141,7 @@ export function drawTraces(ctx: CanvasRenderingContext2D, traces: Trace[], frame
     ctx.strokeStyle = trace.look.stroke;
     ctx.lineWidth = (trace.isReference ? 2.5 : all.length > 20 ? 1.25 : 2) * frame.ratio;
     ctx.setLineDash(trace.look.dash.map((length) => length * frame.ratio));
-    line(ctx, trace, trace.bold, part, scale);
+    line(ctx, trace, trace.bold, part, scale, frame.width);
   }
   ctx.restore();
 }

@@ -1,5 +1,5 @@
 // What happened to a branch, as marks on the axis of its curve: a shape and words for each kind. Pure.
-import type { Event } from "./api";
+import type { Checkpoint, Event } from "./api";
 import { zero, type Axis, type Origin } from "./axes";
 
 /** `origin` is that of its branch. */
@@ -31,6 +31,11 @@ export function marks(events: Event[], tokensOfStep: number, only: "all" | "few"
     const tone = event.level === "error" ? "bad" : event.level === "warn" ? "warn" : shape.tone;
     return [{ origin, tokens: event.step * tokensOfStep, step: event.step, at: Date.parse(event.at), glyph: shape.glyph, tone, text: event.text }];
   });
+}
+
+/** A checkpoint on the axis of its curve: read again and whole, not read yet, or damaged. */
+export function checkpointMark({ meta, created_at, problem, verified_at }: Checkpoint, origin: Origin, text: string): Mark {
+  return { origin, tokens: meta.tokens, step: meta.step, at: Date.parse(created_at), glyph: problem ? "✕" : verified_at ? "✓" : "·", tone: problem ? "bad" : "", text };
 }
 
 /** Where a mark lies on an axis. */

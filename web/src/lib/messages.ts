@@ -1,11 +1,13 @@
 // Every sentence of the dashboard: English, Japanese. Words of the server's, and the sentences of
 // reports and of forms that start or change something, have files of their own.
+import { pageMessages } from "./messages.pages";
 import { reportMessages } from "./messages.report";
 import { serverMessages } from "./messages.server";
 import { startMessages } from "./messages.start";
 
 export const messages = {
   ...reportMessages,
+  ...pageMessages,
   ...startMessages,
   ...serverMessages,
   experiments: ["Experiments", "実験"],
@@ -298,7 +300,6 @@ export const messages = {
   cancelBranchBack: ["While the experiment is under way, the branch can be continued from its last checkpoint.", "実験の進行中は、最後のチェックポイントからブランチを続行できます。"],
   cancelYes: ["Cancel {name}", "{name} を中止する"],
   drainAsks: ["Drain the worker {name}?", "ワーカー {name} を退避しますか？"],
-  drainLoses: ["What runs saves a checkpoint and moves to another worker, or waits for one: {jobs}.", "実行中のジョブはチェックポイントを保存して他のワーカーに移るか、空きを待ちます: {jobs}"],
   drainBack: ["It gets no new work until it is enabled again.", "有効化するまで新しいジョブは割り当てられません。"],
   // Experiments and branches.
   shareOf: ["{share} of {total} tokens", "{total} トークン中 {share}"],

@@ -6140,6 +6140,18 @@ export interface components {
             /** @description What the manifest says. */
             meta: components["schemas"]["CheckpointMeta"];
         };
+        SourceMetrics: {
+            source: string;
+            at_ms: number[];
+            series: {
+                [key: string]: (number | null)[];
+            };
+        };
+        WorkerMetrics: {
+            worker_id: components["schemas"]["WorkerId"];
+            every_ms: number;
+            sources: components["schemas"]["SourceMetrics"][];
+        };
     };
     responses: {
         /** @description the state does not allow it, or the Idempotency-Key came with another request */

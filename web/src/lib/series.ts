@@ -28,11 +28,14 @@ export function found(names: string[], query: string, pinned: string[], wordsOf:
   };
 }
 
-type Unit = "bytes" | "share" | "rate" | "count" | "plain";
+type Unit = "bytes" | "bytesRate" | "celsius" | "watts" | "share" | "rate" | "count" | "plain";
 
 /** The unit, as far as a name tells it: the last word says it. */
 export function unitOf(name: string): Unit {
   if (/bytes$/.test(name)) return "bytes";
+  if (/bytes_per_second$/.test(name)) return "bytesRate";
+  if (/celsius$/.test(name)) return "celsius";
+  if (/watts$/.test(name)) return "watts";
   if (/share$|mfu|utilisation$/.test(name)) return "share";
   if (/learning_rate$/.test(name)) return "rate";
   if (/per_second$/.test(name)) return "count";
@@ -59,6 +62,9 @@ export function valueOf(name: string, value: number | null | undefined): string 
   if (value == null || !Number.isFinite(value)) return "–";
   const unit = unitOf(name);
   if (unit === "bytes") return bytes(Math.round(value));
+  if (unit === "bytesRate") return `${bytes(Math.round(value))}/s`;
+  if (unit === "celsius") return `${value.toFixed(0)}\u2009°C`;
+  if (unit === "watts") return `${value.toFixed(0)}\u2009W`;
   if (unit === "share") return `${(value * 100).toFixed(value < 0.0995 ? 2 : 1)}\u2009%`;
   if (unit === "rate") return value === 0 ? "0" : value.toExponential(2).replace("-", "−");
   if (unit === "count") return whole(value);
@@ -71,6 +77,9 @@ export function ticksOf(name: string, values: (number | null)[]): string[] {
     if (value === null) return "";
     const unit = unitOf(name);
     if (unit === "bytes") return bytes(value).replace(".0", "");
+    if (unit === "bytesRate") return `${bytes(value).replace(".0", "")}/s`;
+    if (unit === "celsius") return `${Number(value.toPrecision(6))}\u2009°C`;
+    if (unit === "watts") return `${Number(value.toPrecision(6))}\u2009W`;
     if (unit === "share") return `${Number((value * 100).toPrecision(6))}\u2009%`;
     if (unit === "count") return value >= 1000 ? tokens(value) : String(Number(value.toPrecision(6)));
     return value !== 0 && Math.abs(value) < 0.001 ? Number(value.toPrecision(4)).toExponential().replace("-", "−") : String(Number(value.toPrecision(6)));

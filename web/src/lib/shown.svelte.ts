@@ -4,6 +4,7 @@ import { look, type Look } from "./curves";
 import type { Line } from "./metrics";
 import { t } from "./session.svelte";
 import { usualSpan } from "./smooth";
+import { around, type View } from "./zoom";
 import { groupable, tracesOf, usualHidden, type Trace } from "./traces";
 
 export type Given = {
@@ -37,10 +38,19 @@ export class Shown {
   grouped = $derived.by(() => (chart.groups ?? this.given().usualGroups ?? GROUPED).filter((role) => this.groups.includes(role)));
   usual = $derived.by(() => usualHidden(this.given().lines));
   hidden = $derived.by(() => new Set(chart.hidden ?? this.usual));
+  #around: View | null = null;
+  // What a group is made for: while a view moves the surroundings too, so that a pan makes nothing anew.
+  #made = $derived.by(() => {
+    if (this.grouped.length === 0) return null;
+    const { view } = chart;
+    if (!view || !chart.isMoving) return (this.#around = null, view);
+    const found = around(view, this.#around);
+    return found === this.#around ? found : (this.#around = { ...found, widths: 3 } as View & { widths: number });
+  });
   all = $derived.by((): Trace[] => {
     const { lines, tails = [], lookOf, nameOf } = this.given();
     // A view that moves changes only what is grouped.
-    const view = this.grouped.length > 0 ? chart.view : null;
+    const view = this.#made;
     const grouping = { roles: this.grouped, nameOf: nameOf ?? groupName, lookOf: lookOf ?? groupLook };
     const traces = tracesOf(lines, chart.axis, this.span, view, grouping);
     return hasTails() ? [...traces, ...tracesOf(tails, chart.axis, 0, null, grouping)] : traces;

@@ -26,8 +26,10 @@ export type Trace = {
   high: (number | null)[];
 };
 
-/** Places along a group's curve. */
+/** Places along a group's curve, where it is made for a view; where it is made for the surroundings too, for each width of it. */
 const PLACES = 300;
+/** A view, and how many times its width is shown at most. */
+type Made = { from: number; to: number; widths?: number };
 
 type Kept = { key: string; trace: Trace };
 const kept = new WeakMap<Line, Kept>();
@@ -81,14 +83,15 @@ export function between(x: number[], values: (number | null)[], at: number): num
 }
 
 /** The part of some traces that a view shows, as one: at each place the mean, the least and the greatest of those that are there; it breaks where their number changes. */
-export function groupOf(traces: Trace[], name: string, view: { from: number; to: number } | null): Trace {
+export function groupOf(traces: Trace[], name: string, view: Made | null): Trace {
+  const places = PLACES * (view?.widths ?? 1);
   const ends = traces.flatMap((trace) => [trace.x[0] ?? Infinity, trace.x.at(-1) ?? -Infinity]);
   const from = Math.max(view?.from ?? -Infinity, ends.reduce((a, b) => Math.min(a, b), Infinity));
   const to = Math.min(view?.to ?? Infinity, ends.reduce((a, b) => Math.max(a, b), -Infinity));
   const [x, bold, low, high]: [number[], (number | null)[], (number | null)[], (number | null)[]] = [[], [], [], []];
   let before = 0;
-  for (let i = 0; i < PLACES && to >= from; i += 1) {
-    const at = from + ((to - from) * i) / (PLACES - 1);
+  for (let i = 0; i < places && to >= from; i += 1) {
+    const at = from + ((to - from) * i) / (places - 1);
     let [sum, count, least, most] = [0, 0, Infinity, -Infinity];
     for (const trace of traces) {
       const value = between(trace.x, trace.bold, at);
@@ -98,7 +101,7 @@ export function groupOf(traces: Trace[], name: string, view: { from: number; to:
     }
     // A mean of others is another curve.
     if (count !== before && before > 0 && count > 0) {
-      x.push(at - (to - from) / (2 * PLACES));
+      x.push(at - (to - from) / (2 * places));
       [bold, low, high].forEach((column) => column.push(null));
     }
     before = count;
@@ -114,7 +117,7 @@ export function groupOf(traces: Trace[], name: string, view: { from: number; to:
 export type Grouping = { roles: string[]; nameOf: (group: string) => string; lookOf: (group: string, members: Line[]) => Look };
 
 /** Traces of all lines; those of the groups that are asked for as one, in the place of their first. */
-export function tracesOf(lines: Line[], axis: Axis, span: number, view: { from: number; to: number } | null, grouping: Grouping): Trace[] {
+export function tracesOf(lines: Line[], axis: Axis, span: number, view: Made | null, grouping: Grouping): Trace[] {
   const groups = new Map<string, Line[]>();
   for (const line of lines) if (line.group && grouping.roles.includes(line.role)) groups.set(line.group, [...(groups.get(line.group) ?? []), line]);
   const drawn = new Set<string>();

@@ -94,3 +94,14 @@ export function scaled({ from, to, axis }: View, factor: number, share: number):
   const at = from + (to - from) * share;
   return { axis, from: at - (at - from) * factor, to: at + (to - at) * factor };
 }
+
+/** How much of its own width a group's curve is made beyond a moving view, on either side. */
+const AROUND = 1;
+
+/** What of a moving view is made at once, so that a pan makes nothing anew: the view and its surroundings; `kept` is what was made before. */
+export function around(view: View, kept: View | null): View {
+  const width = view.to - view.from;
+  const isInside = kept?.axis === view.axis && kept.from <= view.from && kept.to >= view.to;
+  if (kept && isInside && kept.to - kept.from <= 2 * width * (1 + 2 * AROUND)) return kept;
+  return { axis: view.axis, from: view.from - AROUND * width, to: view.to + AROUND * width };
+}
