@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 /// Arguments.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A key or the end of its path: training.learning_rate, plan.chain.replay, `vocab_size`. All of the file without it.
+    /// A key or the end of its path: `training.learning_rate`, plan.chain.replay, `vocab_size`. All of the file without it.
     key: Option<String>,
     /// Everything below it too.
     #[arg(short, long)]
@@ -132,8 +132,12 @@ fn find<'a>(all: &'a [Entry], text: &str) -> Result<(&'a Entry, Vec<&'a str>), S
     let names: Vec<&str> = all.iter().map(|entry| last(&entry.path)).collect();
     let asked = plain.rsplit('.').next().unwrap_or_default();
     let like = nearest(asked, &names).map(|near| {
-        let paths: Vec<&str> =
-            all.iter().map(|entry| entry.path.as_str()).filter(|path| last(*path) == near).take(3).collect();
+        let paths: Vec<&str> = all
+            .iter()
+            .map(|entry| entry.path.as_str())
+            .filter(|path| path.rsplit('.').next() == Some(near))
+            .take(3)
+            .collect();
         format!("; did you mean {}?", paths.join(", "))
     });
     Err(format!(

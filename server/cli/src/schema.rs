@@ -121,9 +121,10 @@ impl Schemas {
         match type_of(schema) {
             Some("boolean") => Shape::Bool,
             Some("integer") => {
-                let bound =
+                let (least, most) = bounds(schema["format"].as_str().unwrap_or_default());
+                let given =
                     |name: &str| schema[name].as_i64().map(i128::from).or(schema[name].as_u64().map(i128::from));
-                Shape::Integer(bound("minimum"), bound("maximum"))
+                Shape::Integer(given("minimum").or(least), given("maximum").or(most))
             }
             Some("number") => Shape::Number,
             Some("string") if schema["format"] == "date-time" => Shape::Time,
@@ -188,6 +189,18 @@ impl Schemas {
             return there.unwrap_or_default();
         }
         text.replace("[`", "`").replace("`]", "`")
+    }
+}
+
+/// What an integer of a format can be.
+fn bounds(format: &str) -> (Option<i128>, Option<i128>) {
+    match format {
+        "uint8" => (Some(0), Some(u8::MAX.into())),
+        "uint16" => (Some(0), Some(u16::MAX.into())),
+        "uint32" => (Some(0), Some(u32::MAX.into())),
+        "uint64" => (Some(0), Some(u64::MAX.into())),
+        "int32" => (Some(i32::MIN.into()), Some(i32::MAX.into())),
+        _ => (None, None),
     }
 }
 
