@@ -21,8 +21,7 @@ def text(programs: Path) -> str:
 def sections(binary: Path, words: list[str], known: set[str]) -> list[str]:
     said = help_of(binary, words[1:])
     options = blocks(said)
-    # A command without options of its own needs no heading for them.
-    shown = "\n".join(without(said, options, known)).strip().removesuffix("Options:").strip()
+    shown = "\n".join(headed(list(without(said, options, known)))).strip()
     parts = [f"{'#' * min(len(words) + 1, 4)} `{' '.join(words)}`", f"```\n{shown}\n```"]
     inherited = known | {name for name in options if len(words) == 1}
     for command in commands(said):
@@ -46,6 +45,15 @@ def commands(said: str) -> list[str]:
 def blocks(said: str) -> set[str]:
     """The options by their long names."""
     return set(re.findall(r"^\s+(?:-\w, )?--([\w-]+)", said, re.M))
+
+
+def headed(lines: list[str]):
+    """The lines, without headings that nothing stands below."""
+    for number, line in enumerate(lines):
+        below = next((other for other in lines[number + 1 :] if other.strip()), "")
+        if re.fullmatch(r"[A-Z][a-z ]+:", line) and not below.startswith(" "):
+            continue
+        yield line
 
 
 def without(said: str, options: set[str], known: set[str]):

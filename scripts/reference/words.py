@@ -73,10 +73,10 @@ An event has a `kind` from this list, a `level`, a sentence for people, and the 
 
 def exit_codes(root: Path) -> str:
     error = (root / "server/cli/src/error.rs").read_text()
-    cli = re.findall(r"/// (\d): ([^\n]+)\n\s+\w+\(String\)", error)
-    if sorted(code for code, _ in cli) != sorted(re.findall(r"Self::\w+\(_\) => (\d)", error)):
+    cli = re.findall(r"/// (\d+): ([^\n]+)\n\s+\w+\(String\)", error)
+    if sorted(code for code, _ in cli) != sorted(re.findall(r"Self::\w+\(_\) => (\d+)", error)):
         raise SystemExit("reference: cli/src/error.rs says other codes than it gives")
-    rows = [["0", "done"], *sorted([code, text.rstrip(".")] for code, text in [*cli, ("2", "wrong usage: an unknown command or flag")])]
+    rows = [["0", "done"], *sorted(([code, text.rstrip(".")] for code, text in [*cli, ("2", "wrong usage: an unknown command or flag")]), key=lambda row: int(row[0]))]
     source = Source([root / "server/protocol/src/outcome.rs"])
     words = {name: text for names, text in re.findall(r'(Self::[\w| :]+?) => (?:\{\s*)?"([^"]+)"', source.text) for name in re.findall(r"Self::(\w+)", names)}
     users = set(re.findall(r"Self::(\w+)", function(source.text, "is_users_fault")))
@@ -88,7 +88,7 @@ def exit_codes(root: Path) -> str:
     parts = [
         "## `senmon`",
         table(["code", "means"], rows),
-        "`run --follow` and `follow` end with 1 when the experiment fails; `plan` with 4 when the file would be refused; `checkpoint verify` with 1 when a file differs.",
+        "`run --follow`, `follow` and `wait` end with 1 when the experiment fails, or ends in another state than it was waited for; `plan` with 4 when the file would be refused; `checkpoint verify` with 1 when a file differs.",
         "## `senmon-server` and `senmon-worker`",
         table(
             ["code", "means"],

@@ -1,11 +1,12 @@
 //! `senmon alert …`: who is told of what.
 
 use crate::{
+    cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
-    output::{Format, out},
+    output::{Format, List, out},
     resolve::{self, short},
-    table::{Table, fit},
+    table::Table,
     words,
 };
 use chrono::Utc;
@@ -20,12 +21,14 @@ pub enum Alert {
     /// Make an alert: occasions are told to a webhook, to Slack or by mail.
     Create(Create),
     /// List alerts.
+    #[command(visible_alias = "list")]
     Ls,
     /// Send a message now, to see whether it arrives.
     Test(Id),
     /// Show an alert's messages, and what became of each, newest first.
     Deliveries(Id),
     /// Delete an alert with its messages.
+    #[command(visible_alias = "rm")]
     Delete(Id),
 }
 
@@ -34,9 +37,6 @@ const OCCASIONS: &str =
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: senmon alert create night --on failed,stalled,worker_lost --slack-file ~/.slack-hook --experiment demo"
-)]
 pub struct Create {
     /// Name, unique.
     name: String,
@@ -112,7 +112,7 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
         }
         Alert::Ls => {
             let all: Vec<AlertView> = client.list("/alerts").await?;
-            format.print(&all, |all| list(all))
+            format.list(&all, |all| list(all))
         }
         Alert::Test(args) => {
             let id = resolve::alert(client, &args.id).await?;
@@ -124,12 +124,12 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
         Alert::Deliveries(args) => {
             let id = resolve::alert(client, &args.id).await?;
             let all: Vec<DeliveryView> = client.list(&format!("/alerts/{id}/deliveries")).await?;
-            format.print(&all, |all| deliveries(all))
+            format.list(&all, |all| deliveries(all))
         }
         Alert::Delete(args) => {
             let id = resolve::alert(client, &args.id).await?;
             client.delete(&format!("/alerts/{id}")).await?;
-            if format == Format::Table {
+            if format.is_text() {
                 out(&format!("alert {} is deleted", args.id));
             }
             Ok(())
@@ -137,8 +137,8 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
     }
 }
 
-fn list(alerts: &[AlertView]) -> String {
-    let mut table = Table::new(&["id", "name", "of", "on", "to", "last message"]);
+fn list(alerts: &[AlertView]) -> List {
+    let mut table = Table::new(&["=id", "name", "of", "on", "to", "last message"]);
     for alert in alerts {
         table.row(vec![
             short(alert.id),
@@ -149,7 +149,7 @@ fn list(alerts: &[AlertView]) -> String {
             alert.last.as_ref().map_or_else(|| "none yet".into(), state),
         ]);
     }
-    if table.is_empty() { "there is no alert yet: senmon alert create --help".into() } else { table.render() }
+    List::new(table, "there is no alert yet: senmon alert create --help")
 }
 
 fn state(delivery: &DeliveryView) -> String {
@@ -161,15 +161,15 @@ fn state(delivery: &DeliveryView) -> String {
     }
 }
 
-fn deliveries(all: &[DeliveryView]) -> String {
-    let mut table = Table::new(&["written", "what became of it", "text", "why not"]);
+fn deliveries(all: &[DeliveryView]) -> List {
+    let mut table = Table::new(&["=written", "what became of it", "text", "why not"]);
     for delivery in all {
-        table.row(vec![
-            words::ago(delivery.at, Utc::now()),
-            state(delivery),
-            fit(&delivery.text, 60),
-            words::or_dash(delivery.problem.as_deref().map(|why| fit(why, 80))),
+        table.row::<Cell>(vec![
+            cell::ago(delivery.at, Utc::now()),
+            state(delivery).into(),
+            delivery.text.as_str().into(),
+            delivery.problem.as_deref().into(),
         ]);
     }
-    if table.is_empty() { "nothing was told yet".into() } else { table.render() }
+    List::new(table, "nothing was told yet")
 }

@@ -1,10 +1,11 @@
 //! `senmon set-aside`: what the server's loops failed on again and again.
 
 use crate::{
+    cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
-    output::Format,
-    table::{Table, fit},
+    output::{Format, List, out},
+    table::Table,
     words,
 };
 use chrono::Utc;
@@ -26,7 +27,7 @@ pub struct SetAside {
 pub async fn run(client: &Client, format: Format, args: &SetAside) -> CliResult {
     let items: Vec<Item> = client.list("/set-aside").await?;
     let Some(id) = &args.again else {
-        return format.print(&items, |items| table(items));
+        return format.list(&items, |items| table(items));
     };
     let mut named = items.iter().filter(|item| item.id.to_string().ends_with(id.as_str()));
     let (Some(item), None) = (named.next(), named.next()) else {
@@ -34,21 +35,21 @@ pub async fn run(client: &Client, format: Format, args: &SetAside) -> CliResult 
     };
     let kind = words::name(&item.kind);
     client.delete(&format!("/set-aside/{kind}/{}", item.id)).await?;
-    println!("the {kind} {} is tried again", item.name);
+    out(&format!("the {kind} {} is tried again", item.name));
     Ok(())
 }
 
-fn table(items: &[Item]) -> String {
-    let mut table = Table::new(&["id", "what", "name", ">tries", "since", "why"]);
+fn table(items: &[Item]) -> List {
+    let mut table = Table::new(&["=id", "what", "name", ">tries", "=since", "why"]);
     for item in items {
-        table.row(vec![
-            item.id.to_string(),
-            words::name(&item.kind),
-            item.name.clone(),
-            item.tries.to_string(),
-            words::ago(item.since, Utc::now()),
-            fit(&item.problem, 80),
+        table.row::<Cell>(vec![
+            item.id.to_string().into(),
+            words::name(&item.kind).into(),
+            item.name.as_str().into(),
+            item.tries.to_string().into(),
+            cell::ago(item.since, Utc::now()),
+            item.problem.as_str().into(),
         ]);
     }
-    if table.is_empty() { "nothing is set aside".into() } else { table.render() }
+    List::new(table, "nothing is set aside")
 }

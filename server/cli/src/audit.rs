@@ -1,9 +1,10 @@
 //! `senmon audit`: who changed what.
 
 use crate::{
+    cell::{self, Cell},
     client::{Client, encoded},
     error::CliResult,
-    output::Format,
+    output::{Format, List},
     resolve,
     table::Table,
     words,
@@ -39,20 +40,20 @@ pub async fn audit(client: &Client, format: Format, args: &Audit) -> CliResult {
         path += &format!("&who={}", encoded(who));
     }
     let entries: Vec<AuditView> = client.list_up_to(&path, args.limit).await?;
-    format.print(&entries, |entries| {
-        let mut table = Table::new(&["at", "who", "role", "operation", "of", ">status", "changed"]);
+    format.list(&entries, |entries| {
+        let mut table = Table::new(&["=at", "who", "role", "operation", "of", ">status", "changed"]);
         for entry in entries {
-            table.row(vec![
-                entry.at.format("%Y-%m-%d %H:%M:%S").to_string(),
-                entry.who.clone(),
-                words::name(&entry.role),
-                entry.operation.clone(),
-                resolve::short(&entry.target),
-                words::or_dash(entry.status.map(|status| status.to_string())),
-                changed(&entry.before, &entry.after),
+            table.row::<Cell>(vec![
+                cell::at(entry.at),
+                entry.who.as_str().into(),
+                words::name(&entry.role).into(),
+                entry.operation.as_str().into(),
+                resolve::short(&entry.target).into(),
+                entry.status.map(|status| status.to_string()).into(),
+                changed(&entry.before, &entry.after).into(),
             ]);
         }
-        table.render()
+        List::new(table, "nothing was changed yet")
     })
 }
 

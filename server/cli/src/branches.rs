@@ -1,18 +1,21 @@
 //! `senmon branch …`: one training lineage: its state, log, curves, and how to steer it.
 
 use crate::{
+    cell::{self, Cell},
     client::{Client, encoded},
     error::{CliError, CliResult},
-    experiments::branch_table,
+    experiments::{branch_table, why},
     logs,
-    output::{Format, out},
+    output::{Format, List, out},
     resolve::{self, short},
+    steer::together,
     table::Table,
     words,
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
 use senmon_protocol::{
+    ids::BranchId,
     tokens::Tokens,
     view::{AttemptView, BranchState, BranchView, ExperimentView, ForkBranch, MetricsView},
 };
@@ -22,6 +25,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 #[derive(Debug, Subcommand)]
 pub enum Branch {
     /// List the branches of an experiment.
+    #[command(visible_alias = "list")]
     Ls(crate::experiments::Id),
     /// Show a branch and its attempts.
     Show(Id),
@@ -30,13 +34,13 @@ pub enum Branch {
     /// Show a branch's metrics as a table.
     Metrics(Metrics),
     /// Pause: write a checkpoint and give the slot back.
-    Pause(Id),
+    Pause(Ids),
     /// Go on after a pause.
-    Resume(Id),
+    Resume(Ids),
     /// Stop for good.
-    Cancel(Id),
+    Cancel(Ids),
     /// Try a failed branch again from its last checkpoint.
-    Continue(Id),
+    Continue(Ids),
     /// A new branch from a checkpoint of this one.
     Fork(Fork),
 }
@@ -49,6 +53,14 @@ pub struct Id {
     id: String,
 }
 
+/// Branches.
+#[derive(Debug, Args)]
+pub struct Ids {
+    /// Ids, parts of them, or EXPERIMENT/BRANCH.
+    #[arg(value_name = "BRANCH", required = true)]
+    ids: Vec<String>,
+}
+
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct Logs {
@@ -57,6 +69,9 @@ pub struct Logs {
     /// Wait for more lines until the branch ends.
     #[arg(short, long)]
     follow: bool,
+    /// At most so many lines, the last ones.
+    #[arg(short = 'n', long)]
+    lines: Option<usize>,
 }
 
 /// Arguments of `metrics`.
@@ -112,7 +127,9 @@ pub async fn run(client: &Client, format: Format, command: Branch) -> CliResult 
         Branch::Ls(args) => {
             let id = resolve::experiment(client, &args.id).await?;
             let view: ExperimentView = client.get(&format!("/experiments/{id}")).await?;
-            format.print(&view.branches, |branches| branch_table(branches))
+            format.list(&view.branches, |branches| {
+                List::new(branch_table(branches), "it has no branches yet").with_notes(why(branches))
+            })
         }
         Branch::Show(args) => show(client, format, &args).await,
         Branch::Logs(args) => logs(client, format, &args).await,
@@ -125,10 +142,23 @@ pub async fn run(client: &Client, format: Format, command: Branch) -> CliResult 
     }
 }
 
-async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
-    let id = resolve::branch(client, &args.id).await?;
-    let view: BranchView = client.verb(&format!("/branches/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.name, words::name(&view.state)))
+async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliResult {
+    // All names are resolved first: a typing error in the last changes nothing about the first.
+    let mut ids: Vec<BranchId> = Vec::new();
+    for text in &args.ids {
+        ids.push(resolve::branch(client, text).await?);
+    }
+    let mut failures = Vec::new();
+    for id in &ids {
+        match client.verb::<BranchView>(&format!("/branches/{id}/{verb}")).await {
+            Ok(view) => {
+                let text = |view: &BranchView| format!("{} is {}", view.name, words::name(&view.state));
+                if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    together(failures)
 }
 
 async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
@@ -145,15 +175,15 @@ async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
 async fn show(client: &Client, format: Format, args: &Id) -> CliResult {
     let id = resolve::branch(client, &args.id).await?;
     let view: BranchView = client.get(&format!("/branches/{id}")).await?;
-    if format != Format::Table {
+    if !format.is_text() {
         return format.print(&view, |_| String::new());
     }
     let attempts: Vec<AttemptView> = client.list(&format!("/branches/{id}/attempts")).await?;
-    out(&describe(&view, &attempts));
+    out(&describe(&view, &attempts, format.width()));
     Ok(())
 }
 
-fn describe(view: &BranchView, attempts: &[AttemptView]) -> String {
+fn describe(view: &BranchView, attempts: &[AttemptView], width: Option<usize>) -> String {
     let mut text = format!("{}  {}  {}\n", view.name, words::name(&view.state), view.id);
     if let Some(why) = &view.why {
         let _ = writeln!(text, "{why}");
@@ -176,7 +206,7 @@ fn describe(view: &BranchView, attempts: &[AttemptView]) -> String {
         fact("mixture", mixture.weights.iter().map(part).collect::<Vec<_>>().join("  "));
     }
     text.push_str(&facts.render());
-    let mut table = Table::new(&["attempt", ">fence", "worker", ">from step", "resume", "began", ">took", "ended"]);
+    let mut table = Table::new(&["=attempt", ">fence", "worker", ">from step", "resume", "began", ">took", "ended"]);
     for attempt in attempts {
         let took = attempt.finished_at.unwrap_or_else(Utc::now) - attempt.started_at;
         let resume = attempt.resume_verified.map(|exact| if exact { "exact" } else { "not exact" });
@@ -192,7 +222,7 @@ fn describe(view: &BranchView, attempts: &[AttemptView]) -> String {
         ]);
     }
     if !table.is_empty() {
-        let _ = write!(text, "\n{}", table.render());
+        let _ = write!(text, "\n{}", table.render_in(width));
     }
     for attempt in attempts.iter().filter(|attempt| attempt.reason.is_some()) {
         let message = attempt.message.as_deref().unwrap_or_default();
@@ -212,13 +242,17 @@ fn ended(attempt: &AttemptView) -> String {
     }
 }
 
-async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
+/// `senmon branch logs` and `senmon logs`.
+///
+/// # Errors
+/// When there is no such branch.
+pub async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
     let path = format!("/branches/{}", resolve::branch(client, &args.branch.id).await?);
     let is_over = async || {
         let branch: BranchView = client.get(&path).await?;
         Ok(matches!(branch.state, BranchState::Completed | BranchState::Failed | BranchState::Cancelled))
     };
-    logs::show(client, format, &path, args.follow, is_over).await
+    logs::show(client, format, &path, (args.follow, args.lines), is_over).await
 }
 
 async fn metrics(client: &Client, format: Format, args: &Metrics) -> CliResult {
@@ -228,17 +262,19 @@ async fn metrics(client: &Client, format: Format, args: &Metrics) -> CliResult {
     let id = resolve::branch(client, &args.branch.id).await?;
     let path = format!("/branches/{id}/metrics?keys={}&points_max={}", encoded(&args.keys), args.points);
     let view: MetricsView = client.get(&path).await?;
-    format.print(&view, |view| {
+    format.list(&view, |view| {
         let keys: Vec<&str> = args.keys.split(',').filter(|key| view.series.contains_key(*key)).collect();
         let heads: Vec<String> = ["step", "tokens"].iter().chain(&keys).map(|head| format!(">{head}")).collect();
         let mut table = Table::new(&heads.iter().map(String::as_str).collect::<Vec<_>>());
         for (row, step) in view.steps.iter().enumerate() {
             let tokens = view.tokens.get(row).copied().unwrap_or_default();
             let value = |key: &&str| view.series[*key].mean.get(row).copied().flatten();
-            let cells = keys.iter().map(|key| words::or_dash(value(key).map(significant)));
-            table.row([words::count(*step), words::tokens(tokens)].into_iter().chain(cells).collect());
+            let cells = keys
+                .iter()
+                .map(|key| Cell::from(value(key).map(|value| cell::either(significant(value), value.to_string()))));
+            table.row([cell::count(*step), cell::tokens(tokens)].into_iter().chain(cells).collect());
         }
-        if table.is_empty() { "no points yet".into() } else { table.render() }
+        List::new(table, "no points yet")
     })
 }
 

@@ -1,10 +1,11 @@
 //! `senmon checkpoint …`.
 
 use crate::{
+    cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
     export,
-    output::Format,
+    output::{Format, List, out},
     resolve::{self, short},
     table::Table,
     words,
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub enum Checkpoint {
     /// List checkpoints.
+    #[command(visible_alias = "list")]
     Ls(Filter),
     /// Show a checkpoint.
     Show(Id),
@@ -68,43 +70,17 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
     match command {
         Checkpoint::Ls(filter) => {
             let path = match (&filter.branch, &filter.experiment) {
-                (Some(branch), _) => format!("/checkpoints?branch_id={}", resolve::branch(client, branch).await?),
+                (Some(branch), experiment) => {
+                    let id = resolve::branch_in(client, experiment.as_deref(), branch).await?;
+                    format!("/checkpoints?branch_id={id}")
+                }
                 (None, Some(experiment)) => {
                     format!("/checkpoints?experiment_id={}", resolve::experiment(client, experiment).await?)
                 }
                 (None, None) => "/checkpoints".into(),
             };
             let all: Vec<CheckpointView> = client.list(&path).await?;
-            format.print(&all, |all| {
-                let mut table = Table::new(&[
-                    "id",
-                    "experiment",
-                    "branch",
-                    ">step",
-                    ">tokens",
-                    ">loss",
-                    "kind",
-                    ">size",
-                    "written",
-                    "verified",
-                ]);
-                for checkpoint in all {
-                    let meta = &checkpoint.meta;
-                    table.row(vec![
-                        short(checkpoint.id),
-                        checkpoint.experiment.clone(),
-                        checkpoint.branch.clone(),
-                        words::count(meta.step),
-                        words::tokens(meta.tokens),
-                        words::or_dash(meta.loss.map(|loss| format!("{loss:.3}"))),
-                        words::name(&checkpoint.kind),
-                        words::bytes(meta.bytes),
-                        words::ago(checkpoint.created_at, Utc::now()),
-                        verified(checkpoint),
-                    ]);
-                }
-                if table.is_empty() { "no checkpoints yet".into() } else { table.render() }
-            })
+            format.list(&all, |all| List::new(table(all), "no checkpoints yet"))
         }
         Checkpoint::Show(args) => {
             let id = resolve::checkpoint(client, &args.id).await?;
@@ -125,10 +101,44 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
         Checkpoint::Export(args) => {
             let id = resolve::checkpoint(client, &args.id).await?;
             let bytes = export::run(client, id, &args.folder, args.dtype).await?;
-            println!("{}: {} of {}", args.folder.display(), words::bytes(bytes), words::name(&args.dtype));
+            out(&format!("{}: {} of {}", args.folder.display(), words::bytes(bytes), words::name(&args.dtype)));
             Ok(())
         }
     }
+}
+
+fn table(all: &[CheckpointView]) -> Table {
+    let mut table = Table::new(&[
+        "=id",
+        "experiment",
+        "branch",
+        ">step",
+        ">tokens",
+        ">loss",
+        "kind",
+        ">size",
+        "=written",
+        "verified",
+    ]);
+    for checkpoint in all {
+        let meta = &checkpoint.meta;
+        table.row::<Cell>(vec![
+            short(checkpoint.id).into(),
+            checkpoint.experiment.as_str().into(),
+            checkpoint.branch.as_str().into(),
+            cell::count(meta.step),
+            cell::tokens(meta.tokens),
+            meta.loss.map(|loss| cell::number(loss, 3)).into(),
+            words::name(&checkpoint.kind).into(),
+            cell::bytes(meta.bytes),
+            cell::ago(checkpoint.created_at, Utc::now()),
+            match checkpoint.verified_at.filter(|_| checkpoint.problem.is_none()) {
+                Some(at) => cell::ago(at, Utc::now()),
+                None => verified(checkpoint).into(),
+            },
+        ]);
+    }
+    table
 }
 
 /// When it was last read whole, or what is wrong with it.
@@ -155,8 +165,13 @@ fn describe(view: &CheckpointView) -> String {
     fact("fence", meta.fence.to_string());
     fact("size", words::bytes(meta.bytes));
     fact("folder", view.folder.to_string());
-    fact("manifest", view.manifest_sha256.clone());
-    fact("state", meta.state_sha256.clone());
-    fact("settings", meta.config_sha256.clone());
+    // A checkpoint of weights alone has no state, and of a model from outside nothing is known of its settings.
+    for (name, digest) in
+        [("manifest", &view.manifest_sha256), ("state", &meta.state_sha256), ("settings", &meta.config_sha256)]
+    {
+        if !digest.is_empty() {
+            fact(name, digest.clone());
+        }
+    }
     format!("{}\n{}", view.id, facts.render())
 }

@@ -2,7 +2,10 @@
 //!
 //! Never prints and never decides what a failure means for a command.
 
-use crate::error::{CliError, CliResult};
+use crate::{
+    contexts::{Context, Given},
+    error::{CliError, CliResult},
+};
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use senmon_protocol::{
@@ -23,18 +26,55 @@ const PAGE_MAX: usize = 500;
 /// Longest time that a command waits altogether because the server asks for patience.
 const PATIENCE_SECONDS: u64 = 120;
 
-/// How a server is reached.
+/// Heading of the options that every command knows.
+pub const COMMON: &str = "Common options";
+
+/// How a server is reached, and by whom.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Reach {
-    /// Address of the server.
-    #[arg(long, global = true, env = "SENMON_SERVER", default_value = "http://127.0.0.1:8080")]
-    pub server: String,
+    /// Server and token to use, by the name that `senmon login NAME` kept them under. `SENMON_CONTEXT` names one too;
+    /// without both the current one is used (senmon context use).
+    #[arg(long, global = true, value_name = "NAME", help_heading = COMMON)]
+    pub context: Option<String>,
+    /// Address of the server, instead of the context's; http://127.0.0.1:8080 where there is no context.
+    #[arg(long, global = true, env = "SENMON_SERVER", value_name = "ADDRESS", help_heading = COMMON)]
+    pub server: Option<String>,
+    /// File with the API token, instead of the context's; `SENMON_TOKEN` holds the token itself. No flag takes the
+    /// token: everybody on a machine sees the flags of its processes.
+    #[arg(long, global = true, value_name = "FILE", help_heading = COMMON)]
+    pub token_file: Option<PathBuf>,
     /// PEM file of a certificate authority to trust beside the system's own.
-    #[arg(long, global = true, env = "SENMON_CA_FILE")]
+    #[arg(long, global = true, env = "SENMON_CA_FILE", value_name = "FILE", help_heading = COMMON)]
     pub ca_file: Option<PathBuf>,
     /// Send the token over plain http to another machine.
-    #[arg(long, global = true, env = "SENMON_INSECURE_HTTP")]
+    #[arg(long, global = true, env = "SENMON_INSECURE_HTTP", help_heading = COMMON)]
     pub insecure_http: bool,
+}
+
+impl Reach {
+    /// What was given by flags, environment, and the text of `SENMON_TOKEN`.
+    ///
+    /// # Errors
+    /// When the file with the token cannot be read.
+    pub fn given(&self, token: Option<String>) -> CliResult<Given> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| CliError::Refused(format!("read the token from {}: {error}", path.display())))
+        };
+        let filled = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let token = match &self.token_file {
+            Some(path) => filled(read(path)?),
+            None => token.and_then(filled),
+        };
+        Ok(Given {
+            context: self.context.clone(),
+            context_of_environment: std::env::var("SENMON_CONTEXT").ok().and_then(filled),
+            server: self.server.clone().and_then(filled),
+            token,
+            ca_file: self.ca_file.clone(),
+            insecure_http: self.insecure_http,
+        })
+    }
 }
 
 /// A server and the token for it.
@@ -46,12 +86,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `base`.
+    /// A client of the server of a context.
     ///
     /// # Errors
     /// When the address is none, or TLS cannot be set up.
-    pub fn new(reach: &Reach, token: Option<String>) -> CliResult<Self> {
-        let base = reach.server.as_str();
+    pub fn new(with: &Context) -> CliResult<Self> {
+        let base = with.server.as_str();
         if !base.starts_with("http://") && !base.starts_with("https://") {
             return Err(CliError::Refused(format!(
                 "--server: found {base:?}, expected an address such as http://127.0.0.1:8080"
@@ -59,7 +99,8 @@ impl Client {
         }
         let url =
             reqwest::Url::parse(base).map_err(|error| CliError::Refused(format!("--server: {base:?}: {error}")))?;
-        if token.is_some() && !reach.insecure_http && !is_private(url.scheme(), url.host_str().unwrap_or_default()) {
+        if with.token.is_some() && !with.insecure_http && !is_private(url.scheme(), url.host_str().unwrap_or_default())
+        {
             return Err(CliError::Refused(format!("--server: {}", refusal(base, "--insecure-http"))));
         }
         let http = reqwest::Client::builder()
@@ -68,10 +109,10 @@ impl Client {
             .timeout(Duration::from_secs(60))
             // The API sends nobody elsewhere; a token goes where it was meant to go.
             .redirect(reqwest::redirect::Policy::none())
-            .tls_certs_merge(authorities(reach.ca_file.as_deref())?)
+            .tls_certs_merge(authorities(with.ca_file.as_deref())?)
             .build()
             .map_err(|error| CliError::Failed(format!("set up HTTP: {error}")))?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token })
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token: with.token.clone() })
     }
 
     /// The server's address.
@@ -102,16 +143,8 @@ impl Client {
     /// See [`Client::get`].
     pub async fn list_up_to<T: DeserializeOwned>(&self, path: &str, items_max: usize) -> CliResult<Vec<T>> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
-        let path =
-            format!("{path}{}limit={}", if path.contains('?') { '&' } else { '?' }, items_max.clamp(1, PAGE_MAX));
         loop {
-            let page = match &cursor {
-                Some(cursor) => format!("{path}&cursor={}", encoded(cursor)),
-                None => path.clone(),
-            };
-            let page: Page<T> = parse(&path, &self.send(self.request(Method::GET, &page)).await?)?;
-            // Said beside the list, which stays readable for scripts.
-            page.broken.iter().for_each(|row| eprintln!("senmon: {}", row.problem));
+            let page: Page<T> = self.part(path, items_max.clamp(1, PAGE_MAX), cursor.as_deref()).await?;
             items.extend(page.items);
             cursor = page.next_cursor;
             if cursor.is_none() || items.len() >= items_max {
@@ -119,6 +152,23 @@ impl Client {
                 return Ok(items);
             }
         }
+    }
+
+    /// GET of one page of a list, the one after `cursor`.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn page<T: DeserializeOwned>(&self, path: &str, cursor: Option<&str>) -> CliResult<Page<T>> {
+        self.part(path, PAGE_MAX, cursor).await
+    }
+
+    async fn part<T: DeserializeOwned>(&self, path: &str, limit: usize, cursor: Option<&str>) -> CliResult<Page<T>> {
+        let cursor = cursor.map(|cursor| format!("&cursor={}", encoded(cursor))).unwrap_or_default();
+        let whole = format!("{path}{}limit={limit}{cursor}", if path.contains('?') { '&' } else { '?' });
+        let page: Page<T> = parse(path, &self.send(self.request(Method::GET, &whole)).await?)?;
+        // Said beside the list, which stays readable for scripts.
+        page.broken.iter().for_each(|row| eprintln!("senmon: {}", row.problem));
+        Ok(page)
     }
 
     /// POST with a body. The request carries a fresh `Idempotency-Key`.
@@ -190,7 +240,9 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> CliResult<Vec<u8>> {
         let away = |error: reqwest::Error| {
-            CliError::Unreachable(format!("no server answers at {}: {}", self.base, cause(&error)))
+            let cause = cause(&error);
+            let hint = other_scheme(&self.base, &cause).unwrap_or_default();
+            CliError::Unreachable(format!("no server answers at {}: {cause}{hint}", self.base))
         };
         let answer = patient(request).await.map_err(away)?;
         let status = answer.status();
@@ -258,6 +310,24 @@ pub fn encoded(text: &str) -> String {
     text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
+/// A server that does not speak what its address says.
+fn other_scheme(base: &str, cause: &str) -> Option<String> {
+    let (scheme, rest) = base.split_once("://")?;
+    let cause = cause.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
+    match scheme {
+        // What rustls says of an answer that is no TLS.
+        "https" if has(&["invalidcontenttype", "corrupt message", "wrong version number"]) => {
+            Some(format!("\n  it speaks http, not https? Try http://{rest}"))
+        }
+        // What hyper says of one that is TLS.
+        "http" if has(&["invalid http version", "before message completed", "reset by peer"]) => {
+            Some(format!("\n  it speaks https, not http? Try https://{rest}"))
+        }
+        _ => None,
+    }
+}
+
 /// The innermost cause says most: `connection refused` rather than `error sending request`.
 fn cause(error: &reqwest::Error) -> String {
     let mut source: &dyn std::error::Error = error;
@@ -265,4 +335,17 @@ fn cause(error: &reqwest::Error) -> String {
         source = next;
     }
     source.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_the_other_scheme_is_hinted_at() {
+        let hint = |base, cause| other_scheme(base, cause).unwrap_or_default();
+        assert!(hint("https://a:1", "received corrupt message of type InvalidContentType").contains("http://a:1"));
+        assert!(hint("http://a:1", "connection closed before message completed").contains("https://a:1"));
+        assert_eq!(other_scheme("http://a:1", "Connection refused (os error 111)"), None);
+    }
 }

@@ -1,12 +1,13 @@
 //! `senmon corpus …` and `senmon domains`.
 
 use crate::{
+    cell::{self, Cell},
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::Id,
-    output::{Format, out},
+    output::{Format, List, out},
     resolve::{self, short},
-    table::{Table, fit, one_line},
+    table::{Table, one_line},
     words,
 };
 use chrono::Utc;
@@ -23,10 +24,12 @@ pub enum Corpus {
     /// Register files, folders and globs on the server's disk as an immutable corpus.
     Add(Add),
     /// List corpora.
+    #[command(visible_alias = "list")]
     Ls,
     /// Show a corpus: files, counts, the first broken records.
     Show(Name),
     /// Delete a corpus that no experiment uses; its files stay where they are.
+    #[command(visible_alias = "rm")]
     Delete(Name),
 }
 
@@ -97,41 +100,13 @@ pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult 
         Corpus::Add(args) => add(client, format, args).await,
         Corpus::Ls => {
             let all: Vec<CorpusView> = client.list("/corpora").await?;
-            format.print(&all, |all| {
-                let mut table = Table::new(&[
-                    "name",
-                    "state",
-                    ">files",
-                    ">documents",
-                    ">text",
-                    ">dropped",
-                    ">broken",
-                    "added",
-                    "id",
-                ]);
-                for corpus in all {
-                    table.row(vec![
-                        corpus.name.clone(),
-                        words::name(&corpus.state),
-                        corpus.files.len().to_string(),
-                        words::count(corpus.counts.documents),
-                        words::bytes(corpus.counts.text_bytes),
-                        words::count(corpus.counts.empty + corpus.counts.duplicates),
-                        words::count(corpus.counts.broken),
-                        words::ago(corpus.created_at, Utc::now()),
-                        short(corpus.id),
-                    ]);
-                }
-                if table.is_empty() {
-                    "no corpora yet; register one with: senmon corpus add NAME PATH".into()
-                } else {
-                    table.render()
-                }
+            format.list(&all, |all| {
+                List::new(table(all), "no corpora yet; register one with: senmon corpus add NAME PATH")
             })
         }
         Corpus::Show(args) => {
             let corpus: CorpusView = client.get(&format!("/corpora/{}", encoded(&args.name))).await?;
-            format.print(&corpus, describe)
+            format.print(&corpus, |corpus| describe(corpus, format.width()))
         }
         Corpus::Delete(args) => {
             client.delete(&format!("/corpora/{}", encoded(&args.name))).await?;
@@ -139,6 +114,26 @@ pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult 
             Ok(())
         }
     }
+}
+
+fn table(all: &[CorpusView]) -> Table {
+    let mut table =
+        Table::new(&["name", "state", ">files", ">documents", ">text", ">dropped", ">broken", "=added", "=id"]);
+    for corpus in all {
+        let counts = &corpus.counts;
+        table.row::<Cell>(vec![
+            corpus.name.as_str().into(),
+            words::name(&corpus.state).into(),
+            corpus.files.len().to_string().into(),
+            cell::count(counts.documents),
+            cell::bytes(counts.text_bytes),
+            cell::count(counts.empty + counts.duplicates),
+            cell::count(counts.broken),
+            cell::ago(corpus.created_at, Utc::now()),
+            short(corpus.id).into(),
+        ]);
+    }
+    table
 }
 
 async fn add(client: &Client, format: Format, args: Add) -> CliResult {
@@ -176,7 +171,7 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
     }
     format.print(&corpus, |corpus| match corpus.state {
         CorpusState::Scanning => format!("registered {}: the workers read its files now", corpus.name),
-        _ => describe(corpus),
+        _ => describe(corpus, format.width()),
     })?;
     match corpus.state {
         CorpusState::Failed => {
@@ -209,7 +204,7 @@ fn absolute(path: &str) -> CliResult<String> {
         .map_err(|_| CliError::Refused(format!("{path}: the path is not valid UTF-8, which the API cannot carry")))
 }
 
-fn describe(corpus: &CorpusView) -> String {
+fn describe(corpus: &CorpusView, width: Option<usize>) -> String {
     let counts = &corpus.counts;
     let mut text = format!("{}  {}  {}\n", corpus.name, words::name(&corpus.state), corpus.id);
     if let Some(scan) = &corpus.scan {
@@ -249,7 +244,7 @@ fn describe(corpus: &CorpusView) -> String {
             words::count(file.counts.broken),
         ]);
     }
-    text.push_str(&table.render());
+    text.push_str(&table.render_in(width));
     for (file, problem) in corpus.files.iter().filter_map(|file| Some((file, file.problem.as_ref()?))) {
         let (kind, why) = (words::name(&problem.kind), one_line(&problem.why));
         let _ = writeln!(text, "{kind}: {} from record {} on: {why}", file.path, problem.record);
@@ -273,7 +268,7 @@ fn describe(corpus: &CorpusView) -> String {
 pub async fn domains(client: &Client, format: Format, args: &Id) -> CliResult {
     let id = resolve::experiment(client, &args.id).await?;
     let all: Vec<DomainView> = client.list(&format!("/experiments/{id}/domains")).await?;
-    format.print(&all, |all| {
+    format.list(&all, |all| {
         let mut table =
             Table::new(&[">#", ">documents", ">held out", ">tokens", "languages", "sources", "nearest", "top terms"]);
         for domain in all {
@@ -281,17 +276,17 @@ pub async fn domains(client: &Client, format: Format, args: &Id) -> CliResult {
             let languages = domain.languages.iter().filter(|part| part.share >= 0.005);
             let sources = domain.sources.iter().take(2).filter(|part| part.share >= 0.005);
             let nearest = domain.nearest_domains.iter().map(ToString::to_string);
-            table.row(vec![
-                domain.index.to_string(),
-                words::or_dash(domain.documents.map(words::count)),
-                words::or_dash(domain.documents_held_out.map(words::count)),
-                words::or_dash(domain.tokens.map(words::tokens)),
-                languages.map(|part| share(&part.language, part.share)).collect::<Vec<_>>().join(" "),
-                fit(&sources.map(|part| share(&part.source, part.share)).collect::<Vec<_>>().join(" "), 32),
-                nearest.collect::<Vec<_>>().join(" "),
-                fit(&domain.top_terms.join(" "), 44),
+            table.row::<Cell>(vec![
+                domain.index.to_string().into(),
+                domain.documents.map(cell::count).into(),
+                domain.documents_held_out.map(cell::count).into(),
+                domain.tokens.map(cell::tokens).into(),
+                languages.map(|part| share(&part.language, part.share)).collect::<Vec<_>>().join(" ").into(),
+                sources.map(|part| share(&part.source, part.share)).collect::<Vec<_>>().join(" ").into(),
+                nearest.collect::<Vec<_>>().join(" ").into(),
+                domain.top_terms.join(" ").into(),
             ]);
         }
-        if table.is_empty() { "the domains are not found yet".into() } else { table.render() }
+        List::new(table, "the domains are not found yet")
     })
 }

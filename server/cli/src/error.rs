@@ -12,6 +12,10 @@ pub enum CliError {
     Unreachable(String),
     /// 4: the input was refused, here or by the server.
     Refused(String),
+    /// 5: the time that was given ran out.
+    Late(String),
+    /// 130: Ctrl-C ended the watching; what was watched goes on.
+    Left(String),
 }
 
 /// Answer of every command.
@@ -25,6 +29,20 @@ impl CliError {
             Self::Failed(_) => 1,
             Self::Unreachable(_) => 3,
             Self::Refused(_) => 4,
+            Self::Late(_) => 5,
+            Self::Left(_) => 130,
+        }
+    }
+
+    /// The same failure in other words.
+    #[must_use]
+    pub fn said(self, words: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Failed(text) => Self::Failed(words(&text)),
+            Self::Unreachable(text) => Self::Unreachable(words(&text)),
+            Self::Refused(text) => Self::Refused(words(&text)),
+            Self::Late(text) => Self::Late(words(&text)),
+            Self::Left(text) => Self::Left(words(&text)),
         }
     }
 
@@ -49,7 +67,11 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(text) | Self::Unreachable(text) | Self::Refused(text) => f.write_str(text),
+            Self::Failed(text)
+            | Self::Unreachable(text)
+            | Self::Refused(text)
+            | Self::Late(text)
+            | Self::Left(text) => f.write_str(text),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::{
     client::{Client, encoded},
-    error::CliResult,
-    output::{Format, out},
+    error::{CliError, CliResult},
+    moment,
+    output::Format,
     resolve,
     table::one_line,
+    words,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use senmon_protocol::view::{EventView, Page};
 use std::time::Duration;
@@ -21,18 +23,24 @@ pub struct Events {
     /// Only those of this experiment.
     #[arg(value_name = "EXPERIMENT")]
     experiment: Option<String>,
-    /// Only those of this branch.
+    /// Only those of this branch: one of the experiment, where one is named.
     #[arg(long)]
     branch: Option<String>,
     /// Only of this level and above.
     #[arg(long, value_enum)]
     level: Option<Level>,
-    /// Only since then: 2027-01-31T08:00:00Z, or so long ago: 90s, 15m, 6h, 7d.
-    #[arg(long, value_parser = since)]
+    /// Only since then: 2027-01-31T08:00:00Z, 2027-01-31, or so long ago: 90s, 15m, 6h, 7d.
+    #[arg(long, value_name = "TIME", value_parser = moment::past)]
     since: Option<DateTime<Utc>>,
+    /// Only up to then.
+    #[arg(long, value_name = "TIME", value_parser = moment::past, conflicts_with = "follow")]
+    until: Option<DateTime<Utc>>,
     /// At most so many, the newest. Without it 50, or with --since all.
     #[arg(short = 'n', long = "lines")]
     lines: Option<usize>,
+    /// The newest first.
+    #[arg(short, long, conflicts_with = "follow")]
+    reverse: bool,
     /// Wait for more.
     #[arg(short, long)]
     follow: bool,
@@ -49,24 +57,6 @@ enum Level {
     Error,
 }
 
-/// A time, or how long ago.
-fn since(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(at) = text.parse() {
-        return Ok(at);
-    }
-    let expected = || format!("found {text:?}, expected a time such as 2027-01-31T08:00:00Z, or 90s, 15m, 6h or 7d");
-    let unit = text.chars().last().ok_or_else(expected)?;
-    let count: u32 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| expected())?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 24 * 3600,
-        _ => return Err(expected()),
-    };
-    Ok(Utc::now() - TimeDelta::seconds(seconds * i64::from(count)))
-}
-
 /// Shows the newest events, latest last.
 ///
 /// # Errors
@@ -77,7 +67,8 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
         filter.push_str(&format!("&experiment_id={}", resolve::experiment(client, experiment).await?));
     }
     if let Some(branch) = &args.branch {
-        filter.push_str(&format!("&branch_id={}", resolve::branch(client, branch).await?));
+        filter
+            .push_str(&format!("&branch_id={}", resolve::branch_in(client, args.experiment.as_deref(), branch).await?));
     }
     if let Some(level) = args.level {
         filter.push_str(&format!(
@@ -88,15 +79,24 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
     if let Some(since) = args.since {
         filter.push_str(&format!("&since={}", encoded(&since.to_rfc3339())));
     }
+    if let (Some(since), Some(until)) = (args.since, args.until)
+        && until < since
+    {
+        return Err(CliError::Refused(format!("--until: found {}, which is before --since", words::at(until))));
+    }
     let lines = args.lines.unwrap_or(if args.since.is_some() { usize::MAX } else { LINES });
-    let mut news: Vec<EventView> = client.list_up_to(&format!("/events?sort=newest{filter}"), lines).await?;
-    news.reverse();
+    let mut news = newest(client, &format!("/events?sort=newest{filter}"), args.until, lines).await?;
+    if !args.reverse {
+        news.reverse();
+    }
+    if !args.follow && !format.is_text() {
+        return format.print(&news, |_| String::new());
+    }
     let mut last = 0;
     loop {
         last = news.last().map_or(last, |event| event.id);
-        match format {
-            Format::Table => news.iter().for_each(|event| out(&line(event))),
-            _ => format.print(&news, |_| String::new())?,
+        for event in &news {
+            format.line(event, line)?;
         }
         if !args.follow {
             return Ok(());
@@ -107,21 +107,22 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
     }
 }
 
-fn line(event: &EventView) -> String {
-    format!("{} {:<5} {}", event.at.format("%Y-%m-%d %H:%M:%S"), event.level, one_line(&event.text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_given_or_counted_back() {
-        assert_eq!(since("2027-01-31T08:00:00Z").unwrap().to_rfc3339(), "2027-01-31T08:00:00+00:00");
-        let ago = Utc::now() - since("2h").unwrap();
-        assert!((7199..7300).contains(&ago.num_seconds()), "{ago}");
-        for bad in ["", "h", "2", "2y", "-3h", "2日", "99999999999d"] {
-            assert!(since(bad).unwrap_err().contains("expected a time"), "{bad}");
+/// The newest `lines` events that are not after `until`.
+async fn newest(client: &Client, path: &str, until: Option<DateTime<Utc>>, lines: usize) -> CliResult<Vec<EventView>> {
+    let Some(until) = until else { return client.list_up_to(path, lines).await };
+    let (mut found, mut cursor) = (Vec::new(), None::<String>);
+    while found.len() < lines {
+        let page: Page<EventView> = client.page(path, cursor.as_deref()).await?;
+        found.extend(page.items.into_iter().filter(|event| event.at <= until));
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
         }
     }
+    found.truncate(lines);
+    Ok(found)
+}
+
+fn line(event: &EventView) -> String {
+    format!("{} {:<5} {}", words::at(event.at), event.level, one_line(&event.text))
 }

@@ -1,10 +1,11 @@
-//! `senmon run`, `ls`, `show`, `set`, `pause`, `resume`, `cancel`.
+//! `senmon run`, `ls`, `show`, `set`.
 
 use crate::{
+    cell::{self, Cell},
     client::{Client, encoded},
     error::{CliError, CliResult},
-    follow,
-    output::{Format, out},
+    follow, moment,
+    output::{Format, List as Listed, out},
     resolve::{self, short},
     spec_file,
     table::Table,
@@ -47,8 +48,8 @@ pub struct Set {
     /// 0 to 100, higher first.
     #[arg(long)]
     priority: Option<u8>,
-    /// When it should be done: 2027-01-31T08:00:00Z.
-    #[arg(long)]
+    /// When it should be done: 2027-01-31T08:00:00Z, 2027-01-31 or '2027-01-31 08:00' where you are, or from now on: +3d, +12h.
+    #[arg(long, value_name = "TIME", value_parser = moment::ahead)]
     deadline: Option<DateTime<Utc>>,
     /// Hours of slots that it may take in all.
     #[arg(long)]
@@ -95,17 +96,6 @@ enum Sort {
     Name,
 }
 
-/// Deletes one that is over: its checkpoints, shards and scores.
-///
-/// # Errors
-/// When it is not over.
-pub async fn delete(client: &Client, args: &Id) -> CliResult {
-    let id = resolve::experiment(client, &args.id).await?;
-    client.delete(&format!("/experiments/{id}")).await?;
-    out(&format!("deleted {id}; senmon ls --archived lists it"));
-    Ok(())
-}
-
 /// Submits.
 ///
 /// # Errors
@@ -117,7 +107,7 @@ pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
     }
     let view: ExperimentView = client.post("/experiments", &spec).await?;
     if args.follow {
-        if format == Format::Table {
+        if format.is_text() {
             out(&format!("{} {}", view.summary.name, view.summary.id));
         }
         return follow::watch(client, format, view.summary.id).await;
@@ -145,25 +135,35 @@ pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
         path.push_str("&archived=true");
     }
     let all: Vec<ExperimentSummary> = client.list_up_to(&path, args.lines.unwrap_or(usize::MAX)).await?;
-    format.print(&all, |all| {
-        let mut table =
-            Table::new(&["id", "name", "state", "stage", ">tokens", ">of", ">vs dense", ">left", "submitted", "by"]);
+    format.list(&all, |all| {
+        let mut table = Table::new(&[
+            "=id",
+            "name",
+            "state",
+            "stage",
+            ">tokens",
+            ">budget",
+            ">vs dense",
+            ">left",
+            "=submitted",
+            "by",
+        ]);
         for experiment in all {
             let running = experiment.stages.iter().find(|stage| stage.state == StageState::Running);
-            table.row(vec![
-                short(experiment.id),
-                experiment.name.clone(),
-                words::name(&experiment.state),
-                running.map(|stage| words::name(&stage.stage)).unwrap_or_default(),
-                words::tokens(experiment.tokens_done),
-                words::tokens(experiment.tokens_total),
-                words::or_dash(experiment.ensemble_vs_dense_percent.map(words::percent_signed)),
-                words::or_dash(experiment.seconds_left.map(words::duration)),
-                words::ago(experiment.created_at, Utc::now()),
-                experiment.owner.clone(),
+            table.row::<Cell>(vec![
+                short(experiment.id).into(),
+                experiment.name.as_str().into(),
+                words::name(&experiment.state).into(),
+                running.map(|stage| words::name(&stage.stage)).unwrap_or_default().into(),
+                cell::tokens(experiment.tokens_done),
+                cell::tokens(experiment.tokens_total),
+                experiment.ensemble_vs_dense_percent.map(cell::percent_signed).into(),
+                experiment.seconds_left.map(cell::duration).into(),
+                cell::ago(experiment.created_at, Utc::now()),
+                experiment.owner.as_str().into(),
             ]);
         }
-        if table.is_empty() { "no experiments yet; submit one with: senmon run FILE".into() } else { table.render() }
+        Listed::new(table, "no experiments; write a file with senmon init CORPUS, submit it with senmon run FILE")
     })
 }
 
@@ -174,7 +174,7 @@ pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
 pub async fn show(client: &Client, format: Format, args: &Id) -> CliResult {
     let id = resolve::experiment(client, &args.id).await?;
     let view: ExperimentView = client.get(&format!("/experiments/{id}")).await?;
-    format.print(&view, describe)
+    format.print(&view, |view| describe(view, format.width()))
 }
 
 /// Changes priority, deadline or budget.
@@ -205,17 +205,7 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
     })
 }
 
-/// Pauses, resumes or cancels.
-///
-/// # Errors
-/// When the experiment's state does not allow it.
-pub async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
-    let id = resolve::experiment(client, &args.id).await?;
-    let view: ExperimentView = client.verb(&format!("/experiments/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.summary.name, words::name(&view.summary.state)))
-}
-
-fn describe(view: &ExperimentView) -> String {
+fn describe(view: &ExperimentView, width: Option<usize>) -> String {
     let summary = &view.summary;
     let mut text = format!("{}  {}  {}\n", summary.name, words::name(&summary.state), summary.id);
     if !view.spec.description.is_empty() {
@@ -236,46 +226,50 @@ fn describe(view: &ExperimentView) -> String {
         summary.owner
     );
     let mut limits: Vec<String> = Vec::new();
-    limits.extend(view.spec.deadline.map(|at| format!("deadline {}", at.format("%Y-%m-%d %H:%M UTC"))));
+    limits.extend(view.spec.deadline.map(|at| format!("deadline {}", words::at_zone(at))));
     limits.extend(view.spec.budget.slot_hours.map(|hours| format!("budget {hours} slot-hours")));
     limits.extend(view.spec.budget.wall_hours.map(|hours| format!("budget {hours} wall-hours")));
     if !limits.is_empty() {
         let _ = writeln!(text, "{}\n", limits.join(", "));
     }
     for stage in &summary.stages {
-        text.push_str(&follow::stage_line(stage));
+        text.push_str(&follow::stage_line(stage, width));
         text.push('\n');
     }
     text.push('\n');
-    text.push_str(&branch_table(&view.branches));
+    text.push_str(&branch_table(&view.branches).render_in(width));
+    text.push_str(&why(&view.branches));
     text
 }
 
 /// The branches of an experiment.
 #[must_use]
-pub fn branch_table(branches: &[BranchView]) -> String {
+pub fn branch_table(branches: &[BranchView]) -> Table {
     let mut table = Table::new(&[
-        "branch", "role", "state", ">step", ">of", ">tokens", ">of", ">loss", ">rate", ">left", "worker", "id",
+        "branch", "role", "state", ">step", ">steps", ">tokens", ">budget", ">loss", ">rate", ">left", "worker", "=id",
     ]);
     for branch in branches {
-        table.row(vec![
-            branch.name.clone(),
-            words::name(&branch.role),
-            words::name(&branch.state),
-            words::count(branch.step),
-            words::count(branch.steps),
-            words::tokens(branch.tokens),
-            words::tokens(branch.tokens_total),
-            words::or_dash(branch.loss.map(|loss| format!("{loss:.3}"))),
-            words::or_dash(branch.tokens_per_second.map(words::rate)),
-            words::or_dash(branch.seconds_left.map(words::duration)),
-            branch.worker.clone().unwrap_or_default(),
-            short(branch.id),
+        table.row::<Cell>(vec![
+            branch.name.as_str().into(),
+            words::name(&branch.role).into(),
+            words::name(&branch.state).into(),
+            cell::count(branch.step),
+            cell::count(branch.steps),
+            cell::tokens(branch.tokens),
+            cell::tokens(branch.tokens_total),
+            branch.loss.map(|loss| cell::number(loss, 3)).into(),
+            branch.tokens_per_second.map(cell::rate).into(),
+            branch.seconds_left.map(cell::duration).into(),
+            branch.worker.clone().unwrap_or_default().into(),
+            short(branch.id).into(),
         ]);
     }
-    let mut text = table.render();
-    for branch in branches.iter().filter(|branch| branch.why.is_some()) {
-        let _ = writeln!(text, "{}: {}", branch.name, branch.why.as_deref().unwrap_or_default());
-    }
-    text
+    table
+}
+
+/// Why branches are where they are, a line each.
+#[must_use]
+pub fn why(branches: &[BranchView]) -> String {
+    let line = |branch: &BranchView| Some(format!("{}: {}\n", branch.name, branch.why.as_deref()?));
+    branches.iter().filter_map(line).collect()
 }

@@ -1,23 +1,27 @@
 //! Watching an experiment: one line a stage with bar, counts and time left. On a terminal the lines are drawn anew;
-//! on a pipe a line is printed when a stage begins or ends, and every 15 s.
+//! on a pipe a line is printed when a stage begins or ends, and every 15 s; as JSON it is an object then.
 
 use crate::{
     client::Client,
     error::{CliError, CliResult},
     experiments::Id,
     output::{Format, out},
-    report, resolve,
-    table::{bar, fit},
-    words,
+    report,
+    resolve::{self, short},
+    table::{bar, display_lines, fit},
+    term, words,
 };
+use clap::Args;
 use senmon_protocol::{
     ids::ExperimentId,
-    view::{ExperimentState, ExperimentView, Stage, StageProgress, StageState},
+    report::Report,
+    view::{ExperimentState, ExperimentSummary, ExperimentView, Stage, StageProgress, StageState},
 };
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -27,23 +31,45 @@ const PACE: Duration = Duration::from_secs(1);
 const PIPE_PACE: Duration = Duration::from_secs(15);
 /// A server that restarts is back by then; one that is not is gone.
 const AWAY_MAX: Duration = Duration::from_secs(300);
-/// Columns of a stage's line, so that it does not wrap on a usual terminal.
+/// Columns of a stage's line with its whole bar.
 const COLUMNS: usize = 79;
+/// Columns of that bar, and of the shortest one.
+const BAR: usize = 20;
+const BAR_MIN: usize = 4;
+
+/// Arguments.
+#[derive(Debug, Args)]
+pub struct Follow {
+    #[command(flatten)]
+    experiment: Id,
+}
 
 /// `senmon follow`.
 ///
 /// # Errors
 /// When there is no such experiment, or it fails.
-pub async fn follow(client: &Client, format: Format, args: &Id) -> CliResult {
-    let id = resolve::experiment(client, &args.id).await?;
+pub async fn follow(client: &Client, format: Format, args: &Follow) -> CliResult {
+    let id = resolve::experiment(client, &args.experiment.id).await?;
     watch(client, format, id).await
 }
 
-/// Watches until the experiment ends, then shows its report.
+/// Watches until the experiment ends, then shows its report. Ctrl-C ends the watching alone.
 ///
 /// # Errors
-/// When it fails or is cancelled, or the server stays away.
+/// When it fails or is cancelled, the server stays away, or somebody has seen enough.
 pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResult {
+    tokio::select! {
+        done = look(client, format, id) => done,
+        _ = tokio::signal::ctrl_c() => {
+            // Below the ^C that the terminal wrote.
+            eprintln!();
+            let id = short(id);
+            Err(CliError::Left(format!("the experiment goes on. Watch it again: senmon follow {id}; stop it: senmon cancel {id}")))
+        }
+    }
+}
+
+async fn look(client: &Client, format: Format, id: ExperimentId) -> CliResult {
     let mut screen = Screen::new(format);
     let mut away_since: Option<Instant> = None;
     loop {
@@ -52,12 +78,16 @@ pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResu
                 if away_since.take().is_some() {
                     screen.say("the server answers again");
                 }
-                screen.show(&view);
+                screen.show(&view)?;
                 match view.summary.state {
                     ExperimentState::Running | ExperimentState::Paused => {}
                     ExperimentState::Completed => {
                         screen.close();
-                        return report::print(client, format, id).await;
+                        if format.is_text() {
+                            return report::print(client, format, id).await;
+                        }
+                        let report: Report = client.get(&format!("/experiments/{id}/report")).await?;
+                        return format.line(&Told::Report(&report), |_| String::new());
                     }
                     ExperimentState::Failed | ExperimentState::Cancelled => {
                         screen.close();
@@ -82,71 +112,85 @@ pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResu
     }
 }
 
-/// Where progress is drawn: standard output for people, nowhere when the answer is for a script.
+/// What is told of an experiment as JSON, an object a line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+enum Told<'a> {
+    Progress(&'a ExperimentSummary),
+    Report(&'a Report),
+}
+
+/// Where progress is drawn.
 struct Screen {
-    terminal: bool,
-    silent: bool,
-    /// Lines to go up before drawing again.
-    drawn: usize,
+    format: Format,
+    /// Lines as they were drawn last.
+    drawn: Vec<String>,
     said: BTreeMap<Stage, (StageState, Instant)>,
 }
 
 impl Screen {
     fn new(format: Format) -> Self {
-        let silent = format != Format::Table;
-        Self { terminal: std::io::stdout().is_terminal(), silent, drawn: 0, said: BTreeMap::new() }
+        Self { format, drawn: Vec::new(), said: BTreeMap::new() }
     }
 
-    fn show(&mut self, view: &ExperimentView) {
-        if self.silent {
-            return;
-        }
-        if self.terminal {
-            let lines: Vec<String> = view.summary.stages.iter().map(stage_line).collect();
-            self.draw(&lines);
-        } else {
-            self.print_news(&view.summary.stages);
+    fn show(&mut self, view: &ExperimentView) -> CliResult {
+        match term::width().filter(|_| self.format.is_text()) {
+            Some(width) => {
+                self.draw(&view.summary.stages, width);
+                Ok(())
+            }
+            None => self.tell_news(&view.summary),
         }
     }
 
-    fn draw(&mut self, lines: &[String]) {
+    fn draw(&mut self, stages: &[StageProgress], width: usize) {
+        // A line that fills the last column would wrap on some terminals.
+        let room = width.saturating_sub(1);
+        let lines: Vec<String> = stages.iter().map(|stage| fit(&stage_line(stage, Some(room)), room)).collect();
         let mut text = String::new();
-        if self.drawn > 0 {
-            let _ = write!(text, "\x1b[{}A", self.drawn);
+        // What was drawn on a wider terminal is wrapped on this one.
+        let up: usize = self.drawn.iter().map(|line| display_lines(line, width)).sum();
+        if up > 0 {
+            let _ = write!(text, "\x1b[{up}A\r\x1b[J");
         }
-        for line in lines {
-            let _ = writeln!(text, "\x1b[2K{}", fit(line, COLUMNS));
+        for line in &lines {
+            let _ = writeln!(text, "{line}");
         }
-        self.drawn = lines.len();
+        self.drawn = lines;
         let mut stdout = std::io::stdout().lock();
         if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
             std::process::exit(0);
         }
     }
 
-    fn print_news(&mut self, stages: &[StageProgress]) {
-        for stage in stages {
-            let news = match self.said.get(&stage.stage) {
+    fn tell_news(&mut self, summary: &ExperimentSummary) -> CliResult {
+        let mut news = Vec::new();
+        for stage in &summary.stages {
+            let is_news = match self.said.get(&stage.stage) {
                 None => !matches!(stage.state, StageState::Waiting | StageState::Skipped),
                 Some((state, at)) => {
                     *state != stage.state || stage.state == StageState::Running && at.elapsed() >= PIPE_PACE
                 }
             };
-            if news {
+            if is_news {
                 self.said.insert(stage.stage, (stage.state, Instant::now()));
-                out(&stage_line(stage));
+                news.push(stage_line(stage, None));
             }
         }
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.format.line(&Told::Progress(summary), |_| news.join("\n"))
     }
 
     /// A sentence between the drawings.
     fn say(&mut self, text: &str) {
-        self.drawn = 0;
+        self.drawn.clear();
         eprintln!("{text}");
     }
 
     fn close(&self) {
-        if !self.silent {
+        if self.format.is_text() {
             out("");
         }
     }
@@ -154,7 +198,10 @@ impl Screen {
 
 /// `Branches   ██████████··········   52 %   3.4 M of 6.5 M tokens   2 min 10 s left`.
 #[must_use]
-pub fn stage_line(stage: &StageProgress) -> String {
+pub fn stage_line(stage: &StageProgress, width: Option<usize>) -> String {
+    // On a narrow terminal the bar gives way to the figures.
+    let missing = COLUMNS.saturating_sub(width.unwrap_or(COLUMNS));
+    let bar_width = BAR.saturating_sub(missing).max(BAR_MIN);
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = match stage.state {
         StageState::Done => 1.0,
@@ -181,9 +228,9 @@ pub fn stage_line(stage: &StageProgress) -> String {
         }
     };
     if matches!(stage.state, StageState::Waiting | StageState::Skipped) {
-        return format!("{:<9} {}        {end}", title(stage.stage), bar(0.0, 20));
+        return format!("{:<9} {}        {end}", title(stage.stage), bar(0.0, bar_width));
     }
-    format!("{:<9} {} {percent:>3} %  {counts:<23} {end}", title(stage.stage), bar(share, 20))
+    format!("{:<9} {} {percent:>3} %  {counts:<23} {end}", title(stage.stage), bar(share, bar_width))
 }
 
 fn title(stage: Stage) -> &'static str {
@@ -219,8 +266,15 @@ mod tests {
     }
 
     fn check(stage: &StageProgress, expect: &str) {
-        assert_eq!(stage_line(stage), expect);
+        assert_eq!(stage_line(stage, None), expect);
+        assert_eq!(stage_line(stage, Some(200)), expect);
         assert!(unicode_width::UnicodeWidthStr::width(expect) <= COLUMNS);
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_the_figures() {
+        let line = stage_line(&stage(StageState::Running, 3_250_000, 6_500_000, "tokens"), Some(66));
+        assert_eq!(line, "Branches  ███▌···  50 %  3.2 M of 6.5 M tokens   2 min 10 s left");
     }
 
     #[test]

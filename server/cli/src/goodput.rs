@@ -40,10 +40,10 @@ pub async fn show(client: &Client, format: Format, args: &Goodput) -> CliResult 
         None => format!("/goodput?hours={}", args.hours),
     };
     let view: GoodputView = client.get(&path).await?;
-    format.print(&view, render)
+    format.print(&view, |view| render(view, format.width()))
 }
 
-fn render(view: &GoodputView) -> String {
+fn render(view: &GoodputView, width: Option<usize>) -> String {
     let Some(share) = view.goodput_share else { return "no slot was given yet".into() };
     let mut text = format!(
         "goodput {:.1} % of {}  ({} attempts, {} ended by a fault)\n\n",
@@ -52,7 +52,7 @@ fn render(view: &GoodputView) -> String {
         words::count(view.attempts),
         words::count(view.faults)
     );
-    let mut table = Table::new(&["", "", "", ">time", ">share", ""]);
+    let mut table = Table::new(&["", "=", "=", ">time", ">share", ""]);
     for time in &view.causes {
         table.row(vec![
             if time.is_goodput { "good" } else { "bad" }.to_owned(),
@@ -63,7 +63,7 @@ fn render(view: &GoodputView) -> String {
             time.sentence.clone(),
         ]);
     }
-    text.push_str(&table.render());
+    text.push_str(&table.render_in(width));
     if view.first_wait_seconds >= 0.5 {
         let waited = words::duration(view.first_wait_seconds);
         let _ = writeln!(text, "\nBefore their first slot, jobs waited {waited}; that is not part of the sum.");
@@ -112,7 +112,7 @@ mod tests {
             faults: 1,
             tokens: Some(TokenAccount { steps: 9, steps_superseded: 3, ..TokenAccount::default() }),
         };
-        let text = render(&view);
+        let text = render(&view, None);
         assert!(text.starts_with("goodput 75.0 % of 3 min 20 s  (2 attempts, 1 ended by a fault)"), "{text}");
         assert!(text.contains("bad   data wait   █████···············        50 s  25.0 %  Training waited"), "{text}");
         assert!(text.contains("3 steps"), "{text}");

@@ -1,10 +1,11 @@
 //! `senmon job …` and `senmon queue`.
 
 use crate::{
+    cell::{self, Cell},
     client::{Client, encoded},
     error::CliResult,
     logs,
-    output::Format,
+    output::{Format, List as Listed},
     resolve::{self, short},
     table::Table,
     words,
@@ -16,6 +17,7 @@ use senmon_protocol::view::{JobState, JobView};
 #[derive(Debug, Subcommand)]
 pub enum Job {
     /// List jobs, open or over, in the order of creation.
+    #[command(visible_alias = "list")]
     Ls(List),
     /// Show the log of a job: of a scan, a shard, an evaluation, a training.
     Logs(Logs),
@@ -48,6 +50,9 @@ pub struct Logs {
     /// Wait for more until the job is over.
     #[arg(short, long)]
     follow: bool,
+    /// At most so many lines, the last ones.
+    #[arg(short = 'n', long)]
+    lines: Option<usize>,
 }
 
 /// Runs a command.
@@ -81,24 +86,24 @@ pub async fn queue(client: &Client, format: Format) -> CliResult {
 
 async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliResult {
     let jobs: Vec<JobView> = client.list_up_to(path, most).await?;
-    format.print(&jobs, |jobs| {
+    format.list(&jobs, |jobs| {
         let mut table =
-            Table::new(&["id", "job", "owner", "state", ">priority", ">slots", ">tries", "worker", ">done", "why"]);
+            Table::new(&["=id", "job", "owner", "state", ">priority", ">slots", ">tries", "worker", ">done", "why"]);
         for job in jobs {
-            table.row(vec![
-                short(job.id),
-                job.title.clone(),
-                job.owner.name().to_owned(),
-                words::name(&job.state),
-                job.priority.to_string(),
-                job.slots.to_string(),
-                job.attempts.to_string(),
-                job.worker.clone().unwrap_or_default(),
-                words::or_dash(job.progress.map(|share| format!("{:.0} %", share * 100.0))),
-                job.why.clone().unwrap_or_default(),
+            table.row::<Cell>(vec![
+                short(job.id).into(),
+                job.title.as_str().into(),
+                job.owner.name().into(),
+                words::name(&job.state).into(),
+                cell::count(job.priority),
+                cell::count(job.slots),
+                cell::count(job.attempts),
+                job.worker.clone().unwrap_or_default().into(),
+                job.progress.map(cell::share).into(),
+                job.why.clone().unwrap_or_default().into(),
             ]);
         }
-        if table.is_empty() { "nothing waits and nothing runs".into() } else { table.render() }
+        Listed::new(table, "nothing waits and nothing runs")
     })
 }
 
@@ -108,5 +113,5 @@ async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
         let job: JobView = client.get(&path).await?;
         Ok(matches!(job.state, JobState::Completed | JobState::Failed | JobState::Cancelled))
     };
-    logs::show(client, format, &path, args.follow, is_over).await
+    logs::show(client, format, &path, (args.follow, args.lines), is_over).await
 }

@@ -64,10 +64,10 @@ fn experts(ensemble: &Ensemble) -> String {
 /// When there is none yet.
 pub async fn print(client: &Client, format: Format, id: ExperimentId) -> CliResult {
     let report: Report = client.get(&format!("/experiments/{id}/report")).await?;
-    format.print(&report, render)
+    format.print(&report, |report| render(report, format.width()))
 }
 
-fn render(report: &Report) -> String {
+fn render(report: &Report, width: Option<usize>) -> String {
     let mut text = format!("{}\n{}\n\n", report.name, report.headline);
     text.push_str(&compared::losses(report));
     let _ = write!(text, "\nCosts of the contestants\n{}", compared::costs(report));
@@ -78,7 +78,7 @@ fn render(report: &Report) -> String {
             "\nRouted ensemble, loss on the calibration half / on the reported half (* best temperature, ** chosen, both on the calibration half)\n{surface}"
         );
     }
-    let _ = write!(text, "\nDomains\n{}", domains(report));
+    let _ = write!(text, "\nDomains\n{}", domains(report, width));
     text.push_str(&clustering(report));
     let _ =
         write!(text, "\nLoss of every model on every domain, nats per token (* its own domain)\n{}", matrix(report));
@@ -92,7 +92,7 @@ fn render(report: &Report) -> String {
     text
 }
 
-fn domains(report: &Report) -> String {
+fn domains(report: &Report, width: Option<usize>) -> String {
     let mut table =
         Table::new(&[">#", "label", ">documents", ">held out", ">weight", ">tokens", ">share", "top terms"]);
     for domain in &report.domains {
@@ -107,7 +107,7 @@ fn domains(report: &Report) -> String {
             fit(&domain.top_terms.join(" "), 40),
         ]);
     }
-    table.render()
+    table.render_in(width)
 }
 
 fn clustering(report: &Report) -> String {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     fn check(part: &str) {
-        let text = render(&sample());
+        let text = render(&sample(), None);
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 
@@ -397,7 +397,7 @@ mod tests {
         report.contestants[0].loss = None;
         report.contestants[0].perplexity = None;
         report.contestants[0].absent = vec!["loss: no held-out document was scored".into()];
-        let text = render(&report);
+        let text = render(&report, None);
         assert!(text.contains("dense: no loss: no held-out document was scored"), "{text}");
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }
@@ -409,6 +409,6 @@ mod tests {
 
     #[test]
     fn no_line_of_the_report_ends_in_spaces() {
-        assert!(render(&sample()).lines().all(|line| line == line.trim_end()));
+        assert!(render(&sample(), None).lines().all(|line| line == line.trim_end()));
     }
 }

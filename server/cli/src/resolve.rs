@@ -89,6 +89,19 @@ pub async fn branch(client: &Client, text: &str) -> CliResult<BranchId> {
     one("branch", text, &branches, |item| item.id, |item| item.name.clone(), false).map(|item| item.id)
 }
 
+/// A branch of an experiment that is named beside it: `demo`, `expert-3`.
+///
+/// # Errors
+/// See [`branch`].
+pub async fn branch_in(client: &Client, experiment: Option<&str>, text: &str) -> CliResult<BranchId> {
+    match experiment {
+        Some(experiment) if !text.contains('/') && text.parse::<BranchId>().is_err() => {
+            branch(client, &format!("{experiment}/{text}")).await
+        }
+        _ => branch(client, text).await,
+    }
+}
+
 /// A checkpoint.
 ///
 /// # Errors

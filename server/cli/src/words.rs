@@ -2,7 +2,7 @@
 //!
 //! Never reads a clock: the present is an argument.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Local, TimeZone, Utc};
 use senmon_protocol::storage::Bytes;
 
 /// `16.4 M`, `982`.
@@ -59,6 +59,22 @@ pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
         3_600..86_400 => format!("{} h ago", s / 3_600),
         _ => format!("{} d ago", s / 86_400),
     }
+}
+
+/// `2026-11-27 18:30:00`, where the reader is.
+#[must_use]
+pub fn at(then: DateTime<Utc>) -> String {
+    at_in(then, &Local)
+}
+
+/// `2026-11-27 18:30 +09:00`, where the reader is.
+#[must_use]
+pub fn at_zone(then: DateTime<Utc>) -> String {
+    then.with_timezone(&Local).format("%Y-%m-%d %H:%M %:z").to_string()
+}
+
+fn at_in<Z: TimeZone<Offset: std::fmt::Display>>(then: DateTime<Utc>, zone: &Z) -> String {
+    then.with_timezone(zone).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// `3.2 GiB`.
@@ -118,6 +134,12 @@ mod tests {
             assert_eq!(duration(seconds), expect);
         }
         assert_eq!(duration(f64::NAN), "–");
+    }
+
+    #[test]
+    fn a_time_is_the_readers() {
+        let tokyo = chrono::FixedOffset::east_opt(9 * 3600).unwrap();
+        assert_eq!(at_in("2026-11-27T20:30:00Z".parse().unwrap(), &tokyo), "2026-11-28 05:30:00");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `senmon worker …`.
 
 use crate::{
+    cell::{self, Cell},
     client::Client,
     error::CliResult,
-    output::{Format, out},
+    output::{Format, List, out},
     resolve,
-    table::{Table, fit},
+    steer::together,
+    table::Table,
     words,
 };
 use chrono::Utc;
@@ -17,14 +19,16 @@ use std::fmt::Write as _;
 #[derive(Debug, Subcommand)]
 pub enum Worker {
     /// List workers and what runs on their slots.
+    #[command(visible_alias = "list")]
     Ls,
     /// Give a worker no new jobs, and move what runs there elsewhere.
-    Drain(Id),
+    Drain(Ids),
     /// Give a worker jobs again.
-    Enable(Id),
+    Enable(Ids),
     /// Give a worker no new jobs; what runs there goes on.
-    Disable(Id),
+    Disable(Ids),
     /// Forget a worker that is lost.
+    #[command(visible_alias = "rm")]
     Delete(Id),
 }
 
@@ -36,6 +40,14 @@ pub struct Id {
     id: String,
 }
 
+/// Workers.
+#[derive(Debug, Args)]
+pub struct Ids {
+    /// Names, ids, or parts of ids.
+    #[arg(value_name = "WORKER", required = true)]
+    ids: Vec<String>,
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -44,7 +56,7 @@ pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult 
     match command {
         Worker::Ls => {
             let all: Vec<WorkerView> = client.list("/workers").await?;
-            format.print(&all, |all| worker_table(all))
+            format.list(&all, |all| worker_table(all))
         }
         Worker::Drain(args) => steer(client, format, &args, "drain").await,
         Worker::Enable(args) => steer(client, format, &args, "enable").await,
@@ -58,45 +70,59 @@ pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult 
     }
 }
 
-async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
-    let id = resolve::worker(client, &args.id).await?;
-    let view: WorkerView = client.verb(&format!("/workers/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.name, words::name(&view.mode)))
+async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliResult {
+    // All names are resolved first: a typing error in the last changes nothing about the first.
+    let mut ids = Vec::new();
+    for text in &args.ids {
+        ids.push(resolve::worker(client, text).await?);
+    }
+    let mut failures = Vec::new();
+    for id in &ids {
+        match client.verb::<WorkerView>(&format!("/workers/{id}/{verb}")).await {
+            Ok(view) => {
+                let text = |view: &WorkerView| format!("{} is {}", view.name, words::name(&view.mode));
+                if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    together(failures)
 }
 
-fn worker_table(all: &[WorkerView]) -> String {
+fn worker_table(all: &[WorkerView]) -> List {
     let mut table =
-        Table::new(&["worker", "state", "mode", ">slot", "device", ">threads", ">rate", ">done", "runs", "seen"]);
+        Table::new(&["worker", "state", "mode", ">slot", "device", ">threads", ">rate", ">done", "runs", "=seen"]);
     for worker in all {
         for (row, slot) in worker.slots.iter().enumerate() {
-            // The worker stands on the first of its lines only.
-            let once = |text: String| if row == 0 { text } else { String::new() };
-            table.row(vec![
+            // For people the worker stands on the first of its lines only.
+            let once = |text: String| cell::either(if row == 0 { text.clone() } else { String::new() }, text);
+            let seen = cell::ago(worker.seen_at, Utc::now());
+            table.row::<Cell>(vec![
                 once(worker.name.clone()),
                 once(words::name(&worker.state)),
                 once(words::name(&worker.mode)),
-                slot.slot.index.to_string(),
-                fit(&format!("{} {}", slot.slot.device, slot.slot.device_name), 32),
-                slot.slot.threads.to_string(),
-                words::or_dash(slot.tokens_per_second.filter(|rate| *rate > 0.0).map(words::rate)),
-                words::or_dash(slot.progress.map(|share| format!("{:.0} %", share * 100.0))),
-                slot.title.clone().unwrap_or_else(|| "free".into()),
-                once(words::ago(worker.seen_at, Utc::now())),
+                slot.slot.index.to_string().into(),
+                format!("{} {}", slot.slot.device, slot.slot.device_name).into(),
+                slot.slot.threads.to_string().into(),
+                slot.tokens_per_second.filter(|rate| *rate > 0.0).map(cell::rate).into(),
+                slot.progress.map(cell::share).into(),
+                slot.title.clone().unwrap_or_else(|| "free".into()).into(),
+                cell::either(if row == 0 { seen.text(false) } else { "" }, seen.text(true)),
             ]);
         }
     }
-    let mut text = table.render();
+    let mut notes = String::new();
     for worker in all {
         if let Some(why) = &worker.set_aside {
             let _ = writeln!(
-                text,
+                notes,
                 "{0} is set aside: {why} Give it jobs again with: senmon worker enable {0}",
                 worker.name
             );
         }
         if let Some(percent) = worker.slower_percent {
-            let _ = writeln!(text, "{} trains {percent:.0} % slower than its siblings.", worker.name);
+            let _ = writeln!(notes, "{} trains {percent:.0} % slower than its siblings.", worker.name);
         }
     }
-    if table.is_empty() { "no workers yet; start one with: senmon-worker --config worker.toml".into() } else { text }
+    List::new(table, "no workers yet; start one with: senmon-worker --config worker.toml").with_notes(notes)
 }

@@ -32,6 +32,7 @@ pub mod problem;
 pub mod report;
 pub mod resources;
 pub mod scan;
+pub mod schema;
 pub mod spec;
 pub mod storage;
 pub mod stream;

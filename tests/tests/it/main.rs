@@ -6,6 +6,7 @@ mod alerts;
 mod apart;
 mod broken_rows;
 mod chaos;
+mod command;
 mod control_load;
 mod corpora;
 mod dashboard;
