@@ -26,6 +26,8 @@ mod resolve;
 mod spec_file;
 mod storage;
 mod table;
+mod tensorboard;
+mod tfevents;
 mod tokens;
 mod words;
 mod workers;
@@ -73,6 +75,9 @@ enum Command {
     Ensemble(experiments::Id),
     /// Watch an experiment until it ends, then show its report.
     Follow(experiments::Id),
+    /// Write an experiment's curves as event files of TensorBoard, live with --follow.
+    #[command(name = "tensorboard")]
+    TensorBoard(tensorboard::TensorBoard),
     /// Show the domains of an experiment.
     Domains(experiments::Id),
     /// Change an experiment's priority, deadline or budget while it goes on.
@@ -155,6 +160,7 @@ async fn run(cli: Cli) -> CliResult {
         Command::Report(args) => report::show(client, format, &args).await,
         Command::Ensemble(args) => report::ensemble(client, format, &args).await,
         Command::Follow(args) => follow::follow(client, format, &args).await,
+        Command::TensorBoard(args) => tensorboard::write(client, format, &args).await,
         Command::Domains(args) => corpora::domains(client, format, &args).await,
         Command::Set(args) => experiments::set(client, format, &args).await,
         Command::Pause(args) => experiments::steer(client, format, &args, "pause").await,

@@ -21,6 +21,7 @@ pub mod health;
 pub mod idempotency;
 pub mod jobs;
 pub mod login;
+pub mod mlflow;
 pub mod params;
 pub mod peer;
 pub mod plan;
@@ -123,6 +124,7 @@ pub fn router(app: App) -> Router {
     let tls = app.config.is_tls().then(|| header("strict-transport-security", "max-age=31536000"));
     api.route("/openapi.json", get(describe))
         .merge(health::router())
+        .nest(mlflow::ROOT, mlflow::router(&app).layer(middleware::from_fn_with_state(ANSWER_MAX, in_time)))
         .fallback(ui::serve)
         .with_state(app.clone())
         .layer(middleware::from_fn_with_state(app, peer::admit))
