@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import pytest
 import world as worlds
@@ -12,6 +14,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from prometheus_client.parser import text_string_to_metric_families
 
 PROMTOOL = worlds.REPOSITORY / ".deps" / "prometheus" / "promtool"
+if not PROMTOOL.exists():
+    PROMTOOL = Path(shutil.which("promtool") or PROMTOOL)
 DASHBOARD = worlds.REPOSITORY / "configs" / "grafana" / "senmon.json"
 RULES = worlds.REPOSITORY / "configs" / "prometheus" / "senmon.yml"
 needs_promtool = pytest.mark.skipif(
