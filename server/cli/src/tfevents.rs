@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 const FILE_VERSION: &str = "brain.Event:2";
 
 // Keys of protobuf: the field's number, then how it is written (0 varint, 1 eight bytes, 2 with a length, 5 four bytes).
-const EVENT_WALL_TIME: u8 = 1 << 3 | 1;
+const EVENT_WALL_TIME: u8 = (1 << 3) | 1;
 const EVENT_STEP: u8 = 2 << 3;
-const EVENT_FILE_VERSION: u8 = 3 << 3 | 2;
-const EVENT_SUMMARY: u8 = 5 << 3 | 2;
-const EVENT_SESSION_LOG: u8 = 7 << 3 | 2;
+const EVENT_FILE_VERSION: u8 = (3 << 3) | 2;
+const EVENT_SUMMARY: u8 = (5 << 3) | 2;
+const EVENT_SESSION_LOG: u8 = (7 << 3) | 2;
 const SESSION_LOG_STATUS: u8 = 1 << 3;
 const SESSION_LOG_START: u64 = 1;
-const SUMMARY_VALUE: u8 = 1 << 3 | 2;
-const VALUE_TAG: u8 = 1 << 3 | 2;
-const VALUE_SIMPLE: u8 = 2 << 3 | 5;
+const SUMMARY_VALUE: u8 = (1 << 3) | 2;
+const VALUE_TAG: u8 = (1 << 3) | 2;
+const VALUE_SIMPLE: u8 = (2 << 3) | 5;
 
 /// The first record of a file.
 #[must_use]
