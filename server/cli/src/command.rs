@@ -7,7 +7,7 @@ use crate::{
     client::{COMMON, Reach},
     compare, corpora, curves, events, examples, experiments, explain, follow, goodput, init, jobs, login, manual, open,
     output::Form,
-    plan, steer, tokens, wait, workers,
+    plan, steer, tensorboard, tokens, wait, workers,
 };
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -70,6 +70,9 @@ pub enum Command {
     Open(open::Open),
     /// Write the curves of an experiment or branch as CSV or JSON Lines.
     Export(curves::Export),
+    /// Write an experiment's curves as event files of TensorBoard, live with --follow.
+    #[command(name = "tensorboard")]
+    TensorBoard(tensorboard::TensorBoard),
     /// Show the domains of an experiment.
     Domains(experiments::Id),
     /// Change an experiment's priority, deadline or budget while it goes on.

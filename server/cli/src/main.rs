@@ -42,7 +42,9 @@ mod spec_file;
 mod steer;
 mod storage;
 mod table;
+mod tensorboard;
 mod term;
+mod tfevents;
 mod tokens;
 mod wait;
 mod words;
@@ -121,6 +123,7 @@ async fn ask(client: &Client, format: Format, chosen: &Chosen, command: Command)
         Command::Wait(args) => wait::wait(client, format, &args).await,
         Command::Open(args) => open::open(client, &args).await,
         Command::Export(args) => curves::export(client, &args).await,
+        Command::TensorBoard(args) => tensorboard::write(client, format, &args).await,
         Command::Domains(args) => corpora::domains(client, format, &args).await,
         Command::Set(args) => experiments::set(client, format, &args).await,
         Command::Pause(args) => steer::experiments(client, format, &args, "pause").await,

@@ -141,7 +141,11 @@ fn unlike(given: &Value, read: &Value, path: String) -> Option<(String, &'static
     }
 }
 
-fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+/// Reads JSON; what is refused is named with its path.
+///
+/// # Errors
+/// 422.
+pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
     // To know the path costs about as much as to read: it is looked for only where something is refused.
     let refused = match serde_json::from_slice(bytes) {

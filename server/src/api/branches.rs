@@ -15,7 +15,10 @@ use crate::{
         advance::experiment::ensemble_title,
         ancestry::why_not_queued,
         expand::beyond,
-        metrics::draw::{self, draw},
+        metrics::{
+            draw::{self, draw},
+            pyramid::Buckets,
+        },
         validate::{BRANCH_NAME, is_branch_name},
     },
 };
@@ -127,6 +130,15 @@ async fn curves(app: &App, id: BranchId, query: &MetricsQuery) -> ApiResult<Metr
         superseded: tails.iter().map(|(fence, tail)| draw::tail(*fence, &tail.fold_to(most))).collect(),
         events,
     })
+}
+
+/// The current curves of a branch over some steps, in at most so many buckets; all metrics when no key is named.
+///
+/// # Errors
+/// When Postgres refuses, or a row is damaged.
+pub async fn current(app: &App, id: BranchId, keys: &[String], steps: (i64, i64), most: usize) -> ApiResult<Buckets> {
+    let read = db::metrics::material(&app.db, id, steps, keys, most).await?;
+    Ok(draw(read.pieces, &read.finer, &read.segments, steps).0.fold_to(most))
 }
 
 #[utoipa::path(get, path = "/branches/{id}/metrics", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch"), MetricsQuery), responses((status = 200, description = "its curves", body = MetricsView)))]

@@ -9,7 +9,7 @@ use crate::{
     },
     app::App,
     db::{self, tokens::Identity},
-    domain::access::{ACCESS, Noun, Operation, Rule, Verdict, changes, operation, verdict, who},
+    domain::access::{ACCESS, NEIGHBOURS, Noun, Operation, Rule, Verdict, changes, neighbour, operation, verdict, who},
 };
 use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
@@ -95,6 +95,30 @@ pub async fn gate<F: Future<Output = Response>>(
         tracing::warn!(audit.entry = entry, %error, "an entry of the audit has no outcome");
     }
     Ok(response)
+}
+
+/// The same of what other programs' clients ask, which is to read.
+///
+/// # Errors
+/// 401, 403, 405; and when the database does not answer.
+pub async fn neighbours(
+    State(app): State<App>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> ApiResult<Response> {
+    let Some(operation) = neighbour(request.method().as_str(), path.as_str()) else {
+        let methods: Vec<&str> =
+            NEIGHBOURS.iter().filter(|row| row.path == path.as_str()).map(|row| row.method).collect();
+        return Err(ApiError::Method(methods.join(", ")));
+    };
+    let from = peer::of(request.extensions()).address;
+    let (identity, _) = identify(&app, request.method(), request.headers(), from).await?;
+    if verdict(operation.rule, identity.role) == Verdict::Yes {
+        Ok(next.run(request).await)
+    } else {
+        Err(needs(operation.rule, &identity))
+    }
 }
 
 /// Whether a thing is a user's, or a worker's. Of what there is not, the handler says so.

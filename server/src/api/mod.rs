@@ -21,6 +21,7 @@ pub mod health;
 pub mod idempotency;
 pub mod jobs;
 pub mod login;
+pub mod mlflow;
 pub mod params;
 pub mod peer;
 pub mod plan;
@@ -139,7 +140,12 @@ fn router(app: App) -> Router {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }
     };
-    api.route("/openapi.json", get(describe)).merge(health::router()).fallback(ui::serve).with_state(app)
+    let neighbours = mlflow::router(&app).layer(middleware::from_fn(in_time));
+    api.route("/openapi.json", get(describe))
+        .merge(health::router())
+        .nest(mlflow::ROOT, neighbours)
+        .fallback(ui::serve)
+        .with_state(app)
 }
 
 /// What every answer says to browsers.
@@ -227,6 +233,12 @@ fn below(base: &str, uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = rest.parse().ok();
     Uri::from_parts(parts).ok()
+}
+
+/// Answers 503 where nothing else is answered in time.
+async fn in_time(request: Request, next: middleware::Next) -> Response {
+    let late = || error::ApiError::Unavailable(anyhow::anyhow!("no answer within {ANSWER_MAX:?}")).into_response();
+    tokio::time::timeout(ANSWER_MAX, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {

@@ -7,7 +7,7 @@ use super::{
     lists::Wanted,
     signed, transaction, unword, word,
 };
-use crate::domain::expand::PlannedBranch;
+use crate::domain::{expand::PlannedBranch, mlflow::Span};
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
     job::Mixture,
@@ -16,6 +16,7 @@ use senmon_protocol::{
 };
 use sqlx::PgPool;
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// Stores the branches of a running experiment, all or none; nothing when they are there already.
 ///
@@ -235,6 +236,22 @@ pub async fn spent(pool: &PgPool, id: BranchId) -> Result<Spent> {
     .fetch_one(pool)
     .await?;
     Ok(Spent { wall: row.wall, gpu: row.gpu, cpu: row.cpu })
+}
+
+/// First beginning and last end of the attempts of some branches, of those that had one.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn spans(pool: &PgPool, branches: &[Uuid]) -> Result<HashMap<BranchId, Span>> {
+    let rows = sqlx::query!(
+        r#"SELECT branch_id AS "branch_id!", min(started_at) AS started_at, max(finished_at) AS finished_at FROM attempts
+           WHERE branch_id = ANY($1) GROUP BY branch_id"#,
+        branches
+    )
+    .fetch_all(pool)
+    .await?;
+    let span = |started_at, finished_at| Span { started_at, finished_at };
+    Ok(rows.into_iter().map(|row| (BranchId(row.branch_id), span(row.started_at, row.finished_at))).collect())
 }
 
 /// Gives a waiting branch up.

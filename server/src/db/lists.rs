@@ -1,8 +1,9 @@
 //! Lists for people and scripts: filtered, in pages, out of the columns that a list shows.
 
-use super::{Listed, Result, Stored, count, each, unword};
+use super::{DbError, Listed, Result, Stored, count, each, unword};
 use senmon_protocol::{
     ids::{BranchId, CorpusId, ExperimentId, JobId},
+    spec::ExperimentSpec,
     view::{ExperimentState, ExperimentSummary, JobState, JobView, StageProgress, StageState},
 };
 use sqlx::{PgPool, types::Json};
@@ -87,6 +88,31 @@ pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<E
             })
         },
     ))
+}
+
+/// The findings of the reports of some experiments, of those that have one.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn headlines(pool: &PgPool, experiments: &[Uuid]) -> Result<HashMap<Uuid, String>> {
+    let rows = sqlx::query!(
+        r#"SELECT id, report->>'headline' AS "headline!" FROM experiments WHERE id = ANY($1) AND report->>'headline' IS NOT NULL"#,
+        experiments
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.headline)).collect())
+}
+
+/// The file of an experiment, deleted or not.
+///
+/// # Errors
+/// [`DbError::NotFound`]; [`DbError::Impossible`] when it cannot be read.
+pub async fn file(pool: &PgPool, id: ExperimentId) -> Result<ExperimentSpec> {
+    let found = sqlx::query!(r#"SELECT spec AS "spec: Stored<ExperimentSpec>" FROM experiments WHERE id = $1"#, id.0)
+        .fetch_optional(pool)
+        .await?;
+    found.ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?.spec.read("spec")
 }
 
 /// The stages of some experiments, in order.

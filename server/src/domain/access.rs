@@ -202,6 +202,18 @@ pub const ACCESS: &[Operation] = &[
     row("POST", "/attempts/{id}/complete", Rule::Act, Noun::Attempt),
 ];
 
+/// What is answered beside the API to the clients of other programs; paths from the root. All of it reads: a POST among
+/// them is how that program asks.
+pub const NEIGHBOURS: &[Operation] = &[
+    row("GET", "/api/2.0/mlflow/experiments/get", Rule::Read, Noun::Experiment),
+    row("GET", "/api/2.0/mlflow/experiments/get-by-name", Rule::Read, Noun::Experiment),
+    row("GET", "/api/2.0/mlflow/experiments/search", Rule::Read, Noun::Experiment),
+    row("POST", "/api/2.0/mlflow/experiments/search", Rule::Read, Noun::Experiment),
+    row("GET", "/api/2.0/mlflow/runs/get", Rule::Read, Noun::Branch),
+    row("POST", "/api/2.0/mlflow/runs/search", Rule::Read, Noun::Branch),
+    row("GET", "/api/2.0/mlflow/metrics/get-history", Rule::Read, Noun::Branch),
+];
+
 const fn row(method: &'static str, path: &'static str, rule: Rule, noun: Noun) -> Operation {
     Operation { method, path, rule, noun }
 }
@@ -211,6 +223,13 @@ const fn row(method: &'static str, path: &'static str, rule: Rule, noun: Noun) -
 pub fn operation(method: &str, path: &str) -> Option<&'static Operation> {
     let method = if method == "HEAD" { "GET" } else { method };
     ACCESS.iter().find(|row| row.method == method && row.path == path)
+}
+
+/// The row of a request of another program's client.
+#[must_use]
+pub fn neighbour(method: &str, path: &str) -> Option<&'static Operation> {
+    let method = if method == "HEAD" { "GET" } else { method };
+    NEIGHBOURS.iter().find(|row| row.method == method && row.path == path)
 }
 
 /// Who a worker says it is, and by what.
@@ -284,6 +303,13 @@ mod tests {
                 ACCESS[i + 1..].iter().all(|other| (one.method, one.path) != (other.method, other.path)),
                 "{one:?}"
             );
+        }
+    }
+
+    #[test]
+    fn neighbours_only_read() {
+        for row in NEIGHBOURS {
+            assert!(row.rule == Rule::Read && !row.path.starts_with("/api/v1"), "{}", row.name());
         }
     }
 

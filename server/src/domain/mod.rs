@@ -17,6 +17,7 @@ pub mod held_out;
 pub mod held_out_curve;
 pub mod lease;
 pub mod metrics;
+pub mod mlflow;
 pub mod orphans;
 pub mod outgoing;
 pub mod pace;
