@@ -4,9 +4,9 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
-    experiments::Id,
     output::{Format, out},
-    report, resolve,
+    report,
+    resolve::{self, Id},
     table::{bar, fit},
     words,
 };

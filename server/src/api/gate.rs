@@ -110,7 +110,7 @@ async fn is_own(app: &App, operation: &Operation, target: &str, identity: &Ident
         },
         (Rule::Act, _) => {
             let Ok(attempt) = target.parse() else { return Ok(()) };
-            match app.known.worker_of(app, attempt).await? {
+            match app.known.worker_of(&app.db, attempt).await? {
                 Some(worker) if Some(worker) != identity.worker => {
                     refused(format!("attempt {target} is not one of worker {}", identity.name))
                 }

@@ -21,6 +21,7 @@ pub mod health;
 pub mod idempotency;
 pub mod jobs;
 pub mod login;
+pub mod page;
 pub mod params;
 pub mod peer;
 pub mod plan;
@@ -30,7 +31,7 @@ pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::{app::App, db::Listed};
+use crate::app::App;
 use axum::{
     Router,
     extract::{Request, State},
@@ -212,16 +213,6 @@ async fn request_id(request: Request, next: middleware::Next) -> Response {
     parts.headers.remove("content-length");
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
     Response::from_parts(parts, bytes.into())
-}
-
-/// A page of at most `limit` of the items, of which one more than `limit` was read.
-fn page<T>(listed: Listed<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senmon_protocol::view::Page<T> {
-    let Listed { rows: mut items, broken } = listed;
-    let limit = usize::try_from(limit).unwrap_or(1);
-    let more = items.len() + broken.len() > limit;
-    items.truncate(limit);
-    let last = items.last().map(cursor).or_else(|| broken.last().map(|row| row.id.clone()));
-    senmon_protocol::view::Page { items, next_cursor: last.filter(|_| more), broken }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use crate::{
     app::App,
     db::{self, DbError},
     domain::{
+        known::{Known, KnownCorpus},
         planner::{Fleet, plan},
-        validate::{Known, KnownCorpus},
     },
 };
 use anyhow::Context;
@@ -93,7 +93,7 @@ pub async fn known(app: &App, spec: &mut ExperimentSpec) -> ApiResult<(Known, Op
         mismatch: found.mismatch,
         room: super::storage::room(app).await?,
         now: Some(db::workers::now(&app.db).await?),
-        fleet: crate::tasks::schedule::workers(app).await?,
+        fleet: crate::fleet::workers(app).await?,
     };
     Ok((known, corpus))
 }

@@ -1,49 +1,19 @@
 //! `senmon plan`: tokens, time and storage of an experiment before anything runs.
 
 use crate::domain::{
-    expand::{Domains, PlannedBranch, expand},
-    retention::kept_at_most,
-    validate::{Known, not_now, unused_slots, validate},
+    expand::{DOMAINS_MAX, Domains, PlannedBranch, expand},
+    known::Known,
+    room::{PLENTY, bytes_kept, model, resumable_bytes},
+    validate::{not_now, unused_slots, validate},
 };
 use senmon_protocol::{
-    model::ModelSpec,
     plan::{PlanRequest, PlanView, PlannedBranch as PlanLine},
     problem::Fault,
-    spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
     storage::Bytes,
-    view::BranchRole,
 };
 
 /// Bytes of text that make a token, where nothing was counted yet: between English (3.5 to 4) and Japanese (about 2).
 const BYTES_PER_TOKEN: f64 = 3.0;
-/// fp32 weights, and two fp32 moments for a resumable checkpoint.
-const WEIGHT_BYTES: u64 = 4;
-const MOMENT_BYTES: u64 = 8;
-/// Windows of a domain that no budget exhausts.
-const PLENTY: u64 = u64::MAX >> 24;
-
-/// A registered corpus.
-#[derive(Debug, Clone, Copy)]
-pub struct KnownCorpus {
-    /// Whether its snapshot is taken.
-    pub ready: bool,
-    /// Documents.
-    pub documents: u64,
-    /// Bytes of text.
-    pub text_bytes: u64,
-}
-
-/// A store with a budget.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Bytes that it may hold.
-    pub budget: Bytes,
-    /// Bytes that it holds.
-    pub used: Bytes,
-    /// Bytes that the experiments under way may still add.
-    pub growth: Bytes,
-}
-
 /// Throughput that the fleet showed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fleet {
@@ -63,7 +33,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let mut refused = validate(spec, known);
     let length = u64::from(spec.data.sequence_length.max(1));
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
-    let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
+    let k = spec.clustering.domains.clamp(1, DOMAINS_MAX);
     let order: Vec<u32> = (0..k).collect();
     // Where the corpus is not known, budgets are measured against one that is never short.
     let held = corpus_tokens.map_or(PLENTY, |tokens| {
@@ -94,7 +64,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     let flops_per_token = flops as f64;
     let (tokens_per_second, throughput_source) = throughput(request, fleet, flops_per_token);
     let slots = request.slots.unwrap_or(fleet.slots).max(1);
-    let resumable = parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES);
+    let resumable = resumable_bytes(parameters);
     let lines: Vec<PlanLine> = branches
         .iter()
         .map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable)))
@@ -128,51 +98,6 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
     }
 }
 
-/// Bytes of the checkpoints that stay of an experiment, at most, under its retention. `each` is the size of a resumable
-/// one, where it is known. None where nothing is known of the model.
-#[must_use]
-pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>) -> Option<u64> {
-    let parameters = match each {
-        Some(each) => each / (WEIGHT_BYTES + MOMENT_BYTES),
-        None => model(spec, known).map(|(model, vocab)| model.parameters(vocab))?,
-    };
-    let resumable = each.unwrap_or(parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES));
-    let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
-    let (plenty, order) = (vec![PLENTY; k as usize], (0..k).collect::<Vec<_>>());
-    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).sound().ok()?;
-    let kept = branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable));
-    Some(kept.fold(0, u64::saturating_add))
-}
-
-/// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
-#[must_use]
-pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
-    let (room, needs) = (known.room?, checkpoint_bytes(spec, known, None)?);
-    let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
-    let message = format!(
-        "the checkpoints that stay take {}; the storage budget of {} leaves {} ({} used, {} still to come from experiments under way)",
-        Bytes(needs),
-        room.budget,
-        Bytes(left),
-        room.used,
-        room.growth
-    );
-    (needs > left).then(|| Fault { path: "retention".into(), message })
-}
-
-fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
-    let model = match (&spec.seed, &spec.model, &known.seed) {
-        (SeedSpec::Train(_), Some(model), _) | (SeedSpec::Checkpoint(_), _, Some(Ok(model))) => model,
-        _ => return None,
-    };
-    let entries = match (&spec.tokenizer, &known.tokenizer) {
-        (TokenizerSpec::Train(train), _) => train.vocab_size,
-        (TokenizerSpec::File(_), Some(Ok(entries))) => *entries,
-        _ => 0,
-    };
-    model.problems().is_empty().then(|| (model, u64::from(model.vocab_size.unwrap_or(entries))))
-}
-
 fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Option<f64>, String) {
     if let Some(rate) = request.tokens_per_second {
         return (Some(rate), "as given".into());
@@ -186,22 +111,6 @@ fn throughput(request: &PlanRequest, fleet: Fleet, flops_per_token: f64) -> (Opt
         Some(rate) => (Some(rate), "measured by the workers on a model of this shape".into()),
         None => (None, "unknown: give --tokens-per-second, or --peak-flops and --utilisation".into()),
     }
-}
-
-/// Bytes of a branch's checkpoints that stay, at most.
-fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, resumable: u64) -> u64 {
-    if branch.role == BranchRole::Average {
-        return parameters.saturating_mul(WEIGHT_BYTES);
-    }
-    let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
-    let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
-    let saves = by_steps
-        .map_or(0, |every| branch.steps.div_ceil(every.max(1)))
-        .saturating_add(by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1))));
-    // Saves by the clock have no number before the run: as many as may stay.
-    let by_clock = branch.training.as_ref().is_some_and(|training| training.minutes_between_checkpoints().is_some());
-    let saves = if by_clock { u64::MAX } else { saves.max(1) };
-    kept_at_most(&spec.retention, saves, branch.tokens()).saturating_mul(resumable)
 }
 
 fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> PlanLine {
@@ -258,7 +167,10 @@ fn share_of(count: u64, share: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{expand::tests::spec, validate::KnownCorpus};
+    use crate::domain::{
+        expand::tests::spec,
+        known::{KnownCorpus, Room},
+    };
     use senmon_protocol::resources::DeviceKind;
 
     #[test]
