@@ -57,6 +57,20 @@ fn the_engine_knows_no_network_and_no_daemon() -> Result<()> {
 }
 
 #[test]
+fn a_session_does_not_know_how_gradients_are_computed() -> Result<()> {
+    let engine = repository().join("worker/engine/src");
+    let mut files = rust_files(&engine.join("session"))?;
+    files.extend(["session.rs", "saver.rs", "commit.rs"].map(|name| engine.join(name)));
+    for file in files {
+        let text = fs::read_to_string(&file)?;
+        for word in ["cuda::", "cpu::", "autograd", "fused", "AdamW"] {
+            assert!(!text.contains(word), "{} contains {word}", file.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn files_import_each_other_in_no_circle() -> Result<()> {
     for folder in [
         "server",

@@ -9,6 +9,7 @@ use super::{
     buffer::{Buffer, Number, values, values_mut},
     clock::{Clock, Part},
     parameters::{Arenas, Layout},
+    pass::Tokens,
 };
 use senmon_kernels::{self as kernels, Gradient, Heads, Normed, Rotary};
 use senmon_protocol::model::ModelSpec;
@@ -50,24 +51,6 @@ pub struct Fused<T> {
     losses: Vec<f32>,
     /// One matrix's gradient, where gradients are gathered in another format.
     piece: Option<Buffer<T>>,
-}
-
-/// Tokens of a pass, `[b·t]` each.
-#[derive(Debug, Clone, Copy)]
-pub struct Tokens<'a> {
-    /// What the model reads.
-    pub inputs: &'a [i64],
-    /// What it should predict; negative ones do not count.
-    pub targets: &'a [i64],
-    /// First token of each token's document, where attention must not cross documents.
-    pub document_first: Option<&'a [i32]>,
-}
-
-/// Weights in the formats of a pass.
-#[derive(Debug, Clone, Copy)]
-pub struct Weights<'a> {
-    /// Matrices in the format of the computation, vectors in fp32.
-    pub arenas: &'a Arenas,
 }
 
 impl<T: Number> Fused<T> {
@@ -113,10 +96,10 @@ impl<T: Number> Fused<T> {
     }
 
     /// Sum of the losses of `tokens`, nats; `grads` receives the gradient of that sum times `scale`, added to what it
-    /// holds where `add` says so.
+    /// holds where `add` says so. `weights` has matrices in the format of the computation, vectors in fp32.
     pub fn pass(
         &mut self,
-        weights: Weights,
+        weights: &Arenas,
         grads: &mut Arenas,
         tokens: Tokens,
         scale: f32,
@@ -134,13 +117,13 @@ impl<T: Number> Fused<T> {
         (self.heads.b * self.heads.t, self.spec.hidden_size.into(), self.spec.intermediate_size.into())
     }
 
-    fn forward(&mut self, weights: Weights, tokens: Tokens, clock: &mut Clock) {
+    fn forward(&mut self, weights: &Arenas, tokens: Tokens, clock: &mut Clock) {
         let (rows, h, i) = self.sizes();
         let (layout, s) = (&self.layout, self.heads);
         let width = s.projections() / rows;
         let epsilon = epsilon(&self.spec);
         let rotary = Rotary { cos: &self.rotary.0, sin: &self.rotary.1 };
-        let table = layout.view(weights.arenas, "model.embed_tokens.weight");
+        let table = layout.view(weights, "model.embed_tokens.weight");
         let first = self.blocks.first_mut().map_or(&mut self.last, |block| &mut block.x);
         kernels::embed(values::<T>(&table), tokens.inputs, first.values_mut(), usize::try_from(h).unwrap_or(0));
         for l in 0..self.blocks.len() {
@@ -148,40 +131,40 @@ impl<T: Number> Fused<T> {
             let (before, after) = self.blocks.split_at_mut(l + 1);
             let block = &mut before[l];
             if l == 0 {
-                let w = layout.view(weights.arenas, &names.norm);
+                let w = layout.view(weights, &names.norm);
                 let (normed, rstd) = (self.normed.values_mut(), &mut block.rstd);
                 kernels::add_rms_norm(block.x.values(), None, values(&w), epsilon, normed, rstd);
             }
             clock.mark(Part::Elementwise);
-            multiply(&self.qkv, &[rows, width], &self.normed.view(&[rows, h]), &names.qkv(layout, weights.arenas).tr());
+            multiply(&self.qkv, &[rows, width], &self.normed.view(&[rows, h]), &names.qkv(layout, weights).tr());
             clock.mark(Part::Products);
-            let bias = self.spec.qkv_bias().then(|| names.qkv_bias(layout, weights.arenas));
+            let bias = self.spec.qkv_bias().then(|| names.qkv_bias(layout, weights));
             block.kept.split(self.qkv.values(), bias.as_ref().map(values), rotary, s);
             let heads = self.attention.forward(&mut block.kept, tokens.document_first);
             kernels::join_heads(heads.values(), block.attended.values_mut(), s);
             clock.mark(Part::Attention);
-            let output = layout.view(weights.arenas, &names.output);
+            let output = layout.view(weights, &names.output);
             multiply(&self.product, &[rows, h], &block.attended.view(&[rows, s.n * s.d]), &output.tr());
             clock.mark(Part::Products);
-            let w = layout.view(weights.arenas, &names.norm_middle);
+            let w = layout.view(weights, &names.norm_middle);
             let residual = (self.product.values(), block.x_middle.values_mut());
             let (normed, rstd) = (self.normed.values_mut(), &mut block.rstd_middle);
             kernels::add_rms_norm(block.x.values(), Some(residual), values(&w), epsilon, normed, rstd);
             clock.mark(Part::Elementwise);
-            let gate_up = names.gate_up(layout, weights.arenas);
+            let gate_up = names.gate_up(layout, weights);
             multiply(&block.gate_up, &[rows, 2 * i], &self.normed.view(&[rows, h]), &gate_up.tr());
             clock.mark(Part::Products);
             let gated = self.gated.values_mut();
             kernels::swiglu(block.gate_up.values(), gated, usize::try_from(i).unwrap_or(0));
             clock.mark(Part::Elementwise);
-            let down = layout.view(weights.arenas, &names.down);
+            let down = layout.view(weights, &names.down);
             multiply(&self.product, &[rows, h], &self.gated.view(&[rows, i]), &down.tr());
             clock.mark(Part::Products);
             let (x_next, rstd, name) = match after.first_mut() {
                 Some(next) => (&mut next.x, &mut next.rstd, Names::new(l + 1).norm),
                 None => (&mut self.last, &mut self.rstd_last, "model.norm.weight".to_owned()),
             };
-            let w = layout.view(weights.arenas, &name);
+            let w = layout.view(weights, &name);
             let residual = (self.product.values(), x_next.values_mut());
             let normed = self.normed.values_mut();
             kernels::add_rms_norm(block.x_middle.values(), Some(residual), values(&w), epsilon, normed, rstd);
@@ -192,7 +175,7 @@ impl<T: Number> Fused<T> {
     /// Losses from the last norm's output, in pieces; its gradient lies in `product` afterwards.
     fn loss(
         &mut self,
-        weights: Weights,
+        weights: &Arenas,
         grads: &mut Arenas,
         targets: &[i64],
         scale: f32,
@@ -201,7 +184,7 @@ impl<T: Number> Fused<T> {
     ) -> f64 {
         let (rows, h, _) = self.sizes();
         let name = if self.spec.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let (output, v) = (self.layout.view(weights.arenas, name), i64::from(self.spec.vocab_size.unwrap_or(0)));
+        let (output, v) = (self.layout.view(weights, name), i64::from(self.spec.vocab_size.unwrap_or(0)));
         let (normed, product) = (self.normed.view(&[rows, h]), self.product.view(&[rows, h]));
         let at_once = logit_rows(rows);
         let mut sink = Sink { layout: &self.layout, grads, piece: self.piece.as_ref(), add };
@@ -223,38 +206,38 @@ impl<T: Number> Fused<T> {
         self.losses.iter().map(|&loss| f64::from(loss)).sum()
     }
 
-    fn backward(&mut self, weights: Weights, grads: &mut Arenas, tokens: Tokens, add: bool, clock: &mut Clock) {
+    fn backward(&mut self, weights: &Arenas, grads: &mut Arenas, tokens: Tokens, add: bool, clock: &mut Clock) {
         let (rows, h, i) = self.sizes();
         let (layout, s) = (&self.layout, self.heads);
         let (width, usize_h) = (s.projections() / rows, usize::try_from(h).unwrap_or(0));
         let rotary = Rotary { cos: &self.rotary.0, sin: &self.rotary.1 };
         let mut sink = Sink { layout, grads, piece: self.piece.as_ref(), add };
-        let w = layout.view(weights.arenas, "model.norm.weight");
+        let w = layout.view(weights, "model.norm.weight");
         let norm = Normed { x: self.last.values(), rstd: &self.rstd_last, w: values(&w) };
         sink.norm("model.norm.weight", self.product.values(), norm, self.dx.values_mut(), false);
         for (l, block) in self.blocks.iter_mut().enumerate().rev() {
             let names = Names::new(l);
             let dx = self.dx.view(&[rows, h]);
             // The gated unit: its input's gradient takes its place, its output is computed again.
-            multiply(&self.gated, &[rows, i], &dx, &layout.view(weights.arenas, &names.down));
+            multiply(&self.gated, &[rows, i], &dx, &layout.view(weights, &names.down));
             clock.mark(Part::Products);
             let (gate_up, gated) = (block.gate_up.values_mut(), self.gated.values_mut());
             kernels::swiglu_backward(gate_up, gated, usize::try_from(i).unwrap_or(0));
             clock.mark(Part::Elementwise);
             sink.matrix(&names.down, &[], &dx, &self.gated.view(&[rows, i]), false);
             clock.mark(Part::Products);
-            let w = layout.view(weights.arenas, &names.norm_middle);
+            let w = layout.view(weights, &names.norm_middle);
             let norm = Normed { x: block.x_middle.values(), rstd: &block.rstd_middle, w: values(&w) };
             kernels::rms_norm_again(norm.x, norm.rstd, norm.w, self.normed.values_mut());
             clock.mark(Part::Elementwise);
             let dgate_up = block.gate_up.view(&[rows, 2 * i]);
             sink.matrix(&names.gate, std::slice::from_ref(&names.up), &dgate_up, &self.normed.view(&[rows, h]), false);
-            multiply(&self.product, &[rows, h], &dgate_up, &names.gate_up(layout, weights.arenas));
+            multiply(&self.product, &[rows, h], &dgate_up, &names.gate_up(layout, weights));
             clock.mark(Part::Products);
             sink.norm(&names.norm_middle, self.product.values(), norm, self.dx.values_mut(), true);
             clock.mark(Part::Elementwise);
             // Attention.
-            multiply(&self.dattended, &[rows, s.n * s.d], &dx, &layout.view(weights.arenas, &names.output));
+            multiply(&self.dattended, &[rows, s.n * s.d], &dx, &layout.view(weights, &names.output));
             sink.matrix(&names.output, &[], &dx, &block.attended.view(&[rows, s.n * s.d]), false);
             clock.mark(Part::Products);
             let (dattended, attended) = (self.dattended.values(), block.attended.values());
@@ -265,13 +248,13 @@ impl<T: Number> Fused<T> {
             if self.spec.qkv_bias() {
                 sink.bias(&names.q_bias, &names.kv_bias, self.qkv.values());
             }
-            let w = layout.view(weights.arenas, &names.norm);
+            let w = layout.view(weights, &names.norm);
             let norm = Normed { x: block.x.values(), rstd: &block.rstd, w: values(&w) };
             kernels::rms_norm_again(norm.x, norm.rstd, norm.w, self.normed.values_mut());
             clock.mark(Part::Elementwise);
             let dqkv = self.qkv.view(&[rows, width]);
             sink.matrix(&names.q, &names.kv, &dqkv, &self.normed.view(&[rows, h]), false);
-            multiply(&self.product, &[rows, h], &dqkv, &names.qkv(layout, weights.arenas));
+            multiply(&self.product, &[rows, h], &dqkv, &names.qkv(layout, weights));
             clock.mark(Part::Products);
             sink.norm(&names.norm, self.product.values(), norm, self.dx.values_mut(), true);
             clock.mark(Part::Elementwise);

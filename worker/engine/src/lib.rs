@@ -10,6 +10,8 @@
 #[cfg(feature = "torch")]
 mod attention;
 #[cfg(feature = "torch")]
+mod autograd;
+#[cfg(feature = "torch")]
 mod buffer;
 #[cfg(feature = "torch")]
 pub mod checkpoint;
@@ -18,6 +20,8 @@ pub mod clock;
 #[cfg(feature = "torch")]
 pub mod commit;
 pub mod context;
+#[cfg(feature = "torch")]
+mod cpu;
 #[cfg(feature = "torch")]
 pub mod cuda;
 #[cfg(feature = "torch")]
@@ -52,6 +56,8 @@ pub mod model;
 pub mod optimizer;
 #[cfg(feature = "torch")]
 pub mod parameters;
+#[cfg(feature = "torch")]
+pub mod pass;
 pub mod place;
 #[cfg(feature = "torch")]
 mod rotary;

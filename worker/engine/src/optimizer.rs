@@ -3,21 +3,41 @@
 use super::{
     buffer::{Number, values, values_mut},
     parameters::{Arenas, Layout},
+    pass::Pass,
 };
 use half::bf16;
 use senmon_kernels as kernels;
 use senmon_protocol::spec::TrainingSpec;
 use tch::{Device, Kind, Tensor, no_grad};
 
+/// What holds moments and takes steps with them. A trainer has one and does not know which.
+pub trait Optimizer {
+    /// One step at `rate` with the gradients times `scale`, by the kernels of `pass`.
+    fn step(
+        &mut self,
+        pass: &mut dyn Pass,
+        arenas: (&mut Arenas, &Arenas),
+        training: &TrainingSpec,
+        rate: f64,
+        scale: f64,
+    );
+    /// Steps taken with these moments.
+    fn steps(&self) -> u64;
+    /// First and second moments of every parameter.
+    fn moments(&self) -> (&Arenas, &Arenas);
+    /// The same, for whoever keeps them.
+    fn into_moments(self: Box<Self>) -> (Arenas, Arenas);
+    /// Takes other moments, of the same layout, with which so many steps were taken.
+    fn set_moments(&mut self, moments: (Arenas, Arenas), steps: u64);
+}
+
 /// Moments of every parameter, fp32.
 #[derive(Debug)]
 pub struct AdamW {
-    /// First moments.
-    pub first: Arenas,
-    /// Second moments.
-    pub second: Arenas,
-    /// Steps taken with these moments: the bias correction counts from here.
-    pub steps: u64,
+    first: Arenas,
+    second: Arenas,
+    /// The bias correction counts from here.
+    steps: u64,
 }
 
 impl AdamW {
@@ -26,13 +46,13 @@ impl AdamW {
     pub fn new(layout: &Layout, device: Device) -> Self {
         Self { first: layout.zeros(Kind::Float, device), second: layout.zeros(Kind::Float, device), steps: 0 }
     }
+}
 
-    /// One step at `rate` with the gradients times `scale`; `copy` receives the matrices in bf16.
-    pub fn step(
+impl Optimizer for AdamW {
+    fn step(
         &mut self,
-        weights: &mut Arenas,
-        grads: &Arenas,
-        copy: Option<&mut Tensor>,
+        pass: &mut dyn Pass,
+        (weights, grads): (&mut Arenas, &Arenas),
         training: &TrainingSpec,
         rate: f64,
         scale: f64,
@@ -40,16 +60,29 @@ impl AdamW {
         self.steps += 1;
         let matrices = settings(training, rate, scale, self.steps);
         let vectors = kernels::AdamW { decay: 0.0, ..matrices };
-        let moments = (&mut self.first.matrices, &mut self.second.matrices);
-        update(&mut weights.matrices, &grads.matrices, moments, copy, matrices);
-        let moments = (&mut self.first.vectors, &mut self.second.vectors);
-        update(&mut weights.vectors, &grads.vectors, moments, None, vectors);
+        pass.adamw(weights, grads, (&mut self.first, &mut self.second), [matrices, vectors]);
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn moments(&self) -> (&Arenas, &Arenas) {
+        (&self.first, &self.second)
+    }
+
+    fn into_moments(self: Box<Self>) -> (Arenas, Arenas) {
+        (self.first, self.second)
+    }
+
+    fn set_moments(&mut self, (first, second): (Arenas, Arenas), steps: u64) {
+        *self = Self { first, second, steps };
     }
 }
 
 /// Settings of step number `steps` in fp32.
 #[expect(clippy::cast_possible_truncation, reason = "computed in f64, used in fp32")]
-pub(super) fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u64) -> kernels::AdamW {
+fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u64) -> kernels::AdamW {
     let steps = i32::try_from(steps).unwrap_or(i32::MAX);
     kernels::AdamW {
         rate: rate as f32,
@@ -63,7 +96,21 @@ pub(super) fn settings(training: &TrainingSpec, rate: f64, scale: f64, steps: u6
     }
 }
 
-fn update(
+/// One step on this CPU, or by tensor operations elsewhere; `copy` receives the matrices in bf16.
+pub(super) fn update(
+    weights: &mut Arenas,
+    grads: &Arenas,
+    (first, second): (&mut Arenas, &mut Arenas),
+    copy: Option<&mut Tensor>,
+    [matrices, vectors]: [kernels::AdamW; 2],
+) {
+    let moments = (&mut first.matrices, &mut second.matrices);
+    update_arena(&mut weights.matrices, &grads.matrices, moments, copy, matrices);
+    let moments = (&mut first.vectors, &mut second.vectors);
+    update_arena(&mut weights.vectors, &grads.vectors, moments, None, vectors);
+}
+
+fn update_arena(
     weights: &mut Tensor,
     grads: &Tensor,
     moments: (&mut Tensor, &mut Tensor),
@@ -145,7 +192,7 @@ mod tests {
         let make = || Tensor::arange(100_003, (Kind::Float, Device::Cpu)).g_mul_scalar_(0.37).sin();
         let (grads, mut one, other) = (make().cos(), make(), make());
         let [mut m1, mut v1, m2, v2] = [0.1, 0.2, 0.1, 0.2].map(|scale| make().square() * scale);
-        update(&mut one, &grads, (&mut m1, &mut v1), None, a);
+        update_arena(&mut one, &grads, (&mut m1, &mut v1), None, a);
         update_by_tensors(&other, &grads, (&m2, &v2), a);
         let squares = kernels::sum_of_squares(values::<f32>(&grads));
         assert!((squares_by_tensors(&grads) / squares - 1.0).abs() < 1e-6);

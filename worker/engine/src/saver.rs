@@ -252,8 +252,9 @@ fn copy(trainer: &Trainer, (mut weights, (mut first, mut second)): Room, state: 
         to.vectors.copy_(&from.vectors);
     };
     take(&mut weights, &trainer.weights);
-    take(&mut first, &trainer.optimizer.first);
-    take(&mut second, &trainer.optimizer.second);
+    let moments = trainer.optimizer.moments();
+    take(&mut first, moments.0);
+    take(&mut second, moments.1);
     let (spec, export) = (trainer.spec.clone(), trainer.export.clone());
     Snapshot { spec, weights, moments: Some((first, second)), state, export }
 }

@@ -1,36 +1,25 @@
-//! Weights, moments and one way of computing gradients: the fused pass of a CPU or of a card, or autograd.
+//! Weights, moments and one way of computing gradients: the fused pass of a CPU or of a card, or autograd. Which one it is
+//! is decided here, and known nowhere else.
 
 pub use super::shape::{Note, Shape};
 use super::{
-    buffer::values_mut,
+    autograd::Autograd,
     clock::{Clock, Part},
+    cpu,
     cuda::{self, Machine, proof},
-    device::upload,
     export::Export,
-    fused::{Fused, Tokens, Weights},
     model::{Model, Use, place_weights},
-    optimizer::{AdamW, gradient_norm},
+    optimizer::{AdamW, Optimizer},
     parameters::{Arenas, Layout},
-    rotary,
+    pass::{Found, Pass, Windows, count},
 };
-use half::bf16;
-use senmon_kernels as kernels;
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
 use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
 
-/// How gradients are computed.
-enum Pass {
-    Fp32(Box<Fused<f32>>),
-    /// The matrices once more in bf16, written by the optimiser.
-    Bf16(Box<Fused<bf16>>, Arenas),
-    Card(Box<cuda::Pass>),
-    Autograd(Box<Model>),
-}
-
 /// Gradients and what computes them. Built for the first batch: the memory of a pass is most of what training takes.
 struct Engine {
-    pass: Pass,
+    pass: Box<dyn Pass>,
     grads: Arenas,
 }
 
@@ -45,8 +34,8 @@ pub struct Trainer {
     /// fp32 weights.
     pub weights: Arenas,
     /// Moments.
-    pub optimizer: AdamW,
-    /// Where the time goes; the fused pass only.
+    pub optimizer: Box<dyn Optimizer>,
+    /// Where the time goes; of a card only the optimiser's.
     pub clock: Clock,
     /// Same bits on every run also where that costs: a GPU's attention. To be set before the first batch.
     pub deterministic: bool,
@@ -81,7 +70,7 @@ impl Trainer {
         let layout = Layout::new(&spec);
         Self {
             weights: place_weights(&layout, named, device),
-            optimizer: AdamW::new(&layout, device),
+            optimizer: Box::new(AdamW::new(&layout, device)),
             clock: Clock::default(),
             deterministic: false,
             machine: None,
@@ -104,8 +93,8 @@ impl Trainer {
 
     /// What was found out since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
-        if let Some(Engine { pass: Pass::Card(pass), .. }) = &mut self.engine {
-            self.notes.append(&mut pass.take_notes());
+        if let Some(engine) = &mut self.engine {
+            self.notes.append(&mut engine.pass.take_notes());
         }
         std::mem::take(&mut self.notes)
     }
@@ -133,35 +122,29 @@ impl Trainer {
 
     fn engine(&mut self) -> Engine {
         let machine = self.machine();
-        let (spec, Shape { windows, micro, length }) = (&self.spec, self.shape);
-        let wide = micro < windows;
-        let zeros = |kind| self.layout.zeros(kind, self.device);
+        let (spec, shape, device) = (&self.spec, self.shape, self.device);
+        let wide = shape.micro < shape.windows;
+        let zeros = |kind| self.layout.zeros(kind, device);
+        let fused = self.fused && device == Device::Cpu;
         if let Some(machine) = machine {
             let grads = zeros(if wide { Kind::Float } else { self.kind });
-            match cuda::Pass::new(machine, spec, &self.weights, &grads, self.shape) {
-                Ok(pass) => return Engine { pass: Pass::Card(Box::new(pass)), grads },
+            match cuda::Pass::new(machine, spec, &self.weights, &grads, shape) {
+                Ok(pass) => return Engine { pass: Box::new(pass), grads },
                 Err(error) => {
                     let text = format!("the fused pass cannot begin, autograd goes on: {error}");
                     self.notes.push(Note { warns: true, text });
                 }
             }
         }
-        let angles = || rotary::angles(spec, u32::try_from(length).unwrap_or(0));
-        let pass = match (self.fused && self.device == Device::Cpu, self.kind) {
-            (false, kind) => {
-                let for_what = Use { trains: true, deterministic: self.deterministic };
-                Pass::Autograd(Box::new(Model::over(spec.clone(), &self.layout, &self.weights, kind, length, for_what)))
-            }
-            (true, Kind::BFloat16) => {
-                let Arenas { matrices, vectors } = &self.weights;
-                let copy = Arenas { matrices: matrices.to_kind(self.kind), vectors: vectors.shallow_clone() };
-                Pass::Bf16(Box::new(Fused::new(spec, angles(), micro, length, wide)), copy)
-            }
-            (true, _) => Pass::Fp32(Box::new(Fused::new(spec, angles(), micro, length, wide))),
-        };
-        let narrow = matches!(pass, Pass::Bf16(..)) && !wide;
-        let grads = zeros(if narrow { Kind::BFloat16 } else { Kind::Float });
-        Engine { pass, grads }
+        if fused {
+            let pass = cpu::pass(spec, &self.weights, self.kind, shape);
+            let narrow = self.kind == Kind::BFloat16 && !wide;
+            return Engine { pass, grads: zeros(if narrow { Kind::BFloat16 } else { Kind::Float }) };
+        }
+        let for_what = Use { trains: true, deterministic: self.deterministic };
+        let model = Model::over(spec.clone(), &self.layout, &self.weights, self.kind, shape.length, for_what);
+        let pass = Autograd::new(model, self.layout.clone(), shape, device);
+        Engine { pass: Box::new(pass), grads: zeros(Kind::Float) }
     }
 
     /// Windows of one pass.
@@ -179,48 +162,12 @@ impl Trainer {
     /// Loss (nats per token) and gradient norm of a batch of windows of `length + 1` tokens; the gradients are kept
     /// for [`Trainer::step`]. `document_first`, `[windows, length]`, keeps attention inside documents.
     pub fn forward_backward(&mut self, tokens: &[i64], document_first: Option<&[i32]>) -> (f64, f64) {
-        let Shape { windows, micro, length } = self.shape;
-        let [micro, length, row] = [micro, length, length + 1].map(|n| usize::try_from(n).unwrap_or(0));
-        #[expect(clippy::cast_precision_loss, reason = "tokens of a batch")]
-        let count = (windows * self.shape.length) as f64;
         // Out of self while it works: a pass that fails for want of memory leaves none behind.
         let mut engine = self.engine.take().unwrap_or_else(|| self.engine());
-        if let Pass::Card(pass) = &mut engine.pass {
-            let (loss, squares) = pass.batch(tokens, document_first);
-            self.engine = Some(engine);
-            return (loss / count, squares.sqrt());
-        }
-        let mut loss = 0.0;
-        for (number, tokens) in tokens.chunks(micro * row).enumerate() {
-            let inputs: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[..length]).copied().collect();
-            let targets: Vec<i64> = tokens.chunks(row).flat_map(|row| &row[1..]).copied().collect();
-            let document_first = document_first.map(|first| &first[number * micro * length..][..micro * length]);
-            let tokens = Tokens { inputs: &inputs, targets: &targets, document_first };
-            loss += self.micro_pass(&mut engine, tokens, count, number > 0);
-        }
-        self.clock.begin();
-        let norm = gradient_norm(&engine.grads);
-        self.clock.mark(Part::Optimizer);
+        let windows = Windows { tokens, document_first };
+        let Found { loss, norm } = engine.pass.batch(&self.weights, &mut engine.grads, windows, &mut self.clock);
         self.engine = Some(engine);
-        (loss / count, norm)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "a scale, used in fp32")]
-    fn micro_pass(&mut self, Engine { pass, grads }: &mut Engine, tokens: Tokens, count: f64, add: bool) -> f64 {
-        let scale = (1.0 / count) as f32;
-        let (Shape { length, .. }, clock, device) = (self.shape, &mut self.clock, self.device);
-        match pass {
-            Pass::Fp32(fused) => fused.pass(Weights { arenas: &self.weights }, grads, tokens, scale, add, clock),
-            Pass::Bf16(fused, copy) => fused.pass(Weights { arenas: copy }, grads, tokens, scale, add, clock),
-            Pass::Card(_) => unreachable!("a card takes a batch at once"),
-            Pass::Autograd(model) => {
-                let tensor = |values: &[i64]| upload(values, device).view([-1, length]);
-                let first = tokens.document_first.map(|first| upload(first, device).view([-1, length]));
-                let loss = model.backward(&tensor(tokens.inputs), &tensor(tokens.targets), first.as_ref(), count);
-                gather(model, &self.layout, grads, add);
-                loss.to_kind(Kind::Double).double_value(&[])
-            }
-        }
+        (loss / count(self.shape), norm)
     }
 
     /// One optimiser step at `rate` with the gradients of the last batch times `scale`.
@@ -229,28 +176,23 @@ impl Trainer {
     /// When there was no batch.
     pub fn step(&mut self, training: &TrainingSpec, rate: f64, scale: f64) {
         let Engine { pass, grads } = self.engine.as_mut().expect("a batch before a step");
-        let copy = match pass {
-            Pass::Bf16(_, copy) => Some(&mut copy.matrices),
-            Pass::Card(pass) => {
-                return pass.step((&self.weights, grads), &mut self.optimizer, training, rate, scale);
-            }
-            Pass::Fp32(_) | Pass::Autograd(_) => None,
-        };
         self.clock.begin();
-        self.optimizer.step(&mut self.weights, grads, copy, training, rate, scale);
+        self.optimizer.step(pass.as_mut(), (&mut self.weights, grads), training, rate, scale);
         self.clock.mark(Part::Optimizer);
     }
 
-    /// Takes other weights and moments, of the same layout: a resumed or rolled back state.
+    /// Takes other weights, of the same layout: a resumed or rolled back state.
     pub fn set_weights(&mut self, named: &BTreeMap<String, Tensor>) {
         tch::no_grad(|| self.layout.fill(&mut self.weights, named));
-        match self.engine.as_mut().map(|engine| &mut engine.pass) {
-            Some(Pass::Bf16(_, copy)) => {
-                kernels::to_bf16(values_mut(&mut self.weights.matrices), values_mut(&mut copy.matrices));
-            }
-            Some(Pass::Card(pass)) => pass.refresh(&self.weights),
-            _ => {}
+        if let Some(engine) = &mut self.engine {
+            engine.pass.refresh(&self.weights);
         }
+    }
+
+    /// Takes other moments, of the same layout, with which so many steps were taken.
+    pub fn set_moments(&mut self, first: &BTreeMap<String, Tensor>, second: &BTreeMap<String, Tensor>, steps: u64) {
+        let place = |named| place_weights(&self.layout, named, self.device);
+        self.optimizer.set_moments((place(first), place(second)), steps);
     }
 
     /// The gradients of the last batch by name.
@@ -258,19 +200,4 @@ impl Trainer {
     pub fn gradients(&self) -> BTreeMap<String, Tensor> {
         self.engine.as_ref().map(|engine| self.layout.views(&engine.grads)).unwrap_or_default()
     }
-}
-
-/// Moves autograd's gradients into the arenas.
-fn gather(model: &mut Model, layout: &Layout, grads: &Arenas, add: bool) {
-    tch::no_grad(|| {
-        for (name, weight) in &mut model.weights {
-            let mut to = layout.view(grads, name);
-            if add {
-                let _ = to.g_add_(&weight.grad());
-            } else {
-                to.copy_(&weight.grad());
-            }
-            weight.zero_grad();
-        }
-    });
 }

@@ -47,8 +47,7 @@ fn write(folder: &Path) -> String {
         health: HealthState::default(),
     };
     let Trainer { weights, optimizer, export, .. } = trainer;
-    let snapshot =
-        Snapshot { spec: tiny_model(), weights, moments: Some((optimizer.first, optimizer.second)), state, export };
+    let snapshot = Snapshot { spec: tiny_model(), weights, moments: Some(optimizer.into_moments()), state, export };
     let mut meta = CheckpointMeta {
         kind: CheckpointKind::Resumable,
         experiment_id: ExperimentId::new(),

@@ -10,14 +10,15 @@ use super::{
     upload::{Tokens, Upload},
 };
 use crate::{
+    clock::Clock,
     fused::Names,
-    optimizer::{AdamW, settings},
     parameters::{Arenas, Layout},
+    pass::{Found, Windows},
     rotary,
     shape::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
-use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
+use senmon_protocol::model::ModelSpec;
 use tch::{Kind, Tensor, no_grad};
 
 /// Logits held at once, in numbers: half a gigabyte in bf16.
@@ -218,35 +219,7 @@ impl Pass {
         })
     }
 
-    /// What was found since the last call.
-    pub fn take_notes(&mut self) -> Vec<Note> {
-        std::mem::take(&mut self.notes)
-    }
-
-    /// Sum of the losses of a batch, nats, and of the squares of its gradients; the gradients are those of the sum over
-    /// the batch's tokens. Where cuDNN's attention may be why they are not finite, once more without it.
-    ///
-    /// # Panics
-    /// When libtorch or the driver refuse, with their words.
-    pub fn batch(&mut self, tokens: &[i64], document_first: Option<&[i32]>) -> (f64, f64) {
-        let _guard = tch::no_grad_guard();
-        self.machine.enter();
-        let v = i64::from(self.spec.vocab_size.unwrap_or(0));
-        self.upload.send(&self.machine, tokens, document_first, v);
-        loop {
-            let (loss, squares) = self.passes();
-            if (loss.is_finite() && squares.is_finite()) || self.attention.way() != Way::Cudnn {
-                return (loss, squares);
-            }
-            self.attention.demote();
-            let text = format!(
-                "a batch gave loss {loss} and squared gradient norm {squares} with cuDNN's attention: flash attention \
-                 from here on, this batch too"
-            );
-            self.notes.push(Note { warns: true, text });
-        }
-    }
-
+    /// Sum of the losses of the batch that was sent, and of the squares of its gradients; those are of the mean loss.
     fn passes(&mut self) -> (f64, f64) {
         let Shape { windows, micro, length } = self.shape;
         #[expect(clippy::cast_precision_loss, reason = "tokens of a batch")]
@@ -356,33 +329,56 @@ impl Pass {
         }
         machine.embed_backward(dx, &tokens.sorted, &self.table.grad, &shared.embed_parts);
     }
+}
 
-    /// One optimiser step at `rate` with the gradients of the last batch times `scale`.
-    pub fn step(
+impl crate::pass::Pass for Pass {
+    /// Where cuDNN's attention may be why loss or gradients are not finite, once more without it.
+    ///
+    /// # Panics
+    /// When libtorch or the driver refuse, with their words.
+    fn batch(&mut self, _: &Arenas, _: &mut Arenas, windows: Windows, _: &mut Clock) -> Found {
+        let _guard = tch::no_grad_guard();
+        self.machine.enter();
+        let v = i64::from(self.spec.vocab_size.unwrap_or(0));
+        self.upload.send(&self.machine, windows.tokens, windows.document_first, v);
+        loop {
+            let (loss, squares) = self.passes();
+            if (loss.is_finite() && squares.is_finite()) || self.attention.way() != Way::Cudnn {
+                return Found { loss, norm: squares.sqrt() };
+            }
+            self.attention.demote();
+            let text = format!(
+                "a batch gave loss {loss} and squared gradient norm {squares} with cuDNN's attention: flash attention \
+                 from here on, this batch too"
+            );
+            self.notes.push(Note { warns: true, text });
+        }
+    }
+
+    fn adamw(
         &mut self,
-        (weights, grads): (&Arenas, &Arenas),
-        optimizer: &mut AdamW,
-        training: &TrainingSpec,
-        rate: f64,
-        scale: f64,
+        weights: &mut Arenas,
+        grads: &Arenas,
+        (first, second): (&mut Arenas, &mut Arenas),
+        [matrices, vectors]: [kernels::AdamW; 2],
     ) {
         self.machine.enter();
-        optimizer.steps += 1;
-        let matrices = settings(training, rate, scale, optimizer.steps);
         let step = |of: fn(&Arenas) -> &Tensor, copy, settings| {
-            let (first, second) = (of(&optimizer.first), of(&optimizer.second));
-            let step = Step { weights: of(weights), grads: of(grads), first, second, copy };
+            let step = Step { weights: of(weights), grads: of(grads), first: of(first), second: of(second), copy };
             self.machine.adamw(&step, settings);
         };
         step(|arenas| &arenas.matrices, self.copy.as_ref().map(|copy| &copy.matrices), matrices);
-        step(|arenas| &arenas.vectors, None, kernels::AdamW { decay: 0.0, ..matrices });
+        step(|arenas| &arenas.vectors, None, vectors);
     }
 
-    /// Takes over weights that somebody else wrote.
-    pub fn refresh(&mut self, weights: &Arenas) {
+    fn refresh(&mut self, weights: &Arenas) {
         if let Some(copy) = &mut self.copy {
             no_grad(|| copy.matrices.copy_(&weights.matrices));
         }
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 }
 

@@ -4,8 +4,10 @@
 pub use super::checks::{Found, kernels};
 use super::{checks::apart, machine::Machine, pass::Pass};
 use crate::{
+    clock::Clock,
     model::{Model, Use, initial_weights, place_weights},
     parameters::Layout,
+    pass::{Pass as _, Windows},
     shape::Shape,
 };
 use senmon_protocol::model::ModelSpec;
@@ -61,9 +63,10 @@ pub fn whole(machine: &Machine, spec: &ModelSpec, micro: i64) -> Result<(), Stri
     let (exact_loss, exact) = by_autograd(Kind::Float);
     let (usual_loss, usual) = by_autograd(machine.kind());
     let arenas = place_weights(&layout, &weights, machine.device);
-    let grads = layout.zeros(if micro < 2 { Kind::Float } else { machine.kind() }, machine.device);
+    let mut grads = layout.zeros(if micro < 2 { Kind::Float } else { machine.kind() }, machine.device);
+    let windows = Windows { tokens: &tokens, document_first: None };
     let mut pass = Pass::new(machine.clone(), &small, &arenas, &grads, shape)?;
-    let loss = pass.batch(&tokens, None).0 / count;
+    let loss = pass.batch(&arenas, &mut grads, windows, &mut Clock::default()).loss / count;
     let more = if machine.form.bf16 { 2e-2 } else { 1e-2 };
     let (error, usual_error) = ((loss / exact_loss - 1.0).abs(), (usual_loss / exact_loss - 1.0).abs());
     // NaN is no small error.

@@ -48,7 +48,7 @@ impl Session<'_> {
         let trainer = &self.trainer;
         let folder = self.place.path(&resume.folder);
         let (_, state) = checkpoint::load_trainer(&folder, &trainer.layout).map_err(corrupt)?;
-        let moments = Some((&trainer.optimizer.first, &trainer.optimizer.second));
+        let moments = Some(trainer.optimizer.moments());
         let digest = checkpoint::digest(&trainer.layout, &trainer.weights, moments, resume.step);
         let next = self.next_batch_hash(shards, order, resume.step)?;
         Ok(state.step == resume.step && state.next_batch_hash == next && digest == state.state_sha256)

@@ -8,8 +8,7 @@ use crate::{
     export::{Export, Marks},
     health::HealthState,
     hub::{self, HostTensors},
-    model::{initial_weights, place_weights},
-    optimizer::AdamW,
+    model::initial_weights,
     parameters::Layout,
     place::Place,
     trainer::{Shape, Trainer},
@@ -152,9 +151,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn set_moments(&mut self, (first, second): &(HostTensors, HostTensors), steps: u64) {
-        let place = |set| place_weights(&self.trainer.layout, &from_host(set), self.device);
-        let (first, second) = (place(first), place(second));
-        self.trainer.optimizer = AdamW { first, second, steps };
+        self.trainer.set_moments(&from_host(first), &from_host(second), steps);
     }
 
     /// Losses of held-out text, where they are due now.
@@ -195,7 +192,7 @@ impl<'a> Session<'a> {
         let state = TrainerState {
             step: self.step,
             tokens,
-            optimizer_steps: self.trainer.optimizer.steps,
+            optimizer_steps: self.trainer.optimizer.steps(),
             next_batch_hash,
             state_sha256: String::new(),
             health: self.health.clone(),
