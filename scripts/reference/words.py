@@ -11,7 +11,7 @@ GROUPS = ["train", "held_out", "throughput", "time", "memory", "device"]
 
 
 def metrics(root: Path) -> str:
-    worker = "".join(file.read_text() for file in sorted((root / "worker/src/train").rglob("*.rs")))
+    worker = "".join(file.read_text() for file in sorted((root / "worker/engine/src").rglob("*.rs")))
     named = re.findall(rf'"((?:{"|".join(GROUPS)})/[\w/{{}}]+)"', worker)
     names = sorted({re.sub(r"\{\w+\}", "N", name) for name in named}, key=lambda name: (GROUPS.index(name.split("/")[0]), name))
     shown = dict(re.findall(r'"metric_([^"]+)": \["([^"]+)"', (root / "web/src/lib/messages.ts").read_text()))
@@ -37,7 +37,7 @@ A value that is not finite is `null`. Shares are 0 to 1. Utilisation (MFU) is th
         "The causes of `senmon_slot_seconds_last_hour` are those of `senmon goodput`:",
         table(["cause", "counts as", "time that goes into"], causes(root)),
     ]
-    return page("Metrics", "worker/src/train, server/src/api/health.rs and web/src/lib/messages.ts", parts)
+    return page("Metrics", "worker/engine/src, server/src/api/health.rs and web/src/lib/messages.ts", parts)
 
 
 def causes(root: Path) -> list[list[str]]:
@@ -54,7 +54,7 @@ def events(root: Path) -> str:
     text = (root / "server/protocol/src/event.rs").read_text()
     listed = re.search(r"pub const EVENTS.*?= &\[(.*?)\n\];", text, re.S)[1]
     rows = re.findall(r'\(\s*"(\w+)",\s*"([\w ]+)",\s*"([^"]+)",?\s*\)', listed)
-    files = [file for folder in ("server/src", "worker/src") for file in sorted((root / folder).rglob("*.rs"))]
+    files = [file for folder in ("server/src", "worker/src", "worker/engine/src") for file in sorted((root / folder).rglob("*.rs"))]
     code = "".join(file.read_text() for file in files)
     said = set(re.findall(r'\bkind: "(\w+)"(?:,|\.into)', code))
     said |= set(re.findall(r'context\s*\.(?:event|leaves_out)\(\s*"(\w+)"', code))

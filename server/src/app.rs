@@ -1,18 +1,21 @@
 //! What every request and every loop shares.
 
 use crate::{
-    api::{auth::Known, idempotency::Keys, login::Logins},
     config::Config,
     disk::Disk,
     domain::lease::{Listening, Patience},
     forecasts::Forecasts,
     heavy::Heavy,
     ingest::Ingest,
+    keys::Keys,
+    known::Known,
     limits::Limits,
+    logins::Logins,
     mail::Mail,
     outgoing::Outgoing,
+    paces::Paces,
     storage::Storage,
-    tasks::{pace::Paces, supervise::Loops},
+    tasks::supervise::Loops,
     usage::Counter,
 };
 use anyhow::Result;

@@ -6,6 +6,7 @@ use senmon_server::{
     apart, api,
     backup::backup,
     config::{Action, Config, Flags},
+    mail::Mail,
     restore::restore,
     serve, telemetry,
 };
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let done = Config::load(&flags).and_then(|config| {
+        Mail::of(&config)?;
         if flags.action == Some(Action::CheckConfig) {
             telemetry::say(format_args!("{config:#?}"));
             return Ok(());

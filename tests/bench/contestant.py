@@ -1,7 +1,7 @@
 """The PyTorch side of `make bench-train`: the same model as plain PyTorch, eager or under torch.compile.
 
 Usage: contestant.py CONFIG fp32|bf16 eager|compile WINDOWS LENGTH THREADS. Speaks the protocol of
-worker/examples/bench_train.rs: one JSON object a line, a few steps for each line on standard input.
+worker/engine/examples/bench_train.rs: one JSON object a line, a few steps for each line on standard input.
 """
 
 import json

@@ -20,7 +20,7 @@ REPETITIONS = int(os.environ.get("BENCH_REPETITIONS", "5"))
 THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 # Shape, windows, tokens of a window.
 CASES = [("small", 8, 256), ("wide-vocabulary", 8, 256), ("smollm2-135m", 2, 256)]
-# What the worker sets for itself (worker/src/tune.rs), for everybody.
+# What the worker sets for itself (worker/engine/src/tune.rs), for everybody.
 ALLOCATOR = ":".join(
     f"glibc.malloc.{key}={value}"
     for key, value in [

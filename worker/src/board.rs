@@ -5,9 +5,9 @@
 use crate::{
     lease::{Lease, Standing, stronger},
     stacks,
-    train::{Phase, TrainingTime},
     watchdog::{Stall, Watch},
 };
+use senmon_engine::{Phase, TrainingTime, lock::lock};
 use senmon_protocol::{
     ids::{AttemptId, Fence},
     job::Grant,
@@ -16,17 +16,12 @@ use senmon_protocol::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicI32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
-
-/// A lock whose holder panicked still guards usable data: every change here is one assignment.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// State shared by the poll loop, the heartbeat thread and the attempts.
 #[derive(Debug)]

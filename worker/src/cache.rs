@@ -2,8 +2,8 @@
 //! attempt holds. Of a file that is fetched in parts, parts that nobody holds go too, though others stay. It belongs to
 //! one process, the one that holds the state folder.
 
-use crate::board::lock;
 use anyhow::{Context, Result, ensure};
+use senmon_engine::lock::lock;
 use senmon_protocol::{ids::StorageKey, storage::Bytes};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -4,11 +4,12 @@
 //! Never retries by itself (the callers do, with [`Backoff`]; a 429 holds all of them back for as long as it says), never
 //! decides about leases.
 
-use crate::{board::lock, config::Config, credential::Credential, spool::Record};
+use crate::{config::Config, credential::Credential, spool::Record};
 use anyhow::Context;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reqwest::{RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use senmon_engine::lock::lock;
 use senmon_protocol::{
     address::retry_after_seconds,
     ids::{AttemptId, WorkerId},

@@ -2,8 +2,9 @@
 //!
 //! Never allocates on a device and never runs a job.
 
-use crate::{config::SlotConfig, gpu};
+use crate::config::SlotConfig;
 use anyhow::{Context, Result};
+use senmon_engine::gpu;
 use senmon_protocol::worker::SlotInfo;
 use sysinfo::System;
 

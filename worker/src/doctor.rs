@@ -2,8 +2,9 @@
 //!
 //! Never talks to the server.
 
-use crate::{config::Config, devices, gpu, runner, telemetry::say};
+use crate::{config::Config, devices, runner, telemetry::say};
 use anyhow::{Result, ensure};
+use senmon_engine::gpu;
 use senmon_protocol::worker::SlotInfo;
 use std::fmt::Display;
 
@@ -54,7 +55,7 @@ fn slot(config: &Config, index: usize) -> Result<()> {
 /// What the linker found.
 #[cfg(feature = "torch")]
 fn libraries(config: &Config) {
-    use crate::train::device::load_cuda;
+    use senmon_engine::device::load_cuda;
     let cuda = load_cuda();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let path = |library: &str| {
@@ -79,7 +80,7 @@ fn libraries(_config: &Config) {
 /// The self-test on one device, and how fast its matrix products are.
 #[cfg(feature = "torch")]
 fn check(device: &str, threads: u16, tf32: bool) -> Result<()> {
-    use crate::train::{
+    use senmon_engine::{
         device::{matmul_peak, open},
         selftest,
     };
@@ -106,7 +107,7 @@ fn check(device: &str, threads: u16, tf32: bool) -> Result<()> {
 /// The kernels of the fused pass on a card, against autograd and against the clock, at the shapes of a billion parameters.
 #[cfg(feature = "torch")]
 fn card(device: tch::Device) -> Result<()> {
-    use crate::train::cuda::{Machine, compile, proof, speed};
+    use senmon_engine::cuda::{Machine, compile, proof, speed};
     let spec = serde_json::from_value(serde_json::json!({
         "vocab_size": 32768, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
         "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 4096

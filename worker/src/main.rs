@@ -4,10 +4,11 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use senmon_engine::tune;
 use senmon_worker::{
     agent::{self, End},
     config::{Config, Flags},
-    doctor, telemetry, tune,
+    doctor, telemetry,
 };
 use std::{
     process::ExitCode,

@@ -6,8 +6,8 @@ use crate::{
     board::{Progress, Seat},
     scribe::{Item, Point},
     spool::Record,
-    train::{JobContext, MetricPoint, Phase, TrainingTime},
 };
+use senmon_engine::{JobContext, MetricPoint, Phase, TrainingTime};
 use senmon_protocol::{
     event::is_known,
     ids::{CheckpointId, Fence, StorageKey},

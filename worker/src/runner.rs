@@ -4,7 +4,7 @@
 //! Never lets a panic of a job end the daemon, and frees no slot before the attempt's end is delivered.
 
 use crate::{
-    board::{Board, Seat, lock},
+    board::{Board, Seat},
     client::Client,
     courier::{Courier, Delivery, end_past_the_spool},
     lease::Standing,
@@ -12,16 +12,18 @@ use crate::{
     scribe::{Item, Scribe},
     spool::{Header, Record, SpoolRoot},
     store::Store,
-    train::{
-        JobContext as _, Place,
-        context::{Fetching, asked_to_end},
-        ended,
-        memory::{is_out_of_memory, said},
-        run_job,
-    },
-    tune,
 };
 use senmon_corpus::roots::Roots;
+use senmon_engine::{
+    JobContext as _, Place,
+    context::asked_to_end,
+    ended,
+    lock::lock,
+    memory::{is_out_of_memory, said},
+    run_job,
+    transfer::Fetching,
+    tune,
+};
 use senmon_protocol::{
     ids::{AttemptId, Fence},
     job::{EndedOutcome, Grant, JobKind, JobSpec, Outcome, TerminationReason},
@@ -185,16 +187,16 @@ fn execute(site: &Site, grant: &Grant, roots: Roots, seat: &Arc<Seat>, (scribe, 
     let report = Report::new(seat.clone(), grant.fence, scribe.items());
     let place = Place {
         storage: site.storage.clone(),
-        store: site.store.clone(),
+        depot: Arc::new(site.store.clone()),
         roots,
         fence: grant.fence,
         device: site.device(grant),
         threads: site.threads(grant),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| fetch_and_run(&grant.job, &place, &report)))
+    let outcome = catch_unwind(AssertUnwindSafe(|| fetch_and_run(&grant.job, &site.store, &place, &report)))
         .unwrap_or_else(|panic| Outcome::Ended(panicked(&*panic)));
     if matches!(&outcome, Outcome::Ended(ended) if ended.reason == TerminationReason::CorruptData) {
-        place.store.forget(&grant.job);
+        site.store.forget(&grant.job);
     }
     // Given up meanwhile, its end was said already.
     let own = lock(last_words).take().is_some();
@@ -213,8 +215,8 @@ fn execute(site: &Site, grant: &Grant, roots: Roots, seat: &Arc<Seat>, (scribe, 
 }
 
 /// Runs a job once everything that it reads is on this machine.
-fn fetch_and_run(job: &JobSpec, place: &Place, report: &Report) -> Outcome {
-    match place.store.fetch(job, &Fetching::new(report)) {
+fn fetch_and_run(job: &JobSpec, store: &Store, place: &Place, report: &Report) -> Outcome {
+    match store.fetch(job, &Fetching::new(report)) {
         Ok(_held) => run_job(job, place, report),
         Err(ended) => Outcome::Ended(asked_to_end(report.command()).unwrap_or(ended)),
     }

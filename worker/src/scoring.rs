@@ -2,18 +2,14 @@
 //!
 //! Never talks to the server: the file that `senmon ensemble` wrote and the object store are all it needs.
 
-use crate::{
-    config::Config,
-    store::Store,
-    telemetry::say,
-    train::{
-        JobContext, MetricPoint,
-        score::{Manner, score},
-    },
-};
+use crate::{config::Config, store::Store, telemetry::say};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use senmon_corpus::{read::documents, roots::Roots};
+use senmon_engine::{
+    JobContext, MetricPoint,
+    score::{Manner, score},
+};
 use senmon_protocol::{
     corpus::DocumentFields,
     ensemble::Ensemble,

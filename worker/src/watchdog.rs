@@ -6,7 +6,7 @@
 //!
 //! Never ends anything and never reads a clock.
 
-use crate::train::Phase;
+use senmon_engine::Phase;
 
 /// Steps whose time is remembered.
 const STEPS_MAX: usize = 31;

@@ -1,5 +1,6 @@
 //! `senmon run`, `ls`, `show`, `set`.
 
+pub use crate::resolve::Id;
 use crate::{
     cell::{self, Cell},
     client::{Client, encoded},
@@ -30,14 +31,6 @@ pub struct Run {
     /// Name, instead of the file's.
     #[arg(long)]
     name: Option<String>,
-}
-
-/// One experiment.
-#[derive(Debug, Args)]
-pub struct Id {
-    /// Id, 4 or more characters of its beginning or end, or name (the latest of that name).
-    #[arg(value_name = "EXPERIMENT")]
-    pub id: String,
 }
 
 /// Arguments of `set`.

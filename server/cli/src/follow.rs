@@ -4,10 +4,9 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
-    experiments::Id,
     output::{Format, out},
     report,
-    resolve::{self, short},
+    resolve::{self, Id, short},
     table::{bar, display_lines, fit},
     term, words,
 };

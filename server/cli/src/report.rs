@@ -5,9 +5,8 @@ mod compared;
 use crate::{
     client::Client,
     error::CliResult,
-    experiments::Id,
     output::Format,
-    resolve::{self, short},
+    resolve::{self, Id, short},
     table::{Table, fit},
     words,
 };

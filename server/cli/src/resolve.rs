@@ -6,6 +6,7 @@ use crate::{
     client::Client,
     error::{CliError, CliResult},
 };
+use clap::Args;
 use senmon_protocol::{
     alert::AlertView,
     ids::{AlertId, BranchId, CheckpointId, ExperimentId, JobId, TokenId, WorkerId},
@@ -15,6 +16,14 @@ use std::fmt::Display;
 
 /// Experiments looked through for a branch whose experiment is not named.
 const EXPERIMENTS_SEARCHED_MAX: usize = 50;
+
+/// One experiment.
+#[derive(Debug, Args)]
+pub struct Id {
+    /// Id, 4 or more characters of its beginning or end, or name (the latest of that name).
+    #[arg(value_name = "EXPERIMENT")]
+    pub id: String,
+}
 
 /// The one of `items` that `text` means, by id or by name. With several of that name the first wins when `items` is
 /// ordered latest first and `latest_wins`.

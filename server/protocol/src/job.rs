@@ -1,9 +1,11 @@
 //! Jobs: units of work leased to a worker. A specification says everything the work needs, so that a worker
 //! asks nobody and any worker does the same.
 
-pub use crate::{checkpoint::CheckpointRef, decontamination::*, evaluation::*, outcome::*, scan::*};
+pub use crate::{
+    checkpoint::CheckpointRef, decontamination::*, evaluation::*, kind::JobKind, outcome::*, scan::*, shard::*,
+};
 use crate::{
-    corpus::{CorpusFile, DocumentCounts, DocumentFields},
+    corpus::{CorpusFile, DocumentFields},
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, StorageKey},
     lineage::Lineage,
     model::ModelSpec,
@@ -51,38 +53,6 @@ pub enum JobSpec {
     Decontaminate(DecontaminateJob),
 }
 
-/// Kind of a job, for queues and capabilities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "named after the variants of JobSpec")]
-pub enum JobKind {
-    Scan,
-    Deduplicate,
-    Shard,
-    Train,
-    Evaluate,
-    Merge,
-    Ensemble,
-    Decontaminate,
-}
-
-impl JobKind {
-    /// The kind in one word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Scan => "scan",
-            Self::Deduplicate => "deduplicate",
-            Self::Shard => "shard",
-            Self::Train => "train",
-            Self::Evaluate => "evaluate",
-            Self::Merge => "merge",
-            Self::Ensemble => "ensemble",
-            Self::Decontaminate => "decontaminate",
-        }
-    }
-}
-
 impl JobSpec {
     /// The kind.
     #[must_use]
@@ -125,87 +95,6 @@ pub struct ShardJob {
     pub documents_per_domain: u32,
     /// Folder for `shard.bin`, `shard.idx`, `shard.json`; belongs to this job. The worker appends `/f<fence>`.
     pub output: StorageKey,
-}
-
-/// A written shard.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ShardResult {
-    /// Folder that was written.
-    pub folder: StorageKey,
-    /// SHA-256 of `shard.bin`.
-    pub bin_sha256: String,
-    /// SHA-256 of `shard.idx`.
-    pub idx_sha256: String,
-    /// SHA-256 of `held_out.json`; None in shards of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_out_sha256: Option<String>,
-    /// What was read.
-    pub counts: DocumentCounts,
-    /// The domains' ranges, by (domain, split).
-    pub ranges: Vec<ShardRange>,
-    /// SHA-256 of each range's bytes in `shard.bin`, in the same order: a job that reads some of them fetches and checks
-    /// no others. Empty where it was not kept.
-    #[serde(default)]
-    pub range_sha256: Vec<String>,
-}
-
-impl ShardResult {
-    /// The ranges with their hashes; None where those were not kept.
-    #[must_use]
-    pub fn hashed_ranges(&self) -> Option<impl Iterator<Item = (&ShardRange, &String)>> {
-        (self.range_sha256.len() == self.ranges.len()).then(|| self.ranges.iter().zip(&self.range_sha256))
-    }
-}
-
-/// Which side of the split a document is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// Trained on.
-    Train,
-    /// Never trained on.
-    HeldOut,
-}
-
-/// A run of documents of one domain and split inside a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ShardRange {
-    /// Domain number.
-    pub domain: u32,
-    /// Side of the split.
-    pub split: Split,
-    /// First document.
-    pub document_first: u64,
-    /// Documents.
-    pub documents: u64,
-    /// First token.
-    pub token_first: u64,
-    /// Tokens, separators included.
-    pub tokens: u64,
-}
-
-/// `shards/<experiment>/index.json`: all shards of an experiment, written by the server when the last one is done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ShardIndex {
-    /// Domains of the clustering.
-    pub domains: u32,
-    /// Entries of the tokenizer.
-    pub vocab_size: u32,
-    /// Id of the separator token.
-    pub separator_id: u32,
-    /// Id of the token before each document, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bos_id: Option<u32>,
-    /// The shards, by input file.
-    pub shards: Vec<ShardResult>,
-}
-
-impl ShardIndex {
-    /// The token from which a document's first one is predicted: its own opening token, or the separator before it.
-    #[must_use]
-    pub fn opener_id(&self) -> u32 {
-        self.bos_id.unwrap_or(self.separator_id)
-    }
 }
 
 /// Weights over domains from which a branch draws; versioned, never changed.
@@ -332,17 +221,6 @@ pub struct ModelFolder {
     pub path: String,
 }
 
-/// A finished branch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct TrainResult {
-    /// Steps of the branch.
-    pub steps: u64,
-    /// Tokens trained by the branch over its whole life.
-    pub tokens: u64,
-    /// Loss of the last reported point, nats per token.
-    pub loss_last: Option<f64>,
-}
-
 /// Averages weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MergeJob {
@@ -365,11 +243,4 @@ pub struct MergeMember {
     pub checkpoint: CheckpointRef,
     /// Its weight, relative to the others'.
     pub weight: f64,
-}
-
-/// A finished merge; its checkpoint was committed before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MergeResult {
-    /// Members averaged.
-    pub members: u64,
 }

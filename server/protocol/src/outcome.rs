@@ -2,11 +2,12 @@
 
 use crate::{
     checkpoint::CheckpointMeta,
+    decontamination::DecontaminateResult,
+    evaluation::{EnsembleResult, EvaluateResult},
     ids::{CheckpointId, StorageKey},
-    job::{
-        DecontaminateResult, DeduplicateResult, EnsembleResult, EvaluateResult, JobKind, MergeResult, ScanResult,
-        ShardResult, TrainResult,
-    },
+    kind::JobKind,
+    scan::{DeduplicateResult, ScanResult},
+    shard::ShardResult,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +42,24 @@ impl JobResult {
             Self::Decontaminate(_) => JobKind::Decontaminate,
         }
     }
+}
+
+/// A finished branch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainResult {
+    /// Steps of the branch.
+    pub steps: u64,
+    /// Tokens trained by the branch over its whole life.
+    pub tokens: u64,
+    /// Loss of the last reported point, nats per token.
+    pub loss_last: Option<f64>,
+}
+
+/// A finished merge; its checkpoint was committed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MergeResult {
+    /// Members averaged.
+    pub members: u64,
 }
 
 /// Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].

@@ -1,9 +1,23 @@
 //! What an experiment asks of the fleet: what each slot must offer, until when, and how much of it.
 
-use crate::worker::SlotInfo;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+
+/// One slot: an accelerator, or a share of the CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SlotInfo {
+    /// Number on its worker, from 0.
+    pub index: u16,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Name of the device.
+    pub device_name: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// CPU threads that belong to the slot.
+    pub threads: u16,
+}
 
 /// Kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]

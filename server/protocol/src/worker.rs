@@ -3,6 +3,7 @@
 //! Every write carries the attempt's fence; an old one is answered 409 `stale_fence`, and the worker stops itself.
 //! All of them may be repeated: the second answer equals the first.
 
+pub use crate::resources::SlotInfo;
 use crate::{
     goodput::SkipReason,
     ids::{AttemptId, CheckpointId, Fence, StorageKey, WorkerId},
@@ -37,21 +38,6 @@ pub struct EnrolWorker {
     /// as its bearer token. Needed with an enrolment token.
     #[serde(default)]
     pub credential_sha256: Option<String>,
-}
-
-/// One slot: an accelerator, or a share of the CPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SlotInfo {
-    /// Number on its worker, from 0.
-    pub index: u16,
-    /// `cpu` or `cuda:N`.
-    pub device: String,
-    /// Name of the device.
-    pub device_name: String,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// CPU threads that belong to the slot.
-    pub threads: u16,
 }
 
 /// Answer to [`EnrolWorker`].

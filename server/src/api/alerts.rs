@@ -6,6 +6,7 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
+        page::page,
         params::{self, PageQuery, Path, Query},
     },
     app::App,
@@ -124,5 +125,5 @@ async fn deliveries(
     one(&app, id).await?;
     let limit = params::limit(query.limit)?;
     let rows = db::alerts::deliveries(&app.db, id, query.cursor, limit + 1).await?;
-    Ok(Json(super::page(Listed { rows, broken: Vec::new() }, limit, |item| item.id.to_string())))
+    Ok(Json(page(Listed { rows, broken: Vec::new() }, limit, |item| item.id.to_string())))
 }

@@ -7,18 +7,13 @@ use crate::{
         params::Path,
     },
     app::App,
-    db::{
-        self, DbError,
-        attempts::{Ended, Held},
-        events::NewEvent,
-        ingest::Batch,
-    },
+    db::{self, DbError, ingest::Batch},
     domain::{
         claims,
         disk::Level,
-        lease::Next,
         metrics::{LOSS, Points},
     },
+    ending::{changed, end, event},
     tasks::identity,
 };
 use axum::{Json, extract::State};
@@ -26,9 +21,9 @@ use senmon_corpus::hex;
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::{AttemptId, Fence, StorageKey},
-    job::{JobSpec, Outcome, TerminationReason},
+    job::{JobSpec, Outcome},
     problem::Fault,
-    view::{StreamExperiment, StreamMessage, StreamMetrics},
+    view::{StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
 use sha2::{Digest, Sha256};
@@ -67,18 +62,6 @@ fn waits_for_room(app: &App) -> ApiResult<()> {
     if full { Err(ApiError::NoRoom("The disk of the database is full; ask again in a moment.".into())) } else { Ok(()) }
 }
 
-fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
-    NewEvent {
-        kind,
-        level,
-        text,
-        experiment_id: held.experiment,
-        branch_id: held.branch,
-        worker_id: Some(held.worker),
-        step,
-    }
-}
-
 #[utoipa::path(post, path = "/attempts/{id}/started", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AttemptStarted, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
 async fn started(
     State(app): State<App>,
@@ -106,13 +89,6 @@ async fn started(
     }
     changed(&app, &held);
     Ok(Json(()))
-}
-
-/// Tells whoever looks at the job's owner that it changed.
-fn changed(app: &App, held: &Held) {
-    if let Some(experiment_id) = held.experiment {
-        app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id }));
-    }
 }
 
 #[utoipa::path(post, path = "/attempts/{id}/metrics", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = MetricBatch, responses((status = 200, description = "stored, once"), (status = 409, description = "stale_fence"), (status = 422, description = "columns of different lengths")))]
@@ -293,58 +269,4 @@ async fn complete(
         app.wake.schedule.notify_one();
     }
     Ok(Json(()))
-}
-
-/// Ends an attempt and says so. None when it had ended so before.
-///
-/// # Errors
-/// `stale_fence`.
-pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<Option<Ended>> {
-    let Some(ended) = db::attempts::complete(&app.db, id, &body).await? else { return Ok(None) };
-    let held = &ended.held;
-    if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
-        let next = match next {
-            Next::Retry(pause) if pause.num_seconds() > 0 => format!("It is tried again in {} s.", pause.num_seconds()),
-            Next::Retry(_) => "It goes on from its last checkpoint.".into(),
-            Next::GiveUp => "It is given up.".to_owned(),
-            Next::Hold => "It waits to be resumed.".to_owned(),
-            Next::Cancelled => "It stays cancelled.".to_owned(),
-        };
-        let calm = outcome.reason.is_planned() && outcome.reason != TerminationReason::LossSpike;
-        let text = format!("{} ended: {} {next}", held.title, outcome.message);
-        let (kind, level) = match (ended.next, held.branch) {
-            (Some(Next::GiveUp), Some(_)) => ("branch_failed", "error"),
-            _ if calm => ("attempt_ended", "info"),
-            _ => ("attempt_ended", "warn"),
-        };
-        app.event(event(held, kind, level, text, ended.step)).await;
-        if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
-            db::checkpoints::doubt(&app.db, branch).await?;
-            app.wake.scrub.notify_one();
-        }
-        if !outcome.reason.is_planned()
-            && !outcome.reason.is_users_fault()
-            && let Some(why) = db::attempts::judge_worker(&app.db, held.worker).await?
-        {
-            app.event(NewEvent {
-                kind: "worker_set_aside",
-                level: "error",
-                text: format!("A worker is set aside: {why} It is given no new jobs until somebody enables it."),
-                worker_id: Some(held.worker),
-                ..NewEvent::default()
-            })
-            .await;
-        }
-    }
-    if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
-        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
-    }
-    // A job that goes on brings its owner no further.
-    if !matches!(ended.next, Some(Next::Retry(_))) {
-        let owners = if held.experiment.is_some() { &app.wake.advance } else { &app.wake.scan };
-        owners.notify_one();
-    }
-    app.wake.schedule.notify_one();
-    changed(app, held);
-    Ok(Some(ended))
 }

@@ -3,7 +3,7 @@
 use crate::{
     api::{
         error::ApiResult,
-        page,
+        page::page,
         params::{self, Query},
     },
     app::App,

@@ -62,7 +62,7 @@ pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView])
     if branches.iter().all(|branch| branch.state != BranchState::Queued) {
         return Ok(());
     }
-    let scene = crate::tasks::schedule::scene(app).await?;
+    let scene = crate::fleet::scene(app).await?;
     let queued = scene.jobs.iter().filter(|job| job.state == JobState::Queued);
     let queued: HashMap<_, _> = queued.filter_map(|job| Some((job.branch_id?, job))).collect();
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {

@@ -3,7 +3,8 @@
 use crate::{
     api::{
         error::{ApiError, ApiResult},
-        etag, page,
+        etag,
+        page::page,
         params::{self, Path, Query},
         ranges::{self, Asked},
     },

@@ -6,14 +6,14 @@ use crate::{
         body::Body,
         error::{ApiError, ApiResult},
         gate::Made,
-        page,
+        page::page,
         params::{self, PageQuery, Path, Query},
         storage::may_grow,
     },
     app::App,
     db::{self, events::NewEvent, lists::Wanted, troubles::Trouble},
     domain::report::domain_sums,
-    tasks::schedule::scene,
+    fleet::scene,
 };
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
 use senmon_corpus::snapshot::{Found, expand_paths};

@@ -4,7 +4,7 @@ use crate::{
     api::{
         auth::Watched,
         error::ApiResult,
-        page,
+        page::page,
         params::{self, Query},
     },
     app::App,
@@ -121,7 +121,7 @@ async fn stream(
     let messages = async_stream::stream! {
         let _seat = seat;
         let mut budget = Budget::new();
-        let mut over = pin!(app.known.over(&app, &watched));
+        let mut over = pin!(app.known.over(&app.db, &watched));
         loop {
             let received = tokio::select! {
                 received = receiver.recv() => received,

@@ -7,7 +7,7 @@ use crate::{
         error::{ApiError, ApiResult},
         etag,
         gate::Made,
-        page,
+        page::page,
         params::{self, Path, Query},
         plan::known,
         storage::may_grow,

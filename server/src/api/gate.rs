@@ -12,8 +12,9 @@ use crate::{
     domain::access::{ACCESS, NEIGHBOURS, Noun, Operation, Rule, Verdict, changes, neighbour, operation, verdict, who},
 };
 use axum::{
-    extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
     http::request::Parts,
+    middleware::Next,
     response::Response,
 };
 use senmon_protocol::ids::WorkerId;
@@ -132,7 +133,7 @@ async fn is_own(app: &App, operation: &Operation, target: &str, identity: &Ident
         },
         (Rule::Act, _) => {
             let Ok(attempt) = target.parse() else { return Ok(()) };
-            match app.known.worker_of(app, attempt).await? {
+            match app.known.worker_of(&app.db, attempt).await? {
                 Some(worker) if Some(worker) != identity.worker => {
                     refused(format!("attempt {target} is not one of worker {}", identity.name))
                 }

@@ -45,7 +45,7 @@ async fn ready(State(app): State<App>, reader: Result<Reader, ApiError>) -> impl
 
 /// Prometheus text: gauges of the fleet.
 async fn metrics(State(app): State<App>, _: Reader) -> ApiResult<impl IntoResponse> {
-    let fleet = super::workers::look(&app).await?;
+    let fleet = crate::fleet::look(&app).await?;
     #[expect(clippy::cast_precision_loss, reason = "a gauge")]
     let free = app.disk.look().room.free as f64;
     let gauges = [

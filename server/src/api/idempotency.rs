@@ -10,6 +10,7 @@ use crate::{
         self,
         idempotency::{Answer, Found, Key},
     },
+    keys::is_fresh,
 };
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -18,13 +19,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use senmon_protocol::ids::TokenId;
 use sha2::{Digest, Sha256};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 /// Longest key.
 const CHARS_MAX: usize = 200;
@@ -32,30 +28,9 @@ const CHARS_MAX: usize = 200;
 const BODY_BYTES_MAX: usize = 4 << 20;
 /// Largest answer that is kept; of a larger one only that it was done.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// How long an answer with a secret is kept, in memory.
-const SECRET_FOR: Duration = Duration::from_secs(3600);
 
 /// Headers of an answer that describe its body.
 const KEPT: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::ETAG];
-
-/// Keys in use.
-#[derive(Debug, Clone, Default)]
-pub struct Keys(Arc<Mutex<HashMap<(TokenId, String), Turn>>>);
-
-/// Whoever holds it answers a key; an answer with a secret, and since when.
-type Turn = Arc<tokio::sync::Mutex<Option<(Answer, Instant)>>>;
-
-impl Keys {
-    fn turn(&self, key: &Key) -> Turn {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|secret| is_fresh(&secret)));
-        turns.entry((key.token, key.key.clone())).or_default().clone()
-    }
-}
-
-fn is_fresh(secret: &Option<(Answer, Instant)>) -> bool {
-    secret.as_ref().is_some_and(|(_, since)| since.elapsed() < SECRET_FOR)
-}
 
 /// Lets a request with a key through once; the others get the same answer.
 pub async fn once(app: &App, request: Request, next: Next) -> Response {

@@ -4,7 +4,7 @@ use crate::{
     api::{
         branches::LogsQuery,
         error::{ApiError, ApiResult},
-        page,
+        page::page,
         params::{self, PageQuery, Path, Query},
     },
     app::App,
@@ -12,7 +12,7 @@ use crate::{
         self, Listed,
         lists::{Jobs, Wanted},
     },
-    tasks::schedule::scene,
+    fleet::scene,
 };
 use axum::{Json, extract::State};
 use senmon_protocol::{

@@ -14,6 +14,7 @@ use crate::{
     db,
     domain::forwarded::machine,
     limits::Wait,
+    logins::{LIFE, Waiting},
 };
 use axum::{
     Extension, Json,
@@ -21,18 +22,11 @@ use axum::{
     http::{Extensions, StatusCode},
     response::IntoResponse,
 };
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use senmon_protocol::view::{BeginLogin, BegunLogin, LoginView, PollLogin, PolledLogin, Role, TokenView};
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// How long a code is good.
-const LIFE: Duration = Duration::from_secs(600);
 /// Seconds between two questions of a command.
 const INTERVAL: u64 = 2;
 /// Commands that may wait at the same time, in all and of one address: nobody fills the places of all others.
@@ -46,32 +40,6 @@ const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 /// Routes of this noun.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(begin)).routes(routes!(poll)).routes(routes!(show)).routes(routes!(approve))
-}
-
-/// Commands that wait, by their code for people.
-#[derive(Debug, Clone, Default)]
-pub struct Logins(Arc<Mutex<HashMap<String, Waiting>>>);
-
-#[derive(Debug)]
-struct Waiting {
-    device_sha256: Vec<u8>,
-    address: IpAddr,
-    host: String,
-    asked_at: DateTime<Utc>,
-    since: Instant,
-    /// Somebody approves it, or has.
-    approved: bool,
-    /// The secret of its token, until the command fetches it.
-    secret: Option<String>,
-}
-
-impl Logins {
-    /// What waits, without what has waited too long.
-    fn fresh(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, one| one.since.elapsed() < LIFE);
-        waiting
-    }
 }
 
 fn over() -> ApiError {

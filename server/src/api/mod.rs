@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod login;
 pub mod mlflow;
+pub mod page;
 pub mod params;
 pub mod peer;
 pub mod plan;
@@ -31,7 +32,7 @@ pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::{app::App, db::Listed};
+use crate::app::App;
 use axum::{
     Router,
     body::Body,
@@ -263,16 +264,6 @@ async fn with_id(mut response: Response) -> Response {
     parts.headers.remove(CONTENT_LENGTH);
     let bytes = serde_json::to_vec(&problem).unwrap_or_default();
     Response::from_parts(parts, bytes.into())
-}
-
-/// A page of at most `limit` of the items, of which one more than `limit` was read.
-fn page<T>(listed: Listed<T>, limit: i64, cursor: impl Fn(&T) -> String) -> senmon_protocol::view::Page<T> {
-    let Listed { rows: mut items, broken } = listed;
-    let limit = usize::try_from(limit).unwrap_or(1);
-    let more = items.len() + broken.len() > limit;
-    items.truncate(limit);
-    let last = items.last().map(cursor).or_else(|| broken.last().map(|row| row.id.clone()));
-    senmon_protocol::view::Page { items, next_cursor: last.filter(|_| more), broken }
 }
 
 #[cfg(test)]

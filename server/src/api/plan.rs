@@ -5,10 +5,10 @@ use crate::{
     app::App,
     db::{self, DbError, workers::WorkerRow},
     domain::{
+        known::{Known, KnownCorpus},
         planner::{Fleet, plan},
-        validate::{Known, KnownCorpus},
     },
-    tasks::{forecast, schedule},
+    tasks::forecast,
 };
 use anyhow::Context;
 use axum::{
@@ -93,7 +93,7 @@ pub async fn known(
         mismatch: found.mismatch,
         room: super::storage::room(app).await?,
         now: Some(db::workers::now(&app.db).await?),
-        fleet: schedule::workers(app, workers).await?,
+        fleet: crate::fleet::workers(app, workers).await?,
     };
     Ok((known, corpus))
 }

@@ -6,8 +6,8 @@ use crate::{
     db::{self, experiments::Filter},
     disk,
     domain::{
-        planner::{Room, checkpoint_bytes},
-        validate::Known,
+        known::{Known, Room},
+        room::checkpoint_bytes,
     },
     usage::Usage,
 };

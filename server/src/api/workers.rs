@@ -5,29 +5,22 @@ use crate::{
         auth::{Watched, Who},
         body::{Body, Message},
         error::{ApiError, ApiResult},
-        page,
+        page::page,
         params::{self, Path, Query},
     },
     app::App,
-    db::{
-        self, Listed,
-        events::NewEvent,
-        ingest::Beat,
-        leases::RunningRow,
-        workers::{Asked, WorkerRow},
-    },
-    tasks::schedule::state_of,
+    db::{self, Listed, events::NewEvent, ingest::Beat, workers::Asked},
+    fleet::{look, views},
 };
 use axum::{Json, extract::State, http::StatusCode};
-use chrono::{DateTime, Utc};
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
     problem::Fault,
-    view::{FleetView, Page, SlotView, WorkerMode, WorkerState, WorkerView},
+    view::{FleetView, Page, WorkerMode, WorkerState, WorkerView},
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Longest wait of a poll.
@@ -48,55 +41,6 @@ pub fn router() -> OpenApiRouter<App> {
 /// The route that waits for work.
 pub fn polling() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(poll))
-}
-
-fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> WorkerView {
-    let state = state_of(app, &row, now);
-    let slots = row
-        .slots
-        .iter()
-        .map(|slot| {
-            let row = jobs.iter().find(|row| row.job.slots.contains(&slot.index));
-            SlotView {
-                slot: slot.clone(),
-                job_id: row.map(|row| row.job.id),
-                title: row.map(|row| row.job.title.clone()),
-                branch_id: row.and_then(|row| row.branch_id),
-                tokens_per_second: row.map(|row| row.tokens_per_second),
-                progress: row.and_then(|row| row.progress),
-            }
-        })
-        .collect();
-    WorkerView {
-        id: row.id,
-        name: row.name,
-        host: row.host,
-        version: row.version,
-        state,
-        mode: row.mode,
-        set_aside: row.set_aside,
-        slower_percent: app.paces.slower_percent(row.id),
-        slots,
-        labels: row.labels,
-        memory_used_bytes: u64::try_from(row.memory_used_bytes).unwrap_or(0),
-        cpu_share: row.cpu_share,
-        seen_at: row.seen_at,
-    }
-}
-
-async fn views(app: &App) -> ApiResult<Vec<WorkerView>> {
-    let now = db::workers::now(&app.db).await?;
-    let jobs = db::leases::running(&app.db, None).await?;
-    let mut by_worker: HashMap<WorkerId, Vec<&RunningRow>> = HashMap::new();
-    jobs.iter().for_each(|row| by_worker.entry(row.job.worker).or_default().push(row));
-    let rows = db::workers::list(&app.db, None).await?.rows;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let jobs = by_worker.remove(&row.id).unwrap_or_default();
-            view(app, row, &jobs, now)
-        })
-        .collect())
 }
 
 /// Which workers.
@@ -150,31 +94,6 @@ async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>)
 async fn show(State(app): State<App>, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     let found = views(&app).await?.into_iter().find(|worker| worker.id == id);
     found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))
-}
-
-/// The fleet in one look.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn look(app: &App) -> ApiResult<FleetView> {
-    let workers = views(app).await?;
-    let jobs_queued = db::jobs::queued(&app.db).await?;
-    let count = |test: &dyn Fn(&WorkerView) -> bool| {
-        u32::try_from(workers.iter().filter(|worker| test(worker)).count()).unwrap_or(u32::MAX)
-    };
-    let slots = workers.iter().filter(|worker| worker.state == WorkerState::Alive).flat_map(|worker| &worker.slots);
-    let rates = workers.iter().flat_map(|worker| &worker.slots).filter_map(|slot| slot.tokens_per_second);
-    Ok(FleetView {
-        workers_alive: count(&|worker| worker.state == WorkerState::Alive),
-        workers_suspect: count(&|worker| worker.state == WorkerState::Suspect),
-        workers_lost: count(&|worker| worker.state == WorkerState::Lost),
-        workers_draining: count(&|worker| worker.mode == WorkerMode::Draining && worker.state != WorkerState::Lost),
-        slots: u32::try_from(slots.clone().count()).unwrap_or(u32::MAX),
-        slots_busy: u32::try_from(slots.filter(|slot| slot.job_id.is_some()).count()).unwrap_or(u32::MAX),
-        jobs_queued,
-        // The sum of nothing is −0.
-        tokens_per_second: rates.sum::<f64>() + 0.0,
-    })
 }
 
 #[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
@@ -334,7 +253,7 @@ async fn poll(
     if grants.is_empty() {
         app.wake.schedule.notify_one();
     }
-    let mut over = pin!(app.known.over(&app, &watched));
+    let mut over = pin!(app.known.over(&app.db, &watched));
     while grants.is_empty() && !waiting.has_grants() {
         tokio::select! {
             () = waiting.rung() => {}

@@ -1,7 +1,10 @@
 //! Keys of requests that may come twice: reserved in the transaction that does what was asked, so that nothing is done
 //! twice whoever dies when; the answer is kept beside the key for a day, so that repeats are answered alike.
 
-use super::{DbError, Result, Stored};
+use super::{
+    error::{DbError, Result},
+    stored::Stored,
+};
 use chrono::{DateTime, Utc};
 use senmon_protocol::ids::TokenId;
 use serde::{Deserialize, Serialize};

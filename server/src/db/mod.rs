@@ -8,6 +8,7 @@ pub mod audit;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
+mod error;
 pub mod evaluations;
 pub mod events;
 pub mod experiments;
@@ -34,6 +35,7 @@ pub mod troubles;
 pub mod usage;
 pub mod workers;
 
+pub use error::{DbError, Result};
 use serde::{Serialize, de::DeserializeOwned};
 pub use sqlx::PgPool;
 use sqlx::{
@@ -43,45 +45,6 @@ use sqlx::{
 use std::time::Duration;
 pub use stored::Listed;
 use stored::{Stored, each, kept};
-
-/// Why the database did not do it.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// There is no such row.
-    #[error("no {noun} {id}")]
-    NotFound {
-        /// What was looked for.
-        noun: &'static str,
-        /// By which id or name.
-        id: String,
-    },
-    /// The attempt's lease is over, or somebody else's.
-    #[error("the lease of attempt {0} is over: a newer fence may have been granted")]
-    StaleFence(String),
-    /// The row is in a state that does not allow it.
-    #[error("{0}")]
-    Conflict(String),
-    /// Another machine lives under a worker's name.
-    #[error("{0}")]
-    NameTaken(String),
-    /// A value that would not come back from the database as it went.
-    #[error("{path}: {message}")]
-    Unstorable {
-        /// Where it stands in what was asked.
-        path: String,
-        /// What was found, what is expected.
-        message: String,
-    },
-    /// A stored value that no version of this program writes.
-    #[error("impossible value in the database: {0}")]
-    Impossible(String),
-    /// Postgres said no.
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
-}
-
-/// Result of this module.
-pub type Result<T> = std::result::Result<T, DbError>;
 
 /// While Postgres is away, a request is told so after this long: longer than a busy disk holds a commit up, within
 /// which every connection may be taken.

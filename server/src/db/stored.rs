@@ -1,6 +1,6 @@
 //! Values in jsonb columns: what is written was read back first, and a row that cannot be read hides itself alone.
 
-use super::{DbError, Result};
+use super::error::{DbError, Result};
 use senmon_protocol::view::BrokenRow;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Database, Decode, Postgres, Type, error::BoxDynError, postgres::PgTypeInfo, types::Json};

@@ -1,6 +1,5 @@
 //! Experiment file to branches: mixtures, budgets, steps, parents. Never knows where they run.
 
-use crate::domain::validate::REPEATS_MAX;
 use senmon_corpus::windows::{BadMixture, WindowOrder, blocks_of_part, fresh_share};
 use senmon_protocol::{
     job::{DomainWeight, Mixture, MixturePart},
@@ -11,6 +10,11 @@ use senmon_protocol::{
     view::BranchRole,
 };
 use std::collections::HashMap;
+
+/// Domains at most.
+pub const DOMAINS_MAX: u32 = 4096;
+/// Trainings of each branch with other seeds at most.
+pub const REPEATS_MAX: u32 = 16;
 
 /// One branch of the plan; parents stand before children.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,12 +3,13 @@
 mod fit;
 
 use crate::domain::{
-    expand::{Domains, PlannedBranch, expand},
+    expand::{DOMAINS_MAX, Domains, PlannedBranch, expand},
     forecast::{held_out_tokens, of_plan},
+    known::{Known, KnownCorpus},
     rates::{Rate, Shape, Speeds},
-    retention::kept_at_most,
+    room::{PLENTY, bytes_kept, model, resumable_bytes},
     timetable::Slots,
-    validate::{Known, not_now, unused_slots, validate},
+    validate::{not_now, unused_slots, validate},
 };
 use fit::{fit, stages};
 use senmon_protocol::{
@@ -16,49 +17,12 @@ use senmon_protocol::{
     plan::{PlanRequest, PlanView, PlannedBranch as PlanLine},
     problem::Fault,
     resources::DeviceKind,
-    spec::{BudgetShare, ExperimentSpec, SeedSpec, TokenizerSpec},
+    spec::{BranchGroup, BudgetShare, ExperimentSpec},
     storage::Bytes,
-    view::BranchRole,
 };
 
 /// Bytes of text that make a token, where nothing was counted yet: between English (3.5 to 4) and Japanese (about 2).
 const BYTES_PER_TOKEN: f64 = 3.0;
-/// fp32 weights, and two fp32 moments for a resumable checkpoint.
-const WEIGHT_BYTES: u64 = 4;
-const MOMENT_BYTES: u64 = 8;
-/// Windows of a domain that no budget exhausts.
-const PLENTY: u64 = u64::MAX >> 24;
-
-/// A registered corpus.
-#[derive(Debug, Clone, Copy)]
-pub struct KnownCorpus {
-    /// Whether its snapshot is taken.
-    pub ready: bool,
-    /// Documents.
-    pub documents: u64,
-    /// Bytes of text.
-    pub text_bytes: u64,
-    /// Files that hold it.
-    pub files: u32,
-}
-
-impl KnownCorpus {
-    /// Bytes of text of each file, as if they were equal.
-    fn text_of_files(self) -> Vec<u64> {
-        vec![self.text_bytes / u64::from(self.files.max(1)); self.files as usize]
-    }
-}
-
-/// A store with a budget.
-#[derive(Debug, Clone, Copy)]
-pub struct Room {
-    /// Bytes that it may hold.
-    pub budget: Bytes,
-    /// Bytes that it holds.
-    pub used: Bytes,
-    /// Bytes that the experiments under way may still add.
-    pub growth: Bytes,
-}
 
 /// The fleet, and what was ever measured.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +51,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     }
     let length = u64::from(spec.data.sequence_length.max(1));
     let corpus_tokens = known.corpus.map(|corpus| share_of(corpus.text_bytes, 1.0 / BYTES_PER_TOKEN));
-    let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
+    let k = spec.clustering.domains.clamp(1, DOMAINS_MAX);
     let order: Vec<u32> = (0..k).collect();
     // Where the corpus is not known, budgets are measured against one that is never short.
     let held = corpus_tokens.map_or(PLENTY, |tokens| {
@@ -120,7 +84,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     let (speeds, throughput_source) = throughput(request, fleet, shape.as_ref());
     let tokens_per_second = speeds.train;
     let slots_asked = slots.cpu.saturating_add(slots.cuda);
-    let resumable = parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES);
+    let resumable = resumable_bytes(parameters);
     let lines: Vec<PlanLine> = branches
         .iter()
         .map(|branch| line(branch, tokens_per_second, bytes_kept(branch, spec, parameters, resumable)))
@@ -179,7 +143,7 @@ fn slots(request: &PlanRequest, fleet: &Fleet) -> Slots {
 
 /// A word on budgets by size, before sizes are known.
 fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
-    let is_so = |group: &senmon_protocol::spec::BranchGroup| matches!(group, senmon_protocol::spec::BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
+    let is_so = |group: &BranchGroup| matches!(group, BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
     spec.plan.iter().position(is_so).map(|i| Fault {
         path: format!("plan[{i}].share"),
         message: "proportional: shown as equal, because the sizes of the domains are known only when they are found"
@@ -189,7 +153,7 @@ fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
 
 /// Tokens that an evaluation of a planned experiment scores.
 fn held_out_tokens_planned(spec: &ExperimentSpec, known: &Known) -> u64 {
-    let k = u64::from(spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX));
+    let k = u64::from(spec.clustering.domains.clamp(1, DOMAINS_MAX));
     let corpus = known.corpus.filter(|corpus| corpus.documents > 0);
     let share = spec.data.held_out_fraction.clamp(0.0, 0.5) / f64::from(u32::try_from(k).unwrap_or(1));
     let (documents, tokens) = corpus.map_or((u64::MAX, u64::MAX), |corpus| {
@@ -199,57 +163,12 @@ fn held_out_tokens_planned(spec: &ExperimentSpec, known: &Known) -> u64 {
     held_out_tokens(&spec.evaluation, (0..k).map(|_| (documents, tokens)))
 }
 
-/// Bytes of the checkpoints that stay of an experiment, at most, under its retention. `each` is the size of a resumable
-/// one, where it is known. None where nothing is known of the model.
-#[must_use]
-pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>) -> Option<u64> {
-    let parameters = match each {
-        Some(each) => each / (WEIGHT_BYTES + MOMENT_BYTES),
-        None => model(spec, known).map(|(model, vocab)| model.parameters(vocab))?,
-    };
-    let resumable = each.unwrap_or(parameters.saturating_mul(WEIGHT_BYTES + MOMENT_BYTES));
-    let k = spec.clustering.domains.clamp(1, crate::domain::validate::DOMAINS_MAX);
-    let (plenty, order) = (vec![PLENTY; k as usize], (0..k).collect::<Vec<_>>());
-    let branches = expand(spec, &Domains { windows: &plenty, order: &order }).sound().ok()?;
-    let kept = branches.iter().map(|branch| bytes_kept(branch, spec, parameters, resumable));
-    Some(kept.fold(0, u64::saturating_add))
-}
-
-/// The fault of an experiment whose checkpoints do not fit into what the storage budget leaves.
-#[must_use]
-pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
-    let (room, needs) = (known.room?, checkpoint_bytes(spec, known, None)?);
-    let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
-    let message = format!(
-        "the checkpoints that stay take {}; the storage budget of {} leaves {} ({} used, {} still to come from experiments under way)",
-        Bytes(needs),
-        room.budget,
-        Bytes(left),
-        room.used,
-        room.growth
-    );
-    (needs > left).then(|| Fault { path: "retention".into(), message })
-}
-
 /// The model that an experiment trains, where file and disk say enough of it.
 #[must_use]
 pub fn shape(spec: &ExperimentSpec, known: &Known) -> Option<Shape> {
     let (model, vocab) = model(spec, known)?;
     let model = ModelSpec { vocab_size: u32::try_from(vocab).ok(), ..model.clone() };
     Some(Shape { model, sequence_length: spec.data.sequence_length, precision: spec.training.precision })
-}
-
-fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {
-    let model = match (&spec.seed, &spec.model, &known.seed) {
-        (SeedSpec::Train(_), Some(model), _) | (SeedSpec::Checkpoint(_), _, Some(Ok(model))) => model,
-        _ => return None,
-    };
-    let entries = match (&spec.tokenizer, &known.tokenizer) {
-        (TokenizerSpec::Train(train), _) => train.vocab_size,
-        (TokenizerSpec::File(_), Some(Ok(entries))) => *entries,
-        _ => 0,
-    };
-    model.problems().is_empty().then(|| (model, u64::from(model.vocab_size.unwrap_or(entries))))
 }
 
 /// How fast the plan's work goes on one slot, and what the rate of training stands on.
@@ -272,22 +191,6 @@ fn throughput(request: &PlanRequest, fleet: &Fleet, shape: Option<&Shape>) -> (S
         None => "unknown: give --tokens-per-second, or --peak-flops and --utilisation".into(),
     };
     (measured, says)
-}
-
-/// Bytes of a branch's checkpoints that stay, at most.
-fn bytes_kept(branch: &PlannedBranch, spec: &ExperimentSpec, parameters: u64, resumable: u64) -> u64 {
-    if branch.role == BranchRole::Average {
-        return parameters.saturating_mul(WEIGHT_BYTES);
-    }
-    let by_steps = branch.training.as_ref().and_then(|training| training.checkpoint_every_steps);
-    let by_tokens = branch.training.as_ref().and_then(|training| training.checkpoint_every_tokens);
-    let saves = by_steps
-        .map_or(0, |every| branch.steps.div_ceil(every.max(1)))
-        .saturating_add(by_tokens.map_or(0, |every| branch.tokens().div_ceil(every.0.max(1))));
-    // Saves by the clock have no number before the run: as many as may stay.
-    let by_clock = branch.training.as_ref().is_some_and(|training| training.minutes_between_checkpoints().is_some());
-    let saves = if by_clock { u64::MAX } else { saves.max(1) };
-    kept_at_most(&spec.retention, saves, branch.tokens()).saturating_mul(resumable)
 }
 
 fn line(branch: &PlannedBranch, rate: Option<f64>, checkpoint_bytes: u64) -> PlanLine {

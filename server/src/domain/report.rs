@@ -4,78 +4,19 @@
 
 mod chains;
 mod contestants;
+mod input;
 mod sentences;
 
 pub use chains::forgotten;
+pub use input::{Input, Mixed, Scored};
 
-use chrono::{DateTime, Utc};
+use input::Weights;
 use senmon_corpus::compare::{alike, held_out_shares, train_shares};
 use senmon_protocol::{
-    clustering::{ClusteringQuality, DomainView},
-    ids::{EvaluationId, ExperimentId},
+    clustering::DomainView,
     job::{DomainLoss, EnsembleResult, ShardIndex, Split},
-    report::{Basis, BranchCost, HeldOutSummary, MatrixRow, Report, ReportDomain, SurfaceRow},
-    spec::ExperimentSpec,
+    report::{Basis, Report, ReportDomain, SurfaceRow},
 };
-
-/// Everything that a report is made of.
-#[derive(Debug, Clone)]
-pub struct Input<'a> {
-    /// The experiment.
-    pub experiment_id: ExperimentId,
-    /// Its file.
-    pub spec: &'a ExperimentSpec,
-    /// Now, by the database.
-    pub now: DateTime<Utc>,
-    /// Quality of the clustering.
-    pub quality: ClusteringQuality,
-    /// The domains.
-    pub domains: &'a [DomainView],
-    /// The shards.
-    pub index: &'a ShardIndex,
-    /// One row a scored branch, in the plan's order.
-    pub matrix: Vec<Scored>,
-    /// The comparisons, one a repeat.
-    pub ensembles: Vec<Mixed>,
-    /// Costs, in the plan's order.
-    pub costs: Vec<BranchCost>,
-    /// Branches that did not finish, with the reason.
-    pub missing: Vec<(String, String)>,
-    /// What became of the held-out documents.
-    pub held_out: HeldOutSummary,
-    /// Where the time went, in one sentence.
-    pub goodput: Option<String>,
-}
-
-/// A branch with its scores.
-#[derive(Debug, Clone)]
-pub struct Scored {
-    /// The row of the matrix, losses on the reported half.
-    pub row: MatrixRow,
-    /// Losses on the calibration half.
-    pub calibration: Vec<DomainLoss>,
-    /// Parameters of the model.
-    pub parameters: Option<u64>,
-}
-
-/// The comparison of one repeat.
-#[derive(Debug, Clone)]
-pub struct Mixed {
-    /// The repeat, from 0.
-    pub repeat: u32,
-    /// Its evaluation.
-    pub evaluation_id: EvaluationId,
-    /// What it found.
-    pub result: EnsembleResult,
-}
-
-/// How domains are weighted, `[k]` each.
-struct Weights {
-    /// By their share of the held-out tokens: the headline.
-    by_share: Vec<f64>,
-    /// All alike: the macro mean.
-    alike: Vec<f64>,
-}
 
 /// Assembles the report.
 #[must_use]

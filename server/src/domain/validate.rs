@@ -1,67 +1,26 @@
 //! The whole experiment file checked at once: every fault with its path, what was found, what is accepted.
 
+mod faults;
 mod fleet;
 mod numbers;
 mod training;
 
-pub use crate::domain::planner::KnownCorpus;
 pub use fleet::{budget, not_now, unused_slots};
 
 use crate::domain::{
-    expand::{Domains, expand},
-    planner::{self, Room},
-    retention,
-    schedule::FleetWorker,
+    expand::{DOMAINS_MAX, Domains, REPEATS_MAX, expand},
+    known::Known,
+    retention, room,
 };
-use chrono::{DateTime, Utc};
+use faults::Faults;
 use senmon_protocol::{
-    model::ModelSpec,
     problem::Fault,
     spec::{BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, TokenizerSpec, Tree},
 };
-use std::{collections::HashSet, fmt::Display};
+use std::collections::HashSet;
 
-/// Domains at most.
-pub const DOMAINS_MAX: u32 = 4096;
-/// Trainings of each branch with other seeds at most.
-pub const REPEATS_MAX: u32 = 16;
 /// Branches of one experiment at most.
 const BRANCHES_MAX: usize = 20_000;
-
-/// What the server knows when a file arrives.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    /// The corpus that the file names, if there is one.
-    pub corpus: Option<KnownCorpus>,
-    /// Names of all corpora, for the message.
-    pub corpora: Vec<String>,
-    /// For a seed that exists: its shape, or why it cannot be used.
-    pub seed: Option<Result<ModelSpec, String>>,
-    /// For a tokenizer that exists: its entries, or why it cannot be used.
-    pub tokenizer: Option<Result<u32, Fault>>,
-    /// Why the seed's folder and the tokenizer do not belong together.
-    pub mismatch: Option<String>,
-    /// What the store may still take, where it has a budget.
-    pub room: Option<Room>,
-    /// The time; a deadline lies after it.
-    pub now: Option<DateTime<Utc>>,
-    /// Every worker that ever enrolled, as it is now.
-    pub fleet: Vec<FleetWorker>,
-}
-
-struct Faults(Vec<Fault>);
-
-impl Faults {
-    fn add(&mut self, path: &str, message: impl Display) {
-        self.0.push(Fault { path: path.to_owned(), message: message.to_string() });
-    }
-
-    fn check(&mut self, good: bool, path: &str, found: impl Display, expected: &str) {
-        if !good {
-            self.add(path, format!("found {found}, expected {expected}"));
-        }
-    }
-}
 
 /// Finds every fault of a file.
 #[must_use]
@@ -102,7 +61,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     numbers::numbers(spec, &mut faults);
     if faults.0.is_empty() {
         budgets(spec, known, &mut faults);
-        faults.0.extend(planner::beyond_budget(spec, known));
+        faults.0.extend(room::beyond_budget(spec, known));
     }
     faults.0
 }

@@ -6,7 +6,7 @@ mod judge;
 
 use super::{
     aside::Aside,
-    ask,
+    ask::ask,
     failure::{Cause, cause, lasting},
     forecast, identity,
 };
@@ -71,7 +71,7 @@ async fn note_progress(app: &App, row: &ExperimentRow, waits_for: Option<&str>) 
     db::progress::note(&app.db, row.id, waits_for).await?;
     let after_ms = app.config.stalled_after_ms;
     let Some(seconds) = db::progress::stalled(&app.db, row.id, app.since(), after_ms).await? else { return Ok(()) };
-    let scene = super::schedule::scene(app).await?;
+    let scene = crate::fleet::scene(app).await?;
     let queued = scene.jobs.iter().find(|job| job.owner.id() == row.id.into() && job.state == JobState::Queued);
     let why = queued.map(|job| format!(" {}: {}", job.title, scene.why(job))).unwrap_or_default();
     let waits_for = waits_for.unwrap_or("It waits for the server.");

@@ -2,7 +2,7 @@
 //! reason after a few tries, until somebody asks for it again.
 
 use super::{
-    ask,
+    ask::ask,
     failure::{Cause, cause},
     supervise::{Failure, guarded},
 };

@@ -1,6 +1,6 @@
 //! Compacts metric batches into chunks, one transaction a chunk.
 
-use super::ask;
+use super::ask::ask;
 use crate::{app::App, db, domain::metrics::pyramid::CHUNK_POINTS};
 use anyhow::Result;
 use senmon_protocol::ids::BranchId;

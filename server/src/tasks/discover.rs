@@ -2,7 +2,7 @@
 
 use super::{
     aside::{Aside, Tried},
-    ask,
+    ask::ask,
 };
 use crate::{
     apart::{Done, From, Request, process},

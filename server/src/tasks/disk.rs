@@ -1,6 +1,6 @@
 //! Says it when a disk or the database fills up, and keeps what grows from being begun: before Postgres stops, not after.
 
-use super::ask;
+use super::ask::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},

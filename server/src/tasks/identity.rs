@@ -1,7 +1,7 @@
 //! Whether the store that is there is the one that this database belongs to: an unmounted folder looks like a store that
 //! lost everything. Until it is seen, nothing is condemned, nothing is removed, and commits wait.
 
-use super::ask;
+use super::ask::ask;
 use crate::{
     app::App,
     db::{self, events::NewEvent},

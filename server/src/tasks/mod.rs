@@ -3,6 +3,7 @@
 
 pub mod advance;
 pub mod aside;
+mod ask;
 pub mod compact;
 pub mod discover;
 pub mod disk;
@@ -23,6 +24,7 @@ use crate::{
     app::App,
     db::{self, events::NewEvent},
 };
+use ask::ask;
 use std::{
     future::Future,
     sync::Arc,
@@ -41,14 +43,6 @@ const UNASKED_MAX: Duration = Duration::from_secs(10);
 
 /// Longest pass of the loops that workers wait for; the next one looks anew.
 const PASS_MAX: Duration = Duration::from_secs(30);
-/// Longest wait of the others for an answer: more than the largest write takes, the files of a corpus or all domains.
-const ANSWER_MAX: Duration = Duration::from_secs(300);
-
-/// Asks the database, but not for ever: a wire may have lost its answer.
-async fn ask<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    db::in_time(ANSWER_MAX, work).await
-}
-
 /// Starts all loops; they end when `stop` becomes true.
 pub fn start(app: &App, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let mut set = JoinSet::new();

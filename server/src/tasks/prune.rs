@@ -1,6 +1,6 @@
 //! What has grown old goes (`[retention]` of the settings), in small statements between which everything else goes on.
 
-use super::ask;
+use super::ask::ask;
 use crate::{
     app::App,
     db::{

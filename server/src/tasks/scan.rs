@@ -1,7 +1,7 @@
 //! Carries out what `domain::advance::corpus` asks for, for each corpus that is scanned: workers read its files, the
 //! server keeps what they found.
 
-use super::{aside::Aside, ask};
+use super::{aside::Aside, ask::ask};
 use crate::{
     app::App,
     db::{

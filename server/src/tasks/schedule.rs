@@ -2,152 +2,26 @@
 
 use crate::{
     app::App,
-    db::{self, events::NewEvent, jobs::JobRow, leases::RunningRow, workers::WorkerRow},
+    db::{self, events::NewEvent},
     domain::{
-        deadline::slack_s,
         lease::may_declare_lost,
-        schedule::{
-            FleetSlot, FleetWorker, Placement, Preemption, SlotState, Snapshot, Standing, WaitingJob, plan, why_waiting,
-        },
+        schedule::{Placement, Preemption, Snapshot, plan},
     },
+    ending,
+    fleet::{self, fleet, slacks, snapshot},
 };
 use anyhow::Result;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
-    ids::{AttemptId, OwnerId, WorkerId},
+    ids::{AttemptId, WorkerId},
     job::{EndedOutcome, Outcome, TerminationReason},
-    resources::DeviceKind,
-    view::{StreamMessage, WorkerMode, WorkerState},
+    view::StreamMessage,
     worker::CompleteAttempt,
 };
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
 };
-
-/// What people see who ask why something waits: all that is open, and the fleet.
-#[derive(Debug)]
-pub struct Scene {
-    /// Open jobs, in the order of creation.
-    pub jobs: Vec<JobRow>,
-    fleet: Snapshot,
-    slack: HashMap<OwnerId, i64>,
-}
-
-impl Scene {
-    /// Why a queued job waits, in one sentence.
-    #[must_use]
-    pub fn why(&self, job: &JobRow) -> String {
-        if job.owner_paused {
-            return job.paused_why.clone().unwrap_or_else(|| "Its experiment is paused.".to_owned());
-        }
-        if job.wait_seconds > 0.0 {
-            return format!("Its last attempt failed; it is tried again in {:.0} s.", job.wait_seconds.ceil());
-        }
-        let waiting = WaitingJob {
-            id: job.id,
-            owner: job.owner.id(),
-            kind: job.kind,
-            priority: job.priority,
-            slots: job.slots,
-            needs: job.needs.clone(),
-            remaining: job.remaining,
-            age: 0,
-            slack_s: self.slack.get(&job.owner.id()).copied(),
-            failed_on: None,
-        };
-        why_waiting(&waiting, &self.fleet)
-    }
-}
-
-/// Open jobs, and the fleet.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn scene(app: &App) -> Result<Scene, db::DbError> {
-    let jobs = db::jobs::open(&app.db).await?.rows;
-    let running = db::leases::running(&app.db, None).await?;
-    let workers = fleet(app, db::workers::list(&app.db, None).await?.rows, &running).await?;
-    Ok(Scene { jobs, slack: slacks(app).await?, fleet: snapshot(app, running, workers) })
-}
-
-/// Workers as they are now; which slots are taken is left out.
-///
-/// # Errors
-/// When Postgres refuses.
-pub async fn workers(app: &App, rows: Vec<WorkerRow>) -> Result<Vec<FleetWorker>, db::DbError> {
-    fleet(app, rows, &[]).await
-}
-
-fn snapshot(app: &App, running: Vec<RunningRow>, workers: Vec<FleetWorker>) -> Snapshot {
-    let preempt_after_s = i64::try_from(app.config.preempt_after_ms / 1000).unwrap_or(i64::MAX);
-    let running = running.into_iter().map(|row| row.job).collect();
-    Snapshot { running, workers, preempt_after_s, ..Snapshot::default() }
-}
-
-/// State of a worker now.
-#[must_use]
-pub fn state_of(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> WorkerState {
-    if row.lost {
-        return WorkerState::Lost;
-    }
-    app.patience().state(row.seen_at, now)
-}
-
-fn standing(app: &App, row: &WorkerRow, now: DateTime<Utc>) -> Standing {
-    match (state_of(app, row, now), row.mode) {
-        (WorkerState::Lost, _) => Standing::Lost,
-        (WorkerState::Suspect, _) => Standing::Silent,
-        (_, WorkerMode::Draining) => Standing::Draining,
-        (_, WorkerMode::Disabled) => Standing::Disabled,
-        _ if row.set_aside.is_some() => Standing::SetAside,
-        _ => Standing::Open,
-    }
-}
-
-async fn fleet(app: &App, rows: Vec<WorkerRow>, running: &[RunningRow]) -> Result<Vec<FleetWorker>, db::DbError> {
-    let mut taken: HashMap<WorkerId, HashSet<u16>> = HashMap::new();
-    for row in running {
-        taken.entry(row.job.worker).or_default().extend(&row.job.slots);
-    }
-    let now = db::workers::now(&app.db).await?;
-    Ok(rows.into_iter().map(|row| fleet_worker(app, row, &taken, now)).collect())
-}
-
-fn fleet_worker(app: &App, row: WorkerRow, taken: &HashMap<WorkerId, HashSet<u16>>, now: DateTime<Utc>) -> FleetWorker {
-    let (asks, freed_lately) = (app.polls.slots_free(row.id), app.polls.freed_lately(row.id));
-    let state = |index: u16| match (asks.contains(&index), freed_lately) {
-        _ if taken.get(&row.id).is_some_and(|slots| slots.contains(&index)) => SlotState::Taken,
-        (true, _) => SlotState::Free,
-        (false, true) => SlotState::Coming,
-        (false, false) => SlotState::Taken,
-    };
-    let slots = row.slots.iter().map(|slot| FleetSlot {
-        index: slot.index,
-        device: DeviceKind::of(slot),
-        memory_bytes: slot.memory_bytes,
-        state: state(slot.index),
-    });
-    FleetWorker {
-        id: row.id,
-        standing: standing(app, &row, now),
-        slots: slots.collect(),
-        name: row.name,
-        capabilities: row.capabilities,
-        labels: row.labels,
-    }
-}
-
-/// Seconds to spare of the experiments whose deadline is close, from what their open jobs have left.
-async fn slacks(app: &App) -> Result<HashMap<OwnerId, i64>, db::DbError> {
-    let rows = db::leases::deadlines(&app.db).await?;
-    let slack = rows.into_iter().filter_map(|row| {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let needed = (row.rate_max > 0.0).then(|| row.remaining_max as f64 / row.rate_max);
-        Some((row.experiment_id.into(), slack_s(row.left_s, needed)?))
-    });
-    Ok(slack.collect())
-}
 
 /// Plans once and carries the plan out.
 ///
@@ -169,7 +43,7 @@ pub async fn run(app: App) -> Result<()> {
     let second = Utc::now().timestamp().unsigned_abs();
     if app.stream.receiver_count() > 0
         && LAST_SECOND.swap(second, Ordering::Relaxed) != second
-        && let Ok(fleet) = crate::api::workers::look(&app).await
+        && let Ok(fleet) = fleet::look(&app).await
     {
         app.hint(StreamMessage::Fleet(fleet));
     }
@@ -272,7 +146,7 @@ pub async fn expire(app: App) -> Result<()> {
 async fn give_up_on(app: &App, attempt: AttemptId, message: &str) -> Result<(), db::DbError> {
     let Some(fence) = db::attempts::fence(&app.db, attempt).await? else { return Ok(()) };
     let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::WorkerLost, message: message.into() });
-    if let Err(error) = crate::api::attempts::end(app, attempt, CompleteAttempt { fence, outcome, time: None }).await {
+    if let Err(error) = ending::end(app, attempt, CompleteAttempt { fence, outcome, time: None }).await {
         tracing::warn!(attempt.id = %attempt, %error, "could not end an attempt that nobody runs");
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Reads committed checkpoints again, one at a time, and sets damaged ones aside: branches resume from whole ones only.
 
-use super::{aside::Aside, ask, identity};
+use super::{aside::Aside, ask::ask, identity};
 use crate::{
     app::App,
     db::{self, events::NewEvent},

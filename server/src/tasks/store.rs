@@ -3,7 +3,8 @@
 
 use super::{
     aside::{Aside, Tried},
-    ask, identity,
+    ask::ask,
+    identity,
 };
 use crate::{
     app::App,

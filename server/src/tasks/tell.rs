@@ -1,6 +1,6 @@
 //! Sends the messages of alerts that are due.
 
-use super::ask;
+use super::ask::ask;
 use crate::{
     app::App,
     db::{self, alerts::Due},

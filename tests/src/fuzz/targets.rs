@@ -22,8 +22,9 @@ use senmon_protocol::{
     worker::{CompleteAttempt, EnrolWorker, MetricBatch},
 };
 use senmon_server::domain::{
+    known::{Known, KnownCorpus},
     planner::{Fleet, plan},
-    validate::{Known, KnownCorpus, validate},
+    validate::validate,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;

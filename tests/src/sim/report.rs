@@ -132,7 +132,7 @@ impl Found {
 )]
 pub fn goodput(hours: f64, seed: u64) -> Result<Goodput, Found> {
     let apart = Duration::from_secs_f64(hours * 3600.0);
-    let best = senmon_worker::train::saver::best_interval(Duration::from_millis(100), apart);
+    let best = senmon_engine::saver::best_interval(Duration::from_millis(100), apart);
     let settings = Settings::goodput((hours * 3_600_000.0) as u64, best.as_millis() as u64);
     let step_ms = settings.step_ms;
     let outcome = run(seed, settings, false);

@@ -1,10 +1,14 @@
 //! The house rules that a compiler does not check.
 
+mod circles;
+
 use anyhow::Result;
 use senmon_tests::process::repository;
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Lines of code in one file before it has more than one purpose.
@@ -34,8 +38,60 @@ fn sql_lives_in_db_alone() -> Result<()> {
 }
 
 #[test]
-fn the_engine_knows_no_network() -> Result<()> {
-    check_absent("worker/src/train", &["reqwest", "tokio::", ".await"])
+fn the_engine_knows_no_network_and_no_daemon() -> Result<()> {
+    check_absent("worker/engine/src", &["reqwest", "tokio::", ".await", "senmon_worker", "senmon_store"])?;
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--package=senmon-engine", "--edges=normal,build", "--prefix=none", "--format={lib}"])
+        .args(["--offline", "--locked"])
+        .current_dir(repository())
+        .output()?;
+    let (said, tree) = (String::from_utf8_lossy(&tree.stderr), String::from_utf8_lossy(&tree.stdout));
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    for needed in ["senmon_engine", "senmon_kernels", "tch"] {
+        assert!(crates.contains(needed), "{needed} is not in its tree: {said}");
+    }
+    for foreign in ["tokio", "reqwest", "hyper", "axum", "sqlx_core", "object_store", "senmon_store", "senmon_worker"] {
+        assert!(!crates.contains(foreign), "the engine depends on {foreign}: cargo tree -p senmon-engine -i {foreign}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_session_does_not_know_how_gradients_are_computed() -> Result<()> {
+    let engine = repository().join("worker/engine/src");
+    let mut files = rust_files(&engine.join("session"))?;
+    files.extend(["session.rs", "saver.rs", "commit.rs"].map(|name| engine.join(name)));
+    for file in files {
+        let text = fs::read_to_string(&file)?;
+        for word in ["cuda::", "cpu::", "autograd", "fused", "AdamW"] {
+            assert!(!text.contains(word), "{} contains {word}", file.display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn files_import_each_other_in_no_circle() -> Result<()> {
+    for folder in [
+        "server",
+        "server/protocol",
+        "server/corpus",
+        "server/store",
+        "server/cli",
+        "worker",
+        "worker/engine",
+        "worker/kernels",
+    ] {
+        let roots = ["src/lib.rs", "src/main.rs"].map(|root| repository().join(folder).join(root));
+        let roots: Vec<&PathBuf> = roots.iter().filter(|root| root.exists()).collect();
+        assert!(!roots.is_empty(), "{folder} is no crate any more");
+        for root in roots {
+            let circles = circles::circles(root)?;
+            let text: Vec<String> = circles.iter().map(|circle| circle.join("\n")).collect();
+            assert!(circles.is_empty(), "files that import each other:\n{}", text.join("\n\n"));
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use senmon_corpus::{
     shard_set::ShardSet,
     wanted::{Wanted, bytes_of},
 };
+use senmon_engine::depot::Listener;
 use senmon_protocol::{
     corpus::DocumentCounts,
     ids::StorageKey,
@@ -16,7 +17,7 @@ use senmon_protocol::{
 };
 use senmon_store::Bucket;
 use senmon_tests::s3;
-use senmon_worker::store::{Listener, Store};
+use senmon_worker::store::Store;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{

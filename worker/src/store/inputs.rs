@@ -6,6 +6,9 @@ use senmon_protocol::{
     job::{CheckpointRef, JobSpec, TrainStart},
 };
 
+/// Name of the cached scores inside an evaluation's folder.
+pub(super) const SCORES_FILE: &str = "logprobs.safetensors";
+
 /// Something that a job reads.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Input {

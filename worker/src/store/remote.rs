@@ -3,11 +3,11 @@
 //!
 //! Never tries anything twice: patience is the caller's.
 
-use super::{Differs, Halted, Listener, Parcel, SCORES_FILE, inputs::Input};
-use crate::{
-    board::lock,
-    cache::{self, Cache, Held},
+use super::{
+    inputs::{Input, SCORES_FILE},
+    trouble::{Differs, Halted},
 };
+use crate::cache::{self, Cache, Held};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
@@ -16,6 +16,10 @@ use senmon_corpus::{
     manifest::parse,
     megatron::TokenType,
     wanted::{self, Wanted, bytes_of, hash_range, named},
+};
+use senmon_engine::{
+    depot::{Listener, Parcel},
+    lock::lock,
 };
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},

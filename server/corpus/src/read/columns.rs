@@ -3,10 +3,10 @@
 //! Stops at the first damage. Never trusts a length in the file: reads are bounded by the file and by the batch.
 
 use super::{
-    Item, Maker, Records, Refused, Trouble, broken_stream,
+    item::{Item, Trouble, unreadable},
     place::Place,
-    record::{Values, ways},
-    unreadable,
+    record::{Maker, Values, ways},
+    records::{Records, Refused, broken_stream},
 };
 use arrow_array::{Array, RecordBatch, StructArray, cast::AsArray, types};
 use arrow_schema::{DataType, Field, FieldRef, Fields, Schema};

@@ -2,7 +2,11 @@
 //!
 //! An array is never held: its values are cut off the stream one by one, by their brackets.
 
-use super::{Document, Item, Maker, RECORD_BYTES_MAX, Records, broken_stream, damaged};
+use super::{
+    item::{Document, Item, RECORD_BYTES_MAX, damaged},
+    record::Maker,
+    records::{Records, broken_stream},
+};
 use serde_json::Value;
 use std::{
     borrow::Cow,

@@ -8,9 +8,11 @@
 mod bytes;
 mod columns;
 mod encoding;
+mod item;
 mod json;
 mod place;
 mod record;
+mod records;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -20,68 +22,20 @@ use crate::{
     snapshot::{Content, format_of, layers},
 };
 use bytes::{Hashed, unpack};
+use item::unreadable;
+pub use item::{Document, Item, Trouble};
 use record::Maker;
-use senmon_protocol::{
-    corpus::{BrokenRecord, DocumentCounts, DocumentFields, FileProblem, FileProblemKind},
-    storable,
-};
+use records::{Records, Refused};
+use senmon_protocol::corpus::{DocumentCounts, DocumentFields, FileProblemKind};
 use std::{
-    fmt,
     io::{self, BufReader},
     path::Path,
 };
-
-/// A longer record is a broken one: nobody's document, and a way to fill the memory.
-pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Documents worked on side by side.
 const BATCH_DOCUMENTS: usize = 256;
 /// Text of a batch: documents as long as books would fill the memory.
 const BATCH_BYTES: usize = 16 << 20;
-
-/// One document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
-    /// Number of the record in its file, from 0.
-    pub record: u64,
-    /// Its id: the id field, or `<file name>:<record number from 1>`.
-    pub id: String,
-    /// The group whose records are on one side of the split; None for a document on its own.
-    pub group: Option<String>,
-    /// Source label, where there is one.
-    pub source: Option<String>,
-    /// The text.
-    pub text: String,
-}
-
-impl Document {
-    /// What decides the side of the split.
-    #[must_use]
-    pub fn split_key(&self) -> &str {
-        self.group.as_deref().unwrap_or(&self.id)
-    }
-}
-
-/// What could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// One record; reading goes on behind it.
-    Record(BrokenRecord),
-    /// The rest of the file: the last item.
-    File(FileProblem),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Record(broken) => write!(f, "record {}: {}", broken.record, broken.why),
-            Self::File(problem) => write!(f, "record {}: {}", problem.record, problem.why),
-        }
-    }
-}
-
-/// What a file yields.
-pub type Item = Result<Document, Trouble>;
 
 /// What was read of a file, once its items have come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,14 +65,6 @@ pub struct Documents {
     hashed: Hashed,
     counts: DocumentCounts,
     ended: bool,
-}
-
-/// The records of one format.
-trait Records: Send {
-    /// The next item; None at the end.
-    fn next(&mut self) -> Option<Item>;
-    /// What makes its documents.
-    fn maker(&self) -> &Maker;
 }
 
 /// Opens a file below the roots and yields its records.
@@ -221,46 +167,5 @@ impl Documents {
             ..self.counts
         };
         Ok(FileRead { bytes, sha256, counts })
-    }
-}
-
-/// A file that is not read at all.
-struct Refused {
-    maker: Maker,
-    problem: Option<Trouble>,
-}
-
-impl Records for Refused {
-    fn next(&mut self) -> Option<Item> {
-        self.problem.take().map(Err)
-    }
-
-    fn maker(&self) -> &Maker {
-        &self.maker
-    }
-}
-
-fn unreadable(record: u64, why: impl Into<String>) -> Trouble {
-    trouble(FileProblemKind::Unreadable, record, &why.into())
-}
-
-fn damaged(record: u64, why: impl Into<String>) -> Trouble {
-    trouble(FileProblemKind::Damaged, record, &why.into())
-}
-
-fn trouble(kind: FileProblemKind, record: u64, why: &str) -> Trouble {
-    Trouble::File(FileProblem { kind, record: record + 1, why: storable(why) })
-}
-
-/// What an error of the byte layer means for the file.
-fn broken_stream(record: u64, error: &io::Error) -> Trouble {
-    if let Some(why) = bytes::window_too_long(error) {
-        return unreadable(record, why);
-    }
-    match error.kind() {
-        // An error of the disk says nothing about the bytes on it.
-        _ if error.raw_os_error().is_some() => unreadable(record, format!("it could not be read: {error}")),
-        io::ErrorKind::UnexpectedEof => damaged(record, format!("the file ends early: {error}")),
-        _ => damaged(record, format!("the file is damaged: {error}")),
     }
 }

@@ -3,7 +3,7 @@
 //! Never reads past the file's end, nor more of a page header than one holds; remembers what the disk refused, which is
 //! no damage.
 
-use super::{Trouble, damaged, unreadable};
+use super::item::{Trouble, damaged, unreadable};
 use bytes::Bytes;
 use parquet::{
     errors::ParquetError,

@@ -2,8 +2,11 @@
 //!
 //! Never looks at a file.
 
-use super::{BrokenRecord, Document, DocumentFields, Item, RECORD_BYTES_MAX, Trouble};
-use senmon_protocol::storable;
+use super::item::{Document, Item, RECORD_BYTES_MAX, Trouble};
+use senmon_protocol::{
+    corpus::{BrokenRecord, DocumentFields},
+    storable,
+};
 use serde_json::Value;
 use std::path::Path;
 

@@ -2,7 +2,11 @@
 //!
 //! Line ends are `\n`, whatever the file has. Never holds more than a record and a line.
 
-use super::{Item, Maker, RECORD_BYTES_MAX, Records, broken_stream};
+use super::{
+    item::{Item, RECORD_BYTES_MAX},
+    record::Maker,
+    records::{Records, broken_stream},
+};
 use senmon_protocol::corpus::TextDocuments;
 use std::io::{self, BufRead, Cursor, Read};
 

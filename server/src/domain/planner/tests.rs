@@ -1,7 +1,10 @@
 //! Plans: what they count, what they refuse, what they say.
 
 use super::*;
-use crate::domain::{expand::tests::spec, validate::KnownCorpus};
+use crate::domain::{
+    expand::tests::spec,
+    known::{KnownCorpus, Room},
+};
 use senmon_protocol::{job::JobKind, view::Stage};
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where chains forgot.
 
-use super::Scored;
+use super::input::Scored;
 use senmon_corpus::compare::{lowest, mean_loss};
 use senmon_protocol::{
     clustering::DomainView,

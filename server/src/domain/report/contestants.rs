@@ -1,6 +1,6 @@
 //! The lines of the main table: losses, differences to dense, costs; mean and range where there are repeats.
 
-use super::{Input, Mixed, Scored, Weights};
+use super::input::{Input, Mixed, Scored, Weights};
 use senmon_corpus::compare::mean_loss;
 use senmon_protocol::{
     ids::EvaluationId,

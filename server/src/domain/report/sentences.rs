@@ -1,6 +1,6 @@
 //! The finding in a sentence or two, and how it was measured.
 
-use super::Input;
+use super::input::Input;
 use crate::domain::held_out;
 use senmon_corpus::compare::left_out;
 use senmon_protocol::{

@@ -1,11 +1,13 @@
 //! Reports of whole experiments, and of what is left when parts of them are missing or no numbers.
 
 use super::*;
+use chrono::DateTime;
 use proptest::prelude::*;
 use senmon_protocol::{
-    ids::{BranchId, CheckpointId, StorageKey},
+    clustering::ClusteringQuality,
+    ids::{BranchId, CheckpointId, EvaluationId, ExperimentId, StorageKey},
     job::{AloneResult, Choice, Compared, EnsembleLine, Interval, ShardRange, ShardResult, SurfacePoint},
-    report::Contestant,
+    report::{BranchCost, Contestant, HeldOutSummary, MatrixRow},
     view::BranchRole,
 };
 

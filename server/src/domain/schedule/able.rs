@@ -3,8 +3,8 @@
 //! Agrees with the plan: what this accepts is placed on an idle fleet, and nothing else is.
 
 use super::{
-    FleetWorker,
     fit::{labels_fit, slot_fits},
+    snapshot::FleetWorker,
 };
 use senmon_protocol::{job::JobKind, resources::Needs};
 

@@ -1,8 +1,8 @@
 //! Why a job waits, in one sentence: what it needs, and what stands in its way on each worker.
 
 use super::{
-    FleetWorker, Release, Snapshot, Standing, WaitingJob,
     fit::{labels_fit, slot_fits},
+    snapshot::{FleetWorker, Release, Snapshot, Standing, WaitingJob},
 };
 use senmon_protocol::resources::Needs;
 

@@ -1,6 +1,6 @@
 //! Whether a slot offers what a job needs, and which of the fitting slots it is given.
 
-use super::{FleetSlot, FleetWorker};
+use super::snapshot::{FleetSlot, FleetWorker};
 use senmon_protocol::{
     job::JobKind,
     resources::{DeviceKind, Needs},

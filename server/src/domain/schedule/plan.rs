@@ -4,7 +4,10 @@
 //! slots, so that a small one is not kept waiting by a large one; inside an owner the job with the most tokens
 //! left, so that its branches end together; then the older one. A job's slots are on one worker.
 
-use super::{Placement, Plan, Preemption, RunningJob, Snapshot, Standing, WaitingJob, room::Room};
+use super::{
+    room::Room,
+    snapshot::{Placement, Plan, Preemption, RunningJob, Snapshot, Standing, WaitingJob},
+};
 use senmon_protocol::{
     ids::{JobId, OwnerId, WorkerId},
     job::JobKind,
@@ -183,7 +186,7 @@ enum Settled {
 /// The snapshot after the plan was carried out and every job that was asked to has given its slots up.
 #[cfg(test)]
 pub(super) fn carried_out(snapshot: &Snapshot, plan: &Plan) -> Snapshot {
-    use super::{Release, SlotState};
+    use super::snapshot::{Release, SlotState};
     let mut after = snapshot.clone();
     for placement in &plan.placements {
         let at = after.waiting.iter().position(|job| job.id == placement.job).unwrap();

@@ -1,8 +1,8 @@
 //! One worker during a solve: which of its slots are free, coming free, or spoken for.
 
 use super::{
-    FleetWorker, Release, RunningJob, SlotState, WaitingJob,
     fit::{slot_fits, waste, worker_fits},
+    snapshot::{FleetWorker, Release, RunningJob, SlotState, WaitingJob},
 };
 use senmon_protocol::{ids::JobId, job::JobKind};
 use std::{cmp::Reverse, collections::HashSet};

@@ -1,7 +1,10 @@
 //! What an experiment asks of the fleet: resources, a deadline, a budget; and whether the fleet could ever give it.
 
-use super::{Faults, Known};
-use crate::domain::schedule::{Ask, FleetWorker, Lack, Standing, gib, lack};
+use super::faults::Faults;
+use crate::domain::{
+    known::Known,
+    schedule::{Ask, FleetWorker, Lack, Standing, gib, lack},
+};
 use senmon_protocol::{
     job::JobKind,
     problem::Fault,

@@ -1,6 +1,6 @@
 //! Ranges of the file's large numbers: within them nothing downstream wraps, and every figure is exact in JSON.
 
-use super::Faults;
+use super::faults::Faults;
 use senmon_protocol::{
     spec::{BranchGroup, ExperimentSpec, SeedSpec},
     tokens::Tokens,

@@ -1,8 +1,10 @@
 //! What a file is refused for, and where.
 
 use super::*;
-use crate::domain::expand::tests::spec;
+use crate::domain::{expand::tests::spec, known::KnownCorpus, planner};
+use chrono::DateTime;
 use proptest::prelude::*;
+use senmon_protocol::model::ModelSpec;
 use serde_json::{Value, json};
 
 fn known() -> Known {

@@ -1,6 +1,6 @@
 //! Training settings, of an experiment and of a group that differs from it.
 
-use super::Faults;
+use super::faults::Faults;
 use senmon_protocol::spec::{SpikeSpec, TrainingOverride, TrainingSpec};
 
 fn rate(value: f64, path: &str, faults: &mut Faults) {

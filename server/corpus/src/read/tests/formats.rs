@@ -105,7 +105,7 @@ fn every_format_gives_the_same_documents() {
 
 #[test]
 fn broken_records_are_items_of_their_own_and_reading_goes_on() {
-    let long = format!("{{\"text\": \"{}\"}}\n{{\"text\": \"short\"}}\n", "x".repeat(RECORD_BYTES_MAX));
+    let long = format!("{{\"text\": \"{}\"}}\n{{\"text\": \"short\"}}\n", "x".repeat(item::RECORD_BYTES_MAX));
     let id = |value: &str| format!("{{\"text\": \"t\", \"meta\": {{\"id\": {value}}}}}\n{{\"text\": \"next\"}}\n");
     let cases: [(&str, Vec<u8>, Expect); 13] = [
         (

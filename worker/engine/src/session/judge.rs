@@ -1,0 +1,70 @@
+//! What is done with a step before the optimiser sees its gradient: what is not finite, and spikes of the loss.
+
+use super::state::Session;
+use crate::{context::ended, health::sentence};
+use senmon_protocol::{
+    job::{EndedOutcome, TerminationReason},
+    spec::SpikeAction,
+};
+
+/// Steps in a row that may be skipped for a loss or gradient that is not finite.
+const SKIPS_MAX: u32 = 10;
+
+/// What is done with a step.
+pub(super) enum Verdict {
+    Step,
+    Skip,
+    RollBack,
+    Pause,
+}
+
+impl Session<'_> {
+    /// The verdict over a step, said where it is not an ordinary one.
+    pub(super) fn judge(&mut self, loss: f64, norm: f64, batch: u64) -> Result<Verdict, EndedOutcome> {
+        let (spikes, step) = (&self.job.training.loss_spikes, self.step + 1);
+        if !(loss.is_finite() && norm.is_finite()) {
+            self.skips += 1;
+            let text = format!(
+                "step {step}: loss {loss}, gradient norm {norm} (batch {batch} of the data order): skipped before the optimiser saw it."
+            );
+            self.context.leaves_out("step_skipped", step, batch, &text);
+            if self.skips > SKIPS_MAX {
+                let text = format!(
+                    "{} steps in a row up to step {step} had a loss or gradient that is not finite.",
+                    self.skips
+                );
+                return Err(ended(TerminationReason::NonFiniteLoss, text));
+            }
+            return Ok(Verdict::Skip);
+        }
+        self.skips = 0;
+        let Some(spike) = self.health.spike(loss, spikes) else {
+            self.health.accept(loss, spikes);
+            return Ok(Verdict::Step);
+        };
+        let text = sentence(spikes.action, step, batch, loss, spike);
+        match spikes.action {
+            SpikeAction::Skip => self.context.leaves_out("loss_spike", step, batch, &text),
+            _ => self.context.event("loss_spike", step, "warn", &text),
+        }
+        Ok(match spikes.action {
+            SpikeAction::Watch => {
+                self.health.accept(loss, spikes);
+                Verdict::Step
+            }
+            SpikeAction::LowerRate => {
+                self.health.accept(loss, spikes);
+                self.health.rate_scale *= spikes.rate_factor;
+                Verdict::Step
+            }
+            SpikeAction::Skip => Verdict::Skip,
+            SpikeAction::RollBack => Verdict::RollBack,
+            // Resumed, the same batch has the same loss: the second time it is taken.
+            SpikeAction::Pause if self.job.resume.as_ref().is_some_and(|resume| resume.step == self.step) => {
+                self.health.accept(loss, spikes);
+                Verdict::Step
+            }
+            SpikeAction::Pause => Verdict::Pause,
+        })
+    }
+}
