@@ -25,6 +25,7 @@ pub mod params;
 pub mod peer;
 pub mod plan;
 pub mod ranges;
+pub mod readings;
 pub mod session;
 pub mod storage;
 pub mod ui;
@@ -80,6 +81,7 @@ fn operations(app: Option<&App>) -> OpenApiRouter<App> {
         .merge(goodput::router())
         .merge(checkpoints::router())
         .merge(workers::router())
+        .merge(readings::router())
         .merge(jobs::router())
         .merge(attempts::router())
         .merge(events::router())

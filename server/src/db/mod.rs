@@ -23,6 +23,7 @@ pub mod metrics;
 mod open_jobs;
 pub mod progress;
 pub mod prune;
+pub mod readings;
 pub mod restore;
 pub mod retention;
 pub mod scans;

@@ -21,6 +21,7 @@ pub mod outgoing;
 pub mod pace;
 pub mod planner;
 pub mod rate;
+pub mod readings;
 pub mod report;
 pub mod retention;
 pub mod schedule;
