@@ -179,6 +179,8 @@ pub struct Retention {
     pub logs_days: u16,
     /// Events.
     pub events_days: u16,
+    /// How workers' machines and devices were.
+    pub readings_days: u16,
     /// Who changed what.
     pub audit_days: u16,
     /// How jobs of experiments that are over, workers and removed checkpoints came to their end.
@@ -194,6 +196,7 @@ impl Default for Retention {
             curves_days: 365,
             logs_days: 30,
             events_days: 365,
+            readings_days: 30,
             audit_days: 730,
             history_days: 365,
             keys_days: 1,

@@ -13,6 +13,7 @@ use crate::{
     runner::{self, Site},
     spool::{self, Record, SpoolRoot, SpoolWriter},
     store::Store,
+    vitals,
 };
 use anyhow::{Context, Result, bail};
 use senmon_corpus::roots::Roots;
@@ -105,7 +106,9 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     let (storage, store) = store(&config, &session).await?;
     let leftovers = deliver_leftovers(&client, &root)?;
     let site = Site { client, root, board: board.clone(), storage, store, slots };
+    let vitals = tokio::spawn(vitals::tell_for_ever(site.client.clone(), board.clone(), vitals::devices(&site.slots)));
     let attempts = ask_for_work(&site, stop, &config.name).await;
+    vitals.abort();
     hand_back(&board, attempts, leftovers, config.stop_max).await;
     pulse.stop();
     let jammed = *board.jams().borrow() && !*stopping.borrow();

@@ -14,6 +14,7 @@ use senmon_protocol::{
     address::retry_after_seconds,
     ids::{AttemptId, WorkerId},
     problem::Problem,
+    readings::Readings,
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -137,6 +138,15 @@ impl Client {
     /// [`CallError`].
     pub async fn heartbeat(&self, id: WorkerId, beat: &Heartbeat, limit: Duration) -> Result<Heartbeaten, CallError> {
         self.post(&format!("/workers/{id}/heartbeat"), beat, limit).await.map_err(session)
+    }
+
+    /// Says how the machine was over the last minute.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn readings(&self, id: WorkerId, readings: &Readings) -> Result<(), CallError> {
+        let request = self.http.post(format!("{}/workers/{id}/readings", self.base)).json(readings);
+        self.send(request.timeout(REQUEST_MAX), self.credential.secret()).await.map(|_| ())
     }
 
     /// Delivers one record of an attempt's spool.

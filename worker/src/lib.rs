@@ -2,7 +2,7 @@
 //!
 //! Never keeps a truth of its own: what the server has not acknowledged lies in the spool, everything else is the
 //! server's. Reading order: [`config`], [`agent`], [`heartbeat`], [`lease`], [`watchdog`], [`board`], [`runner`], [`report`],
-//! [`scribe`], [`spool`], [`courier`], [`client`]; the jobs themselves are `senmon_engine`'s.
+//! [`scribe`], [`spool`], [`courier`], [`client`], [`vitals`]; the jobs themselves are `senmon_engine`'s.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss))]
 
@@ -30,3 +30,4 @@ pub mod doctor;
 pub mod scoring;
 pub mod store;
 pub mod telemetry;
+pub mod vitals;

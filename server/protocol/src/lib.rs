@@ -30,6 +30,7 @@ pub mod model;
 pub mod outcome;
 pub mod plan;
 pub mod problem;
+pub mod readings;
 pub mod report;
 pub mod resources;
 pub mod scan;

@@ -27,6 +27,7 @@ pub mod params;
 pub mod peer;
 pub mod plan;
 pub mod ranges;
+pub mod readings;
 pub mod session;
 pub mod storage;
 pub mod ui;
@@ -108,6 +109,7 @@ fn operations(app: Option<&App>) -> OpenApiRouter<App> {
         .merge(goodput::router())
         .merge(checkpoints::router())
         .merge(workers::router())
+        .merge(readings::router())
         .merge(jobs::router())
         .merge(attempts::router())
         .merge(events::router())

@@ -25,6 +25,7 @@ mod open_jobs;
 pub mod progress;
 pub mod prune;
 pub mod rates;
+pub mod readings;
 pub mod restore;
 pub mod retention;
 pub mod scans;

@@ -5,9 +5,10 @@ use senmon_protocol::storage::TableUsage;
 use sqlx::PgPool;
 
 /// Which tables are shown together, and what they are called; the rest is `other`.
-const FAMILIES: [(&str, &[&str]); 8] = [
+const FAMILIES: [(&str, &[&str]); 9] = [
     ("metrics", &["metric_batches", "metric_chunks"]),
     ("logs", &["log_batches"]),
+    ("readings", &["readings"]),
     ("events", &["events"]),
     ("access", &["audit", "tokens", "sessions", "idempotency_keys"]),
     ("experiments", &["experiments", "stages", "branches", "evaluations", "checkpoints", "skips"]),

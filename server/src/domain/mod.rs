@@ -25,6 +25,7 @@ pub mod pace;
 pub mod planner;
 pub mod rate;
 pub mod rates;
+pub mod readings;
 pub mod report;
 pub mod retention;
 pub mod room;

@@ -6,6 +6,7 @@ use crate::{
     db::{
         DbError,
         prune::{self, CHUNKS_MAX, ROWS_MAX},
+        readings,
     },
 };
 use anyhow::Result;
@@ -31,6 +32,10 @@ pub async fn run(app: App) -> Result<()> {
     if let Some(days) = days(keep.events_days) {
         all(&app, "events", ROWS_MAX, || prune::events(db, days)).await?;
         all(&app, "messages that tried an alert", ROWS_MAX, || prune::alert_tests(db, days)).await?;
+    }
+    all(&app, "minutes of readings", readings::QUARTERS_MAX, || readings::thin(db)).await?;
+    if let Some(days) = days(keep.readings_days) {
+        all(&app, "readings of workers", ROWS_MAX, || readings::prune(db, days)).await?;
     }
     if let Some(days) = days(keep.points_days) {
         all(&app, "chunks of points", CHUNKS_MAX, || prune::curves(db, 1, days)).await?;

@@ -49,6 +49,8 @@ const DEMO: [(&str, i32, i64); 5] =
 pub async fn run(size: &Size) -> Result<Value> {
     let world = World::start(WorldOptions { workers: 0, documents: 0, ..WorldOptions::default() }).await?;
     let db = world.database().await?;
+    sqlx::query("INSERT INTO workers (id, name, session, host, version, slots, capabilities, labels) VALUES (gen_random_uuid(), 'bench', 1, '', '', '[]', '[]', '{}')")
+        .execute(&db).await?;
     let demo = prepare::experiment(&db, 0, 0).await?;
     let mut ordinal = 0;
     for (role, count, points) in DEMO {
@@ -102,7 +104,20 @@ async fn branch(db: &PgPool, of: ExperimentId, (role, n): (&str, i32), ordinal: 
         "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, state, steps, batch_tokens, step, loss)
          VALUES ($1, $2, $3, $4, $5, $6, 'completed', $7, 512, $7, 2.0)",
     )
-    .bind(id.0).bind(of.0).bind(ordinal).bind(name).bind(role).bind(domain).bind(points).execute(db).await?;
+    .bind(id.0)
+    .bind(of.0)
+    .bind(ordinal)
+    .bind(name)
+    .bind(role)
+    .bind(domain)
+    .bind(points)
+    .execute(db)
+    .await?;
+    // What was never begun has no curve.
+    sqlx::query("INSERT INTO jobs (id, experiment_id, branch_id, key, kind, title, spec, state, priority, slots, problem) SELECT gen_random_uuid(), experiment_id, id, 'train/' || name, 'train', 'train ' || name, '{}', 'failed', 50, 1, 'bench' FROM branches WHERE id = $1")
+        .bind(id.0).execute(db).await?;
+    sqlx::query("INSERT INTO attempts (id, job_id, branch_id, fence, worker_id, slots, step_start, finished_at) SELECT gen_random_uuid(), j.id, j.branch_id, 1, w.id, '[]', 0, now() FROM jobs j, workers w WHERE j.branch_id = $1")
+        .bind(id.0).execute(db).await?;
     prepare::store(db, &prepare::rows(points, i64::from(ordinal)), Some(id)).await?;
     Ok(id)
 }

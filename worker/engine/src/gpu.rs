@@ -3,7 +3,7 @@
 //! CUDA counts the devices that `CUDA_VISIBLE_DEVICES` leaves, NVML counts all of them: `visible` maps the numbers.
 
 use anyhow::{Context, Result, anyhow};
-use nvml_wrapper::{Device, Nvml};
+use nvml_wrapper::{Device, Nvml, enum_wrappers::device::TemperatureSensor};
 use std::sync::OnceLock;
 
 /// One device, now.
@@ -17,6 +17,10 @@ pub struct Gpu {
     pub used_bytes: u64,
     /// Share of the last sample period in which a kernel ran, 0 to 1; None where the driver does not say (MIG).
     pub utilisation: Option<f64>,
+    /// Temperature in degrees Celsius, where the driver says.
+    pub celsius: Option<f64>,
+    /// Power in watts, where the driver says.
+    pub watts: Option<f64>,
 }
 
 /// The driver, loaded once. Err says why there is none.
@@ -46,6 +50,8 @@ pub fn cuda(number: u16) -> Result<Gpu> {
         memory_bytes: memory.total,
         used_bytes: memory.used,
         utilisation: device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0),
+        celsius: device.temperature(TemperatureSensor::Gpu).ok().map(f64::from),
+        watts: device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
     })
 }
 
