@@ -177,7 +177,11 @@ fn gather(schemas: &Schemas, schema: &Value, route: &mut Vec<Hop>, all: &mut Vec
 fn gather_keys(schemas: &Schemas, keys: &[Key<'_>], route: &mut Vec<Hop>, all: &mut Vec<Entry>) {
     for key in keys {
         route.push(Hop::Key(key.name.to_owned()));
-        let default = if key.required { "must be given".into() } else { default_words(&default(schemas, route)) };
+        let default = if key.required {
+            "must be given".into()
+        } else {
+            default_words(schemas, key.schema, &default(schemas, route))
+        };
         all.push(entry(route, type_words(schemas, key.schema), default, &schemas.about(key.schema)));
         gather(schemas, key.schema, route, all);
         route.pop();
@@ -221,12 +225,17 @@ fn type_words(schemas: &Schemas, schema: &Value) -> String {
     }
 }
 
-fn default_words(value: &Value) -> String {
+fn default_words(schemas: &Schemas, schema: &Value, value: &Value) -> String {
+    // What is written only where it says something.
+    let is_void = value.is_null() && !schemas.is_optional(schema) || value.as_object().is_some_and(Map::is_empty);
+    if is_void {
+        let is_object = matches!(schemas.shape(schema), Shape::Object(_) | Shape::Kinds(..));
+        return if is_object { "as below".into() } else { "empty".into() };
+    }
     match value {
         Value::Null => "none".into(),
         Value::String(text) if !text.is_empty() => text.clone(),
         Value::Array(items) if items.is_empty() => "empty".into(),
-        Value::Object(keys) if keys.is_empty() => "empty".into(),
         Value::Object(_) => "as below".into(),
         other => other.to_string(),
     }
