@@ -132,12 +132,10 @@ fn find<'a>(all: &'a [Entry], text: &str) -> Result<(&'a Entry, Vec<&'a str>), S
     let names: Vec<&str> = all.iter().map(|entry| last(&entry.path)).collect();
     let asked = plain.rsplit('.').next().unwrap_or_default();
     let like = nearest(asked, &names).map(|near| {
-        let paths: Vec<&str> = all
-            .iter()
-            .map(|entry| entry.path.as_str())
-            .filter(|path| path.rsplit('.').next() == Some(near))
-            .take(3)
-            .collect();
+        let meant = plain.rsplit_once('.').map_or_else(|| near.to_owned(), |(above, _)| format!("{above}.{near}"));
+        let mut alike: Vec<&Entry> = all.iter().filter(|entry| last(&entry.path) == near).collect();
+        alike.sort_by_key(|entry| (entry.path != meant && entry.short() != meant, entry.keys()));
+        let paths: Vec<&str> = alike.into_iter().map(|entry| entry.path.as_str()).take(3).collect();
         format!("; did you mean {}?", paths.join(", "))
     });
     Err(format!(
