@@ -36,7 +36,7 @@ pub struct Reach {
     /// without both the current one is used (senmon context use).
     #[arg(long, global = true, value_name = "NAME", help_heading = COMMON)]
     pub context: Option<String>,
-    /// Address of the server, instead of the context's; http://127.0.0.1:8080 where there is no context.
+    /// Address of the server, instead of the context's; `http://127.0.0.1:8080` where there is no context.
     #[arg(long, global = true, env = "SENMON_SERVER", value_name = "ADDRESS", help_heading = COMMON)]
     pub server: Option<String>,
     /// File with the API token, instead of the context's; `SENMON_TOKEN` holds the token itself. No flag takes the

@@ -132,12 +132,10 @@ fn find<'a>(all: &'a [Entry], text: &str) -> Result<(&'a Entry, Vec<&'a str>), S
     let names: Vec<&str> = all.iter().map(|entry| last(&entry.path)).collect();
     let asked = plain.rsplit('.').next().unwrap_or_default();
     let like = nearest(asked, &names).map(|near| {
-        let paths: Vec<&str> = all
-            .iter()
-            .map(|entry| entry.path.as_str())
-            .filter(|path| path.rsplit('.').next() == Some(near))
-            .take(3)
-            .collect();
+        let meant = plain.rsplit_once('.').map_or_else(|| near.to_owned(), |(above, _)| format!("{above}.{near}"));
+        let mut alike: Vec<&Entry> = all.iter().filter(|entry| last(&entry.path) == near).collect();
+        alike.sort_by_key(|entry| (entry.path != meant && entry.short() != meant, entry.keys()));
+        let paths: Vec<&str> = alike.into_iter().map(|entry| entry.path.as_str()).take(3).collect();
         format!("; did you mean {}?", paths.join(", "))
     });
     Err(format!(
@@ -177,7 +175,11 @@ fn gather(schemas: &Schemas, schema: &Value, route: &mut Vec<Hop>, all: &mut Vec
 fn gather_keys(schemas: &Schemas, keys: &[Key<'_>], route: &mut Vec<Hop>, all: &mut Vec<Entry>) {
     for key in keys {
         route.push(Hop::Key(key.name.to_owned()));
-        let default = if key.required { "must be given".into() } else { default_words(&default(schemas, route)) };
+        let default = if key.required {
+            "must be given".into()
+        } else {
+            default_words(schemas, key.schema, &default(schemas, route))
+        };
         all.push(entry(route, type_words(schemas, key.schema), default, &schemas.about(key.schema)));
         gather(schemas, key.schema, route, all);
         route.pop();
@@ -221,12 +223,17 @@ fn type_words(schemas: &Schemas, schema: &Value) -> String {
     }
 }
 
-fn default_words(value: &Value) -> String {
+fn default_words(schemas: &Schemas, schema: &Value, value: &Value) -> String {
+    // What is written only where it says something.
+    let is_void = value.is_null() && !schemas.is_optional(schema) || value.as_object().is_some_and(Map::is_empty);
+    if is_void {
+        let is_object = matches!(schemas.shape(schema), Shape::Object(_) | Shape::Kinds(..));
+        return if is_object { "as below".into() } else { "empty".into() };
+    }
     match value {
         Value::Null => "none".into(),
         Value::String(text) if !text.is_empty() => text.clone(),
         Value::Array(items) if items.is_empty() => "empty".into(),
-        Value::Object(keys) if keys.is_empty() => "empty".into(),
         Value::Object(_) => "as below".into(),
         other => other.to_string(),
     }

@@ -121,10 +121,8 @@ impl Schemas {
         match type_of(schema) {
             Some("boolean") => Shape::Bool,
             Some("integer") => {
-                let (least, most) = bounds(schema["format"].as_str().unwrap_or_default());
-                let given =
-                    |name: &str| schema[name].as_i64().map(i128::from).or(schema[name].as_u64().map(i128::from));
-                Shape::Integer(given("minimum").or(least), given("maximum").or(most))
+                let bound = |name: &str| schema[name].as_f64().and_then(|bound| format!("{bound:.0}").parse().ok());
+                Shape::Integer(bound("minimum"), bound("maximum"))
             }
             Some("number") => Shape::Number,
             Some("string") if schema["format"] == "date-time" => Shape::Time,
@@ -189,18 +187,6 @@ impl Schemas {
             return there.unwrap_or_default();
         }
         text.replace("[`", "`").replace("`]", "`")
-    }
-}
-
-/// What an integer of a format can be.
-fn bounds(format: &str) -> (Option<i128>, Option<i128>) {
-    match format {
-        "uint8" => (Some(0), Some(u8::MAX.into())),
-        "uint16" => (Some(0), Some(u16::MAX.into())),
-        "uint32" => (Some(0), Some(u32::MAX.into())),
-        "uint64" => (Some(0), Some(u64::MAX.into())),
-        "int32" => (Some(i32::MIN.into()), Some(i32::MAX.into())),
-        _ => (None, None),
     }
 }
 
