@@ -2,7 +2,11 @@
 //!
 //! Nothing waits for it: what the server does not take is forgotten.
 
-use crate::{board::Board, client::CallError, client::Client, gpu};
+use crate::{
+    board::Board,
+    client::{CallError, Client},
+};
+use senmon_engine::gpu;
 use senmon_protocol::{
     readings::{DeviceReading, Readings},
     worker::SlotInfo,
