@@ -4,6 +4,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::branch_table,
+    lang::own,
     logs,
     output::{Format, out},
     resolve::{self, short},
@@ -13,6 +14,7 @@ use crate::{
 use chrono::Utc;
 use clap::{Args, Subcommand};
 use senmon_protocol::{
+    said,
     tokens::Tokens,
     view::{AttemptView, BranchState, BranchView, ExperimentView, ForkBranch, MetricsView},
 };
@@ -128,7 +130,7 @@ pub async fn run(client: &Client, format: Format, command: Branch) -> CliResult 
 async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
     let id = resolve::branch(client, &args.id).await?;
     let view: BranchView = client.verb(&format!("/branches/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.name, words::name(&view.state)))
+    format.print(&view, |view| own(&said!("stands", name = &view.name, state = words::name(&view.state))))
 }
 
 async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
@@ -139,7 +141,10 @@ async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
     };
     let body = ForkBranch { name: args.name, tokens: args.tokens, mixture: args.mixture, checkpoint_id };
     let view: BranchView = client.post(&format!("/branches/{id}/fork"), &body).await?;
-    format.print(&view, |view| format!("{} is {} as {}", view.name, words::name(&view.state), view.id))
+    format.print(&view, |view| {
+        let (state, id) = (words::name(&view.state), view.id.to_string());
+        own(&said!("stands_as", name = &view.name, state = state, id = id))
+    })
 }
 
 async fn show(client: &Client, format: Format, args: &Id) -> CliResult {

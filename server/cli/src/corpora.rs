@@ -4,6 +4,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::Id,
+    lang::own,
     output::{Format, out},
     resolve::{self, short},
     table::{Table, fit, one_line},
@@ -14,6 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use senmon_protocol::{
     clustering::DomainView,
     corpus::{CorpusState, CorpusView, DocumentFields, RegisterCorpus, TextDocuments, ZSTD_WINDOW_BYTES_MAX},
+    said,
 };
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -213,8 +215,12 @@ fn describe(corpus: &CorpusView) -> String {
     let counts = &corpus.counts;
     let mut text = format!("{}  {}  {}\n", corpus.name, words::name(&corpus.state), corpus.id);
     if let Some(scan) = &corpus.scan {
-        let waits_for = scan.waits_for.as_ref().map(|why| format!(". {why}")).unwrap_or_default();
-        let _ = writeln!(text, "{} of {} files read{waits_for}", scan.files_done, scan.files);
+        let (done, all) = (scan.files_done, scan.files);
+        let read = match &scan.waits_for {
+            Some(why) => said!("files_read_waits", done = done, all = all, why = why),
+            None => said!("files_read", done = done, all = all),
+        };
+        let _ = writeln!(text, "{}", own(&read));
     }
     if let Some(problem) = &corpus.problem {
         let _ = writeln!(text, "{problem}");

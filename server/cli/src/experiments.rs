@@ -4,6 +4,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     follow,
+    lang::own,
     output::{Format, out},
     resolve::{self, short},
     spec_file,
@@ -14,6 +15,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use senmon_protocol::{
     resources::BudgetSpec,
+    said,
     view::{BranchView, ChangeExperiment, ExperimentSummary, ExperimentView, StageState},
 };
 use std::{fmt::Write as _, path::PathBuf};
@@ -124,7 +126,7 @@ pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
     }
     format.print(&view, |view| {
         let id = view.summary.id;
-        format!("submitted {} as {id}\nwatch it with: senmon follow {}", view.summary.name, short(id))
+        own(&said!("submitted_as", name = &view.summary.name, id = id.to_string(), short = short(id)))
     })
 }
 
@@ -201,7 +203,12 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
     let view: ExperimentView = client.patch(&format!("/experiments/{id}"), &body).await?;
     format.print(&view, |view| {
         let summary = &view.summary;
-        format!("{} is {}, priority {}", summary.name, words::name(&summary.state), summary.priority)
+        own(&said!(
+            "stands_with_priority",
+            name = &summary.name,
+            state = words::name(&summary.state),
+            priority = u64::from(summary.priority),
+        ))
     })
 }
 
@@ -212,7 +219,8 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
 pub async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
     let id = resolve::experiment(client, &args.id).await?;
     let view: ExperimentView = client.verb(&format!("/experiments/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.summary.name, words::name(&view.summary.state)))
+    format
+        .print(&view, |view| own(&said!("stands", name = &view.summary.name, state = words::name(&view.summary.state))))
 }
 
 fn describe(view: &ExperimentView) -> String {

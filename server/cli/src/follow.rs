@@ -5,6 +5,7 @@ use crate::{
     client::Client,
     error::{CliError, CliResult},
     experiments::Id,
+    lang::own,
     output::{Format, out},
     report, resolve,
     table::{bar, fit},
@@ -12,6 +13,7 @@ use crate::{
 };
 use senmon_protocol::{
     ids::ExperimentId,
+    said,
     view::{ExperimentState, ExperimentView, Stage, StageProgress, StageState},
 };
 use std::{
@@ -62,7 +64,8 @@ pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResu
                     ExperimentState::Failed | ExperimentState::Cancelled => {
                         screen.close();
                         let why = view.summary.problem.unwrap_or_else(|| words::name(&view.summary.state));
-                        return Err(CliError::Failed(format!("{} ended without a report: {why}", view.summary.name)));
+                        let ended = said!("ended_without_report", name = &view.summary.name, why = why);
+                        return Err(CliError::Failed(own(&ended)));
                     }
                 }
             }

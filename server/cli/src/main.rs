@@ -18,6 +18,7 @@ mod export;
 mod follow;
 mod goodput;
 mod jobs;
+mod lang;
 mod logs;
 mod output;
 mod plan;
@@ -53,6 +54,9 @@ struct Cli {
     /// Form of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t)]
     output: Format,
+    /// Language of tables and sentences. Without it SENMON_LANG, LC_ALL, LC_MESSAGES or LANG decides.
+    #[arg(long, global = true, value_enum)]
+    lang: Option<lang::Chosen>,
     #[command(subcommand)]
     command: Command,
 }
@@ -124,6 +128,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    lang::settle(cli.lang, cli.output, |name| std::env::var(name).ok());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

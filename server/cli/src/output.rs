@@ -2,7 +2,10 @@
 //!
 //! Never formats a number itself; see [`crate::words`].
 
-use crate::error::{CliError, CliResult};
+use crate::{
+    error::{CliError, CliResult},
+    lang::term,
+};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::io::Write as _;
@@ -27,7 +30,8 @@ impl Format {
     pub fn print<T: Serialize + ?Sized>(self, value: &T, table: impl FnOnce(&T) -> String) -> CliResult {
         let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("write the answer: {error}"));
         match self {
-            Self::Table => out(&table(value)),
+            // One sentence alone is a term; a table is none.
+            Self::Table => out(&term(&table(value))),
             Self::Json => {
                 let text = serde_json::to_string_pretty(value).map_err(|error| failed(&error))?;
                 out(&text);

@@ -17,7 +17,7 @@ pub fn load(path: &Path) -> CliResult<ExperimentSpec> {
 
 fn parse(text: &str) -> Result<ExperimentSpec, String> {
     file::parse(text)
-        .map_err(|Fault { path, message }| if path == "body" { message } else { format!("{path}: {message}") })
+        .map_err(|Fault { path, message, .. }| if path == "body" { message } else { format!("{path}: {message}") })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Never prints.
 
+use crate::lang::term;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Side to which a column is aligned.
@@ -29,8 +30,8 @@ impl Table {
         let heads = heads
             .iter()
             .map(|head| match head.strip_prefix('>') {
-                Some(head) => (head.to_owned(), Side::Right),
-                None => ((*head).to_owned(), Side::Left),
+                Some(head) => (term(head), Side::Right),
+                None => (term(head), Side::Left),
             })
             .collect();
         Self { heads, rows: Vec::new(), cell_width_max: CELL_WIDTH_MAX }
@@ -43,7 +44,11 @@ impl Table {
     }
 
     /// Adds a row.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub fn row(&mut self, mut cells: Vec<String>) {
+        // The names of facts are the command's own words.
+        if let (true, Some(name)) = (self.cell_width_max == usize::MAX, cells.first_mut()) {
+            *name = term(name);
+        }
         self.rows.push(cells.iter().map(|cell| fit(&one_line(cell), self.cell_width_max)).collect());
     }
 

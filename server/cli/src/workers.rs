@@ -3,6 +3,7 @@
 use crate::{
     client::Client,
     error::CliResult,
+    lang::own,
     output::{Format, out},
     resolve,
     table::{Table, fit},
@@ -10,7 +11,7 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::WorkerView;
+use senmon_protocol::{said, said::decimal, view::WorkerView};
 use std::fmt::Write as _;
 
 /// Commands.
@@ -61,7 +62,7 @@ pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult 
 async fn steer(client: &Client, format: Format, args: &Id, verb: &str) -> CliResult {
     let id = resolve::worker(client, &args.id).await?;
     let view: WorkerView = client.verb(&format!("/workers/{id}/{verb}")).await?;
-    format.print(&view, |view| format!("{} is {}", view.name, words::name(&view.mode)))
+    format.print(&view, |view| own(&said!("stands", name = &view.name, state = words::name(&view.mode))))
 }
 
 fn worker_table(all: &[WorkerView]) -> String {
@@ -80,7 +81,7 @@ fn worker_table(all: &[WorkerView]) -> String {
                 slot.slot.threads.to_string(),
                 words::or_dash(slot.tokens_per_second.filter(|rate| *rate > 0.0).map(words::rate)),
                 words::or_dash(slot.progress.map(|share| format!("{:.0} %", share * 100.0))),
-                slot.title.clone().unwrap_or_else(|| "free".into()),
+                slot.title.clone().unwrap_or_else(|| own(&said!("slot_free"))),
                 once(words::ago(worker.seen_at, Utc::now())),
             ]);
         }
@@ -88,14 +89,11 @@ fn worker_table(all: &[WorkerView]) -> String {
     let mut text = table.render();
     for worker in all {
         if let Some(why) = &worker.set_aside {
-            let _ = writeln!(
-                text,
-                "{0} is set aside: {why} Give it jobs again with: senmon worker enable {0}",
-                worker.name
-            );
+            let _ = writeln!(text, "{}", own(&said!("worker_aside_hint", name = &worker.name, why = why)));
         }
         if let Some(percent) = worker.slower_percent {
-            let _ = writeln!(text, "{} trains {percent:.0} % slower than its siblings.", worker.name);
+            let slower = said!("worker_slower", name = &worker.name, percent = decimal(percent, 0));
+            let _ = writeln!(text, "{}", own(&slower));
         }
     }
     if table.is_empty() { "no workers yet; start one with: senmon-worker --config worker.toml".into() } else { text }

@@ -17,6 +17,7 @@ use senmon_protocol::{
     alert::{AlertView, CreateAlert, DeliveryView},
     ids::AlertId,
     problem::Fault,
+    said,
     view::Page,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -48,7 +49,7 @@ async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResu
 #[utoipa::path(post, path = "/alerts", tag = "alerts", request_body = CreateAlert, responses((status = 201, description = "made", body = AlertView), (status = 404, description = "no such experiment"), (status = 409, description = "the name is taken"), (status = 422, description = "faults of the input")))]
 async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
-    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    let mut fault = |path: &str, message: String| faults.push(Fault::new(path, message));
     if body.on.is_empty() {
         fault("on", "found none, expected at least one occasion".into());
     }
@@ -61,9 +62,9 @@ async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAl
         return Err(ApiError::Invalid(faults));
     }
     let id = db::alerts::insert(&app.db, &body, &who.name).await?;
-    let text = format!("{} made the alert {}.", who.name, body.name);
+    let said = said!("alert_made", who = who.name, name = body.name);
     let experiment_id = body.experiment_id;
-    app.event(NewEvent { kind: "alert_made", level: "info", text, experiment_id, ..NewEvent::default() }).await;
+    app.event(NewEvent { kind: "alert_made", level: "info", said, experiment_id, ..NewEvent::default() }).await;
     Ok((StatusCode::CREATED, Extension(Made(id.0)), Json(masked(one(&app, id).await?))))
 }
 
@@ -76,8 +77,8 @@ async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) -> ApiResult<StatusCode> {
     let name = one(&app, id).await?.name;
     db::alerts::delete(&app.db, id).await?;
-    let text = format!("{} deleted the alert {name}.", who.name);
-    app.event(NewEvent { kind: "alert_deleted", level: "info", text, ..NewEvent::default() }).await;
+    let said = said!("alert_deleted", who = who.name, name = name);
+    app.event(NewEvent { kind: "alert_deleted", level: "info", said, ..NewEvent::default() }).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

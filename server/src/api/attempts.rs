@@ -28,6 +28,8 @@ use senmon_protocol::{
     ids::{AttemptId, Fence, StorageKey},
     job::{JobSpec, Outcome, TerminationReason},
     problem::Fault,
+    said,
+    said::{Said, of},
     view::{StreamExperiment, StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
@@ -67,11 +69,11 @@ fn waits_for_room(app: &App) -> ApiResult<()> {
     if full { Err(ApiError::NoRoom("The disk of the database is full; ask again in a moment.".into())) } else { Ok(()) }
 }
 
-fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
+fn event(held: &Held, kind: &'static str, level: &'static str, said: Said, step: Option<u64>) -> NewEvent {
     NewEvent {
         kind,
         level,
-        text,
+        said,
         experiment_id: held.experiment,
         branch_id: held.branch,
         worker_id: Some(held.worker),
@@ -92,17 +94,18 @@ async fn started(
         return Ok(Json(()));
     }
     if body.step_start > 0 {
-        let verdict = match body.resume_verified {
-            Some(true) => "; state and next batch are what the checkpoint recorded",
-            Some(false) => "; state or next batch are NOT what the checkpoint recorded",
-            None => "",
+        let (job, step) = (of::title(&held.title), body.step_start);
+        let said = match body.resume_verified {
+            Some(true) => said!("attempt_resumed_exactly", job = job, step = step),
+            Some(false) => said!("attempt_resumed_otherwise", job = job, step = step),
+            None => said!("attempt_resumed", job = job, step = step),
         };
         let level = if body.resume_verified == Some(false) { "error" } else { "info" };
-        let text = format!("{} resumed at step {}{verdict}.", held.title, body.step_start);
-        app.event(event(&held, "attempt_resumed", level, text, Some(body.step_start))).await;
+        app.event(event(&held, "attempt_resumed", level, said, Some(step))).await;
     }
     if body.step_start == 0 {
-        app.event(event(&held, "attempt_started", "info", format!("{} began.", held.title), Some(0))).await;
+        let said = said!("attempt_started", job = of::title(&held.title));
+        app.event(event(&held, "attempt_started", "info", said, Some(0))).await;
     }
     changed(&app, &held);
     Ok(Json(()))
@@ -228,8 +231,9 @@ async fn checkpoints(
     is_there(&app, &written.folder, &manifest).await?;
     let (held, is_new) = db::attempts::checkpoint(&app.db, id, body.fence, written, &manifest).await?;
     if is_new {
-        let text = format!("Checkpoint of {} at step {} committed.", held.title, manifest.meta.step);
-        app.event(event(&held, "checkpoint_committed", "info", text, Some(manifest.meta.step))).await;
+        let step = manifest.meta.step;
+        let said = said!("checkpoint_committed", job = of::title(&held.title), step = step);
+        app.event(event(&held, "checkpoint_committed", "info", said, Some(step))).await;
     }
     Ok(Json(()))
 }
@@ -304,20 +308,22 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
     let held = &ended.held;
     if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
         let next = match next {
-            Next::Retry(pause) if pause.num_seconds() > 0 => format!("It is tried again in {} s.", pause.num_seconds()),
-            Next::Retry(_) => "It goes on from its last checkpoint.".into(),
-            Next::GiveUp => "It is given up.".to_owned(),
-            Next::Hold => "It waits to be resumed.".to_owned(),
-            Next::Cancelled => "It stays cancelled.".to_owned(),
+            Next::Retry(pause) if pause.num_seconds() > 0 => {
+                said!("next_retry_in", seconds = pause.num_seconds().unsigned_abs())
+            }
+            Next::Retry(_) => said!("next_goes_on"),
+            Next::GiveUp => said!("next_given_up"),
+            Next::Hold => said!("next_waits"),
+            Next::Cancelled => said!("next_cancelled"),
         };
         let calm = outcome.reason.is_planned() && outcome.reason != TerminationReason::LossSpike;
-        let text = format!("{} ended: {} {next}", held.title, outcome.message);
+        let said = said!("attempt_ended", job = of::title(&held.title), how = of::end(outcome), next = next);
         let (kind, level) = match (ended.next, held.branch) {
             (Some(Next::GiveUp), Some(_)) => ("branch_failed", "error"),
             _ if calm => ("attempt_ended", "info"),
             _ => ("attempt_ended", "warn"),
         };
-        app.event(event(held, kind, level, text, ended.step)).await;
+        app.event(event(held, kind, level, said, ended.step)).await;
         if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
             db::checkpoints::doubt(&app.db, branch).await?;
             app.wake.scrub.notify_one();
@@ -329,7 +335,7 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
             app.event(NewEvent {
                 kind: "worker_set_aside",
                 level: "error",
-                text: format!("A worker is set aside: {why} It is given no new jobs until somebody enables it."),
+                said: said!("worker_set_aside", why = why),
                 worker_id: Some(held.worker),
                 ..NewEvent::default()
             })
@@ -337,7 +343,8 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> ApiResult<O
         }
     }
     if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
-        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
+        let said = said!("attempt_done", job = of::title(&held.title));
+        app.event(event(held, "attempt_ended", "info", said, ended.step)).await;
     }
     // A job that goes on brings its owner no further.
     if !matches!(ended.next, Some(Next::Retry(_))) {

@@ -41,7 +41,7 @@ use sqlx::{
 };
 use std::time::Duration;
 pub use stored::Listed;
-use stored::{Stored, each, kept};
+use stored::{Stored, each, kept, sentence, worded};
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]

@@ -76,7 +76,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
         branches = found.branches;
         let first =
             |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
-        warnings = found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
+        warnings = found.faults.iter().map(|fault| Fault::new(fault.path.clone(), first(fault))).collect();
         warnings.dedup_by(|a, b| a.path == b.path);
     }
     if request.slots.is_some() {
@@ -104,7 +104,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: Fleet) -> PlanView {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
         if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
             let message = format!("with it the store holds {} of its budget of {}", Bytes(after), room.budget);
-            warnings.push(Fault { path: "retention".into(), message });
+            warnings.push(Fault::new("retention", message));
         }
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
@@ -157,7 +157,7 @@ pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
         room.used,
         room.growth
     );
-    (needs > left).then(|| Fault { path: "retention".into(), message })
+    (needs > left).then(|| Fault::new("retention", message))
 }
 
 fn model<'a>(spec: &'a ExperimentSpec, known: &'a Known) -> Option<(&'a ModelSpec, u64)> {

@@ -13,6 +13,7 @@ use senmon_protocol::{
     ids::{EvaluationId, ExperimentId},
     job::{DomainLoss, EnsembleResult, ShardIndex, Split},
     report::{Basis, BranchCost, HeldOutSummary, MatrixRow, Report, ReportDomain, SurfaceRow},
+    said::{Said, SaidValue},
     spec::ExperimentSpec,
 };
 
@@ -38,11 +39,11 @@ pub struct Input<'a> {
     /// Costs, in the plan's order.
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
-    pub missing: Vec<(String, String)>,
+    pub missing: Vec<(String, SaidValue)>,
     /// What became of the held-out documents.
     pub held_out: HeldOutSummary,
     /// Where the time went, in one sentence.
-    pub goodput: Option<String>,
+    pub goodput: Option<Said>,
 }
 
 /// A branch with its scores.
@@ -81,16 +82,20 @@ pub fn assemble(input: Input) -> Report {
     let weights = Weights { by_share: held_out_shares(input.index), alike: alike(input.index.domains as usize) };
     let contestants = contestants::contestants(&input, &weights);
     let basis = basis(&input);
+    let headline = sentences::headline(&contestants, &input.missing);
+    let method = sentences::method(&input, &basis, &weights.by_share);
     Report {
         experiment_id: input.experiment_id,
         name: input.spec.name.clone(),
         created_at: input.now,
-        headline: sentences::headline(&contestants, &input.missing),
+        headline: headline.text(),
+        headline_said: Some(headline),
         domains: domains(input.domains, input.index),
         clustering: input.quality.clone(),
         surface: input.ensembles.iter().find(|mixed| mixed.repeat == 0).map_or_else(Vec::new, surface),
         chains: chains::chains(input.spec, &input.matrix, input.domains, &weights.by_share),
-        method: sentences::method(&input, &basis, &weights.by_share),
+        method: method.iter().map(Said::text).collect(),
+        method_said: method,
         basis,
         held_out: Some(input.held_out),
         contestants,

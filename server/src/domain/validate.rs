@@ -53,7 +53,7 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, path: &str, message: impl Display) {
-        self.0.push(Fault { path: path.to_owned(), message: message.to_string() });
+        self.0.push(Fault::new(path, message.to_string()));
     }
 
     fn check(&mut self, good: bool, path: &str, found: impl Display, expected: &str) {
@@ -394,7 +394,7 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
         if faults.0.iter().all(|other| other.path != fault.path) {
             let message =
                 format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
-            faults.0.push(Fault { path: fault.path, message });
+            faults.0.push(Fault::new(fault.path, message));
         }
     }
 }

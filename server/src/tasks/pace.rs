@@ -7,7 +7,7 @@ use crate::{
     domain::pace::{Shape, slower},
 };
 use anyhow::Result;
-use senmon_protocol::ids::WorkerId;
+use senmon_protocol::{ids::WorkerId, said, said::decimal};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -72,10 +72,9 @@ impl Paces {
 pub async fn run(app: App) -> Result<()> {
     let rates = db::workers::rates(&app.db).await?;
     for (worker, percent) in app.paces.sample(rates) {
-        let text =
-            format!("A worker trains {percent:.0} % slower than its siblings on branches of the same experiment.");
+        let said = said!("worker_slow", percent = decimal(percent, 0));
         let event =
-            NewEvent { kind: "worker_slow", level: "warn", text, worker_id: Some(worker), ..NewEvent::default() };
+            NewEvent { kind: "worker_slow", level: "warn", said, worker_id: Some(worker), ..NewEvent::default() };
         app.event(event).await;
     }
     Ok(())

@@ -132,7 +132,7 @@ async fn a_reason_that_will_not_change_ends_the_experiment_with_it() -> Result<(
     )
     .await?;
     let (_, shards, problem) = db::experiments::shards(&hand.app.db, experiment).await?;
-    ensure!(shards.is_empty() && problem.as_ref().is_some_and(|why| why.contains("cannot be read")), "{problem:?}");
+    ensure!(shards.is_empty() && problem.as_ref().is_some_and(|why| why.text().contains("cannot be read")), "{problem:?}");
     hand.stop().await
 }
 

@@ -14,6 +14,8 @@ use senmon_protocol::{
     checkpoint::MANIFEST_FILE,
     ids::{CheckpointId, Fence, StorageKey},
     job::{CheckpointRef, EndedOutcome, ShardIndex, TerminationReason, WrittenCheckpoint},
+    said,
+    said::Said,
     storage::Bytes,
     worker::Command,
 };
@@ -33,11 +35,11 @@ pub trait JobContext: Sync {
     /// A line of the log; `level` is `info`, `warn` or `error`.
     fn log(&self, level: &str, text: &str);
     /// A line of the log that is an event of the branch too, at a step; `kind` is a word for scripts.
-    fn event(&self, kind: &str, step: u64, level: &str, text: &str);
+    fn event(&self, kind: &str, step: u64, level: &str, said: Said);
     /// An event of a batch of the data order that the branch leaves out: a line of the skip ledger.
-    fn leaves_out(&self, kind: &str, step: u64, batch: u64, text: &str) {
+    fn leaves_out(&self, kind: &str, step: u64, batch: u64, said: Said) {
         let _ = batch;
-        self.event(kind, step, "warn", text);
+        self.event(kind, step, "warn", said);
     }
     /// Units done and in all, and tokens per second (0 where it means nothing). A sign of life too.
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
@@ -155,7 +157,9 @@ impl Place {
             };
             if !wanted::verify(&index, &self.storage, wanted, &told).map_err(corrupt)? {
                 let asked = asked_to_end(context.command());
-                return Err(asked.unwrap_or_else(|| ended(TerminationReason::Released, "given back on request.")));
+                return Err(
+                    asked.unwrap_or_else(|| EndedOutcome::said(TerminationReason::Released, said!("ended_released")))
+                );
             }
         }
         ShardSet::open_for(index, &self.storage, wanted).map_err(corrupt)
@@ -253,7 +257,7 @@ impl Listener for Fetching<'_> {
 
 /// An end without a result.
 pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> EndedOutcome {
-    EndedOutcome { reason, message: format!("{message:#}") }
+    EndedOutcome::new(reason, format!("{message:#}"))
 }
 
 /// The end that a command asks for, if it does.
@@ -261,10 +265,10 @@ pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> Ende
 pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
     match command {
         Command::Continue => None,
-        Command::Preempt => Some(ended(TerminationReason::Preempted, "gave its slots to a job of higher priority.")),
-        Command::Release => Some(ended(TerminationReason::Released, "given back on request.")),
-        Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
-        Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),
+        Command::Preempt => Some(EndedOutcome::said(TerminationReason::Preempted, said!("ended_preempted"))),
+        Command::Release => Some(EndedOutcome::said(TerminationReason::Released, said!("ended_released"))),
+        Command::Cancel => Some(EndedOutcome::said(TerminationReason::Cancelled, said!("ended_cancelled"))),
+        Command::Fenced => Some(EndedOutcome::said(TerminationReason::WorkerLost, said!("ended_fenced"))),
     }
 }
 

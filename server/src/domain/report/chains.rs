@@ -6,6 +6,8 @@ use senmon_protocol::{
     clustering::DomainView,
     job::DomainLoss,
     report::{ChainLink, ChainReport, Forgetting},
+    said,
+    said::{Said, decimal},
     spec::{BranchGroup, ExperimentSpec},
     view::BranchRole,
 };
@@ -32,7 +34,8 @@ pub fn chains(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView], we
             rows.sort_by_key(|(link, _)| *link);
             let rows: Vec<&Scored> = rows.into_iter().map(|(_, scored)| scored).collect();
             let links: Vec<ChainLink> = (0..rows.len()).map(|i| link(&rows[..=i], weights)).collect();
-            ChainReport { headline: headline(&links, views), name: name.to_owned(), links }
+            let said = headline(&links, views);
+            ChainReport { headline: said.text(), headline_said: Some(said), name: name.to_owned(), links }
         })
         .collect()
 }
@@ -61,18 +64,15 @@ fn forgetting(domain: u32, so_far: &[&Scored]) -> Option<Forgetting> {
     loss_delta.is_finite().then_some(Forgetting { domain, loss_delta })
 }
 
-fn headline(links: &[ChainLink], views: &[DomainView]) -> String {
-    let Some(last) = links.last() else { return "No link of the chain finished.".to_owned() };
+fn headline(links: &[ChainLink], views: &[DomainView]) -> Said {
+    let Some(last) = links.last() else { return said!("chain_nothing") };
     let worst = last.forgetting.iter().max_by(|a, b| a.loss_delta.total_cmp(&b.loss_delta));
     match worst.filter(|worst| worst.loss_delta > NOTE_NATS) {
         Some(worst) => {
             let label = views.get(worst.domain as usize).map_or("", |view| view.label.as_str());
-            format!(
-                "After its last link the chain has forgotten {:.3} nats per token of domain {} ({label}).",
-                worst.loss_delta, worst.domain
-            )
+            said!("chain_forgot", nats = decimal(worst.loss_delta, 3), domain = worst.domain, label = label)
         }
-        None => "The chain forgot nothing of note of the domains it had learned.".to_owned(),
+        None => said!("chain_kept"),
     }
 }
 

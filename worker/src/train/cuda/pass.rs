@@ -17,7 +17,7 @@ use crate::train::{
     shape::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
-use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
+use senmon_protocol::{model::ModelSpec, said, said::Said, spec::TrainingSpec};
 use tch::{Kind, Tensor, no_grad};
 
 /// Logits held at once, in numbers: half a gigabyte in bf16.
@@ -214,7 +214,7 @@ impl Pass {
             s,
             shape,
             epsilon,
-            notes: vec![Note { warns: false, text: said }],
+            notes: vec![Note { warns: false, said: Said::verbatim(said) }],
         })
     }
 
@@ -239,11 +239,8 @@ impl Pass {
                 return (loss, squares);
             }
             self.attention.demote();
-            let text = format!(
-                "a batch gave loss {loss} and squared gradient norm {squares} with cuDNN's attention: flash attention \
-                 from here on, this batch too"
-            );
-            self.notes.push(Note { warns: true, text });
+            let said = said!("attention_demoted", loss = loss.to_string(), squares = squares.to_string());
+            self.notes.push(Note { warns: true, said });
         }
     }
 

@@ -8,7 +8,7 @@ use crate::train::{
 };
 use anyhow::{Result as Anyhow, anyhow};
 use senmon_corpus::held_out::Listed;
-use senmon_protocol::job::HeldOutCurve;
+use senmon_protocol::{job::HeldOutCurve, said};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Tokens of a domain in the whole, at least: of fewer, a loss says little. Where that leaves no room for all, some
@@ -41,8 +41,8 @@ impl<'a> Scorer<'a> {
         match read {
             Ok((sets, opener)) => Ok(Some(Self { curve, sets, opener, batch: BATCH_WINDOWS })),
             Err(error) => {
-                let text = format!("no held-out loss beside training: {error:#}");
-                context.event("held_out_unread", 0, "warn", &text);
+                let said = said!("held_out_unread", error = format!("{error:#}"));
+                context.event("held_out_unread", 0, "warn", said);
                 Ok(None)
             }
         }
@@ -79,8 +79,8 @@ impl<'a> Scorer<'a> {
                 Err(_) if self.batch > 1 => self.batch /= 2,
                 Err(said) => {
                     self.batch = 0;
-                    let text = format!("no held-out loss beside training from here on: {said}");
-                    context.event("held_out_unread", step, "warn", &text);
+                    let said = said!("held_out_unread_from_here", error = said);
+                    context.event("held_out_unread", step, "warn", said);
                 }
             }
         }
