@@ -68,10 +68,10 @@ pub enum SaidValue {
     Text(String),
     /// A count.
     Whole(u64),
+    /// Several. Tried before what is said, whose two fields may be read from a list.
+    List(Vec<SaidValue>),
     /// Something said in its turn.
     Said(Said),
-    /// Several.
-    List(Vec<SaidValue>),
 }
 
 /// Says a message: `said!("corpus_deleted", who = who, name = name)`. A key that is in no message file, a value that the message does
