@@ -78,13 +78,13 @@ def exit_codes(root: Path) -> str:
         raise SystemExit("reference: cli/src/error.rs says other codes than it gives")
     rows = [["0", "done"], *sorted(([code, text.rstrip(".")] for code, text in [*cli, ("2", "wrong usage: an unknown command or flag")]), key=lambda row: int(row[0]))]
     source = Source([root / "server/protocol/src/outcome.rs"])
-    words = {name: text for names, text in re.findall(r'(Self::[\w| :]+?) => (?:\{\s*)?"([^"]+)"', source.text) for name in re.findall(r"Self::(\w+)", names)}
+    said = json.loads((root / "server/protocol/messages/ends.json").read_text())
     users = set(re.findall(r"Self::(\w+)", function(source.text, "is_users_fault")))
     planned = set(re.findall(r"Self::(\w+)", function(source.text, "is_planned")))
     ends = []
     for item in source.declarations["TerminationReason"].items:
         pays = "nobody: planned" if item.name in planned else "the experiment" if item.name in users else "the infrastructure"
-        ends.append([f"`{snake(item.name)}`", item.doc, pays, words[item.name]])
+        ends.append([f"`{snake(item.name)}`", item.doc, pays, said[f"advice_{snake(item.name)}"]["en"]])
     parts = [
         "## `senmon`",
         table(["code", "means"], rows),

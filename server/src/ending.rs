@@ -12,16 +12,18 @@ use crate::{
 use senmon_protocol::{
     ids::AttemptId,
     job::{Outcome, TerminationReason},
+    said,
+    said::{Said, of},
     view::{StreamExperiment, StreamMessage},
     worker::CompleteAttempt,
 };
 
 /// An event of an attempt.
-pub(crate) fn event(held: &Held, kind: &'static str, level: &'static str, text: String, step: Option<u64>) -> NewEvent {
+pub(crate) fn event(held: &Held, kind: &'static str, level: &'static str, said: Said, step: Option<u64>) -> NewEvent {
     NewEvent {
         kind,
         level,
-        text,
+        said,
         experiment_id: held.experiment,
         branch_id: held.branch,
         worker_id: Some(held.worker),
@@ -45,20 +47,22 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> Result<Opti
     let held = &ended.held;
     if let (Outcome::Ended(outcome), Some(next)) = (&body.outcome, ended.next) {
         let next = match next {
-            Next::Retry(pause) if pause.num_seconds() > 0 => format!("It is tried again in {} s.", pause.num_seconds()),
-            Next::Retry(_) => "It goes on from its last checkpoint.".into(),
-            Next::GiveUp => "It is given up.".to_owned(),
-            Next::Hold => "It waits to be resumed.".to_owned(),
-            Next::Cancelled => "It stays cancelled.".to_owned(),
+            Next::Retry(pause) if pause.num_seconds() > 0 => {
+                said!("next_retry_in", seconds = pause.num_seconds().unsigned_abs())
+            }
+            Next::Retry(_) => said!("next_goes_on"),
+            Next::GiveUp => said!("next_given_up"),
+            Next::Hold => said!("next_waits"),
+            Next::Cancelled => said!("next_cancelled"),
         };
         let calm = outcome.reason.is_planned() && outcome.reason != TerminationReason::LossSpike;
-        let text = format!("{} ended: {} {next}", held.title, outcome.message);
+        let said = said!("attempt_ended", job = of::title(&held.title), how = of::end(outcome), next = next);
         let (kind, level) = match (ended.next, held.branch) {
             (Some(Next::GiveUp), Some(_)) => ("branch_failed", "error"),
             _ if calm => ("attempt_ended", "info"),
             _ => ("attempt_ended", "warn"),
         };
-        app.event(event(held, kind, level, text, ended.step)).await;
+        app.event(event(held, kind, level, said, ended.step)).await;
         if let (TerminationReason::CorruptData, Some(branch)) = (outcome.reason, held.branch) {
             db::checkpoints::doubt(&app.db, branch).await?;
             app.wake.scrub.notify_one();
@@ -70,7 +74,7 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> Result<Opti
             app.event(NewEvent {
                 kind: "worker_set_aside",
                 level: "error",
-                text: format!("A worker is set aside: {why} It is given no new jobs until somebody enables it."),
+                said: said!("worker_set_aside", why = why),
                 worker_id: Some(held.worker),
                 ..NewEvent::default()
             })
@@ -78,7 +82,8 @@ pub async fn end(app: &App, id: AttemptId, body: CompleteAttempt) -> Result<Opti
         }
     }
     if let (Outcome::Completed(_), Some(_)) = (&body.outcome, held.branch) {
-        app.event(event(held, "attempt_ended", "info", format!("{} is done.", held.title), ended.step)).await;
+        let said = said!("attempt_done", job = of::title(&held.title));
+        app.event(event(held, "attempt_ended", "info", said, ended.step)).await;
     }
     // A job that goes on brings its owner no further.
     if !matches!(ended.next, Some(Next::Retry(_))) {

@@ -12,6 +12,8 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{OwnerId, WorkerId},
     resources::DeviceKind,
+    said,
+    said::{Said, decimal},
     view::{FleetView, SlotView, WorkerMode, WorkerState, WorkerView},
 };
 use std::collections::{HashMap, HashSet};
@@ -28,12 +30,12 @@ pub struct Scene {
 impl Scene {
     /// Why a queued job waits, in one sentence.
     #[must_use]
-    pub fn why(&self, job: &JobRow) -> String {
+    pub fn why(&self, job: &JobRow) -> Said {
         if job.owner_paused {
-            return job.paused_why.clone().unwrap_or_else(|| "Its experiment is paused.".to_owned());
+            return job.paused_why.clone().unwrap_or_else(|| said!("job_experiment_paused"));
         }
         if job.wait_seconds > 0.0 {
-            return format!("Its last attempt failed; it is tried again in {:.0} s.", job.wait_seconds.ceil());
+            return said!("job_tried_again_in", seconds = decimal(job.wait_seconds.ceil(), 0));
         }
         let waiting = WaitingJob {
             id: job.id,
@@ -170,7 +172,8 @@ fn view(app: &App, row: WorkerRow, jobs: &[&RunningRow], now: DateTime<Utc>) -> 
         version: row.version,
         state,
         mode: row.mode,
-        set_aside: row.set_aside,
+        set_aside: row.set_aside.as_ref().map(Said::text),
+        set_aside_said: row.set_aside,
         slower_percent: app.paces.slower_percent(row.id),
         slots,
         labels: row.labels,

@@ -19,6 +19,7 @@ use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::StorageKey,
     job::{EndedOutcome, Outcome, TerminationReason},
+    said,
     worker::CompleteAttempt,
 };
 use sha2::{Digest, Sha256};
@@ -101,18 +102,15 @@ pub async fn restore(config: &Config, file: &Path) -> Result<Restored> {
 async fn settle(pool: &PgPool, storage: &Storage) -> Result<Restored> {
     let epoch = identity::next_epoch(pool, storage).await?;
     for (attempt, fence) in db::restore::running(pool).await? {
-        let message = "The database was restored from a backup.".to_owned();
-        let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::Released, message });
+        let outcome = Outcome::Ended(EndedOutcome::said(TerminationReason::Released, said!("ended_restored")));
         db::attempts::complete(pool, attempt, &CompleteAttempt { fence, outcome, time: None }).await?;
     }
     db::restore::raise(pool).await?;
     let mut restored = Restored { epoch, ..adopt(pool, storage).await? };
     restored.left.retain(|_, folders| *folders > 0);
-    let text = format!(
-        "The database was restored from a backup: epoch {epoch}. Of checkpoints that the store had beyond it {} are used, {} of the backup were removed since.",
-        restored.adopted, restored.gone
-    );
-    let event = NewEvent { kind: "restored", level: "warn", text, ..NewEvent::default() };
+    let (adopted, gone) = (restored.adopted, restored.gone);
+    let said = said!("restored", epoch = epoch.unsigned_abs(), adopted = adopted, gone = gone);
+    let event = NewEvent { kind: "restored", level: "warn", said, ..NewEvent::default() };
     db::events::insert(pool, &event).await?;
     Ok(restored)
 }

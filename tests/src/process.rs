@@ -40,7 +40,12 @@ impl Process {
                 command
             }
         };
-        command.args(args).env_remove("SENMON_TOKEN").env_remove("SENMON_SERVER").env("NO_COLOR", "1");
+        command
+            .args(args)
+            .env_remove("SENMON_TOKEN")
+            .env_remove("SENMON_SERVER")
+            .env("SENMON_LANG", "en")
+            .env("NO_COLOR", "1");
         Self::run(command, program, log)
     }
 

@@ -52,6 +52,18 @@ export async function life(id) {
     must((await page.locator(".matrix td.own").count()) > 0, "no cell is outlined");
     await shot(page, "report");
   });
+  await check("what happened is told in Japanese too, also what a worker and the report say", async () => {
+    await page.evaluate(() => localStorage.setItem("senmon.language", "ja"));
+    await page.goto(`${url}/events`);
+    await page.getByText("seed の学習を開始しました。").first().waitFor();
+    const text = await page.locator("table.events").innerText();
+    must(!/ began\.| is done\./.test(text), text);
+    await shot(page, "events-ja");
+    await page.goto(`${url}/experiments/${id}/report`);
+    await page.locator(".headline").waitFor();
+    must((await page.locator(".headline").innerText()).includes("パープレキシティは"), "the headline is not told in Japanese");
+    await page.evaluate(() => localStorage.setItem("senmon.language", "en"));
+  });
   await check("the domains show their terms and texts", async () => {
     await page.goto(`${url}/experiments/${id}/domains`);
     await page.locator("tbody button").first().click();

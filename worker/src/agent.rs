@@ -20,6 +20,7 @@ use senmon_corpus::roots::Roots;
 use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     job::{EndedOutcome, Outcome, TerminationReason},
+    said,
     worker::{Command, CompleteAttempt, EnrolWorker, Enrolled, Poll, Polled},
 };
 use senmon_store::{Bucket, StoreUrl};
@@ -182,10 +183,8 @@ fn deliver_leftovers(client: &Client, root: &SpoolRoot) -> Result<JoinSet<()>> {
             }
         };
         if !is_complete {
-            let outcome = Outcome::Ended(EndedOutcome {
-                reason: TerminationReason::WorkerLost,
-                message: "the worker's process ended without notice and was started again".into(),
-            });
+            let said = said!("ended_restarted");
+            let outcome = Outcome::Ended(EndedOutcome::said(TerminationReason::WorkerLost, said));
             let end = Record::Complete(CompleteAttempt { fence: header.fence, outcome, time: None });
             if let Err(error) = writer.append(&end) {
                 // A full disk must not keep the worker from starting: the lease ends the attempt, the next start this.

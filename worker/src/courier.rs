@@ -222,7 +222,7 @@ pub async fn end_past_the_spool(
     error: &io::Error,
 ) -> io::Result<()> {
     tracing::error!(attempt.id = %header.attempt_id, %error, "no spool; the job is given back");
-    let ended = EndedOutcome { reason: TerminationReason::StorageFailure, message: error.to_string() };
+    let ended = EndedOutcome::new(TerminationReason::StorageFailure, error.to_string());
     let record = Record::Complete(CompleteAttempt { fence: header.fence, outcome: Outcome::Ended(ended), time: None });
     let mut backoff = Backoff::new(PAUSE_MAX, header.attempt_id.0.as_u64_pair().1);
     while seat.is_none_or(|(board, seat)| seat.standing(board.now_ms()) == Standing::Held) {
@@ -249,7 +249,7 @@ fn may_pass(error: &CallError) -> bool {
 fn honest_end(record: Record, why: &str) -> Record {
     match record {
         Record::Complete(CompleteAttempt { fence, outcome: Outcome::Completed(_), time }) => {
-            let ended = EndedOutcome { reason: TerminationReason::InternalError, message: why.to_owned() };
+            let ended = EndedOutcome::new(TerminationReason::InternalError, why);
             Record::Complete(CompleteAttempt { fence, outcome: Outcome::Ended(ended), time })
         }
         record => record,

@@ -12,6 +12,7 @@ use senmon_protocol::{
     event::is_known,
     ids::{CheckpointId, Fence, StorageKey},
     job::WrittenCheckpoint,
+    said::Said,
     worker::{AnnounceCheckpoint, AttemptStarted, Command, CommitCheckpoint, LineEvent, LogLine},
 };
 use std::sync::{Arc, mpsc};
@@ -39,10 +40,10 @@ impl Report {
         self.send(Item::Record(Box::new(record)));
     }
 
-    fn line(&self, level: &str, text: &str, event: LineEvent) {
+    fn line(&self, level: &str, said: Said, event: LineEvent) {
         debug_assert!(is_known(&event.kind), "{} is not in the list of protocol::event", event.kind);
-        let (level, text, event) = (level.to_owned(), text.to_owned(), Some(event));
-        self.send(Item::Line(LogLine { at_ms: now_ms(), level, text, event }));
+        let (level, text, event) = (level.to_owned(), said.text(), Some(event));
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level, text, said: Some(said), event }));
     }
 
     fn send(&self, item: Item) {
@@ -64,15 +65,16 @@ impl JobContext for Report {
     }
 
     fn log(&self, level: &str, text: &str) {
-        self.send(Item::Line(LogLine { at_ms: now_ms(), level: level.to_owned(), text: text.to_owned(), event: None }));
+        let (level, text) = (level.to_owned(), text.to_owned());
+        self.send(Item::Line(LogLine { at_ms: now_ms(), level, text, said: None, event: None }));
     }
 
-    fn event(&self, kind: &str, step: u64, level: &str, text: &str) {
-        self.line(level, text, LineEvent { kind: kind.to_owned(), step, batch: None });
+    fn event(&self, kind: &str, step: u64, level: &str, said: Said) {
+        self.line(level, said, LineEvent { kind: kind.to_owned(), step, batch: None });
     }
 
-    fn leaves_out(&self, kind: &str, step: u64, batch: u64, text: &str) {
-        self.line("warn", text, LineEvent { kind: kind.to_owned(), step, batch: Some(batch) });
+    fn leaves_out(&self, kind: &str, step: u64, batch: u64, said: Said) {
+        self.line("warn", said, LineEvent { kind: kind.to_owned(), step, batch: Some(batch) });
     }
 
     fn training_time(&self, spent: TrainingTime) {

@@ -176,7 +176,7 @@ fn say_that_it_hangs(last_words: &LastWords, fence: Fence, lines: Vec<String>) {
     for text in lines {
         tracing::error!(text, "an attempt hangs");
         let at_ms = now_ms();
-        let _ = items.send(Item::Line(LogLine { at_ms, level: "error".into(), text, event: None }));
+        let _ = items.send(Item::Line(LogLine { at_ms, level: "error".into(), text, said: None, event: None }));
     }
     let outcome = Outcome::Ended(ended(TerminationReason::Stalled, message));
     let _ = items.send(Item::Record(Box::new(Record::Complete(CompleteAttempt { fence, outcome, time: None }))));
@@ -202,7 +202,7 @@ fn execute(site: &Site, grant: &Grant, roots: Roots, seat: &Arc<Seat>, (scribe, 
     let own = lock(last_words).take().is_some();
     // A fenced attempt writes nothing more: its courier sets the spool aside.
     if own && seat.standing(site.board.now_ms()) != Standing::Fenced {
-        if let Outcome::Ended(EndedOutcome { reason, message }) = &outcome {
+        if let Outcome::Ended(EndedOutcome { reason, message, .. }) = &outcome {
             let asked_for = reason.is_planned();
             report.log(if asked_for { "info" } else { "error" }, message);
             tracing::info!(attempt.id = %grant.attempt_id, ?reason, message, "attempt ended without a result");

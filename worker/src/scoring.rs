@@ -15,6 +15,7 @@ use senmon_protocol::{
     ensemble::Ensemble,
     ids::{CheckpointId, StorageKey},
     job::WrittenCheckpoint,
+    said::Said,
     spec::Precision,
     worker,
 };
@@ -109,7 +110,7 @@ impl JobContext for Alone {
     fn started(&self, _: u64, _: Option<bool>) {}
     fn metrics(&self, _: MetricPoint) {}
     fn log(&self, _: &str, _: &str) {}
-    fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
+    fn event(&self, _: &str, _: u64, _: &str, _: Said) {}
     fn progress(&self, _: u64, _: u64, _: f64) {}
     fn command(&self) -> worker::Command {
         worker::Command::Continue

@@ -7,7 +7,7 @@ use crate::spool::{Record, SpoolWriter};
 use senmon_protocol::{
     ids::Fence,
     job::Outcome,
-    storable,
+    said, storable,
     worker::{CompleteAttempt, LINE_CHARS_MAX, LineEvent, LogBatch, LogLine, MetricBatch},
 };
 use std::{
@@ -215,10 +215,10 @@ impl Desk {
             return;
         }
         tracing::error!(%error, %folder, kept, "the spool's disk refuses; training goes on and its reports are kept in memory");
-        let text =
-            format!("the worker's disk refuses its reports ({error}): training goes on, they are kept in memory.");
+        let said = said!("spool_refused", error = error.to_string());
         let event = Some(LineEvent { kind: "spool_refused".into(), step: self.step, batch: None });
-        self.lines.push(LogLine { at_ms: chrono::Utc::now().timestamp_millis(), level: "warn".into(), text, event });
+        let (at_ms, text) = (chrono::Utc::now().timestamp_millis(), said.text());
+        self.lines.push(LogLine { at_ms, level: "warn".into(), text, said: Some(said), event });
         self.opened.get_or_insert_with(Instant::now);
     }
 }
@@ -315,9 +315,9 @@ mod tests {
 
     #[test]
     fn what_no_database_can_store_is_replaced() {
-        let ended = EndedOutcome { reason: TerminationReason::CorruptData, message: "found \0PK".into() };
+        let ended = EndedOutcome::new(TerminationReason::CorruptData, "found \0PK");
         let complete = CompleteAttempt { fence: Fence(1), outcome: Outcome::Ended(ended), time: None };
-        let line = LogLine { at_ms: 0, level: "info".into(), text: "\0 read".into(), event: None };
+        let line = LogLine { at_ms: 0, level: "info".into(), text: "\0 read".into(), said: None, event: None };
         let records = write(vec![Item::Line(line), Item::Record(Box::new(Record::Complete(complete)))]);
         let written = serde_json::to_string(&records).unwrap();
         assert!(!written.contains("\\u0000") && written.contains("\u{fffd}PK"), "{written}");
@@ -325,7 +325,9 @@ mod tests {
 
     #[test]
     fn log_lines_are_numbered_through() {
-        let line = |text: &str| Item::Line(LogLine { at_ms: 0, level: "info".into(), text: text.into(), event: None });
+        let line = |text: &str| {
+            Item::Line(LogLine { at_ms: 0, level: "info".into(), text: text.into(), said: None, event: None })
+        };
         let records = write((0..70).map(|n| line(&n.to_string())).collect());
         let firsts: Vec<_> = records
             .iter()

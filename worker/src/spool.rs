@@ -343,12 +343,13 @@ mod tests {
     }
 
     fn log(line_first: u64) -> Record {
-        let line = LogLine { at_ms: 1, level: "info".into(), text: "改行\nと \"引用\"".into(), event: None };
+        let line =
+            LogLine { at_ms: 1, level: "info".into(), text: "改行\nと \"引用\"".into(), said: None, event: None };
         Record::Logs(LogBatch { fence: Fence(3), line_first, lines: vec![line] })
     }
 
     fn complete() -> Record {
-        let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::Released, message: "stop".into() });
+        let outcome = Outcome::Ended(EndedOutcome::new(TerminationReason::Released, "stop"));
         Record::Complete(CompleteAttempt { fence: Fence(3), outcome, time: None })
     }
 

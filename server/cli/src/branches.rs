@@ -5,6 +5,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::{branch_table, why},
+    lang::own,
     logs,
     output::{Format, List, out},
     resolve::{self, short},
@@ -16,6 +17,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand};
 use senmon_protocol::{
     ids::BranchId,
+    said,
     tokens::Tokens,
     view::{AttemptView, BranchState, BranchView, ExperimentView, ForkBranch, MetricsView},
 };
@@ -152,7 +154,7 @@ async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliRe
     for id in &ids {
         match client.verb::<BranchView>(&format!("/branches/{id}/{verb}")).await {
             Ok(view) => {
-                let text = |view: &BranchView| format!("{} is {}", view.name, words::name(&view.state));
+                let text = |view: &BranchView| own(&said!("stands", name = &view.name, state = words::name(&view.state)));
                 if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
             }
             Err(error) => failures.push(error),
@@ -169,7 +171,10 @@ async fn fork(client: &Client, format: Format, args: Fork) -> CliResult {
     };
     let body = ForkBranch { name: args.name, tokens: args.tokens, mixture: args.mixture, checkpoint_id };
     let view: BranchView = client.post(&format!("/branches/{id}/fork"), &body).await?;
-    format.print(&view, |view| format!("{} is {} as {}", view.name, words::name(&view.state), view.id))
+    format.print(&view, |view| {
+        let (state, id) = (words::name(&view.state), view.id.to_string());
+        own(&said!("stands_as", name = &view.name, state = state, id = id))
+    })
 }
 
 async fn show(client: &Client, format: Format, args: &Id) -> CliResult {

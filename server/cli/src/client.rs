@@ -5,6 +5,7 @@
 use crate::{
     contexts::{Context, Given},
     error::{CliError, CliResult},
+    lang::retold,
 };
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder};
@@ -250,7 +251,7 @@ impl Client {
         if status.is_success() {
             return Ok(bytes.to_vec());
         }
-        let mut error = match serde_json::from_slice::<Problem>(&bytes) {
+        let mut error = match serde_json::from_slice::<Problem>(&retold(&bytes)) {
             Ok(problem) => CliError::from_problem(&problem),
             Err(_) => CliError::Failed(format!("{} answers {status}: is it a Senmon server?", self.base)),
         };
@@ -298,7 +299,7 @@ fn keyed(request: RequestBuilder) -> RequestBuilder {
 
 fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> CliResult<T> {
     let bytes = if bytes.is_empty() { b"null" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(&retold(bytes)).map_err(|error| {
         CliError::Failed(format!("the answer to {path} has another shape than this version of senmon expects: {error}"))
     })
 }

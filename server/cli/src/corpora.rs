@@ -5,6 +5,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     experiments::Id,
+    lang::own,
     output::{Format, List, out},
     resolve::{self, short},
     table::{Table, one_line},
@@ -15,6 +16,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use senmon_protocol::{
     clustering::DomainView,
     corpus::{CorpusState, CorpusView, DocumentFields, RegisterCorpus, TextDocuments, ZSTD_WINDOW_BYTES_MAX},
+    said,
 };
 use std::{fmt::Write as _, path::Path, time::Duration};
 
@@ -208,8 +210,12 @@ fn describe(corpus: &CorpusView, width: Option<usize>) -> String {
     let counts = &corpus.counts;
     let mut text = format!("{}  {}  {}\n", corpus.name, words::name(&corpus.state), corpus.id);
     if let Some(scan) = &corpus.scan {
-        let waits_for = scan.waits_for.as_ref().map(|why| format!(". {why}")).unwrap_or_default();
-        let _ = writeln!(text, "{} of {} files read{waits_for}", scan.files_done, scan.files);
+        let (done, all) = (scan.files_done, scan.files);
+        let read = match &scan.waits_for {
+            Some(why) => said!("files_read_waits", done = done, all = all, why = why),
+            None => said!("files_read", done = done, all = all),
+        };
+        let _ = writeln!(text, "{}", own(&read));
     }
     if let Some(problem) = &corpus.problem {
         let _ = writeln!(text, "{problem}");

@@ -5,7 +5,9 @@ use crate::{
     cell::{self, Cell},
     client::{Client, encoded},
     error::{CliError, CliResult},
-    follow, moment,
+    follow,
+    lang::own,
+    moment,
     output::{Format, List as Listed, out},
     resolve::{self, short},
     spec_file,
@@ -16,6 +18,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
 use senmon_protocol::{
     resources::BudgetSpec,
+    said,
     view::{BranchView, ChangeExperiment, ExperimentSummary, ExperimentView, StageState},
 };
 use std::{fmt::Write as _, path::PathBuf};
@@ -107,7 +110,7 @@ pub async fn run(client: &Client, format: Format, args: &Run) -> CliResult {
     }
     format.print(&view, |view| {
         let id = view.summary.id;
-        format!("submitted {} as {id}\nwatch it with: senmon follow {}", view.summary.name, short(id))
+        own(&said!("submitted_as", name = &view.summary.name, id = id.to_string(), short = short(id)))
     })
 }
 
@@ -194,7 +197,12 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
     let view: ExperimentView = client.patch(&format!("/experiments/{id}"), &body).await?;
     format.print(&view, |view| {
         let summary = &view.summary;
-        format!("{} is {}, priority {}", summary.name, words::name(&summary.state), summary.priority)
+        own(&said!(
+            "stands_with_priority",
+            name = &summary.name,
+            state = words::name(&summary.state),
+            priority = u64::from(summary.priority),
+        ))
     })
 }
 

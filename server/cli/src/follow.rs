@@ -4,6 +4,7 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, out},
     report,
     resolve::{self, Id, short},
@@ -14,6 +15,7 @@ use clap::Args;
 use senmon_protocol::{
     ids::ExperimentId,
     report::Report,
+    said,
     view::{ExperimentState, ExperimentSummary, ExperimentView, Stage, StageProgress, StageState},
 };
 use serde::Serialize;
@@ -91,7 +93,8 @@ async fn look(client: &Client, format: Format, id: ExperimentId) -> CliResult {
                     ExperimentState::Failed | ExperimentState::Cancelled => {
                         screen.close();
                         let why = view.summary.problem.unwrap_or_else(|| words::name(&view.summary.state));
-                        return Err(CliError::Failed(format!("{} ended without a report: {why}", view.summary.name)));
+                        let ended = said!("ended_without_report", name = &view.summary.name, why = why);
+                        return Err(CliError::Failed(own(&ended)));
                     }
                 }
             }

@@ -97,7 +97,7 @@ mod tests {
             is_goodput: cause.is_goodput(),
             seconds,
             share: seconds / 200.0,
-            sentence: cause.sentence().into(),
+            sentence: cause.sentence(),
         };
         let view = GoodputView {
             from: None,

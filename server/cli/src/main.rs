@@ -27,6 +27,7 @@ mod follow;
 mod goodput;
 mod init;
 mod jobs;
+mod lang;
 mod login;
 mod logs;
 mod manual;
@@ -60,6 +61,7 @@ use table::Look;
 
 fn main() -> ExitCode {
     let cli = command::parse();
+    lang::settle(cli.lang, cli.output, |name| std::env::var(name).ok());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

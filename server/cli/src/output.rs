@@ -4,6 +4,7 @@
 
 use crate::{
     error::{CliError, CliResult},
+    lang::term,
     table::{Look, Table},
 };
 use clap::ValueEnum;
@@ -76,7 +77,8 @@ impl Format {
     /// When the value cannot be written in that form.
     pub fn print<T: Serialize + ?Sized>(self, value: &T, text: impl FnOnce(&T) -> String) -> CliResult {
         match self.form {
-            Form::Table => out(&text(value)),
+            // One sentence alone is a term; a table is none.
+            Form::Table => out(&term(&text(value))),
             Form::Json => out(&serde_json::to_string_pretty(value).map_err(failed)?),
             Form::Yaml => out(&serde_yaml_ng::to_string(value).map_err(failed)?),
         }

@@ -264,6 +264,7 @@ mod tests {
         let contestant = |key: &str, title: &str, perplexity: f64, vs: Option<f64>, temperature| Contestant {
             key: key.into(),
             title: title.into(),
+            title_said: None,
             repeat: 0,
             perplexity: Some(perplexity),
             loss: Some(perplexity.ln()),
@@ -287,6 +288,7 @@ mod tests {
                 hours_per_nat: Some(1.5),
             },
             absent: vec![],
+            absent_said: vec![],
             evaluation_id: EvaluationId::new(),
             checkpoint_id: Some(CheckpointId::new()),
             branch_id: Some(branch_id),
@@ -317,6 +319,7 @@ mod tests {
             name: "demo".into(),
             created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             headline: "The ensemble beats dense by 3.2 %.".into(),
+            headline_said: None,
             contestants: vec![
                 contestant("dense", "dense", 36.70, None, None),
                 contestant("ensemble_top_2", "routed ensemble, top 2", 35.52, Some(-3.2), Some(0.1)),
@@ -354,8 +357,10 @@ mod tests {
                     forgetting: vec![Forgetting { domain: 0, loss_delta: 0.41 }],
                 }],
                 headline: "Domain 0 was forgotten most.".into(),
+                headline_said: None,
             }],
             method: vec!["Perplexity per token.".into()],
+            method_said: vec![],
             held_out: None,
         }
     }

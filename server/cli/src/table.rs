@@ -2,7 +2,7 @@
 //!
 //! Never prints.
 
-use crate::cell::Cell;
+use crate::{cell::Cell, lang::term};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How tables are written.
@@ -110,19 +110,25 @@ impl Table {
 
     fn write(&self, chosen: &[usize], look: &Look) -> String {
         let cell_max = if look.plain { usize::MAX } else { self.cell_width_max };
+        // Scripts read the columns by their English names.
+        let own = |text: &str| if look.plain { text.to_owned() } else { term(text) };
+        let names_facts = self.cell_width_max == usize::MAX;
         let cell = |row: &Vec<Cell>, column: usize| {
-            row.get(column).map_or_else(String::new, |cell| fit(&one_line(cell.text(look.plain)), cell_max))
+            let text = row.get(column).map_or_else(String::new, |cell| one_line(cell.text(look.plain)));
+            // The names of facts are the command's own words.
+            fit(&if names_facts && column == 0 { own(&text) } else { text }, cell_max)
         };
-        let heads: Vec<String> = chosen.iter().map(|column| self.heads[*column].0.clone()).collect();
+        let heads: Vec<String> = chosen.iter().map(|column| own(&self.heads[*column].0)).collect();
         let has_heads = look.head && heads.iter().any(|head| !head.is_empty());
         let rows = self.rows.iter().map(|row| chosen.iter().map(|column| cell(row, *column)).collect());
         let lines: Vec<Vec<String>> = has_heads.then_some(heads).into_iter().chain(rows).collect();
         let kind = |place: usize| self.heads[chosen[place]].1;
+        let head_widths: Vec<usize> = chosen.iter().map(|column| own(&self.heads[*column].0).width()).collect();
         let width = |place: usize| lines.iter().map(|line| line[place].width()).max().unwrap_or(0);
         let mut widths: Vec<usize> = (0..chosen.len()).map(width).collect();
         if let Some(whole) = look.width {
             let least = |place: usize| match kind(place) {
-                Kind::Text => Some(CELL_WIDTH_MIN.max(self.heads[chosen[place]].0.width())),
+                Kind::Text => Some(CELL_WIDTH_MIN.max(head_widths[place])),
                 Kind::Whole | Kind::Number => None,
             };
             narrow(&mut widths, &(0..chosen.len()).map(least).collect::<Vec<_>>(), whole);

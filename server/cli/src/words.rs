@@ -2,8 +2,9 @@
 //!
 //! Never reads a clock: the present is an argument.
 
+use crate::lang::{own, term};
 use chrono::{DateTime, Local, TimeZone, Utc};
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{said, storage::Bytes};
 
 /// `16.4 M`, `982`.
 #[must_use]
@@ -53,11 +54,11 @@ pub fn duration(seconds: f64) -> String {
 pub fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let s = (now - then).num_seconds();
     match s {
-        ..=4 => "now".into(),
-        5..60 => format!("{s} s ago"),
-        60..3_600 => format!("{} min ago", s / 60),
-        3_600..86_400 => format!("{} h ago", s / 3_600),
-        _ => format!("{} d ago", s / 86_400),
+        ..=4 => own(&said!("ago_now")),
+        5..60 => own(&said!("ago_seconds", count = s.unsigned_abs())),
+        60..3_600 => own(&said!("ago_minutes", count = s.unsigned_abs() / 60)),
+        3_600..86_400 => own(&said!("ago_hours", count = s.unsigned_abs() / 3_600)),
+        _ => own(&said!("ago_days", count = s.unsigned_abs() / 86_400)),
     }
 }
 
@@ -117,7 +118,7 @@ pub fn or_dash(text: Option<String>) -> String {
 #[must_use]
 pub fn name<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(text)) => text.replace('_', " "),
+        Ok(serde_json::Value::String(text)) => term(&text.replace('_', " ")),
         _ => String::new(),
     }
 }

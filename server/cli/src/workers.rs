@@ -4,6 +4,7 @@ use crate::{
     cell::{self, Cell},
     client::Client,
     error::CliResult,
+    lang::own,
     output::{Format, List, out},
     resolve,
     steer::together,
@@ -12,7 +13,7 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::WorkerView;
+use senmon_protocol::{said, said::decimal, view::WorkerView};
 use std::fmt::Write as _;
 
 /// Commands.
@@ -80,7 +81,7 @@ async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliRe
     for id in &ids {
         match client.verb::<WorkerView>(&format!("/workers/{id}/{verb}")).await {
             Ok(view) => {
-                let text = |view: &WorkerView| format!("{} is {}", view.name, words::name(&view.mode));
+                let text = |view: &WorkerView| own(&said!("stands", name = &view.name, state = words::name(&view.mode)));
                 if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
             }
             Err(error) => failures.push(error),
@@ -106,7 +107,7 @@ fn worker_table(all: &[WorkerView]) -> List {
                 slot.slot.threads.to_string().into(),
                 slot.tokens_per_second.filter(|rate| *rate > 0.0).map(cell::rate).into(),
                 slot.progress.map(cell::share).into(),
-                slot.title.clone().unwrap_or_else(|| "free".into()).into(),
+                slot.title.clone().unwrap_or_else(|| own(&said!("slot_free"))).into(),
                 cell::either(if row == 0 { seen.text(false) } else { "" }, seen.text(true)),
             ]);
         }
@@ -114,14 +115,11 @@ fn worker_table(all: &[WorkerView]) -> List {
     let mut notes = String::new();
     for worker in all {
         if let Some(why) = &worker.set_aside {
-            let _ = writeln!(
-                notes,
-                "{0} is set aside: {why} Give it jobs again with: senmon worker enable {0}",
-                worker.name
-            );
+            let _ = writeln!(notes, "{}", own(&said!("worker_aside_hint", name = &worker.name, why = why)));
         }
         if let Some(percent) = worker.slower_percent {
-            let _ = writeln!(notes, "{} trains {percent:.0} % slower than its siblings.", worker.name);
+            let slower = said!("worker_slower", name = &worker.name, percent = decimal(percent, 0));
+            let _ = writeln!(notes, "{}", own(&slower));
         }
     }
     List::new(table, "no workers yet; start one with: senmon-worker --config worker.toml").with_notes(notes)

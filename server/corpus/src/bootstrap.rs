@@ -14,7 +14,11 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore, SeedableRng},
 };
-use senmon_protocol::job::Interval;
+use senmon_protocol::{
+    job::Interval,
+    said,
+    said::{Said, decimal},
+};
 use std::collections::BTreeMap;
 
 /// Resamples of a report.
@@ -42,7 +46,7 @@ pub struct Sums<'a> {
 }
 
 /// A difference with its interval, or why there is none.
-pub type Judged = Result<Interval, String>;
+pub type Judged = Result<Interval, Said>;
 
 /// The documents of one domain with a weight.
 struct Stratum {
@@ -100,9 +104,8 @@ fn is_finite(sums: &Sums, nats: &[f64]) -> bool {
     nats.iter().chain(sums.base).all(|nats| nats.is_finite())
 }
 
-fn not_finite(sums: &Sums) -> String {
-    let whose = if is_finite(sums, &[]) { "its" } else { "dense's" };
-    format!("{whose} loss on a document is not finite")
+fn not_finite(sums: &Sums) -> Said {
+    if is_finite(sums, &[]) { said!("document_loss_not_finite") } else { said!("dense_document_loss_not_finite") }
 }
 
 /// Domains in which there is something, with their shares.
@@ -162,20 +165,20 @@ fn below(chance: &mut ChaCha8Rng, n: usize) -> usize {
 }
 
 /// Why an interval would promise too much or nothing, if it would.
-fn unseen(strata: &[Stratum], w: usize) -> Option<String> {
+fn unseen(strata: &[Stratum], w: usize) -> Option<Said> {
     if strata.iter().all(|stratum| stratum.shares[w] <= 0.0) {
-        return Some("no held-out document was scored".to_owned());
+        return Some(said!("nothing_scored"));
     }
     let blind: f64 = strata.iter().filter(|s| s.groups.len() < 2).map(|stratum| stratum.shares[w]).sum();
     (blind > BLIND_SHARE_MAX).then(|| {
-        let (percent, most) = (blind * 100.0, BLIND_SHARE_MAX * 100.0);
-        format!("{percent:.0} % of the weight lies on domains whose reported documents are one, or of one group (at most {most:.0} % may)")
+        let (percent, most) = (decimal(blind * 100.0, 0), decimal(BLIND_SHARE_MAX * 100.0, 0));
+        said!("too_few_groups", percent = percent, most = most)
     })
 }
 
 fn interval(nats: f64, drawn: &mut [f64]) -> Judged {
     if drawn.is_empty() {
-        return Err("no resample was drawn".to_owned());
+        return Err(said!("no_resample"));
     }
     drawn.sort_by(f64::total_cmp);
     let [nats_low, nats_high] = QUANTILES.map(|q| quantile(drawn, q));

@@ -3,7 +3,11 @@
 //!
 //! Never gives a figure that stands on nothing or is not finite, and never chooses by itself on which half.
 
-use senmon_protocol::job::{DomainLoss, ShardIndex, Split};
+use senmon_protocol::{
+    job::{DomainLoss, ShardIndex, Split},
+    said,
+    said::Said,
+};
 
 /// Each domain's share of the held-out tokens, `[k]`; zeros where there are none. The weights of the headline.
 #[must_use]
@@ -37,23 +41,21 @@ pub fn alike(domains: usize) -> Vec<f64> {
 ///
 /// # Errors
 /// Why there is no such mean: nothing was scored, or a loss is not finite.
-pub fn mean_loss(domains: &[DomainLoss], weights: &[f64]) -> Result<f64, String> {
+pub fn mean_loss(domains: &[DomainLoss], weights: &[f64]) -> Result<f64, Said> {
     let (mut sum, mut weight_sum) = (0.0, 0.0);
     for domain in domains.iter().filter(|domain| domain.tokens > 0) {
         let weight = weights.get(domain.domain as usize).copied().unwrap_or(0.0);
         if weight > 0.0 {
             let loss = domain.loss.filter(|loss| loss.is_finite());
-            let loss = loss.ok_or_else(|| format!("the loss on domain {} is not finite", domain.domain))?;
+            let loss = loss.ok_or_else(|| said!("domain_loss_not_finite", domain = domain.domain))?;
             sum += weight * loss;
             weight_sum += weight;
         }
     }
     if weight_sum <= 0.0 {
-        return Err("no held-out document was scored".to_owned());
+        return Err(said!("nothing_scored"));
     }
-    Some(sum / weight_sum)
-        .filter(|mean| mean.is_finite())
-        .ok_or_else(|| "the mean over domains is not finite".to_owned())
+    Some(sum / weight_sum).filter(|mean| mean.is_finite()).ok_or_else(|| said!("mean_not_finite"))
 }
 
 /// Domains with a weight in which nothing was scored: [`mean_loss`] leaves them out.

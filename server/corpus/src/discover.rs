@@ -10,7 +10,11 @@ use crate::{
 };
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
-use senmon_protocol::clustering::{AbsentFigure, ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec};
+use senmon_protocol::{
+    clustering::{AbsentFigure, ClusteringQuality, ClusteringSpec, DomainView, FeatureSpec},
+    said,
+    said::Said,
+};
 use std::{cmp::Reverse, collections::HashSet};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -77,7 +81,7 @@ pub fn discover(sample: &[Document], spec: &ClusteringSpec) -> Result<Discovery,
     quality.dimensions = u32::try_from(dimensions).unwrap_or(u32::MAX);
     if known.len() < texts.len() {
         let none = texts.len() - known.len();
-        quality.remarks.push(format!("{none} documents of the sample have no term; such go to domain {fallback}"));
+        remark(&mut quality, said!("remark_no_term", count = none, domain = fallback));
     }
     Ok(Discovery { router, quality, domains })
 }
@@ -131,24 +135,21 @@ impl Figures<'_> {
             source_nmi_plain: with_sources(&plain.0),
             ..ClusteringQuality::default()
         };
-        let classes = if k == 1 { "there is one domain" } else { "all documents of the sample are in one domain" };
+        let classes = if k == 1 { said!("figure_one_domain") } else { said!("figure_all_in_one") };
         let source = match sources.iter().collect::<HashSet<_>>().len() {
-            0 => "no document has a source label",
-            1 => "all documents have one source label",
-            _ => classes,
+            0 => said!("figure_no_label"),
+            1 => said!("figure_one_label"),
+            _ => classes.clone(),
         };
         let distinct = self.fitted.distinct;
-        let proof = if distinct < k { "there are fewer distinct documents than domains" } else { "the proof failed" };
-        say_what_is_absent(&mut quality, classes, source, proof);
+        let proof = if distinct < k { said!("figure_few_distinct") } else { said!("figure_proof_failed") };
+        say_what_is_absent(&mut quality, &classes, &source, &proof);
         if distinct < k {
-            quality.remarks.push(format!(
-                "the sample has {distinct} distinct documents (by their terms) for {k} domains: domains of one point \
-                 share its documents at random, and their experts learn the same"
-            ));
+            remark(&mut quality, said!("remark_few_distinct", distinct = distinct, domains = k));
         }
         let empty = (0..k).filter(|&d| sizes[d] == 0).map(|d| d.to_string()).collect::<Vec<_>>();
         if !empty.is_empty() {
-            quality.remarks.push(format!("no document of the sample is nearest to domain {}", empty.join(", ")));
+            remark(&mut quality, said!("remark_empty_domains", domains = empty));
         }
         quality
     }
@@ -158,12 +159,18 @@ impl Figures<'_> {
     }
 }
 
+fn remark(quality: &mut ClusteringQuality, said: Said) {
+    quality.remarks.push(said.text());
+    quality.remarks_said.push(said);
+}
+
 /// Figures that are absent, or not finite, are None and have their reason.
-fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &str, source: &str, proof: &str) {
+fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &Said, source: &Said, proof: &Said) {
+    let (no_term, no_sample) = (&said!("figure_no_term"), &said!("figure_no_sample"));
     let figures = [
-        ("inertia_mean", &mut quality.inertia_mean, "no document has a term"),
-        ("inertia_mean_plain", &mut quality.inertia_mean_plain, "no document has a term"),
-        ("balance_max_over_mean", &mut quality.balance_max_over_mean, "the sample is empty"),
+        ("inertia_mean", &mut quality.inertia_mean, no_term),
+        ("inertia_mean_plain", &mut quality.inertia_mean_plain, no_term),
+        ("balance_max_over_mean", &mut quality.balance_max_over_mean, no_sample),
         ("balance_gap_max", &mut quality.balance_gap_max, proof),
         ("silhouette", &mut quality.silhouette, classes),
         ("stability_nmi", &mut quality.stability_nmi, classes),
@@ -172,10 +179,10 @@ fn say_what_is_absent(quality: &mut ClusteringQuality, classes: &str, source: &s
         ("source_nmi_plain", &mut quality.source_nmi_plain, source),
     ];
     for (figure, value, why) in figures {
-        let why = if value.is_some_and(|value| !value.is_finite()) { "it is not finite" } else { why };
+        let why = if value.is_some_and(|value| !value.is_finite()) { said!("not_finite") } else { why.clone() };
         *value = value.filter(|value| value.is_finite());
         if value.is_none() {
-            quality.absent.push(AbsentFigure { figure: figure.to_owned(), why: why.to_owned() });
+            quality.absent.push(AbsentFigure { figure: figure.to_owned(), why: why.text(), why_said: Some(why) });
         }
     }
 }

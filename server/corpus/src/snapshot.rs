@@ -94,7 +94,7 @@ pub struct Found {
 /// Every fault with its place `paths[i]`: not there below the roots, of an unknown ending, standing for no file, or too
 /// much to look at.
 pub fn expand_paths(paths: &[String], roots: &Roots, go_on: &dyn Fn() -> bool) -> Result<Found, Vec<Fault>> {
-    let fault = |path: String, message: String| Fault { path, message };
+    let fault = |path: String, message: String| Fault::new(path, message);
     if paths.is_empty() || paths.len() > PATHS_MAX {
         let expected = format!("found {} paths, expected 1 to {PATHS_MAX} files, folders or globs", paths.len());
         return Err(vec![fault("paths".into(), expected)]);

@@ -1,6 +1,9 @@
 //! Discovery: how domains are found, and what is known of each.
 
-use crate::ids::{ClusteringId, CorpusId, StorageKey};
+use crate::{
+    ids::{ClusteringId, CorpusId, StorageKey},
+    said::Said,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -129,6 +132,9 @@ pub struct ClusteringQuality {
     /// What a person should know of this fit, in sentences.
     #[serde(default)]
     pub remarks: Vec<String>,
+    /// The same as kinds and values, for whoever words them in another language.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks_said: Vec<Said>,
 }
 
 /// A figure that is not given.
@@ -138,6 +144,9 @@ pub struct AbsentFigure {
     pub figure: String,
     /// Why.
     pub why: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_said: Option<Said>,
 }
 
 /// One document shown as an example of its domain.

@@ -1,6 +1,9 @@
 //! Corpora: what is registered, how documents are read, what the scan found.
 
-use crate::ids::{CorpusId, StorageKey};
+use crate::{
+    ids::{CorpusId, StorageKey},
+    said::Said,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -242,6 +245,9 @@ pub struct ScanProgress {
     /// What it waits for, in a sentence; None while a worker reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for_said: Option<Said>,
 }
 
 /// A corpus as the API shows it.
@@ -255,6 +261,9 @@ pub struct CorpusView {
     pub state: CorpusState,
     /// Why it was refused; while it is scanned, why that does not get on.
     pub problem: Option<String>,
+    /// The latter as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_said: Option<Said>,
     /// How far the scan is; None when it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<ScanProgress>,

@@ -3,6 +3,7 @@
 use crate::{
     checkpoint::CheckpointRef,
     ids::{EvaluationId, ExperimentId, StorageKey},
+    said::Said,
     training::Precision,
 };
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,9 @@ pub struct Compared {
     pub alike: Option<Interval>,
     /// Why one of them is absent.
     pub absent: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent_said: Option<Said>,
 }
 
 /// A difference and its 95 % interval (paired bootstrap over documents).

@@ -19,7 +19,7 @@ const NODES_MAX: u32 = 100_000;
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     if text.len() > FILE_BYTES_MAX {
         let message = format!("found {} bytes, expected at most {FILE_BYTES_MAX}", text.len());
-        return Err(Fault { path: "body".into(), message });
+        return Err(Fault::new("body", message));
     }
     let yaml = || serde_yaml_ng::Deserializer::from_str(text);
     let left = Cell::new(NODES_MAX);
@@ -35,7 +35,7 @@ fn fault(path: &str, message: &str) -> Fault {
     let parents = std::iter::successors(Some(path), |place| place.rsplit_once('.').map(|(above, _)| above));
     let shorter = parents.filter_map(|place| message.strip_prefix(&format!("{place}: "))).next();
     let path = if path == "." { "body" } else { path };
-    Fault { path: path.to_owned(), message: shorter.unwrap_or(message).to_owned() }
+    Fault::new(path, shorter.unwrap_or(message))
 }
 
 /// Counts what a value is made of, and keeps none of it.

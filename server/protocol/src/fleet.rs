@@ -2,6 +2,7 @@
 
 use crate::{
     ids::{BranchId, JobId, WorkerId},
+    said::Said,
     worker::SlotInfo,
 };
 use chrono::{DateTime, Utc};
@@ -50,6 +51,9 @@ pub struct WorkerView {
     pub mode: WorkerMode,
     /// Why the server set it aside: it is given no new jobs until somebody enables it.
     pub set_aside: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside_said: Option<Said>,
     /// Percent that its training is slower than the same experiments' on other workers, where that is certain.
     pub slower_percent: Option<f64>,
     /// Its slots and what runs there.

@@ -3,7 +3,10 @@
 //! The terms are the field's: ML productivity goodput, with badput for start-up, data, checkpoints, wasted progress,
 //! recovery.
 
-use crate::ids::Fence;
+use crate::{
+    ids::Fence,
+    said::{Said, of},
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -73,27 +76,10 @@ impl TimeCause {
         matches!(self, Self::Productive | Self::Scanning | Self::Sharding | Self::Evaluation | Self::Merging)
     }
 
-    /// One sentence for people.
+    /// One sentence for people, in English.
     #[must_use]
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::Productive => "Optimiser steps that count.",
-            Self::Scanning => "Files of corpora read for the first time and compared.",
-            Self::Sharding => "Input files turned into shards.",
-            Self::Evaluation => "Models scored and mixed.",
-            Self::Merging => "Weights averaged.",
-            Self::Wasted => "Work in vain: taken back, skipped, or of a failed job.",
-            Self::Starting => "From the grant to the first step: load, verify, warm up.",
-            Self::CheckpointStall => "Training stood still for a checkpoint.",
-            Self::DataWait => "Training waited for its next batch.",
-            Self::Detection => "A worker had fallen silent and was not yet given up.",
-            Self::Finishing => "The work was done, but the server had not yet been told.",
-            Self::Recovering => "After a fault: back-off, and waiting for another slot.",
-            Self::Queued => "Waiting for a free slot.",
-            Self::Preempted => "Gave its slot to more urgent work; waits for another.",
-            Self::Paused => "Held until a person lets it go on.",
-            Self::Idle => "Slots without a job.",
-        }
+    pub fn sentence(self) -> String {
+        of::time(self).text()
     }
 }
 
@@ -179,6 +165,9 @@ pub struct SkipView {
     pub reason: SkipReason,
     /// What exactly, in one sentence.
     pub text: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// Whether a later attempt took the place of that step; the line then counts no more.
     pub superseded: bool,
     /// When it was noted.

@@ -6,6 +6,7 @@ use crate::{
     evaluation::{EnsembleResult, EvaluateResult},
     ids::{CheckpointId, StorageKey},
     kind::JobKind,
+    said::{Said, of},
     scan::{DeduplicateResult, ScanResult},
     shard::ShardResult,
 };
@@ -113,38 +114,10 @@ impl TerminationReason {
         !matches!(self, Self::Cancelled | Self::InvalidInput)
     }
 
-    /// One sentence of advice.
+    /// One sentence of advice, in English.
     #[must_use]
-    pub fn advice(self) -> &'static str {
-        match self {
-            Self::WorkerLost => "The worker stopped answering; the job goes on elsewhere from its last checkpoint.",
-            Self::Released => "The job was given back on request and waits for a slot.",
-            Self::Preempted => {
-                "It goes on from its checkpoint when a slot is free; raise the experiment's priority if it matters more."
-            }
-            Self::Cancelled => "Somebody cancelled it; fork the branch to go on from its last checkpoint.",
-            Self::InvalidInput => "Change the setting that the message names and submit again.",
-            Self::CorruptData => {
-                "Verify the checkpoint or shard that the message names; an earlier one is used if there is one."
-            }
-            Self::OutOfMemory => {
-                "Lower training.micro_batch_windows or data.sequence_length, or use a device with more memory."
-            }
-            Self::StorageFailure => "Make room in the store or mend the disk; the job is tried again.",
-            Self::NonFiniteLoss => {
-                "Lower training.learning_rate or training.clip_norm, or look at the data of the steps named."
-            }
-            Self::LossSpike => {
-                "Look at the events and the data of that batch, then resume the branch or fork it with other settings."
-            }
-            Self::RolledBack => "Training goes on from the earlier checkpoint; nothing needs to be done.",
-            Self::Stalled => {
-                "Look at the stacks in the log of the attempt: a disk, a device or a collective that does not answer."
-            }
-            Self::InternalError => {
-                "Look at the log of the attempt; if it happens on one worker only, drain that worker."
-            }
-        }
+    pub fn advice(self) -> String {
+        of::advice(self).text()
     }
 }
 
@@ -172,6 +145,23 @@ pub struct EndedOutcome {
     pub reason: TerminationReason,
     /// What exactly, in one or two sentences.
     pub message: String,
+    /// The same as a kind and values, where it is not another program's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+impl EndedOutcome {
+    /// An end in English words alone.
+    #[must_use]
+    pub fn new(reason: TerminationReason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), said: None }
+    }
+
+    /// An end as a kind and values.
+    #[must_use]
+    pub fn said(reason: TerminationReason, said: Said) -> Self {
+        Self { reason, message: said.text(), said: Some(said) }
+    }
 }
 
 /// A checkpoint that a worker wrote and asks to commit.

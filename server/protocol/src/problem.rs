@@ -1,5 +1,6 @@
 //! The one error body of the API: RFC 9457 `application/problem+json`.
 
+use crate::said::Said;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -32,4 +33,21 @@ pub struct Fault {
     pub path: String,
     /// What was found and what is accepted.
     pub message: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+impl Fault {
+    /// A fault in English words alone.
+    #[must_use]
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), said: None }
+    }
+
+    /// A fault as a kind and values.
+    #[must_use]
+    pub fn said(path: impl Into<String>, said: Said) -> Self {
+        Self { path: path.into(), message: said.text(), said: Some(said) }
+    }
 }

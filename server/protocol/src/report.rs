@@ -4,6 +4,7 @@ use crate::{
     clustering::ClusteringQuality,
     evaluation::{DomainLoss, Interval, SurfacePoint},
     ids::{BranchId, CheckpointId, EvaluationId, ExperimentId},
+    said::Said,
     view::BranchRole,
 };
 use chrono::{DateTime, Utc};
@@ -22,6 +23,9 @@ pub struct Report {
     pub created_at: DateTime<Utc>,
     /// The finding in one sentence.
     pub headline: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headline_said: Option<Said>,
     /// One line a contestant: seed, dense, random-split ensemble, best single expert, weight average, the routed
     /// ensemble as it was chosen, and at each number of experts.
     pub contestants: Vec<Contestant>,
@@ -45,6 +49,9 @@ pub struct Report {
     pub chains: Vec<ChainReport>,
     /// How it was measured, in sentences.
     pub method: Vec<String>,
+    /// The same as kinds and values, for whoever words them in another language.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub method_said: Vec<Said>,
     /// The held-out documents; None in reports of older versions.
     #[serde(default)]
     pub held_out: Option<HeldOutSummary>,
@@ -103,6 +110,9 @@ pub struct Contestant {
     pub key: String,
     /// Name for people.
     pub title: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title_said: Option<Said>,
     /// The repeat whose figures these are, from 0; the others are in `spread`.
     #[serde(default)]
     #[schema(required = true)]
@@ -150,6 +160,9 @@ pub struct Contestant {
     #[serde(default)]
     #[schema(required = true)]
     pub absent: Vec<String>,
+    /// The same as kinds and values, for whoever words them in another language.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_said: Vec<Said>,
     /// The evaluation behind the figures.
     pub evaluation_id: EvaluationId,
     /// The checkpoint behind the figures; for an ensemble, none (see its members in `matrix`).
@@ -331,6 +344,9 @@ pub struct ChainReport {
     pub links: Vec<ChainLink>,
     /// One sentence.
     pub headline: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headline_said: Option<Said>,
 }
 
 /// One link of a chain.

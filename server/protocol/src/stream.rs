@@ -3,6 +3,7 @@
 use crate::{
     fleet::FleetView,
     ids::{BranchId, ExperimentId, Fence, WorkerId},
+    said::Said,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -62,8 +63,11 @@ pub struct EventView {
     pub kind: String,
     /// `info`, `warn` or `error`.
     pub level: String,
-    /// The sentence.
+    /// The sentence, in English.
     pub text: String,
+    /// The same as a kind and values, for whoever words it in another language; absent where only the sentence is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// The experiment concerned.
     pub experiment_id: Option<ExperimentId>,
     /// The branch concerned.

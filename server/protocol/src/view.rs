@@ -1,14 +1,12 @@
 //! What people and scripts read and ask for: experiments, branches, jobs, checkpoints, evaluations.
 
-pub use crate::{access::*, aside::*, fleet::*, stream::*};
+pub use crate::{access::*, aside::*, attempt::*, fleet::*, stream::*};
 use crate::{
     checkpoint::{CheckpointKind, CheckpointMeta},
-    ids::{
-        AttemptId, BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, Fence, JobId, OwnerId,
-        StorageKey,
-    },
-    job::{CheckpointRef, JobKind, Mixture, TerminationReason},
+    ids::{BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, JobId, OwnerId, StorageKey},
+    job::{CheckpointRef, JobKind, Mixture},
     resources::BudgetSpec,
+    said::Said,
     spec::{ExperimentSpec, TrainingSpec},
 };
 use chrono::{DateTime, Utc};
@@ -129,6 +127,9 @@ pub struct ExperimentSummary {
     pub state: ExperimentState,
     /// Why it failed, or why the server paused it, in sentences.
     pub problem: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem_said: Option<Said>,
     /// 0 to 100.
     pub priority: u8,
     /// The stages.
@@ -164,6 +165,9 @@ pub struct ExperimentView {
     /// What it waits for, in a sentence; or why it is set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for_said: Option<Said>,
     /// The branches, parents before children.
     pub branches: Vec<BranchView>,
     /// Branches that cannot be read.
@@ -233,6 +237,9 @@ pub struct BranchView {
     pub state: BranchState,
     /// Why it waits or failed, in one sentence.
     pub why: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_said: Option<Said>,
     /// What it draws from.
     pub mixture: Option<Mixture>,
     /// Its settings.
@@ -266,36 +273,12 @@ pub struct BranchView {
     pub start_checkpoint_id: Option<CheckpointId>,
 }
 
-/// One execution of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct AttemptView {
-    /// Id.
-    pub id: AttemptId,
-    /// The job.
-    pub job_id: JobId,
-    /// Its fence.
-    pub fence: Fence,
-    /// Name of the worker.
-    pub worker: String,
-    /// Slots taken.
-    pub slots: Vec<u16>,
-    /// Step it started from, for training.
-    pub step_start: Option<u64>,
-    /// Verdict of the exact-resume check, where it resumed.
-    pub resume_verified: Option<bool>,
-    /// When it was granted.
-    pub started_at: DateTime<Utc>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-    /// Where its time went, as its worker counted it.
-    #[serde(default)]
-    pub time: crate::worker::AttemptTime,
-    /// Why it ended without a result.
-    pub reason: Option<TerminationReason>,
-    /// What exactly.
-    pub message: Option<String>,
-    /// Advice for the reason.
-    pub advice: Option<String>,
+impl BranchView {
+    /// Says why it waits.
+    pub fn explain(&mut self, why: Said) {
+        self.why = Some(why.text());
+        self.why_said = Some(why);
+    }
 }
 
 /// Whose work a job is.
@@ -363,6 +346,9 @@ pub struct JobView {
     pub state: JobState,
     /// Why it waits, in one sentence.
     pub why: Option<String>,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_said: Option<Said>,
     /// Priority.
     pub priority: u8,
     /// Slots it needs.

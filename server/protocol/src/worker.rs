@@ -8,6 +8,7 @@ use crate::{
     goodput::SkipReason,
     ids::{AttemptId, CheckpointId, Fence, StorageKey, WorkerId},
     job::{Grant, JobKind, Outcome, WrittenCheckpoint},
+    said::Said,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -207,6 +208,9 @@ pub struct LogLine {
     pub level: String,
     /// The text.
     pub text: String,
+    /// The same as a kind and values, for whoever words it in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// Where the line is an event of the branch too: shown on its curve's axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<LineEvent>,

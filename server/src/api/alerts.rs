@@ -19,6 +19,7 @@ use senmon_protocol::{
     alert::{AlertTarget, AlertView, CreateAlert, DeliveryView},
     ids::AlertId,
     problem::Fault,
+    said,
     view::Page,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -48,7 +49,7 @@ fn target_fault(app: &App, target: &AlertTarget) -> Option<Fault> {
         AlertTarget::Webhook(hook) | AlertTarget::Slack(hook) => ("target.url", &hook.url),
         AlertTarget::Mail(mailbox) => ("target.address", &mailbox.address),
     };
-    let fault = |message: String| Some(Fault { path: path.into(), message });
+    let fault = |message: String| Some(Fault::new(path, message));
     if address.len() > URL_MAX {
         return fault(format!("found {} bytes, expected at most {URL_MAX}", address.len()));
     }
@@ -71,16 +72,16 @@ async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResu
 async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     if body.on.is_empty() {
-        faults.push(Fault { path: "on".into(), message: "found none, expected at least one occasion".into() });
+        faults.push(Fault::new("on", "found none, expected at least one occasion"));
     }
     faults.extend(target_fault(&app, &body.target));
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
     let id = db::alerts::insert(&app.db, &body, &who.name).await?;
-    let text = format!("{} made the alert {}.", who.name, body.name);
+    let said = said!("alert_made", who = who.name, name = body.name);
     let experiment_id = body.experiment_id;
-    app.event(NewEvent { kind: "alert_made", level: "info", text, experiment_id, ..NewEvent::default() }).await;
+    app.event(NewEvent { kind: "alert_made", level: "info", said, experiment_id, ..NewEvent::default() }).await;
     Ok((StatusCode::CREATED, Extension(Made(id.0)), Json(masked(one(&app, id).await?))))
 }
 
@@ -93,8 +94,8 @@ async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) -> ApiResult<StatusCode> {
     let name = one(&app, id).await?.name;
     db::alerts::delete(&app.db, id).await?;
-    let text = format!("{} deleted the alert {name}.", who.name);
-    app.event(NewEvent { kind: "alert_deleted", level: "info", text, ..NewEvent::default() }).await;
+    let said = said!("alert_deleted", who = who.name, name = name);
+    app.event(NewEvent { kind: "alert_deleted", level: "info", said, ..NewEvent::default() }).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,6 +12,8 @@ use crate::{
 use axum::{Json, extract::State, http::StatusCode};
 use senmon_protocol::{
     ids::ExperimentId,
+    said,
+    said::of,
     view::{Page, SetAside, TroubleKind},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -38,8 +40,8 @@ async fn again(
         return Err(ApiError::NotFound(format!("no {noun} {id} is set aside")));
     }
     let experiment_id = (kind == TroubleKind::Experiment).then_some(ExperimentId(id));
-    let text = format!("{} has the {noun} {id} tried again.", who.name);
-    app.event(NewEvent { kind: "tried_again", level: "info", text, experiment_id, ..NewEvent::default() }).await;
+    let said = said!("tried_again", who = who.name, kind = of::trouble(kind), id = id.to_string());
+    app.event(NewEvent { kind: "tried_again", level: "info", said, experiment_id, ..NewEvent::default() }).await;
     let wake = match kind {
         TroubleKind::Experiment => &app.wake.advance,
         TroubleKind::Corpus => &app.wake.scan,

@@ -23,6 +23,8 @@ use senmon_protocol::{
     ids::{AttemptId, Fence, StorageKey},
     job::{JobSpec, Outcome},
     problem::Fault,
+    said,
+    said::{Said, of},
     view::{StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };
@@ -75,17 +77,18 @@ async fn started(
         return Ok(Json(()));
     }
     if body.step_start > 0 {
-        let verdict = match body.resume_verified {
-            Some(true) => "; state and next batch are what the checkpoint recorded",
-            Some(false) => "; state or next batch are NOT what the checkpoint recorded",
-            None => "",
+        let (job, step) = (of::title(&held.title), body.step_start);
+        let said = match body.resume_verified {
+            Some(true) => said!("attempt_resumed_exactly", job = job, step = step),
+            Some(false) => said!("attempt_resumed_otherwise", job = job, step = step),
+            None => said!("attempt_resumed", job = job, step = step),
         };
         let level = if body.resume_verified == Some(false) { "error" } else { "info" };
-        let text = format!("{} resumed at step {}{verdict}.", held.title, body.step_start);
-        app.event(event(&held, "attempt_resumed", level, text, Some(body.step_start))).await;
+        app.event(event(&held, "attempt_resumed", level, said, Some(step))).await;
     }
     if body.step_start == 0 {
-        app.event(event(&held, "attempt_started", "info", format!("{} began.", held.title), Some(0))).await;
+        let said = said!("attempt_started", job = of::title(&held.title));
+        app.event(event(&held, "attempt_started", "info", said, Some(0))).await;
     }
     changed(&app, &held);
     Ok(Json(()))
@@ -204,8 +207,9 @@ async fn checkpoints(
     is_there(&app, &written.folder, &manifest).await?;
     let (held, is_new) = db::attempts::checkpoint(&app.db, id, body.fence, written, &manifest).await?;
     if is_new {
-        let text = format!("Checkpoint of {} at step {} committed.", held.title, manifest.meta.step);
-        app.event(event(&held, "checkpoint_committed", "info", text, Some(manifest.meta.step))).await;
+        let step = manifest.meta.step;
+        let said = said!("checkpoint_committed", job = of::title(&held.title), step = step);
+        app.event(event(&held, "checkpoint_committed", "info", said, Some(step))).await;
     }
     Ok(Json(()))
 }

@@ -28,6 +28,8 @@ use senmon_protocol::{
     ids::{BranchId, ExperimentId},
     job::{DomainWeight, Mixture},
     lineage::Lineage,
+    said,
+    said::Said,
     view::{
         AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, Page, StreamExperiment,
         StreamMessage,
@@ -57,7 +59,7 @@ pub fn router() -> OpenApiRouter<App> {
 /// When Postgres refuses.
 pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView]) -> ApiResult<()> {
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Waiting) {
-        branch.why = Some(why_not_queued(branch, all));
+        branch.explain(why_not_queued(branch, all));
     }
     if branches.iter().all(|branch| branch.state != BranchState::Queued) {
         return Ok(());
@@ -67,7 +69,7 @@ pub async fn explain(app: &App, branches: &mut [BranchView], all: &[BranchView])
     let queued: HashMap<_, _> = queued.filter_map(|job| Some((job.branch_id?, job))).collect();
     for branch in branches.iter_mut().filter(|branch| branch.state == BranchState::Queued) {
         if let Some(job) = queued.get(&branch.id) {
-            branch.why = Some(scene.why(job));
+            branch.explain(scene.why(job));
         }
     }
     Ok(())
@@ -196,12 +198,12 @@ async fn logs(
     Ok(Json(db::events::logs(&app.db, Some(id), None, query.after.unwrap_or(0)).await?))
 }
 
-async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Json<BranchView>> {
+async fn changed(app: &App, id: BranchId, say: impl Fn(&str) -> Said) -> ApiResult<Json<BranchView>> {
     let branch = db::branches::get(&app.db, id).await?;
     app.event(NewEvent {
         kind: "branch_changed",
         level: "info",
-        text: format!("{who} {did} {}.", branch.name),
+        said: say(&branch.name),
         experiment_id: Some(branch.experiment_id),
         branch_id: Some(id),
         step: Some(branch.step),
@@ -217,25 +219,25 @@ async fn changed(app: &App, id: BranchId, who: &str, did: &str) -> ApiResult<Jso
 #[utoipa::path(post, path = "/branches/{id}/pause", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "paused; what runs saves and is released", body = BranchView), (status = 409, description = "over or paused")))]
 async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Pause).await?;
-    changed(&app, id, &who.name, "paused").await
+    changed(&app, id, |branch| said!("branch_paused", who = &who.name, branch = branch)).await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/resume", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on", body = BranchView), (status = 409, description = "not paused")))]
 async fn resume(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Resume).await?;
-    changed(&app, id, &who.name, "resumed").await
+    changed(&app, id, |branch| said!("branch_resumed", who = &who.name, branch = branch)).await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/cancel", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "cancelled", body = BranchView), (status = 409, description = "over")))]
 async fn cancel(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::jobs::wish(&app.db, id, Wish::Cancel).await?;
-    changed(&app, id, &who.name, "cancelled").await
+    changed(&app, id, |branch| said!("branch_cancelled", who = &who.name, branch = branch)).await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/continue", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), responses((status = 200, description = "goes on from its last checkpoint", body = BranchView), (status = 409, description = "neither failed nor cancelled")))]
 async fn go_on(State(app): State<App>, Who(who): Who, Path(id): Path<BranchId>) -> ApiResult<Json<BranchView>> {
     db::branches::go_on(&app.db, id).await?;
-    changed(&app, id, &who.name, "continued").await
+    changed(&app, id, |branch| said!("branch_continued", who = &who.name, branch = branch)).await
 }
 
 #[utoipa::path(post, path = "/branches/{id}/fork", tag = "branches", params(("id" = uuid::Uuid, Path, description = "the branch")), request_body = ForkBranch, responses((status = 201, description = "the new branch", body = BranchView), (status = 409, description = "no whole checkpoint, or the experiment is over"), (status = 422, description = "faults of the input")))]
@@ -311,7 +313,8 @@ async fn fork(
         return Err(ApiError::invalid("tokens", message));
     }
     let new = db::branches::insert_fork(&app.db, &branch, checkpoint.id, name, &mixture, steps).await?;
-    Ok((StatusCode::CREATED, Extension(Made(new.0)), changed(&app, new, &who.name, "forked").await?))
+    let forked = changed(&app, new, |branch| said!("branch_forked", who = &who.name, branch = branch)).await?;
+    Ok((StatusCode::CREATED, Extension(Made(new.0)), forked))
 }
 
 /// What is wrong with a fork's budget: domains that hold nothing, or would be read too often along its lineage.

@@ -22,6 +22,8 @@ use senmon_protocol::{
     corpus::{CorpusState, CorpusView, LeftOut, RegisterCorpus, ZSTD_WINDOW_BYTES_MAX},
     ids::{ClusteringId, ExperimentId},
     problem::Fault,
+    said,
+    said::{Said, of},
     view::{JobState, Page, TroubleKind},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -70,16 +72,13 @@ async fn register(
     may_grow(&app)?;
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     if !(0.0..=1.0).contains(&body.tolerated_broken_share) {
-        faults.push(Fault {
-            path: "tolerated_broken_share".into(),
-            message: format!("found {}, expected 0 to 1", body.tolerated_broken_share),
-        });
+        let message = format!("found {}, expected 0 to 1", body.tolerated_broken_share);
+        faults.push(Fault::new("tolerated_broken_share", message));
     }
     if !(1 << 10..=ZSTD_WINDOW_BYTES_MAX).contains(&body.fields.zstd_window_bytes_max) {
-        faults.push(Fault {
-            path: "fields.zstd_window_bytes_max".into(),
-            message: format!("found {}, expected 1024 to {ZSTD_WINDOW_BYTES_MAX}", body.fields.zstd_window_bytes_max),
-        });
+        let found = body.fields.zstd_window_bytes_max;
+        let message = format!("found {found}, expected 1024 to {ZSTD_WINDOW_BYTES_MAX}");
+        faults.push(Fault::new("fields.zstd_window_bytes_max", message));
     }
     let (paths, roots) = (body.paths.clone(), app.roots.clone());
     // A folder may hold a million entries, on a disk that is far away.
@@ -114,11 +113,14 @@ async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
     let scene = scene(app).await?;
     for corpus in corpora.iter_mut() {
         let Some(scan) = &mut corpus.scan else { continue };
-        corpus.problem = troubles.get(&corpus.id.0).map(Trouble::said);
+        corpus.problem_said = troubles.get(&corpus.id.0).map(Trouble::said);
+        corpus.problem = corpus.problem_said.as_ref().map(Said::text);
         let mut jobs = scene.jobs.iter().filter(|job| job.owner.id() == corpus.id.into());
         let is_read = jobs.clone().any(|job| job.state == JobState::Running);
         if let Some(queued) = jobs.find(|job| job.state == JobState::Queued).filter(|_| !is_read) {
-            scan.waits_for = Some(format!("{}: {}", queued.title, scene.why(queued)));
+            let waits_for = said!("job_and_why", job = of::title(&queued.title), why = scene.why(queued));
+            scan.waits_for = Some(waits_for.text());
+            scan.waits_for_said = Some(waits_for);
         }
     }
     Ok(())
@@ -128,8 +130,8 @@ async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let corpus = db::corpora::get(&app.db, &id).await?;
     db::archive::corpus(&app.db, corpus.id).await?;
-    let text = format!("{} deleted the corpus {}.", who.name, corpus.name);
-    app.event(NewEvent { kind: "corpus_deleted", level: "info", text, ..NewEvent::default() }).await;
+    let said = said!("corpus_deleted", who = who.name, name = corpus.name);
+    app.event(NewEvent { kind: "corpus_deleted", level: "info", said, ..NewEvent::default() }).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

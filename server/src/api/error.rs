@@ -80,7 +80,7 @@ impl ApiError {
     /// One fault at one path.
     #[must_use]
     pub fn invalid(path: &str, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![Fault { path: path.to_owned(), message: message.into() }])
+        Self::Invalid(vec![Fault::new(path, message)])
     }
 }
 

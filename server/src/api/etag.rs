@@ -73,7 +73,7 @@ pub fn ensure_unchanged(headers: &HeaderMap, spec: &ExperimentSpec) -> Result<()
     if fewest.is_empty() {
         return Ok(());
     }
-    let fault = |(path, now): (&str, String)| Fault { path: path.into(), message: format!("is {now} now; read again") };
+    let fault = |(path, now): (&str, String)| Fault::new(path, format!("is {now} now; read again"));
     Err(ApiError::Changed(fewest.into_iter().map(fault).collect()))
 }
 

@@ -38,6 +38,8 @@ use senmon_protocol::{
     ids::ExperimentId,
     problem::Fault,
     report::Report,
+    said,
+    said::{Said, SaidValue},
     spec::ExperimentSpec,
     view::{
         BranchState, BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView,
@@ -128,9 +130,11 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     let summary = db::lists::experiments(&app.db, &one).await?.one()?;
     let mut summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
     app.forecasts.tell(&mut summary);
+    let waits_for = waits_for(app, &row).await?;
     Ok(ExperimentView {
         summary,
-        waits_for: waits_for(app, &row).await?,
+        waits_for: waits_for.as_ref().map(Said::text),
+        waits_for_said: waits_for,
         spec: row.spec,
         corpus_id: row.corpus_id,
         clustering_id: row.clustering_id,
@@ -140,7 +144,7 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
 }
 
 /// What an experiment waits for that runs, or why it is set aside.
-async fn waits_for(app: &App, row: &ExperimentRow) -> ApiResult<Option<String>> {
+async fn waits_for(app: &App, row: &ExperimentRow) -> ApiResult<Option<Said>> {
     let troubles = db::troubles::of(&app.db, TroubleKind::Experiment, Some(row.id.0)).await?;
     match row.state {
         ExperimentState::Running | ExperimentState::Paused if troubles.contains_key(&row.id.0) => {
@@ -173,16 +177,17 @@ async fn submit(
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",
-        text: format!("{} submitted the experiment {}.", identity.name, spec.name),
+        said: said!("experiment_submitted", who = identity.name, name = &spec.name),
         experiment_id: Some(id),
         ..NewEvent::default()
     })
     .await;
-    for Fault { path, message } in not_now(&spec, &known.fleet) {
+    for Fault { path, message, said } in not_now(&spec, &known.fleet) {
+        let why = said.map_or_else(|| SaidValue::from(message), SaidValue::from);
         app.event(NewEvent {
             kind: "experiment_waits",
             level: "warn",
-            text: format!("{}: {path}: {message}.", spec.name),
+            said: said!("experiment_waits", name = &spec.name, path = path, why = why),
             experiment_id: Some(id),
             ..NewEvent::default()
         })
@@ -211,7 +216,7 @@ async fn show(State(app): State<App>, Path(id): Path<ExperimentId>, headers: Hea
 #[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
     db::archive::experiment(&app.db, id).await?;
-    announce(&app, id, &who.name, "deleted").await;
+    announce(&app, id, said!("experiment_deleted", who = who.name)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -300,26 +305,20 @@ async fn spec(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult
     Ok(([(header::CONTENT_TYPE, "application/yaml; charset=utf-8")], text))
 }
 
-async fn change(
-    app: &App,
-    id: ExperimentId,
-    to: ExperimentState,
-    who: &str,
-    did: &str,
-) -> ApiResult<Json<ExperimentView>> {
+async fn change(app: &App, id: ExperimentId, to: ExperimentState, said: Said) -> ApiResult<Json<ExperimentView>> {
     if let Err(error) = db::experiments::set_state(&app.db, id, to).await {
         db::experiments::get(&app.db, id).await?;
         return Err(error.into());
     }
-    announce(app, id, who, did).await;
+    announce(app, id, said).await;
     Ok(Json(view(app, id).await?))
 }
 
-async fn announce(app: &App, id: ExperimentId, who: &str, did: &str) {
+async fn announce(app: &App, id: ExperimentId, said: Said) {
     app.event(NewEvent {
         kind: "experiment_changed",
         level: "info",
-        text: format!("{who} {did} the experiment."),
+        said,
         experiment_id: Some(id),
         ..NewEvent::default()
     })
@@ -349,7 +348,7 @@ async fn alter(
         budget(&spec.budget, "budget", &mut faults);
         if spec.priority > 100 {
             let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
-            faults.push(Fault { path: "priority".into(), message });
+            faults.push(Fault::new("priority", message));
         }
         if faults.is_empty() { Ok(spec) } else { Err(ApiError::Invalid(faults)) }
     };
@@ -357,20 +356,20 @@ async fn alter(
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
     let row = db::experiments::get(&app.db, id).await?;
     let held = row.state == ExperimentState::Paused && row.problem.is_some();
-    let did = if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
+    let said = if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
         db::experiments::set_state(&app.db, id, ExperimentState::Running).await?;
-        "raised the budget of and resumed".into()
+        said!("experiment_budget_raised", who = who.name)
     } else {
-        format!("changed priority, deadline or budget (priority {}) of", spec.priority)
+        said!("experiment_edited", who = who.name, priority = u64::from(spec.priority))
     };
-    announce(&app, id, &who.name, &did).await;
+    announce(&app, id, said).await;
     let view = view(&app, id).await?;
     etag::answer(StatusCode::OK, &HeaderMap::new(), &view.spec, &view)
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
 async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
-    change(&app, id, ExperimentState::Paused, &who.name, "paused").await
+    change(&app, id, ExperimentState::Paused, said!("experiment_paused", who = who.name)).await
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/resume", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "goes on", body = ExperimentView), (status = 409, description = "not paused")))]
@@ -382,9 +381,9 @@ async fn resume(
     let row = db::experiments::get(&app.db, id).await?;
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
     if let Some(why) = budget_spent(&row.spec.budget, slot_hours, wall_hours) {
-        return Err(ApiError::Conflict(why));
+        return Err(ApiError::Conflict(why.text()));
     }
-    change(&app, id, ExperimentState::Running, &who.name, "resumed").await
+    change(&app, id, ExperimentState::Running, said!("experiment_resumed", who = who.name)).await
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/cancel", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "cancelled", body = ExperimentView), (status = 409, description = "over already")))]
@@ -393,5 +392,5 @@ async fn cancel(
     Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
-    change(&app, id, ExperimentState::Cancelled, &who.name, "cancelled").await
+    change(&app, id, ExperimentState::Cancelled, said!("experiment_cancelled", who = who.name)).await
 }

@@ -149,6 +149,7 @@ async fn skips(
         windows,
         reason: row.skip.reason,
         text: row.text,
+        said: row.said,
         superseded: row.skip.step > steps::last_current(row.skip.fence, &segments),
         at: row.at,
     };

@@ -18,6 +18,7 @@ use axum::{Json, extract::State};
 use senmon_protocol::{
     ids::{BranchId, CorpusId, ExperimentId, JobId},
     job::JobKind,
+    said::Said,
     view::{AttemptView, JobState, JobView, LogsView, Page},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -78,7 +79,8 @@ async fn explain(app: &App, jobs: &mut [JobView]) -> ApiResult<()> {
     }
     let scene = scene(app).await?;
     for job in jobs.iter_mut().filter(|job| job.state == JobState::Queued) {
-        job.why = scene.jobs.iter().find(|row| row.id == job.id).map(|row| scene.why(row));
+        job.why_said = scene.jobs.iter().find(|row| row.id == job.id).map(|row| scene.why(row));
+        job.why = job.why_said.as_ref().map(Said::text);
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ impl PageQuery {
 pub fn name_fault(name: &str) -> Option<Fault> {
     let good = is_branch_name(name) && name.chars().count() <= 100;
     let message = || format!("found {name:?}, expected 1 to 100 {BRANCH_NAME}");
-    (!good).then(|| Fault { path: "name".into(), message: message() })
+    (!good).then(|| Fault::new("name", message()))
 }
 
 /// Texts separated by commas.

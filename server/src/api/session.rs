@@ -95,7 +95,7 @@ async fn tokens(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiRe
 async fn create_token(State(app): State<App>, Body(body): Body<CreateToken, 4>) -> ApiResult<impl IntoResponse> {
     let CreateToken { name, role, days, uses } = body;
     let mut faults = Vec::new();
-    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    let mut fault = |path: &str, message: String| faults.push(Fault::new(path, message));
     if name.trim().is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
         fault("name", format!("found {name:?}, expected 1 to 100 characters"));
     }

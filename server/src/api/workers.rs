@@ -17,6 +17,7 @@ use senmon_protocol::{
     WORKER_PROTOCOL_VERSION,
     ids::WorkerId,
     problem::Fault,
+    said,
     view::{FleetView, Page, WorkerMode, WorkerState, WorkerView},
     worker::{EnrolWorker, Enrolled, Heartbeat, Heartbeaten, Poll, Polled},
 };
@@ -84,8 +85,8 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
     db::archive::worker(&app.db, id).await?;
     app.known.forget();
-    let text = format!("{} deleted a lost worker.", who.name);
-    app.event(NewEvent { kind: "worker_deleted", level: "info", text, worker_id: Some(id), ..NewEvent::default() })
+    let said = said!("worker_deleted", who = who.name);
+    app.event(NewEvent { kind: "worker_deleted", level: "info", said, worker_id: Some(id), ..NewEvent::default() })
         .await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -101,38 +102,38 @@ async fn fleet(State(app): State<App>) -> ApiResult<Json<FleetView>> {
     Ok(Json(look(&app).await?))
 }
 
-async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str, did: &str) -> ApiResult<Json<WorkerView>> {
+async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str) -> ApiResult<Json<WorkerView>> {
     db::workers::set_mode(&app.db, id, mode).await?;
     let worker = views(app)
         .await?
         .into_iter()
         .find(|worker| worker.id == id)
         .ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))?;
-    app.event(NewEvent {
-        kind: "worker_changed",
-        level: "info",
-        text: format!("{who} {did} worker {}.", worker.name),
-        worker_id: Some(id),
-        ..NewEvent::default()
-    })
-    .await;
+    let name = worker.name.as_str();
+    let said = match mode {
+        WorkerMode::Draining => said!("worker_drained", who = who, name = name),
+        WorkerMode::Enabled => said!("worker_enabled", who = who, name = name),
+        WorkerMode::Disabled => said!("worker_disabled", who = who, name = name),
+    };
+    app.event(NewEvent { kind: "worker_changed", level: "info", said, worker_id: Some(id), ..NewEvent::default() })
+        .await;
     app.wake.schedule.notify_one();
     Ok(Json(worker))
 }
 
 #[utoipa::path(post, path = "/workers/{id}/drain", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "what runs saves and moves; nothing new starts", body = WorkerView)))]
 async fn drain(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
-    set_mode(&app, id, WorkerMode::Draining, &who.name, "drains").await
+    set_mode(&app, id, WorkerMode::Draining, &who.name).await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/enable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "given new jobs again", body = WorkerView)))]
 async fn enable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
-    set_mode(&app, id, WorkerMode::Enabled, &who.name, "enabled").await
+    set_mode(&app, id, WorkerMode::Enabled, &who.name).await
 }
 
 #[utoipa::path(post, path = "/workers/{id}/disable", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "nothing new starts; what runs goes on", body = WorkerView)))]
 async fn disable(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
-    set_mode(&app, id, WorkerMode::Disabled, &who.name, "disabled").await
+    set_mode(&app, id, WorkerMode::Disabled, &who.name).await
 }
 
 /// Longest name of a worker, and longest text that it says of itself, in characters.
@@ -142,7 +143,7 @@ const PARTS_MAX: usize = 1024;
 
 fn enrolment_faults(body: &EnrolWorker) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |path: &str, message: String| faults.push(Fault { path: path.into(), message });
+    let mut fault = |path: &str, message: String| faults.push(Fault::new(path, message));
     let printable = |text: &str| text.chars().count() <= TEXT_MAX && !text.chars().any(char::is_control);
     if body.name.trim().is_empty() || body.name.chars().count() > 100 || !printable(&body.name) {
         fault("name", format!("found {:?}, expected 1 to 100 printable characters", body.name));
@@ -221,7 +222,7 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
     app.event(NewEvent {
         kind: "worker_enrolled",
         level: "info",
-        text: format!("Worker {} on {} enrolled with {} slots.", body.name, body.host, body.slots.len()),
+        said: said!("worker_enrolled", name = body.name, host = body.host, slots = body.slots.len()),
         worker_id: Some(worker_id),
         ..NewEvent::default()
     })

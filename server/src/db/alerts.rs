@@ -217,6 +217,7 @@ pub async fn due(pool: &PgPool, again_ms: i64, limit: i64) -> Result<Vec<Due>> {
                     kind,
                     level,
                     text,
+                    said: None,
                     experiment_id: row.experiment_id.map(ExperimentId),
                     branch_id: row.branch_id.map(BranchId),
                     worker_id: row.worker_id.map(WorkerId),

@@ -10,6 +10,8 @@ use senmon_protocol::{
     checkpoint::Manifest,
     ids::{AttemptId, BranchId, ExperimentId, Fence, JobId, WorkerId},
     job::{EndedOutcome, JobKind, JobResult, JobSpec, Outcome, TerminationReason, WrittenCheckpoint},
+    said,
+    said::{Said, of},
     view::{AttemptView, EventView},
     worker::{AnnounceCheckpoint, AttemptStarted, AttemptTime, CompleteAttempt, LogBatch},
 };
@@ -320,10 +322,10 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
         _ => None,
     };
     let next = if set_aside.is_some() { Next::GiveUp } else { next };
-    let mut problem = format!("{} {}", ended.message.trim_end_matches('.').to_owned() + ".", ended.reason.advice());
+    let mut problem = said!("problem_with_advice", problem = of::end(ended), advice = of::advice(ended.reason));
     if let Some(poison) = set_aside {
-        let (times, workers, step) = (poison.times, poison.workers, poison.step);
-        problem = format!("Set aside: failed {times} times on {workers} workers at step {step}: {problem}");
+        let (times, workers, step) = (poison.times, poison.workers, poison.step.unsigned_abs());
+        problem = said!("job_set_aside", times = times, workers = workers, step = step, problem = problem);
     }
     let (state, branch_state, wait_ms, problem) = match next {
         Next::Retry(pause) => ("queued", "queued", pause.num_milliseconds(), None),
@@ -331,19 +333,22 @@ async fn end(tx: &mut PgConnection, held: &Held, ended: &EndedOutcome) -> Result
         Next::Cancelled => ("cancelled", "cancelled", 0, None),
         Next::GiveUp => ("failed", "failed", 0, Some(problem)),
     };
+    let text = problem.as_ref().map(Said::text);
+    let problem = problem.as_ref().map(|said| kept("outcome.said", said)).transpose()?;
     sqlx::query!(
-        "UPDATE jobs SET state = $2, problem = $3, failed_on = CASE WHEN $5 THEN failed_on ELSE worker_id END,
+        "UPDATE jobs SET state = $2, problem = $3, problem_said = $6, failed_on = CASE WHEN $5 THEN failed_on ELSE worker_id END,
              attempt_id = NULL, worker_id = NULL, lease_expires_at = NULL, command = 'continue', preempted_for = NULL,
              tokens_per_second = 0, not_before = now() + make_interval(secs => $4::bigint / 1000.0),
              remaining = COALESCE((SELECT GREATEST(0, (b.steps - b.step) * b.batch_tokens) FROM branches b WHERE b.id = jobs.branch_id), remaining) WHERE id = $1",
-        held.job.0, state, problem, wait_ms, ended.reason.is_planned()
+        held.job.0, state, text, wait_ms, ended.reason.is_planned(), problem.as_ref() as _
     ).execute(&mut *tx).await?;
     if let Some(branch) = held.branch {
         sqlx::query!(
-            "UPDATE branches SET state = $2, problem = COALESCE($3, problem) WHERE id = $1",
+            "UPDATE branches SET state = $2, problem = COALESCE($3, problem), problem_said = COALESCE($4, problem_said) WHERE id = $1",
             branch.0,
             branch_state,
-            problem
+            text,
+            problem as _
         )
         .execute(&mut *tx)
         .await?;
@@ -393,7 +398,7 @@ async fn endings(tx: &mut PgConnection, of: Of) -> Result<Vec<Ending>> {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn judge_worker(pool: &PgPool, worker: WorkerId) -> Result<Option<String>> {
+pub async fn judge_worker(pool: &PgPool, worker: WorkerId) -> Result<Option<Said>> {
     let mut tx = transaction(pool).await?;
     let recent = endings(&mut tx, Of::Worker(worker)).await?;
     let elsewhere = sqlx::query_scalar!(
@@ -406,10 +411,15 @@ pub async fn judge_worker(pool: &PgPool, worker: WorkerId) -> Result<Option<Stri
     .fetch_one(&mut *tx)
     .await?;
     let Some(failures) = bad_worker(&recent, elsewhere) else { return Ok(None) };
-    let why = format!("{failures} attempts in a row failed here while others succeeded elsewhere.");
-    let done = sqlx::query!("UPDATE workers SET set_aside = $2 WHERE id = $1 AND set_aside IS NULL", worker.0, why)
-        .execute(&mut *tx)
-        .await?;
+    let why = said!("worker_fails", failures = failures);
+    let done = sqlx::query!(
+        "UPDATE workers SET set_aside = $2, set_aside_said = $3 WHERE id = $1 AND set_aside IS NULL",
+        worker.0,
+        why.text(),
+        kept("set_aside", &why)? as _
+    )
+    .execute(&mut *tx)
+    .await?;
     tx.commit().await?;
     Ok((done.rows_affected() == 1).then_some(why))
 }
@@ -479,7 +489,8 @@ pub async fn of(pool: &PgPool, branch: Option<BranchId>, job: Option<JobId>) -> 
                     step_last: super::count(row.step_last),
                 },
                 reason: ended.as_ref().map(|ended| ended.reason),
-                advice: ended.as_ref().map(|ended| ended.reason.advice().to_owned()),
+                advice: ended.as_ref().map(|ended| ended.reason.advice()),
+                said: ended.as_ref().map(of::end),
                 message: ended.map(|ended| ended.message),
             })
         },

@@ -5,12 +5,13 @@ use super::{
     experiments::{Life, holds},
     kept,
     lists::Wanted,
-    signed, transaction, unword, word,
+    signed, transaction, unword, word, worded,
 };
 use crate::domain::{expand::PlannedBranch, mlflow::Span};
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
     job::Mixture,
+    said::Said,
     spec::TrainingSpec,
     view::{BranchState, BranchView},
 };
@@ -38,11 +39,12 @@ pub async fn insert_all(pool: &PgPool, experiment: ExperimentId, branches: &[Pla
         let id = BranchId::new();
         let parent = branch.parent.as_deref().and_then(|name| ids.get(name)).map(|id| id.0);
         sqlx::query!(
-            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, mixture, training, steps, batch_tokens, repeat, state, problem)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::text IS NULL THEN 'waiting' ELSE 'cancelled' END, $13)",
+            "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, mixture, training, steps, batch_tokens, repeat, state, problem, problem_said)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $13::text IS NULL THEN 'waiting' ELSE 'cancelled' END, $13, $14)",
             id.0, experiment.0, ordinal, branch.name, word(&branch.role), branch.domain.and_then(|d| i32::try_from(d).ok()), parent,
             branch.mixture.as_ref().map(|mixture| kept("mixture", mixture)).transpose()? as _,
-            branch.training.as_ref().map(|training| kept("training", training)).transpose()? as _, signed(branch.steps), signed(branch.batch_tokens), i32::try_from(branch.repeat).unwrap_or(i32::MAX), branch.left_out
+            branch.training.as_ref().map(|training| kept("training", training)).transpose()? as _, signed(branch.steps), signed(branch.batch_tokens), i32::try_from(branch.repeat).unwrap_or(i32::MAX), branch.left_out.as_ref().map(Said::text),
+            branch.left_out.as_ref().map(|why| kept("problem", why)).transpose()? as _
         ).execute(&mut *tx).await?;
         ids.insert(&branch.name, id);
     }
@@ -146,7 +148,7 @@ async fn list(
     wanted: &Wanted,
 ) -> Result<Listed<BranchView>> {
     let rows = sqlx::query!(
-        r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.mixture AS "mixture: Stored<Mixture>",
+        r#"SELECT b.id, b.experiment_id, b.name, b.role, b.domain, b.parent_id, b.state, b.problem, b.problem_said AS "problem_said: Stored<Said>", b.mixture AS "mixture: Stored<Mixture>",
            b.training AS "training: Stored<TrainingSpec>", b.steps, b.batch_tokens, b.step, b.loss, b.start_id, b.repeat,
            COALESCE(j.tokens_per_second, 0) AS "tokens_per_second!", w.name AS "worker?",
            CASE WHEN $3 THEN (SELECT count(*) FROM attempts a WHERE a.branch_id = b.id) ELSE 0 END AS "attempts!",
@@ -189,6 +191,7 @@ async fn list(
                 repeat: u32::try_from(row.repeat).unwrap_or(0),
                 parent_id: row.parent_id.map(BranchId),
                 state,
+                why_said: worded(row.problem.as_deref(), row.problem_said),
                 why: row.problem,
                 mixture: row.mixture.map(|mixture| mixture.read("mixture")).transpose()?,
                 training: row.training.map(|training| training.read("training")).transpose()?,
@@ -258,11 +261,12 @@ pub async fn spans(pool: &PgPool, branches: &[Uuid]) -> Result<HashMap<BranchId,
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn give_up(pool: &PgPool, id: BranchId, why: &str) -> Result<()> {
+pub async fn give_up(pool: &PgPool, id: BranchId, why: &Said) -> Result<()> {
     sqlx::query!(
-        "UPDATE branches SET state = 'cancelled', problem = $2 WHERE id = $1 AND state = 'waiting'",
+        "UPDATE branches SET state = 'cancelled', problem = $2, problem_said = $3 WHERE id = $1 AND state = 'waiting'",
         id.0,
-        why
+        why.text(),
+        kept("problem", why)? as _
     )
     .execute(pool)
     .await?;

@@ -36,12 +36,14 @@ impl TryFrom<Row> for CorpusView {
             files_done: count(row.scanned),
             files: count(row.paths),
             waits_for: None,
+            waits_for_said: None,
         });
         Ok(Self {
             id: CorpusId(row.id),
             name: row.name,
             state,
             problem: row.problem,
+            problem_said: None,
             scan,
             owner: row.owner,
             fields: row.request.read("request")?.fields,

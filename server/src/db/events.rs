@@ -1,11 +1,12 @@
 //! Events and logs.
 
-use super::{DbError, Result, Stored, count, signed};
+use super::{DbError, Result, Stored, count, kept, signed};
 use crate::domain::alerts::occasion;
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     event::is_known,
     ids::{AttemptId, BranchId, ExperimentId, JobId, WorkerId},
+    said::Said,
     view::{EventView, LogsView},
     worker::{LogBatch, LogLine},
 };
@@ -20,7 +21,7 @@ pub struct NewEvent {
     /// `info`, `warn` or `error`.
     pub level: &'static str,
     /// The sentence.
-    pub text: String,
+    pub said: Said,
     /// The experiment concerned.
     pub experiment_id: Option<ExperimentId>,
     /// The branch concerned.
@@ -42,7 +43,8 @@ pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<E
         at: DateTime::UNIX_EPOCH,
         kind: event.kind.to_owned(),
         level: event.level.to_owned(),
-        text: event.text.clone(),
+        text: event.said.text(),
+        said: Some(event.said.clone()),
         experiment_id: event.experiment_id,
         branch_id: event.branch_id,
         worker_id: event.worker_id,
@@ -54,12 +56,13 @@ pub async fn insert(executor: impl PgExecutor<'_>, event: &NewEvent) -> Result<E
 /// Stores an event, and with it what alerts tell of it; its number and time come from the database.
 async fn store(executor: impl PgExecutor<'_>, event: EventView) -> Result<EventView> {
     let row = sqlx::query!(
-        r#"WITH event AS (INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step) VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, at),
+        r#"WITH event AS (INSERT INTO events (kind, level, text, experiment_id, branch_id, worker_id, step, said) VALUES ($1, $2, $3, $4, $5, $6, $7, $9) RETURNING id, at),
          told AS (INSERT INTO deliveries (alert_id, event_id) SELECT a.id, e.id FROM event e, alerts a
              WHERE $8::text = ANY(a.occasions) AND (a.experiment_id IS NULL OR a.experiment_id = $4))
          SELECT id AS "id!", at AS "at!" FROM event"#,
         event.kind, event.level, event.text, event.experiment_id.map(|id| id.0), event.branch_id.map(|id| id.0), event.worker_id.map(|id| id.0),
-        event.step.map(signed), occasion(&event.kind, &event.level).map(|occasion| super::word(&occasion))
+        event.step.map(signed), occasion(&event.kind, &event.level).map(|occasion| super::word(&occasion)),
+        event.said.as_ref().map(|said| kept("said", said)).transpose()? as _
     ).fetch_one(executor).await?;
     Ok(EventView { id: row.id, at: row.at, ..event })
 }
@@ -71,6 +74,7 @@ struct Row {
     kind: String,
     level: String,
     text: String,
+    said: Option<Stored<Said>>,
     experiment_id: Option<uuid::Uuid>,
     branch_id: Option<uuid::Uuid>,
     worker_id: Option<uuid::Uuid>,
@@ -85,6 +89,8 @@ impl Row {
             kind: self.kind,
             level: self.level,
             text: self.text,
+            // One that this version cannot read has its sentence still.
+            said: self.said.and_then(|said| said.read("said").ok()),
             experiment_id: self.experiment_id.map(ExperimentId),
             branch_id: self.branch_id.map(BranchId),
             worker_id: self.worker_id.map(WorkerId),
@@ -122,9 +128,9 @@ pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Vec<EventView>> {
     let rows = if wanted.newest {
         sqlx::query_as!(
             Row,
-            "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+            r#"SELECT id, at, kind, level, text, said AS "said: _", experiment_id, branch_id, worker_id, step FROM events
              WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
-               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $6",
+               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id < $5) ORDER BY id DESC LIMIT $6"#,
             experiment,
             branch,
             levels,
@@ -137,9 +143,9 @@ pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Vec<EventView>> {
     } else {
         sqlx::query_as!(
             Row,
-            "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
+            r#"SELECT id, at, kind, level, text, said AS "said: _", experiment_id, branch_id, worker_id, step FROM events
              WHERE ($1::uuid IS NULL OR experiment_id = $1) AND ($2::uuid IS NULL OR branch_id = $2) AND level = ANY($3)
-               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id > $5) ORDER BY id LIMIT $6",
+               AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::bigint IS NULL OR id > $5) ORDER BY id LIMIT $6"#,
             experiment,
             branch,
             levels,
@@ -161,8 +167,8 @@ pub async fn list(pool: &PgPool, wanted: &Wanted) -> Result<Vec<EventView>> {
 pub async fn on_axis(pool: &PgPool, branch: BranchId, limit: i64) -> Result<Vec<EventView>> {
     let mut rows = sqlx::query_as!(
         Row,
-        "SELECT id, at, kind, level, text, experiment_id, branch_id, worker_id, step FROM events
-         WHERE branch_id = $1 AND step IS NOT NULL ORDER BY kind = 'checkpoint_committed', id DESC LIMIT $2",
+        r#"SELECT id, at, kind, level, text, said AS "said: _", experiment_id, branch_id, worker_id, step FROM events
+         WHERE branch_id = $1 AND step IS NOT NULL ORDER BY kind = 'checkpoint_committed', id DESC LIMIT $2"#,
         branch.0,
         limit
     )
@@ -230,6 +236,7 @@ pub async fn insert_logs(
             kind: event.kind.clone(),
             level: if line.level == "info" { "info" } else { "warn" }.to_owned(),
             text: line.text.clone(),
+            said: line.said.clone().and_then(|said| said.that_says(&line.text)),
             experiment_id: experiment,
             branch_id: branch,
             worker_id: None,
@@ -237,7 +244,7 @@ pub async fn insert_logs(
         };
         events.push(store(&mut *tx, new).await?);
         if let (Some(branch), Some(skip)) = (branch, event.skip()) {
-            super::goodput::note_skip(&mut *tx, branch, batch.fence, skip, &line.text).await?;
+            super::goodput::note_skip(&mut *tx, branch, batch.fence, skip, line).await?;
         }
     }
     Ok(events)
@@ -265,5 +272,11 @@ pub async fn logs(pool: &PgPool, branch: Option<BranchId>, job: Option<JobId>, a
 
 /// Stands for lines that cannot be read.
 fn unreadable(error: &DbError) -> LogLine {
-    LogLine { at_ms: 0, level: "warn".into(), text: format!("lines that cannot be read: {error}"), event: None }
+    LogLine {
+        at_ms: 0,
+        level: "warn".into(),
+        text: format!("lines that cannot be read: {error}"),
+        said: None,
+        event: None,
+    }
 }

@@ -1,6 +1,8 @@
 //! Experiments and their stages.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, transaction, unword, word};
+use super::{
+    DbError, Listed, Result, Stored, begin, each, kept, signed, stored::said, transaction, unword, word, worded,
+};
 use crate::domain::{
     advance::experiment::StageFacts, held_out::Compared, rates::Shape, report::ensemble_vs_dense_percent,
 };
@@ -9,6 +11,8 @@ use senmon_protocol::{
     ids::{ClusteringId, CorpusId, ExperimentId},
     job::{JobResult, ShardIndex, ShardResult},
     report::{HeldOutSummary, Report},
+    said,
+    said::{Said, SaidValue, of},
     spec::ExperimentSpec,
     view::{ExperimentState, Stage},
 };
@@ -177,16 +181,19 @@ pub async fn set_fits(pool: &PgPool, id: ExperimentId, clustering: ClusteringId,
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn shards(pool: &PgPool, id: ExperimentId) -> Result<(usize, Vec<ShardResult>, Option<String>)> {
-    let rows = sqlx::query!(r#"SELECT id, state, title, problem, result AS "result: Stored<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'shard' ORDER BY key"#, id.0)
+pub async fn shards(pool: &PgPool, id: ExperimentId) -> Result<(usize, Vec<ShardResult>, Option<Said>)> {
+    let rows = sqlx::query!(r#"SELECT id, state, title, problem, problem_said AS "problem_said: Stored<Said>", result AS "result: Stored<JobResult>" FROM jobs WHERE experiment_id = $1 AND kind = 'shard' ORDER BY key"#, id.0)
         .fetch_all(pool).await?;
     let (asked, mut results, mut problem) = (rows.len(), Vec::new(), None);
     for row in rows {
-        let failed = (row.state == "failed").then(|| row.problem.unwrap_or_default());
+        let problem_said = worded(row.problem.as_deref(), row.problem_said).map(SaidValue::from);
+        let why = problem_said.unwrap_or_else(|| row.problem.unwrap_or_default().into());
+        let failed = (row.state == "failed").then_some(why);
+        let of_job = |why: SaidValue| said!("job_and_why", job = of::title(&row.title), why = why);
         match row.result.map(|result| said("job", row.id, result.read("result"))).transpose() {
             Ok(Some(JobResult::Shard(shard))) => results.push(shard),
-            Ok(_) => problem = problem.or_else(|| failed.map(|why| format!("{}: {why}", row.title))),
-            Err(why) => problem = problem.or_else(|| Some(format!("{}: {why}", row.title))),
+            Ok(_) => problem = problem.or_else(|| failed.map(of_job)),
+            Err(why) => problem = problem.or_else(|| Some(of_job(why.into()))),
         }
     }
     Ok((asked, results, problem))
@@ -281,7 +288,7 @@ pub async fn complete(
 ///
 /// # Errors
 /// [`DbError::Conflict`] when it is over already.
-pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str, stages: &[StageFacts]) -> Result<()> {
+pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &Said, stages: &[StageFacts]) -> Result<()> {
     let mut tx = transaction(pool).await?;
     end(&mut tx, id, ExperimentState::Failed, Some(problem)).await?;
     write_stages(&mut tx, id, stages).await?;
@@ -289,15 +296,32 @@ pub async fn fail(pool: &PgPool, id: ExperimentId, problem: &str, stages: &[Stag
     Ok(())
 }
 
-async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, problem: Option<&str>) -> Result<()> {
-    let done = sqlx::query!("UPDATE experiments SET state = $2, problem = $3, paused_why = NULL, finished_at = now() WHERE id = $1 AND state IN ('running', 'paused')", id.0, word(&state), problem)
-        .execute(&mut *tx).await?;
+async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, problem: Option<&Said>) -> Result<()> {
+    let said = problem.map(|said| kept("problem", said)).transpose()?;
+    let done = sqlx::query!(
+        "UPDATE experiments SET state = $2, problem = $3, problem_said = $4, paused_why = NULL, finished_at = now()
+         WHERE id = $1 AND state IN ('running', 'paused')",
+        id.0,
+        word(&state),
+        problem.map(Said::text),
+        said as _
+    )
+    .execute(&mut *tx)
+    .await?;
     if done.rows_affected() == 0 {
         return Err(DbError::Conflict("the experiment is over already".into()));
     }
     super::open_jobs::end_of(tx, id.into()).await?;
-    sqlx::query!("UPDATE branches SET state = 'cancelled', problem = 'the experiment ended' WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')", id.0)
-        .execute(&mut *tx).await?;
+    let ended = said!("experiment_ended");
+    sqlx::query!(
+        "UPDATE branches SET state = 'cancelled', problem = $2, problem_said = $3
+         WHERE experiment_id = $1 AND state IN ('waiting', 'queued', 'running', 'paused')",
+        id.0,
+        ended.text(),
+        kept("problem", &ended)? as _
+    )
+    .execute(&mut *tx)
+    .await?;
     Ok(())
 }
 
@@ -349,11 +373,12 @@ pub async fn miss_deadline(pool: &PgPool, id: ExperimentId) -> Result<bool> {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn hold(pool: &PgPool, id: ExperimentId, why: &str) -> Result<bool> {
+pub async fn hold(pool: &PgPool, id: ExperimentId, why: &Said) -> Result<bool> {
     let done = sqlx::query!(
-        "UPDATE experiments SET state = 'paused', paused_why = $2 WHERE id = $1 AND state = 'running'",
+        "UPDATE experiments SET state = 'paused', paused_why = $2, paused_why_said = $3 WHERE id = $1 AND state = 'running'",
         id.0,
-        why
+        why.text(),
+        kept("paused_why", why)? as _
     )
     .execute(pool)
     .await?;

@@ -1,6 +1,6 @@
 //! What the accounts of time are made of: attempts with their counters, histories of states, the skip ledger.
 
-use super::{Result, count, signed, unword};
+use super::{Result, Stored, count, kept, signed, unword, worded};
 use crate::domain::goodput::{
     attempt::{Attempt, End},
     fleet::Supply,
@@ -12,8 +12,10 @@ use senmon_protocol::{
     goodput::SkipReason,
     ids::{AttemptId, BranchId, ExperimentId, Fence, WorkerId},
     job::TerminationReason,
+    said::Said,
     view::{ExperimentState, JobState},
     worker::AttemptTime,
+    worker::LogLine,
 };
 use sqlx::{PgConnection, PgPool};
 use std::collections::{BTreeMap, HashMap};
@@ -212,13 +214,15 @@ pub struct SkipRow {
     pub skip: Skip,
     /// For people.
     pub text: String,
+    /// The same as a kind and values.
+    pub said: Option<Said>,
     /// When.
     pub at: DateTime<Utc>,
 }
 
 async fn skip_rows(pool: &PgPool, branches: &[Uuid]) -> Result<Vec<(Uuid, SkipRow)>> {
     let rows = sqlx::query!(
-        "SELECT branch_id, fence, step, batch, reason, text, at FROM skips WHERE branch_id = ANY($1) ORDER BY at, batch",
+        r#"SELECT branch_id, fence, step, batch, reason, text, said AS "said: Stored<Said>", at FROM skips WHERE branch_id = ANY($1) ORDER BY at, batch"#,
         branches
     )
     .fetch_all(pool)
@@ -227,7 +231,7 @@ async fn skip_rows(pool: &PgPool, branches: &[Uuid]) -> Result<Vec<(Uuid, SkipRo
         .map(|row| {
             let skip =
                 Skip { fence: row.fence, step: count(row.step), batch: count(row.batch), reason: unword(&row.reason)? };
-            Ok((row.branch_id, SkipRow { skip, text: row.text, at: row.at }))
+            Ok((row.branch_id, SkipRow { skip, said: worded(Some(&row.text), row.said), text: row.text, at: row.at }))
         })
         .collect()
 }
@@ -249,11 +253,13 @@ pub async fn note_skip(
     branch: BranchId,
     fence: Fence,
     (step, batch, reason): (u64, u64, SkipReason),
-    text: &str,
+    line: &LogLine,
 ) -> Result<()> {
+    let said = line.said.clone().and_then(|said| said.that_says(&line.text));
     sqlx::query!(
-        "INSERT INTO skips (branch_id, fence, batch, step, reason, text) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-        branch.0, fence.0, signed(batch), signed(step), super::word(&reason), text
+        "INSERT INTO skips (branch_id, fence, batch, step, reason, text, said) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        branch.0, fence.0, signed(batch), signed(step), super::word(&reason), line.text,
+        said.as_ref().map(|said| kept("said", said)).transpose()? as _
     ).execute(tx).await?;
     Ok(())
 }

@@ -4,13 +4,15 @@ use super::{
     DbError, Listed, Result, Stored, begin, count, each,
     evaluations::NewEvaluation,
     experiments::{Life, holds},
-    kept, signed, transaction, unword,
+    kept, sentence, signed, transaction, unword,
 };
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{BranchId, CorpusId, ExperimentId, JobId, WorkerId},
     job::{JobKind, JobSpec},
     resources::Needs,
+    said,
+    said::Said,
     view::{JobOwner, JobState, JobView},
 };
 use sqlx::PgPool;
@@ -102,7 +104,7 @@ pub struct JobRow {
     /// Whether its owner is paused.
     pub owner_paused: bool,
     /// Why the server paused its owner.
-    pub paused_why: Option<String>,
+    pub paused_why: Option<Said>,
     /// Seconds to its owner's deadline.
     pub deadline_seconds: Option<f64>,
     /// Seconds left of its back-off; negative when it is over.
@@ -128,7 +130,7 @@ pub struct JobRow {
     /// Tokens per second.
     pub tokens_per_second: f64,
     /// Why it was given up.
-    pub problem: Option<String>,
+    pub problem: Option<Said>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
 }
@@ -154,10 +156,11 @@ pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
         r#"SELECT j.id, j.experiment_id, j.corpus_id, e.name AS "owner!", j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.remaining,
            (j.not_before <= now() AND e.state = 'running') AS "ready!", e.state = 'paused' AS "owner_paused!",
            EXTRACT(EPOCH FROM j.not_before - now())::double precision AS "wait_seconds!", j.worker_id, w.name AS "worker?", a.slots AS "slots_held?: Stored<Vec<u16>>",
-           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.created_at, j.needs AS "needs: Stored<Needs>", j.preempted_for,
-           j.command <> 'continue' AS "asked_back!", e.paused_why, EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
+           j.fence AS attempts, j.done, j.total, j.tokens_per_second, j.problem, j.problem_said AS "problem_said: Stored<Said>", j.created_at, j.needs AS "needs: Stored<Needs>", j.preempted_for,
+           j.command <> 'continue' AS "asked_back!", e.paused_why, x.paused_why_said AS "paused_why_said?: Stored<Said>", EXTRACT(EPOCH FROM e.deadline - now())::double precision AS deadline_seconds,
            COALESCE(EXTRACT(EPOCH FROM now() - a.started_at), 0)::double precision AS "ran_seconds!"
-           FROM jobs j JOIN owners e ON e.id = j.owner_id LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
+           FROM jobs j JOIN owners e ON e.id = j.owner_id LEFT JOIN experiments x ON x.id = j.experiment_id
+               LEFT JOIN workers w ON w.id = j.worker_id LEFT JOIN attempts a ON a.id = j.attempt_id
            WHERE j.state IN ('queued', 'running', 'paused') ORDER BY j.created_at, j.id"#
     ).fetch_all(pool).await?;
     Ok(each(
@@ -178,7 +181,7 @@ pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
                 remaining: row.remaining,
                 ready: row.ready,
                 owner_paused: row.owner_paused,
-                paused_why: row.paused_why,
+                paused_why: sentence(row.paused_why, row.paused_why_said),
                 deadline_seconds: row.deadline_seconds,
                 wait_seconds: row.wait_seconds,
                 worker_id: row.worker_id.map(WorkerId),
@@ -191,7 +194,7 @@ pub async fn open(pool: &PgPool) -> Result<Listed<JobRow>> {
                 done: count(row.done),
                 total: count(row.total),
                 tokens_per_second: row.tokens_per_second,
-                problem: row.problem,
+                problem: sentence(row.problem, row.problem_said),
                 created_at: row.created_at,
             })
         },
@@ -212,7 +215,7 @@ impl JobRow {
 
     /// As the API shows it.
     #[must_use]
-    pub fn view(&self, why: Option<String>) -> JobView {
+    pub fn view(&self, why: Option<Said>) -> JobView {
         JobView {
             id: self.id,
             owner: self.owner.clone(),
@@ -220,7 +223,8 @@ impl JobRow {
             title: self.title.clone(),
             kind: self.kind,
             state: self.state,
-            why,
+            why: why.as_ref().map(Said::text),
+            why_said: why,
             priority: u8::try_from(self.priority).unwrap_or(0),
             slots: self.slots,
             attempts: u32::try_from(self.attempts).unwrap_or(u32::MAX),
@@ -274,13 +278,14 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
         (Wish::Resume, Some("running")) => "running",
         _ => to,
     };
-    let problem = (wish == Wish::Cancel).then_some("a person cancelled it");
+    let problem = (wish == Wish::Cancel).then(|| said!("cancelled_by_person"));
     let done = sqlx::query!(
-        "UPDATE branches SET state = $2, problem = $4 WHERE id = $1 AND state = ANY($3)",
+        "UPDATE branches SET state = $2, problem = $4, problem_said = $5 WHERE id = $1 AND state = ANY($3)",
         branch.0,
         to_branch,
         &from,
-        problem
+        problem.as_ref().map(Said::text),
+        problem.as_ref().map(|said| kept("problem", said)).transpose()? as _
     )
     .execute(&mut *tx)
     .await?;

@@ -1,8 +1,9 @@
 //! Lists for people and scripts: filtered, in pages, out of the columns that a list shows.
 
-use super::{DbError, Listed, Result, Stored, count, each, unword};
+use super::{DbError, Listed, Result, Stored, count, each, unword, worded};
 use senmon_protocol::{
     ids::{BranchId, CorpusId, ExperimentId, JobId},
+    said::Said,
     spec::ExperimentSpec,
     view::{ExperimentState, ExperimentSummary, JobState, JobView, StageProgress, StageState},
 };
@@ -47,6 +48,7 @@ pub struct Experiments {
 pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<ExperimentSummary>> {
     let rows = sqlx::query!(
         r#"SELECT e.id, e.name, COALESCE(e.spec->'labels', 'null') AS "labels!: Stored<Vec<String>>", e.state, COALESCE(e.problem, e.paused_why) AS problem,
+           COALESCE(e.problem_said, e.paused_why_said) AS "problem_said: Stored<Said>",
            e.priority, e.owner, e.created_at, e.finished_at, e.ensemble_vs_dense_percent, b.done AS "done!", b.total AS "total!"
            FROM experiments e CROSS JOIN LATERAL
                (SELECT COALESCE(sum(step * batch_tokens), 0)::bigint AS done, COALESCE(sum(steps * batch_tokens), 0)::bigint AS total
@@ -74,6 +76,7 @@ pub async fn experiments(pool: &PgPool, wanted: &Experiments) -> Result<Listed<E
                 name: row.name,
                 labels: row.labels.read("spec.labels")?,
                 state,
+                problem_said: worded(row.problem.as_deref(), row.problem_said),
                 problem: row.problem,
                 priority: u8::try_from(row.priority).unwrap_or(0),
                 stages: summary(&row.id),
@@ -179,7 +182,7 @@ pub struct Jobs {
 pub async fn jobs(pool: &PgPool, wanted: &Jobs) -> Result<Listed<JobView>> {
     let rows = sqlx::query!(
         r#"SELECT j.id, j.experiment_id, j.corpus_id, o.name AS "owner!", j.branch_id, j.title, j.kind, j.state, j.priority, j.slots, j.fence, j.done, j.total,
-           j.problem, j.created_at, w.name AS "worker?" FROM jobs j JOIN owners o ON o.id = j.owner_id LEFT JOIN workers w ON w.id = j.worker_id
+           j.problem, j.problem_said AS "problem_said: Stored<Said>", j.created_at, w.name AS "worker?" FROM jobs j JOIN owners o ON o.id = j.owner_id LEFT JOIN workers w ON w.id = j.worker_id
            WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::uuid IS NULL OR j.experiment_id = $2) AND ($3::uuid IS NULL OR j.branch_id = $3)
              AND ($4::text IS NULL OR j.kind = $4) AND ($5::text[] IS NULL OR j.state = ANY($5))
              AND ($6::text IS NULL OR strpos(lower(j.title), lower($6)) > 0) AND ($7::uuid IS NULL OR j.id > $7)
@@ -201,6 +204,7 @@ pub async fn jobs(pool: &PgPool, wanted: &Jobs) -> Result<Listed<JobView>> {
                 title: row.title,
                 kind: unword(&row.kind)?,
                 state,
+                why_said: worded(row.problem.as_deref(), row.problem_said),
                 why: row.problem,
                 priority: u8::try_from(row.priority).unwrap_or(0),
                 slots: u16::try_from(row.slots).unwrap_or(1),

@@ -45,7 +45,7 @@ use sqlx::{
 };
 use std::time::Duration;
 pub use stored::Listed;
-use stored::{Stored, each, kept};
+use stored::{Stored, each, kept, sentence, worded};
 
 /// While Postgres is away, a request is told so after this long: longer than a busy disk holds a commit up, within
 /// which every connection may be taken.

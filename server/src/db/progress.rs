@@ -1,8 +1,8 @@
 //! How experiments get on: what each waits for, and since when nothing has moved.
 
-use super::{Result, signed};
+use super::{Result, Stored, kept, sentence, signed};
 use chrono::{DateTime, Utc};
-use senmon_protocol::ids::ExperimentId;
+use senmon_protocol::{ids::ExperimentId, said::Said};
 use sqlx::PgPool;
 
 /// An experiment moves all the time while it trains; that it does is noted again after so many seconds.
@@ -13,19 +13,20 @@ const NOTED_EVERY_S: f64 = 10.0;
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn note(pool: &PgPool, id: ExperimentId, waits_for: Option<&str>) -> Result<()> {
+pub async fn note(pool: &PgPool, id: ExperimentId, waits_for: Option<&Said>) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO progress AS p (experiment_id, mark, waits_for)
+        "INSERT INTO progress AS p (experiment_id, mark, waits_for, waits_for_said)
          SELECT e.id, (SELECT COALESCE(sum(done), 0) FROM stages WHERE experiment_id = e.id)::bigint
-             + (SELECT COALESCE(sum(done), 0) FROM jobs WHERE experiment_id = e.id)::bigint, $2 FROM experiments e WHERE e.id = $1
-         ON CONFLICT (experiment_id) DO UPDATE SET waits_for = $2, mark = GREATEST(p.mark, excluded.mark),
+             + (SELECT COALESCE(sum(done), 0) FROM jobs WHERE experiment_id = e.id)::bigint, $2, $4 FROM experiments e WHERE e.id = $1
+         ON CONFLICT (experiment_id) DO UPDATE SET waits_for = $2, waits_for_said = $4, mark = GREATEST(p.mark, excluded.mark),
              made_at = CASE WHEN excluded.mark > p.mark THEN now() ELSE p.made_at END,
              stalled_at = CASE WHEN excluded.mark > p.mark THEN NULL ELSE p.stalled_at END
          WHERE p.waits_for IS DISTINCT FROM $2
              OR excluded.mark > p.mark AND (p.stalled_at IS NOT NULL OR p.made_at < now() - make_interval(secs => $3))",
         id.0,
-        waits_for,
-        NOTED_EVERY_S
+        waits_for.map(Said::text),
+        NOTED_EVERY_S,
+        waits_for.map(|said| kept("waits_for", said)).transpose()? as _
     )
     .execute(pool)
     .await?;
@@ -65,9 +66,12 @@ pub async fn begin(pool: &PgPool, id: ExperimentId) -> Result<()> {
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn waits_for(pool: &PgPool, id: ExperimentId) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar!("SELECT waits_for FROM progress WHERE experiment_id = $1", id.0)
-        .fetch_optional(pool)
-        .await?
-        .flatten())
+pub async fn waits_for(pool: &PgPool, id: ExperimentId) -> Result<Option<Said>> {
+    let row = sqlx::query!(
+        r#"SELECT waits_for, waits_for_said AS "waits_for_said: Stored<Said>" FROM progress WHERE experiment_id = $1"#,
+        id.0
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.and_then(|row| sentence(row.waits_for, row.waits_for_said)))
 }

@@ -1,7 +1,7 @@
 //! Values in jsonb columns: what is written was read back first, and a row that cannot be read hides itself alone.
 
 use super::error::{DbError, Result};
-use senmon_protocol::view::BrokenRow;
+use senmon_protocol::{said::Said, view::BrokenRow};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Database, Decode, Postgres, Type, error::BoxDynError, postgres::PgTypeInfo, types::Json};
 use std::{
@@ -60,6 +60,16 @@ impl<'r, T: DeserializeOwned + 'r> Decode<'r, Postgres> for Stored<T> {
     fn decode(value: <Postgres as Database>::ValueRef<'r>) -> std::result::Result<Self, BoxDynError> {
         Ok(Self(<Json<T> as Decode<Postgres>>::decode(value).map(|json| json.0).map_err(|error| error.to_string())))
     }
+}
+
+/// A column's sentence as a kind and values, where its English words are that sentence still.
+pub(crate) fn worded(text: Option<&str>, said: Option<Stored<Said>>) -> Option<Said> {
+    said?.0.ok()?.that_says(text?)
+}
+
+/// The sentence of a column, as a kind and values where it is known as such.
+pub(crate) fn sentence(text: Option<String>, said: Option<Stored<Said>>) -> Option<Said> {
+    worded(text.as_deref(), said).or_else(|| text.map(Said::verbatim))
 }
 
 /// Rows that could be read, and those that could not.

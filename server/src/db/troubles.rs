@@ -2,7 +2,11 @@
 
 use super::{Result, unword, word};
 use chrono::{DateTime, Utc};
-use senmon_protocol::view::{SetAside, TroubleKind};
+use senmon_protocol::{
+    said,
+    said::Said,
+    view::{SetAside, TroubleKind},
+};
 use sqlx::PgPool;
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -26,17 +30,17 @@ pub struct Trouble {
 impl Trouble {
     /// In a sentence, for those that are set aside.
     #[must_use]
-    pub fn sentence(&self) -> Option<String> {
+    pub fn sentence(&self) -> Option<Said> {
         self.set_aside_at.map(|_| self.said())
     }
 
     /// In a sentence.
     #[must_use]
-    pub fn said(&self) -> String {
-        let (tries, problem) = (self.tries, self.problem.trim_end_matches('.'));
+    pub fn said(&self) -> Said {
+        let (tries, problem) = (self.tries.unsigned_abs(), self.problem.trim_end_matches('.'));
         match self.set_aside_at {
-            Some(_) => format!("Set aside after {tries} tries: {problem}."),
-            None => format!("It is tried again in a moment: {problem}."),
+            Some(_) => said!("set_aside_after", tries = tries, problem = problem),
+            None => said!("tried_again_soon", problem = problem),
         }
     }
 }

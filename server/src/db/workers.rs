@@ -1,6 +1,6 @@
 //! Workers.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, transaction, unword, word};
+use super::{DbError, Listed, Result, Stored, begin, each, kept, sentence, transaction, unword, word};
 use crate::domain::{
     access::{Entry, Holder, Refusal, may_enrol},
     lease::Patience,
@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ExperimentId, TokenId, WorkerId},
     job::JobKind,
+    said::Said,
     view::{WorkerMode, WorkerState},
     worker::{EnrolWorker, SlotInfo},
 };
@@ -35,7 +36,7 @@ pub struct WorkerRow {
     /// Whether it is given new jobs.
     pub mode: WorkerMode,
     /// Why the server set it aside.
-    pub set_aside: Option<String>,
+    pub set_aside: Option<Said>,
     /// Declared lost.
     pub lost: bool,
     /// Memory in use.
@@ -157,7 +158,7 @@ pub(super) fn session_over(id: WorkerId) -> DbError {
 pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) -> Result<Listed<WorkerRow>> {
     let rows = sqlx::query!(
         r#"SELECT id, name, host, version, slots AS "slots: Stored<Vec<SlotInfo>>", capabilities AS "capabilities: Stored<Vec<JobKind>>",
-           labels AS "labels: Stored<BTreeMap<String, String>>", mode, set_aside, lost, memory_used_bytes, cpu_share, seen_at FROM workers
+           labels AS "labels: Stored<BTreeMap<String, String>>", mode, set_aside, set_aside_said AS "set_aside_said: Stored<Said>", lost, memory_used_bytes, cpu_share, seen_at FROM workers
            WHERE ($1::uuid[] IS NULL OR id = ANY($1)) AND (archived_at IS NULL OR seen_at > archived_at) ORDER BY name"#,
         some
     ).fetch_all(executor).await?;
@@ -175,7 +176,7 @@ pub async fn list(executor: impl PgExecutor<'_>, some: Option<&[uuid::Uuid]>) ->
                 capabilities: row.capabilities.read("capabilities")?,
                 labels: row.labels.read("labels")?,
                 mode: unword(&row.mode)?,
-                set_aside: row.set_aside,
+                set_aside: sentence(row.set_aside, row.set_aside_said),
                 lost: row.lost,
                 memory_used_bytes: row.memory_used_bytes,
                 cpu_share: row.cpu_share,

@@ -1,27 +1,33 @@
-//! Why a branch is not in the queue yet, in one sentence: what it waits for among the other branches.
+//! Why a branch is not in the queue yet: what it waits for among the other branches.
 
-use senmon_protocol::view::{BranchRole, BranchState, BranchView};
+use senmon_protocol::{
+    said,
+    said::Said,
+    view::{BranchRole, BranchState, BranchView},
+};
 
 /// Why a branch waits for others. `all` are the branches of its experiment.
 #[must_use]
-pub fn why_not_queued(branch: &BranchView, all: &[BranchView]) -> String {
+pub fn why_not_queued(branch: &BranchView, all: &[BranchView]) -> Said {
     if branch.role == BranchRole::Average {
         let is_member = |other: &&BranchView| other.role == BranchRole::Expert && other.repeat == branch.repeat;
         let experts = all.iter().filter(is_member);
         let over = experts.clone().filter(|expert| expert.state == BranchState::Completed).count();
-        return format!("It averages the experts: {over} of {} are done.", experts.count());
+        return said!("branch_averages", done = over, all = experts.count());
     }
     let waits_for = branch.parent_id.filter(|_| branch.start_checkpoint_id.is_none());
     let Some(parent) = waits_for.and_then(|id| all.iter().find(|other| other.id == id)) else {
-        return "Its job is about to be made.".to_owned();
+        return said!("branch_job_soon");
     };
-    let name = &parent.name;
+    let parent_name = parent.name.as_str();
     match parent.state {
-        BranchState::Running => format!("Its parent {name} is at {} %.", 100 * parent.step / parent.steps.max(1)),
-        BranchState::Waiting | BranchState::Queued => format!("Its parent {name} has not begun."),
-        BranchState::Paused => format!("Its parent {name} is paused."),
-        BranchState::Completed => format!("Its parent {name} is done; its job is about to be made."),
-        BranchState::Failed | BranchState::Cancelled => format!("Its parent {name} did not finish."),
+        BranchState::Running => {
+            said!("parent_trains", parent = parent_name, percent = 100 * parent.step / parent.steps.max(1))
+        }
+        BranchState::Waiting | BranchState::Queued => said!("parent_has_not_begun", parent = parent_name),
+        BranchState::Paused => said!("parent_is_paused", parent = parent_name),
+        BranchState::Completed => said!("parent_is_done", parent = parent_name),
+        BranchState::Failed | BranchState::Cancelled => said!("parent_failed", parent = parent_name),
     }
 }
 
@@ -45,7 +51,7 @@ mod tests {
             let seed = branch("seed", BranchRole::Seed, state, step);
             let mut child = branch("expert-0", BranchRole::Expert, BranchState::Waiting, 0);
             child.parent_id = Some(seed.id);
-            assert_eq!(why_not_queued(&child, &[seed, child.clone()]), expect);
+            assert_eq!(why_not_queued(&child, &[seed, child.clone()]).text(), expect);
         };
         check(BranchState::Running, 51, "Its parent seed is at 63 %.");
         check(BranchState::Queued, 0, "Its parent seed has not begun.");
@@ -53,6 +59,6 @@ mod tests {
         let average = branch("average", BranchRole::Average, BranchState::Waiting, 0);
         let done = branch("expert-0", BranchRole::Expert, BranchState::Completed, 80);
         let runs = branch("expert-1", BranchRole::Expert, BranchState::Running, 3);
-        assert_eq!(why_not_queued(&average, &[done, runs]), "It averages the experts: 1 of 2 are done.");
+        assert_eq!(why_not_queued(&average, &[done, runs]).text(), "It averages the experts: 1 of 2 are done.");
     }
 }

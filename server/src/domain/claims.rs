@@ -27,7 +27,7 @@ const OVERLAPS_MAX: usize = 1_000_000;
 pub type Checked = Result<(), Fault>;
 
 fn check(good: bool, path: impl Into<String>, message: impl FnOnce() -> String) -> Checked {
-    if good { Ok(()) } else { Err(Fault { path: path.into(), message: message() }) }
+    if good { Ok(()) } else { Err(Fault::new(path, message())) }
 }
 
 fn sha256(path: &str, found: &str) -> Checked {
@@ -115,7 +115,7 @@ fn lineage(found: &Lineage, domains: u32) -> Checked {
 }
 
 fn below(parent: &str, fault: Fault) -> Fault {
-    Fault { path: format!("{parent}.{}", fault.path), message: fault.message }
+    Fault { path: format!("{parent}.{}", fault.path), ..fault }
 }
 
 fn domain_in(path: impl Into<String>, domain: u32, domains: u32) -> Checked {

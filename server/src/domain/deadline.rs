@@ -1,6 +1,6 @@
 //! Deadlines and budgets of experiments: when a deadline presses, when it cannot be kept, when a budget is spent.
 
-use senmon_protocol::resources::BudgetSpec;
+use senmon_protocol::{resources::BudgetSpec, said, said::Said};
 
 /// A branch that is not over, and its place in the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +45,12 @@ pub fn slack_s(left_s: f64, needed_s: Option<f64>) -> Option<i64> {
 
 /// Why a budget is spent, in one sentence; None where it is not.
 #[must_use]
-pub fn budget_spent(budget: &BudgetSpec, slot_hours: f64, wall_hours: f64) -> Option<String> {
+pub fn budget_spent(budget: &BudgetSpec, slot_hours: f64, wall_hours: f64) -> Option<Said> {
     let over = |limit: Option<f64>, spent: f64| limit.filter(|limit| spent >= *limit);
     if let Some(limit) = over(budget.slot_hours, slot_hours) {
-        return Some(format!("Its budget of {limit} slot-hours is spent; raise budget.slot_hours to go on."));
+        return Some(said!("budget_slot_hours_spent", limit = limit.to_string()));
     }
-    over(budget.wall_hours, wall_hours)
-        .map(|limit| format!("Its budget of {limit} wall-hours is spent; raise budget.wall_hours to go on."))
+    over(budget.wall_hours, wall_hours).map(|limit| said!("budget_wall_hours_spent", limit = limit.to_string()))
 }
 
 #[cfg(test)]
@@ -85,8 +84,8 @@ mod tests {
     fn a_spent_budget_says_which_key_to_raise() {
         let budget = BudgetSpec { slot_hours: Some(10.0), wall_hours: Some(2.0) };
         assert_eq!(budget_spent(&budget, 9.9, 1.9), None);
-        assert!(budget_spent(&budget, 10.0, 0.0).unwrap().contains("budget.slot_hours"));
-        assert!(budget_spent(&budget, 0.0, 2.5).unwrap().contains("budget.wall_hours"));
+        assert!(budget_spent(&budget, 10.0, 0.0).unwrap().text().contains("budget.slot_hours"));
+        assert!(budget_spent(&budget, 0.0, 2.5).unwrap().text().contains("budget.wall_hours"));
         assert_eq!(budget_spent(&BudgetSpec::default(), 1e9, 1e9), None);
     }
 

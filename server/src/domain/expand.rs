@@ -5,6 +5,8 @@ use senmon_protocol::{
     job::{DomainWeight, Mixture, MixturePart},
     lineage::Lineage,
     problem::Fault,
+    said,
+    said::Said,
     spec::{BranchGroup, BudgetShare, Chain, ChainOrder, ExperimentSpec, FanOut, SeedSpec, TrainingSpec, Tree},
     tokens::Tokens,
     view::BranchRole,
@@ -40,7 +42,7 @@ pub struct PlannedBranch {
     /// Share of its windows that its lineage reads for the first time; None where it draws nothing.
     pub fresh_share: Option<f64>,
     /// Why it is not trained at all, where its domains hold nothing.
-    pub left_out: Option<String>,
+    pub left_out: Option<Said>,
     /// Where its budget stands in the file.
     pub path: String,
 }
@@ -133,9 +135,12 @@ impl Expander<'_> {
         // A link of a chain is its own domain's, whatever it replays besides.
         let is_left_out = kept.is_empty() || empty.iter().any(|entry| Some(entry.domain) == draft.domain);
         if !named.is_empty() {
-            let what = if is_left_out { "is left out" } else { "goes without" };
-            let message = format!("{} {what}: {}", draft.name, nothing_in(&named));
-            self.out.notes.push(Fault { path: path.clone(), message });
+            let (branch, why) = (draft.name.as_str(), nothing_in(&named));
+            let note = match is_left_out {
+                true => said!("branch_left_out", branch = branch, why = why),
+                false => said!("branch_goes_without", branch = branch, why = why),
+            };
+            self.out.notes.push(Fault::said(path.clone(), note));
         }
         if is_left_out {
             return self.add(draft, steps, None, path, Some(nothing_in(&named)));
@@ -164,13 +169,13 @@ impl Expander<'_> {
             }
             Err(error) => {
                 let message = beyond(&error, self.spec.data.sequence_length);
-                self.out.faults.push(Fault { path: path.to_owned(), message });
+                self.out.faults.push(Fault::new(path, message));
                 (lineage.clone(), None)
             }
         }
     }
 
-    fn add(&mut self, draft: Draft, steps: u64, fresh_share: Option<f64>, path: String, left_out: Option<String>) {
+    fn add(&mut self, draft: Draft, steps: u64, fresh_share: Option<f64>, path: String, left_out: Option<Said>) {
         self.out.branches.push(PlannedBranch {
             batch_tokens: self.batch_tokens(&draft.training),
             name: draft.name,
@@ -391,11 +396,8 @@ fn with_replay(domain: u32, before: &[u32], replay: f64) -> Mixture {
     mixture
 }
 
-fn nothing_in(domains: &[String]) -> String {
-    match domains {
-        [one] => format!("domain {one} holds no whole window of training text"),
-        many => format!("domains {} hold no whole window of training text", many.join(", ")),
-    }
+fn nothing_in(domains: &[String]) -> Said {
+    said!("domains_without_windows", domains = domains.to_vec())
 }
 
 /// A budget that cannot be, in tokens of windows of `length`.

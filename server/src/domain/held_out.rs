@@ -4,6 +4,8 @@ use senmon_corpus::held_out::Candidate;
 use senmon_protocol::{
     job::DecontaminateResult,
     report::{HeldOutSummary, LeftOut},
+    said,
+    said::{Said, decimal},
 };
 use std::collections::BTreeMap;
 
@@ -53,32 +55,28 @@ pub fn summary(candidates: &[Candidate], compared: Option<Vec<Compared>>) -> (Ve
 
 /// What a report says of it.
 #[must_use]
-pub fn sentences(summary: &HeldOutSummary, held_out_fraction: f64) -> Vec<String> {
+pub fn sentences(summary: &HeldOutSummary, held_out_fraction: f64) -> Vec<Said> {
+    let documents = summary.documents;
     let mut lines = vec![match summary.compared {
-        None => format!(
-            "{} held-out documents were scored; they were not compared with the training text.",
-            summary.documents
-        ),
-        Some(compared) => format!(
-            "{} held-out documents were scored. {} were left out: more than half of their 13-grams (words; characters where a script has no spaces) stand in one of {compared} training documents.",
-            summary.documents, summary.left_out
-        ),
+        None => said!("method_not_compared", documents = documents),
+        Some(compared) => {
+            said!("method_compared", documents = documents, left_out = summary.left_out, compared = compared)
+        }
     }];
     let named = |left: &LeftOut| {
-        format!("{} (domain {}, {:.0} % in {})", left.id, left.domain, left.share * 100.0, left.document)
+        let (id, domain, percent) = (&left.id, left.domain, decimal(left.share * 100.0, 0));
+        said!("document_left_out", id = id, domain = domain, percent = percent, document = &left.document)
     };
     if !summary.left_out_first.is_empty() {
-        let first: Vec<String> = summary.left_out_first.iter().take(10).map(named).collect();
+        let first: Vec<Said> = summary.left_out_first.iter().take(10).map(named).collect();
         let rest = summary.left_out - first.len() as u64;
-        let more = if rest > 0 { format!(", and {rest} more") } else { String::new() };
-        lines.push(format!("Left out: {}{more}.", first.join(", ")));
+        lines.push(match rest {
+            0 => said!("method_left_out", documents = first),
+            more => said!("method_left_out_more", documents = first, more = more),
+        });
     }
-    lines
-        .extend(summary.problems.iter().map(|problem| format!("Not compared with the held-out documents: {problem}.")));
-    lines.push(format!(
-        "Held out by a hash of the document's group ({} % of the groups); no branch, the seed included, trains on them.",
-        held_out_fraction * 100.0
-    ));
+    lines.extend(summary.problems.iter().map(|problem| said!("method_problem", problem = problem)));
+    lines.push(said!("method_split", percent = (held_out_fraction * 100.0).to_string()));
     lines
 }
 
@@ -115,7 +113,7 @@ mod tests {
         assert_eq!(kept.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["d0", "d2"]);
         assert_eq!((summary.documents, summary.left_out, summary.compared), (2, 2, Some(20)));
         assert_eq!(summary.left_out_first[0].document, "b");
-        let said = sentences(&summary, 0.05).join(" ");
+        let said = sentences(&summary, 0.05).iter().map(Said::text).collect::<Vec<_>>().join(" ");
         for part in
             ["2 were left out", "d1 (domain 0, 90 % in b)", "Not compared with the held-out documents: x.jsonl: gone."]
         {
@@ -128,6 +126,6 @@ mod tests {
         let all = candidates(3);
         let (kept, summary) = summary(&all, None);
         assert_eq!((kept.len(), summary.left_out), (3, 0));
-        assert!(sentences(&summary, 0.05)[0].contains("not compared"));
+        assert!(sentences(&summary, 0.05)[0].text().contains("not compared"));
     }
 }

@@ -65,7 +65,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
         let first =
             |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
         let mut short: Vec<Fault> =
-            found.faults.iter().map(|fault| Fault { path: fault.path.clone(), message: first(fault) }).collect();
+            found.faults.iter().map(|fault| Fault::new(fault.path.clone(), first(fault))).collect();
         short.dedup_by(|a, b| a.path == b.path);
         warnings.extend(short);
         warnings.extend(proportional(spec));
@@ -94,7 +94,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
         if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
             let message = format!("with it the store holds {} of its budget of {}", Bytes(after), room.budget);
-            warnings.push(Fault { path: "retention".into(), message });
+            warnings.push(Fault::new("retention", message));
         }
     }
     let files = known.corpus.map_or_else(Vec::new, KnownCorpus::text_of_files);
@@ -144,10 +144,9 @@ fn slots(request: &PlanRequest, fleet: &Fleet) -> Slots {
 /// A word on budgets by size, before sizes are known.
 fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
     let is_so = |group: &BranchGroup| matches!(group, BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
-    spec.plan.iter().position(is_so).map(|i| Fault {
-        path: format!("plan[{i}].share"),
-        message: "proportional: shown as equal, because the sizes of the domains are known only when they are found"
-            .into(),
+    spec.plan.iter().position(is_so).map(|i| {
+        let message = "proportional: shown as equal, because the sizes of the domains are known only when they are found";
+        Fault::new(format!("plan[{i}].share"), message)
     })
 }
 

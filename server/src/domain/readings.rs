@@ -15,7 +15,7 @@ pub fn faults(readings: &Readings) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut within = |path: String, value: Option<f64>, (low, high): (f64, f64)| {
         if let Some(value) = value.filter(|value| !(low..=high).contains(value)) {
-            faults.push(Fault { path, message: format!("found {value}, expected {low} to {high}") });
+            faults.push(Fault::new(path, format!("found {value}, expected {low} to {high}")));
         }
     };
     let (share, size) = ((0.0, 1.0), (0.0, VALUE_MAX));
@@ -41,16 +41,13 @@ pub fn faults(readings: &Readings) -> Vec<Fault> {
         let number = device.device.strip_prefix("cuda:").and_then(|number| number.parse::<u16>().ok());
         if number.is_none_or(|number| device.device != format!("cuda:{number}")) {
             let found: String = device.device.chars().take(100).collect();
-            faults.push(Fault {
-                path: format!("devices[{i}].device"),
-                message: format!("found {found:?}, expected cuda:N"),
-            });
+            faults.push(Fault::new(format!("devices[{i}].device"), format!("found {found:?}, expected cuda:N")));
         }
     }
     if readings.devices.len() > DEVICES_MAX {
         let found = readings.devices.len();
         faults
-            .push(Fault { path: "devices".into(), message: format!("found {found}, expected at most {DEVICES_MAX}") });
+            .push(Fault::new("devices", format!("found {found}, expected at most {DEVICES_MAX}")));
     }
     faults
 }

@@ -16,6 +16,7 @@ use senmon_protocol::{
     clustering::DomainView,
     job::{DomainLoss, EnsembleResult, ShardIndex, Split},
     report::{Basis, Report, ReportDomain, SurfaceRow},
+    said::Said,
 };
 
 /// Assembles the report.
@@ -24,16 +25,20 @@ pub fn assemble(input: Input) -> Report {
     let weights = Weights { by_share: held_out_shares(input.index), alike: alike(input.index.domains as usize) };
     let contestants = contestants::contestants(&input, &weights);
     let basis = basis(&input);
+    let headline = sentences::headline(&contestants, &input.missing);
+    let method = sentences::method(&input, &basis, &weights.by_share);
     Report {
         experiment_id: input.experiment_id,
         name: input.spec.name.clone(),
         created_at: input.now,
-        headline: sentences::headline(&contestants, &input.missing),
+        headline: headline.text(),
+        headline_said: Some(headline),
         domains: domains(input.domains, input.index),
         clustering: input.quality.clone(),
         surface: input.ensembles.iter().find(|mixed| mixed.repeat == 0).map_or_else(Vec::new, surface),
         chains: chains::chains(input.spec, &input.matrix, input.domains, &weights.by_share),
-        method: sentences::method(&input, &basis, &weights.by_share),
+        method: method.iter().map(Said::text).collect(),
+        method_said: method,
         basis,
         held_out: Some(input.held_out),
         contestants,

@@ -99,10 +99,8 @@ fn kept(all: &[&CheckpointFacts], policy: &RetentionSpec, needs: Needs) -> BTree
 /// Faults of a policy.
 #[must_use]
 pub fn faults(policy: &RetentionSpec) -> Vec<Fault> {
-    let fault = |key: &str, expected: &str| Fault {
-        path: format!("retention.{key}"),
-        message: format!("found 0, expected {expected}"),
-    };
+    let fault =
+        |key: &str, expected: &str| Fault::new(format!("retention.{key}"), format!("found 0, expected {expected}"));
     let latest = (policy.keep_latest == 0)
         .then(|| fault("keep_latest", "at least 1: a branch goes on from its newest checkpoint"));
     let every = policy.keep_every_tokens.filter(|every| every.0 == 0);

@@ -53,7 +53,7 @@ pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
         room.used,
         room.growth
     );
-    (needs > left).then(|| Fault { path: "retention".into(), message })
+    (needs > left).then(|| Fault::new("retention", message))
 }
 
 /// The model of an experiment and the entries of its tokenizer, where both are known.

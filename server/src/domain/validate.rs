@@ -353,7 +353,7 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
         if faults.0.iter().all(|other| other.path != fault.path) {
             let message =
                 format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
-            faults.0.push(Fault { path: fault.path, message });
+            faults.0.push(Fault::new(fault.path, message));
         }
     }
 }

@@ -1,77 +1,75 @@
-//! What an experiment waits for, in a sentence: what is under way and not over.
+//! What an experiment waits for: what is under way and not over.
 
 use super::advance::experiment::{Evaluated, Facts, Fit};
-use senmon_protocol::view::BranchState;
+use senmon_protocol::{
+    said,
+    said::{Said, SaidValue},
+    view::BranchState,
+};
 
 /// Names in a list; more are counted.
 const NAMES_MAX: usize = 3;
 
-/// What an experiment waits for; None where the server itself is next.
+/// What an experiment waits for, in a sentence; None where the server itself is next.
 #[must_use]
-pub fn waits_for(facts: &Facts) -> Option<String> {
-    for (fit, what) in
-        [(&facts.clustering, "the fit of its clustering"), (&facts.tokenizer, "the training of its tokenizer")]
-    {
+pub fn waits_for(facts: &Facts) -> Option<Said> {
+    for (fit, what) in [(&facts.clustering, said!("wait_clustering")), (&facts.tokenizer, said!("wait_tokenizer"))] {
         match fit {
-            Fit::Fitting => return Some(sentence(&[what.to_owned()])),
+            Fit::Fitting => return Some(said!("waits_for", what = what)),
             Fit::Ready => {}
             Fit::Absent | Fit::Failed(_) => return None,
         }
     }
     if facts.shards_done < facts.files {
-        let what = format!("the sharding of its files ({} of {} are done)", facts.shards_done, facts.files);
-        return Some(sentence(&[what]));
+        let what = said!("wait_sharding", done = facts.shards_done, all = facts.files);
+        return Some(said!("waits_for", what = what));
     }
     let mut parts = branches(facts);
     let comparison = facts.comparison;
     if comparison.wanted && !comparison.listed && comparison.asked > 0 {
-        let (over, asked) = (comparison.over, comparison.asked);
-        parts.push(format!("the comparison of its held-out documents with its files ({over} of {asked} are done)"));
+        parts.push(said!("wait_held_out", done = comparison.over, all = comparison.asked));
     }
     let open = facts.evaluations.iter().filter(|evaluation| !evaluation.done && !evaluation.failed);
-    let evaluated: Vec<String> = open
+    let evaluated: Vec<SaidValue> = open
         .map(|evaluation| match &evaluation.of {
-            Evaluated::Branch(name) => name.clone(),
-            Evaluated::Repeat(0) => "all models together".to_owned(),
-            Evaluated::Repeat(repeat) => format!("all models of repeat {} together", repeat + 1),
+            Evaluated::Branch(name) => name.into(),
+            Evaluated::Repeat(0) => said!("wait_all_models").into(),
+            Evaluated::Repeat(repeat) => said!("wait_all_models_of_repeat", repeat = repeat + 1).into(),
         })
         .collect();
     if !evaluated.is_empty() {
-        parts.push(format!("the evaluation of {}", list(&evaluated)));
+        parts.push(said!("wait_evaluation", names = list(evaluated)));
     }
-    (!parts.is_empty()).then(|| sentence(&parts))
+    let all = parts.into_iter().reduce(|first, then| said!("waits_and", first = first, then = then));
+    all.map(|what| said!("waits_for", what = what))
 }
 
-fn branches(facts: &Facts) -> Vec<String> {
-    let states = [
-        (BranchState::Running, "which train"),
-        (BranchState::Queued, "which wait for slots"),
-        (BranchState::Paused, "which somebody paused"),
-    ];
-    let groups = states.into_iter().filter_map(|(state, how)| {
-        let names: Vec<String> =
-            facts.branches.iter().filter(|branch| branch.state == state).map(|branch| branch.name.clone()).collect();
-        (!names.is_empty()).then(|| format!("{} ({how})", list(&names)))
-    });
-    groups.collect()
+fn branches(facts: &Facts) -> Vec<Said> {
+    let names = |state: BranchState| {
+        let of_state = facts.branches.iter().filter(|branch| branch.state == state);
+        let names: Vec<SaidValue> = of_state.map(|branch| (&branch.name).into()).collect();
+        (!names.is_empty()).then(|| list(names))
+    };
+    let train = names(BranchState::Running).map(|names| said!("wait_training", names = names));
+    let queued = names(BranchState::Queued).map(|names| said!("wait_slots", names = names));
+    let paused = names(BranchState::Paused).map(|names| said!("wait_paused", names = names));
+    [train, queued, paused].into_iter().flatten().collect()
 }
 
-fn list(names: &[String]) -> String {
-    match names.len().checked_sub(NAMES_MAX) {
-        Some(more @ 1..) => format!("{} and {more} more", names[..NAMES_MAX].join(", ")),
-        _ => names.join(", "),
+fn list(mut names: Vec<SaidValue>) -> SaidValue {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    if more == 0 {
+        return names.into();
     }
-}
-
-fn sentence(parts: &[String]) -> String {
-    format!("It waits for {}.", parts.join(", and for "))
+    names.truncate(NAMES_MAX);
+    said!("names_and_more", names = names, more = more).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::advance::experiment::{BranchFacts, ComparisonFacts, EvaluationFacts};
-    use senmon_protocol::view::BranchRole;
+    use senmon_protocol::{said::Lang, view::BranchRole};
 
     fn trained(states: &[(&str, BranchState)]) -> Facts {
         let branch = |(name, state): &(&str, BranchState)| BranchFacts {
@@ -98,7 +96,7 @@ mod tests {
     }
 
     fn check(facts: &Facts, expect: Option<&str>) {
-        assert_eq!(waits_for(facts).as_deref(), expect);
+        assert_eq!(waits_for(facts).map(|said| said.text()).as_deref(), expect);
     }
 
     #[test]
@@ -124,6 +122,8 @@ mod tests {
         facts.tokenizer = Fit::Fitting;
         check(&facts, Some("It waits for the training of its tokenizer."));
         check(&trained(&[("seed", Completed)]), None);
+        let japanese = waits_for(&trained(&[("a", Running), ("b", Queued)])).unwrap().in_words(Lang::Japanese);
+        assert_eq!(japanese.as_deref(), Some("a（学習中）、b（スロット待ち）を待っています。"));
         let many = ["a", "b", "c", "d", "e"].map(|name| (name, Running));
         check(&trained(&many), Some("It waits for a, b, c and 2 more (which train)."));
     }

@@ -37,6 +37,8 @@ use senmon_protocol::{
         InitModel, JobKind, JobSpec, MergeJob, MergeMember, ModelFolder, ShardIndex, ShardJob, TrainJob, TrainStart,
     },
     lineage::Lineage,
+    said,
+    said::{Said, SaidValue, decimal, of},
     spec::SeedSpec,
     view::{
         BranchRole, BranchState, BranchView, CheckpointView, ExperimentState, JobState, StreamExperiment,
@@ -57,8 +59,8 @@ pub async fn run(app: App) -> Result<()> {
         }
         if let Err(error) = aside.attempt(row.id.0, &row.spec.name, ask(one(&app, &row))).await {
             tracing::error!(experiment.id = %row.id, error = format!("{error:#}"), "could not advance an experiment; trying again");
-            let waits_for = senmon_protocol::storable(&format!("It waits for what cannot be reached now: {error:#}."));
-            if let Err(error) = note_progress(&app, &row, Some(&waits_for)).await {
+            let waits_for = said!("waits_out_of_reach", error = format!("{error:#}"));
+            if let Err(error) = note_progress(&app, &row, Some(waits_for)).await {
                 tracing::error!(experiment.id = %row.id, error = format!("{error:#}"), "could not note it");
             }
         }
@@ -67,19 +69,24 @@ pub async fn run(app: App) -> Result<()> {
 }
 
 /// Notes what an experiment waits for, and tells people once when it has made no progress for too long.
-async fn note_progress(app: &App, row: &ExperimentRow, waits_for: Option<&str>) -> Result<()> {
-    db::progress::note(&app.db, row.id, waits_for).await?;
+async fn note_progress(app: &App, row: &ExperimentRow, waits_for: Option<Said>) -> Result<()> {
+    db::progress::note(&app.db, row.id, waits_for.as_ref()).await?;
     let after_ms = app.config.stalled_after_ms;
     let Some(seconds) = db::progress::stalled(&app.db, row.id, app.since(), after_ms).await? else { return Ok(()) };
     let scene = crate::fleet::scene(app).await?;
     let queued = scene.jobs.iter().find(|job| job.owner.id() == row.id.into() && job.state == JobState::Queued);
-    let why = queued.map(|job| format!(" {}: {}", job.title, scene.why(job))).unwrap_or_default();
-    let waits_for = waits_for.unwrap_or("It waits for the server.");
-    let text = format!("The experiment has made no progress for {:.1} h. {waits_for}{why}", seconds / 3600.0);
+    let (hours, waits_for) = (decimal(seconds / 3600.0, 1), waits_for.unwrap_or_else(|| said!("waits_for_server")));
+    let said = match queued {
+        None => said!("experiment_stalled", hours = hours, waits_for = waits_for),
+        Some(job) => {
+            let (title, why) = (of::title(&job.title), scene.why(job));
+            said!("experiment_stalled_job", hours = hours, waits_for = waits_for, job = title, why = why)
+        }
+    };
     let event = NewEvent {
         kind: "experiment_stalled",
         level: "warn",
-        text,
+        said,
         experiment_id: Some(row.id),
         ..NewEvent::default()
     };
@@ -119,11 +126,11 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
     let facts = scene.facts().await?;
     let changes = db::experiments::set_stages(&app.db, row.id, &stages(&facts, false, false)).await?;
     for stage in changes.done {
-        let text = format!("The stage {} is done.", db::word(&stage));
+        let said = said!("stage_finished", stage = of::stage(stage));
         let event = NewEvent {
             kind: "stage_finished",
             level: "info",
-            text,
+            said,
             experiment_id: Some(row.id),
             ..NewEvent::default()
         };
@@ -141,14 +148,15 @@ async fn one(app: &App, row: &ExperimentRow) -> Result<()> {
     let Scene { branches, evaluations, .. } = &scene;
     let progress = forecast::Progress { row, files: &files, branches, evaluations, facts: &facts };
     app.forecasts.note(row.id, forecast::left(&progress), row.model.clone());
-    note_progress(app, row, waits_for(&facts).as_deref()).await?;
+    note_progress(app, row, waits_for(&facts)).await?;
     for command in advance(&facts) {
         if let Err(error) = scene.carry_out(&command, &facts).await {
             // A disk that is away looks like artefacts that are lost.
             if cause(&error) != Cause::Lasting || !identity::is_seen(app).await? {
-                return Err(error.context(format!("it could not {command}")));
+                return Err(error.context(format!("it could not {}", command.said().text())));
             }
-            return scene.fail(&format!("it could not {command}: {error:#}"), &facts).await;
+            let why = said!("could_not", what = command.said(), error = format!("{error:#}"));
+            return scene.fail(&why, &facts).await;
         }
         app.wake.schedule.notify_one();
         app.wake.advance.notify_one();
@@ -188,7 +196,7 @@ impl Scene<'_> {
                         .and_then(|id| self.branches.iter().find(|b| b.id == id))
                         .map(|b| b.name.clone()),
                     state: branch.state,
-                    problem: branch.why.clone(),
+                    problem: branch.why_said.clone().map(SaidValue::from).or_else(|| Some(branch.why.as_ref()?.into())),
                     tokens: (branch.tokens, branch.tokens_total),
                 })
                 .collect(),
@@ -315,12 +323,13 @@ impl Scene<'_> {
         let order = similarity_order(router.centres(), &windows, windows.len());
         let found = expand(&self.row.spec, &Domains { windows: &windows, order: &order });
         for note in &found.notes {
-            let text = format!("{}: {}.", note.path, note.message);
+            let why = note.said.clone().map_or_else(|| SaidValue::from(&note.message), SaidValue::from);
+            let said = said!("domain_left_out", path = &note.path, why = why);
             self.app
                 .event(NewEvent {
                     kind: "domain_left_out",
                     level: "warn",
-                    text,
+                    said,
                     experiment_id: Some(self.row.id),
                     ..NewEvent::default()
                 })
@@ -331,7 +340,7 @@ impl Scene<'_> {
             Err(faults) => {
                 let faults: Vec<String> =
                     faults.iter().take(3).map(|fault| format!("{}: {}", fault.path, fault.message)).collect();
-                self.fail(&format!("the plan does not fit the domains found: {}", faults.join("; ")), facts).await
+                self.fail(&said!("plan_does_not_fit", why = faults.join("; ")), facts).await
             }
         }
     }
@@ -431,9 +440,8 @@ impl Scene<'_> {
             .await
     }
 
-    async fn fail(&self, why: &str, facts: &Facts) -> Result<()> {
-        let why = senmon_protocol::storable(why);
-        match db::experiments::fail(&self.app.db, self.row.id, &why, &stages(facts, false, true)).await {
+    async fn fail(&self, why: &Said, facts: &Facts) -> Result<()> {
+        match db::experiments::fail(&self.app.db, self.row.id, why, &stages(facts, false, true)).await {
             // Somebody ended it meanwhile.
             Err(DbError::Conflict(_)) => return Ok(()),
             failed => failed?,
@@ -442,7 +450,7 @@ impl Scene<'_> {
             .event(NewEvent {
                 kind: "experiment_failed",
                 level: "error",
-                text: format!("The experiment failed: {why}."),
+                said: said!("experiment_failed", why = why.clone()),
                 experiment_id: Some(self.row.id),
                 ..NewEvent::default()
             })

@@ -15,7 +15,12 @@ use crate::{
     },
 };
 use anyhow::Result;
-use senmon_protocol::{ids::ExperimentId, view::TroubleKind};
+use senmon_protocol::{
+    ids::ExperimentId,
+    said,
+    said::{Said, SaidValue, of},
+    view::TroubleKind,
+};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -27,7 +32,7 @@ pub enum Tried<T> {
     /// It failed, and is tried again after a pause.
     Again,
     /// It failed once too often: why, in a sentence.
-    SetAside(String),
+    SetAside(Said),
 }
 
 /// The troubles of one kind of things, as they are now.
@@ -63,7 +68,12 @@ impl<'a> Aside<'a> {
     ///
     /// # Errors
     /// When the database or the store is away: that is no fault of the thing's.
-    pub async fn attempt<T>(&self, id: Uuid, name: &str, work: impl Future<Output = Result<T>>) -> Result<Tried<T>> {
+    pub async fn attempt<T>(
+        &self,
+        id: Uuid,
+        name: impl Into<SaidValue>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<Tried<T>> {
         let failure = match guarded(work).await {
             Ok(done) => {
                 if self.troubles.contains_key(&id) {
@@ -74,20 +84,21 @@ impl<'a> Aside<'a> {
             Err(Failure::Error(error)) if cause(&error) == Cause::Away => return Err(error),
             Err(failure) => failure.to_string(),
         };
-        let set_aside = self.note(id, name, &failure).await?;
+        let set_aside = self.note(id, name.into(), &failure).await?;
         Ok(set_aside.map_or(Tried::Again, Tried::SetAside))
     }
 
-    async fn note(&self, id: Uuid, name: &str, problem: &str) -> Result<Option<String>> {
+    async fn note(&self, id: Uuid, name: SaidValue, problem: &str) -> Result<Option<Said>> {
         let kind = word(&self.kind);
-        tracing::error!(kind, %id, name, problem, "something could not be done");
+        tracing::error!(kind, %id, ?name, problem, "something could not be done");
         let problem = senmon_protocol::storable(problem);
         let (trouble, is_new) = ask(troubles::failed(&self.app.db, self.kind, id, &problem)).await?;
         let sentence = trouble.sentence().filter(|_| is_new);
-        if let Some(sentence) = &sentence {
+        if let Some(why) = sentence.clone() {
             let experiment_id = (self.kind == TroubleKind::Experiment).then_some(ExperimentId(id));
-            let text = format!("The {kind} {name} ({id}): {sentence}");
-            let event = NewEvent { kind: "set_aside", level: "error", text, experiment_id, ..NewEvent::default() };
+            let (noun, name, id) = (of::trouble(self.kind), name.clone(), id.to_string());
+            let said = said!("set_aside", kind = noun, name = name, id = id, why = why);
+            let event = NewEvent { kind: "set_aside", level: "error", said, experiment_id, ..NewEvent::default() };
             self.app.event(event).await;
         }
         Ok(sentence)

@@ -41,7 +41,7 @@ pub async fn run(app: App) -> Result<()> {
             }
         };
         if let Tried::SetAside(why) = aside.attempt(id, "", fit).await? {
-            ask(db::fits::fail_tokenizer(&app.db, id, &why)).await?;
+            ask(db::fits::fail_tokenizer(&app.db, id, &why.text())).await?;
             ask(db::troubles::forget(&app.db, TroubleKind::Tokenizer, id)).await?;
         }
         app.wake.advance.notify_one();
@@ -57,7 +57,7 @@ pub async fn run(app: App) -> Result<()> {
             }
         };
         if let Tried::SetAside(why) = aside.attempt(id.0, "", fit).await? {
-            ask(db::fits::fail_clustering(&app.db, id, &why)).await?;
+            ask(db::fits::fail_clustering(&app.db, id, &why.text())).await?;
             ask(db::troubles::forget(&app.db, TroubleKind::Clustering, id.0)).await?;
         }
         app.wake.advance.notify_one();

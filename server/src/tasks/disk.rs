@@ -8,7 +8,11 @@ use crate::{
     domain::disk::{Level, judge},
 };
 use anyhow::{Context, Result};
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{
+    said,
+    said::{Said, decimal},
+    storage::Bytes,
+};
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 /// Share of the database's budget from which people hear of it.
@@ -21,15 +25,12 @@ const NEARLY_FULL: f64 = 0.9;
 pub async fn run(app: App) -> Result<()> {
     let look = app.disk.look();
     let folder = app.disk.folder().display().to_string();
-    let text = match look.level {
-        Level::Ample => format!("The disk of the database ({folder}) has room again: {}.", Bytes(look.room.free)),
-        Level::Low => low("database", &folder, look.room),
-        Level::Full => format!(
-            "The disk of the database ({folder}) is full: {} free. Its reserve is in use; points and log lines wait with the workers until there is room.",
-            Bytes(look.room.free)
-        ),
+    let said = match look.level {
+        Level::Ample => ample(said!("disk_of_database"), &folder, look.room),
+        Level::Low => low(said!("disk_of_database"), &folder, look.room),
+        Level::Full => said!("disk_full", folder = folder, free = look.room.free),
     };
-    say(&app, ["disk_has_room", "disk_low", "disk_full"], look.level, text).await?;
+    say(&app, ["disk_has_room", "disk_low", "disk_full"], look.level, said).await?;
     if let Some(store) = app.storage.folder() {
         let store = store.to_owned();
         let found = tokio::task::spawn_blocking({
@@ -44,12 +45,12 @@ pub async fn run(app: App) -> Result<()> {
     Ok(())
 }
 
-fn low(what: &str, folder: &str, room: Room) -> String {
-    format!(
-        "The disk of the {what} ({folder}) is nearly full: {} of {} free. New experiments and corpora are refused until there is room.",
-        Bytes(room.free),
-        Bytes(room.total)
-    )
+fn low(what: Said, folder: &str, room: Room) -> Said {
+    said!("disk_low", what = what, folder = folder, free = room.free, total = room.total)
+}
+
+fn ample(what: Said, folder: &str, room: Room) -> Said {
+    said!("disk_has_room", what = what, folder = folder, free = room.free)
 }
 
 /// Whether two folders lie on different file systems.
@@ -66,16 +67,16 @@ async fn watch_store(app: &App, store: &Path, room: Room) -> Result<()> {
     };
     let level = judge(app.config.disk_reserve.0, room.free, true, was).0.min(Level::Low);
     let folder = store.display().to_string();
-    let text = match level {
-        Level::Ample => format!("The disk of the store ({folder}) has room again: {}.", Bytes(room.free)),
-        Level::Low | Level::Full => low("store", &folder, room),
+    let said = match level {
+        Level::Ample => ample(said!("disk_of_store"), &folder, room),
+        Level::Low | Level::Full => low(said!("disk_of_store"), &folder, room),
     };
-    app.disk.refuse("store", (level > Level::Ample).then(|| text.clone()));
-    say(app, KINDS, level, text).await
+    app.disk.refuse("store", (level > Level::Ample).then(|| said.text()));
+    say(app, KINDS, level, said).await
 }
 
 /// Says it when the level is another one than was said last.
-async fn say(app: &App, kinds: [&'static str; 3], level: Level, text: String) -> Result<()> {
+async fn say(app: &App, kinds: [&'static str; 3], level: Level, said: Said) -> Result<()> {
     let last = ask(db::events::last_of(&app.db, &kinds)).await?;
     let (kind, word) = match level {
         Level::Ample => (kinds[0], "info"),
@@ -83,7 +84,7 @@ async fn say(app: &App, kinds: [&'static str; 3], level: Level, text: String) ->
         Level::Full => (kinds[2], "error"),
     };
     if last.as_deref().unwrap_or(kinds[0]) != kind {
-        app.event(NewEvent { kind, level: word, text, ..NewEvent::default() }).await;
+        app.event(NewEvent { kind, level: word, said, ..NewEvent::default() }).await;
     }
     Ok(())
 }
@@ -100,15 +101,12 @@ pub async fn watch_database(app: App) -> Result<()> {
     let is_over = share >= 1.0;
     let beyond = format!("The database holds {used}, its budget is {budget} (database_budget).");
     app.disk.refuse("database", is_over.then_some(beyond));
-    let (level, text) = match share >= NEARLY_FULL {
-        true => (
-            Level::Low,
-            format!(
-                "The database holds {used}, {:.0} % of its budget of {budget}; `senmon storage` says what.",
-                share * 100.0
-            ),
-        ),
-        false => (Level::Ample, format!("The database has room again: {used} of {budget}.")),
+    let (level, said) = match share >= NEARLY_FULL {
+        true => {
+            let percent = decimal(share * 100.0, 0);
+            (Level::Low, said!("database_nearly_full", used = used, percent = percent, budget = budget))
+        }
+        false => (Level::Ample, said!("database_has_room", used = used, budget = budget)),
     };
-    say(&app, ["database_has_room", "database_nearly_full", "database_nearly_full"], level, text).await
+    say(&app, ["database_has_room", "database_nearly_full", "database_nearly_full"], level, said).await
 }

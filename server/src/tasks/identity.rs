@@ -9,7 +9,7 @@ use crate::{
     storage::Storage,
 };
 use anyhow::{Context, Result, bail};
-use senmon_protocol::{checkpoint::MANIFEST_FILE, ids::StorageKey};
+use senmon_protocol::{checkpoint::MANIFEST_FILE, ids::StorageKey, said};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -34,18 +34,12 @@ pub async fn is_seen(app: &App) -> Result<bool> {
     let last = ask(db::events::last_of(&app.db, &["store_unknown", "store_known"])).await?;
     let was_unknown = last.as_deref() == Some("store_unknown");
     let url = app.storage.url();
-    let (kind, level, text) = match (seen, was_unknown) {
-        (false, false) => (
-            "store_unknown",
-            "error",
-            format!(
-                "The store at {url} is not the one of this database: {STORE_FILE} is missing there or names another. Is the disk mounted? Nothing is checked or removed, and checkpoints wait, until it is back."
-            ),
-        ),
-        (true, true) => ("store_known", "info", format!("The store at {url} is there again.")),
+    let (kind, level, said) = match (seen, was_unknown) {
+        (false, false) => ("store_unknown", "error", said!("store_unknown", url = url, file = STORE_FILE)),
+        (true, true) => ("store_known", "info", said!("store_known", url = url)),
         _ => return Ok(seen),
     };
-    app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
+    app.event(NewEvent { kind, level, said, ..NewEvent::default() }).await;
     Ok(seen)
 }
 

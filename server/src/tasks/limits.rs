@@ -8,6 +8,8 @@ use crate::{
 use anyhow::Result;
 use senmon_protocol::{
     resources::BudgetSpec,
+    said,
+    said::{Said, decimal},
     view::{BranchState, BranchView, StreamExperiment, StreamMessage, WorkerMode},
 };
 
@@ -29,7 +31,7 @@ async fn check_budget(app: &App, row: &ExperimentRow) -> Result<()> {
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, row.id).await?;
     let Some(why) = budget_spent(&row.spec.budget, slot_hours, wall_hours) else { return Ok(()) };
     if db::experiments::hold(&app.db, row.id, &why).await? {
-        say(app, row, "budget_spent", format!("The experiment is paused: {why}")).await;
+        say(app, row, "budget_spent", said!("experiment_over_budget", why = why)).await;
     }
     Ok(())
 }
@@ -62,18 +64,14 @@ async fn check_deadline(app: &App, row: &ExperimentRow, branches: &[BranchView])
     let needed = seconds_needed(&ahead, rate, slots);
     let left = (deadline - db::workers::now(&app.db).await?).as_seconds_f64();
     if needed > left && db::experiments::miss_deadline(&app.db, row.id).await? {
-        let text = format!(
-            "The deadline cannot be kept: training takes {:.1} h more at the present rate, and {:.1} h are left.",
-            needed / 3600.0,
-            left.max(0.0) / 3600.0
-        );
-        say(app, row, "deadline_missed", text).await;
+        let (needed, left) = (decimal(needed / 3600.0, 1), decimal(left.max(0.0) / 3600.0, 1));
+        say(app, row, "deadline_missed", said!("deadline_missed", needed = needed, left = left)).await;
     }
     Ok(())
 }
 
-async fn say(app: &App, row: &ExperimentRow, kind: &'static str, text: String) {
-    let event = NewEvent { kind, level: "warn", text, experiment_id: Some(row.id), ..NewEvent::default() };
+async fn say(app: &App, row: &ExperimentRow, kind: &'static str, said: Said) {
+    let event = NewEvent { kind, level: "warn", said, experiment_id: Some(row.id), ..NewEvent::default() };
     app.event(event).await;
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: row.id }));
 }

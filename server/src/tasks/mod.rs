@@ -25,6 +25,7 @@ use crate::{
     db::{self, events::NewEvent},
 };
 use ask::ask;
+use senmon_protocol::said;
 use std::{
     future::Future,
     sync::Arc,
@@ -109,10 +110,10 @@ fn spawn<F, R>(
 
 /// Says it where a loop keeps failing, and where it goes on again.
 async fn tell(app: &App, name: &str, now: &Failing, before: &Failing) {
-    let (kind, level, text) = match (now.times, before.times) {
-        (TOLD_AT, _) => ("loop_failing", "error", format!("The server's loop {name} keeps failing: {}.", now.error)),
-        (0, TOLD_AT..) => ("loop_recovered", "info", format!("The server's loop {name} goes on again.")),
+    let (kind, level, said) = match (now.times, before.times) {
+        (TOLD_AT, _) => ("loop_failing", "error", said!("loop_failing", name = name, error = now.error.as_str())),
+        (0, TOLD_AT..) => ("loop_recovered", "info", said!("loop_recovered", name = name)),
         _ => return,
     };
-    app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
+    app.event(NewEvent { kind, level, said, ..NewEvent::default() }).await;
 }

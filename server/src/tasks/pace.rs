@@ -5,6 +5,7 @@ use crate::{
     db::{self, events::NewEvent},
 };
 use anyhow::Result;
+use senmon_protocol::{said, said::decimal};
 
 /// Time between two samples.
 pub const PERIOD_MS: u64 = 10_000;
@@ -16,10 +17,9 @@ pub const PERIOD_MS: u64 = 10_000;
 pub async fn run(app: App) -> Result<()> {
     let rates = db::workers::rates(&app.db).await?;
     for (worker, percent) in app.paces.sample(rates) {
-        let text =
-            format!("A worker trains {percent:.0} % slower than its siblings on branches of the same experiment.");
+        let said = said!("worker_slow", percent = decimal(percent, 0));
         let event =
-            NewEvent { kind: "worker_slow", level: "warn", text, worker_id: Some(worker), ..NewEvent::default() };
+            NewEvent { kind: "worker_slow", level: "warn", said, worker_id: Some(worker), ..NewEvent::default() };
         app.event(event).await;
     }
     Ok(())

@@ -15,6 +15,8 @@ use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
     ids::{AttemptId, WorkerId},
     job::{EndedOutcome, Outcome, TerminationReason},
+    said,
+    said::{Said, decimal, of},
     view::StreamMessage,
     worker::CompleteAttempt,
 };
@@ -85,14 +87,19 @@ async fn grant(app: &App, placements: &[Placement]) -> Result<()> {
 
 async fn preempt(app: &App, preemption: Preemption) -> Result<()> {
     let Some(asked) = db::leases::preempt(&app.db, preemption.victim, preemption.job).await? else { return Ok(()) };
-    let text = format!(
-        "{} (priority {}) writes a checkpoint and gives its slots on {} to {} of {} (priority {}).",
-        asked.title, asked.priority, asked.worker, asked.for_title, asked.for_owner, asked.for_priority
+    let said = said!(
+        "job_preempted",
+        job = of::title(&asked.title),
+        priority = asked.priority.to_string(),
+        worker = asked.worker,
+        other = of::title(&asked.for_title),
+        owner = asked.for_owner,
+        other_priority = asked.for_priority.to_string(),
     );
     app.event(NewEvent {
         kind: "job_preempted",
         level: "info",
-        text,
+        said,
         experiment_id: asked.experiment_id,
         branch_id: asked.branch_id,
         worker_id: asked.worker_id,
@@ -114,28 +121,26 @@ pub async fn expire(app: App) -> Result<()> {
     let (ttl, lost) = (ms(app.config.lease_ttl_ms), ms(app.config.worker_lost_ms));
     // Two heartbeats that say nothing of an attempt are no accident.
     for attempt in db::leases::unreported(&app.db, ttl, ttl * 2 / 3).await? {
-        give_up_on(&app, attempt, "its worker goes on without it: the attempt's thread or its grant was lost.").await?;
+        give_up_on(&app, attempt, said!("ended_unreported")).await?;
     }
     let window = ttl.saturating_add(lost);
     if !may_declare_lost(app.listened(now), now, TimeDelta::milliseconds(ttl), TimeDelta::milliseconds(lost)) {
         return Ok(());
     }
     for (worker_id, name) in db::workers::mark_lost(&app.db, window).await? {
-        let text = format!(
-            "Worker {name} has not been heard of for {:.0} s; its jobs go elsewhere.",
-            TimeDelta::milliseconds(window).as_seconds_f64()
-        );
+        let seconds = decimal(TimeDelta::milliseconds(window).as_seconds_f64(), 0);
+        let said = said!("worker_lost", name = name, seconds = seconds);
         app.event(NewEvent {
             kind: "worker_lost",
             level: "warn",
-            text,
+            said,
             worker_id: Some(worker_id),
             ..NewEvent::default()
         })
         .await;
     }
     for attempt in db::leases::expired(&app.db, lost).await? {
-        give_up_on(&app, attempt, "the lease ran out without a heartbeat.").await?;
+        give_up_on(&app, attempt, said!("ended_lease_ran_out")).await?;
     }
     // However long this took, the workers were heard meanwhile.
     app.listened(db::workers::now(&app.db).await?);
@@ -143,9 +148,9 @@ pub async fn expire(app: App) -> Result<()> {
 }
 
 /// Ends an attempt that nobody runs any more.
-async fn give_up_on(app: &App, attempt: AttemptId, message: &str) -> Result<(), db::DbError> {
+async fn give_up_on(app: &App, attempt: AttemptId, said: Said) -> Result<(), db::DbError> {
     let Some(fence) = db::attempts::fence(&app.db, attempt).await? else { return Ok(()) };
-    let outcome = Outcome::Ended(EndedOutcome { reason: TerminationReason::WorkerLost, message: message.into() });
+    let outcome = Outcome::Ended(EndedOutcome::said(TerminationReason::WorkerLost, said));
     if let Err(error) = ending::end(app, attempt, CompleteAttempt { fence, outcome, time: None }).await {
         tracing::warn!(attempt.id = %attempt, %error, "could not end an attempt that nobody runs");
     }

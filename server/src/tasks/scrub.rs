@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
+    said,
     view::{CheckpointVerdict, CheckpointView, TroubleKind},
 };
 
@@ -55,11 +56,11 @@ pub async fn verify(app: &App, view: &CheckpointView) -> Result<CheckpointVerdic
     {
         let (branch, step) = (&view.branch, view.meta.step);
         tracing::error!(checkpoint.id = %view.id, branch, step, problem, "a checkpoint is not what was committed");
-        let text = format!("Checkpoint of {branch} at step {step} is damaged and set aside: {problem}.");
+        let said = said!("checkpoint_damaged", branch = branch, step = step, problem = problem);
         app.event(NewEvent {
             kind: "checkpoint_damaged",
             level: "error",
-            text,
+            said,
             experiment_id: Some(view.meta.experiment_id),
             branch_id: Some(view.meta.branch_id),
             step: Some(step),

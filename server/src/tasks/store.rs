@@ -13,7 +13,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use chrono::TimeDelta;
-use senmon_protocol::{storage::Bytes, view::TroubleKind};
+use senmon_protocol::{said, said::decimal, storage::Bytes, view::TroubleKind};
 use std::time::Duration;
 
 /// Share of the budget from which people hear of it.
@@ -49,8 +49,8 @@ async fn remove_marked(app: &App) -> Result<()> {
                 app.storage.delete_folder(&checkpoint.folder).await?;
                 Ok(ask(db::retention::deleted(&app.db, checkpoint.id)).await?)
             };
-            let name = format!("of {} at step {}", checkpoint.branch_name, checkpoint.step);
-            if aside.attempt(checkpoint.id.0, &name, remove).await? == Tried::Done(()) {
+            let name = said!("checkpoint_of_branch", branch = &checkpoint.branch_name, step = checkpoint.step);
+            if aside.attempt(checkpoint.id.0, name, remove).await? == Tried::Done(()) {
                 removed.push(checkpoint);
             }
         }
@@ -62,11 +62,11 @@ async fn remove_marked(app: &App) -> Result<()> {
         }
         let freed = Bytes(committed.iter().filter_map(|c| c.bytes).sum());
         let name = &branch[0].branch_name;
-        let text = format!("Retention removed checkpoints of {name} at steps {}: {freed}.", steps.join(", "));
+        let said = said!("checkpoints_removed", branch = name, steps = steps, freed = freed);
         app.event(NewEvent {
             kind: "checkpoints_removed",
             level: "info",
-            text,
+            said,
             experiment_id: Some(branch[0].experiment),
             branch_id: Some(branch[0].branch),
             step: committed.last().map(|c| c.step),
@@ -98,8 +98,8 @@ pub async fn sweep(app: App) -> Result<()> {
     let spoken_for = ask(db::retention::folders(&app.db)).await?;
     for folder in orphans(&objects, &owners, &spoken_for, before) {
         app.storage.delete_folder(&folder).await?;
-        let text = format!("{folder} in the store belonged to no checkpoint and no running attempt: removed.");
-        app.event(NewEvent { kind: "orphan_removed", level: "info", text, ..NewEvent::default() }).await;
+        let said = said!("orphan_removed", folder = folder.as_str());
+        app.event(NewEvent { kind: "orphan_removed", level: "info", said, ..NewEvent::default() }).await;
     }
     Ok(())
 }
@@ -109,10 +109,8 @@ async fn say_ahead(app: &App, folder: &str) -> Result<()> {
     if ask(db::events::last_of(&app.db, &["store_ahead", "restored"])).await?.as_deref() == Some("store_ahead") {
         return Ok(());
     }
-    let text = format!(
-        "{folder} in the store is of an attempt that this database never granted: the database is an older copy of itself. Stop the server now, make a backup and restore it, so that no fence comes again; until then nothing is swept."
-    );
-    app.event(NewEvent { kind: "store_ahead", level: "error", text, ..NewEvent::default() }).await;
+    let said = said!("store_ahead", folder = folder);
+    app.event(NewEvent { kind: "store_ahead", level: "error", said, ..NewEvent::default() }).await;
     Ok(())
 }
 
@@ -128,18 +126,15 @@ pub async fn watch_budget(app: App) -> Result<()> {
     let share = used.0 as f64 / budget.0.max(1) as f64;
     let last = ask(db::events::last_of(&app.db, &["storage_nearly_full", "storage_has_room"])).await?;
     let was_full = last.as_deref() == Some("storage_nearly_full");
-    let (kind, level, text) = match (share >= NEARLY_FULL, was_full) {
-        (true, false) => (
-            "storage_nearly_full",
-            "warn",
-            format!(
-                "The store holds {used}, {:.0} % of its budget of {budget}; `senmon storage` says what.",
-                share * 100.0
-            ),
-        ),
-        (false, true) => ("storage_has_room", "info", format!("The store has room again: {used} of {budget}.")),
+    let percent = decimal(share * 100.0, 0);
+    let (kind, level, said) = match (share >= NEARLY_FULL, was_full) {
+        (true, false) => {
+            let said = said!("storage_nearly_full", used = used, percent = percent, budget = budget);
+            ("storage_nearly_full", "warn", said)
+        }
+        (false, true) => ("storage_has_room", "info", said!("storage_has_room", used = used, budget = budget)),
         _ => return Ok(()),
     };
-    app.event(NewEvent { kind, level, text, ..NewEvent::default() }).await;
+    app.event(NewEvent { kind, level, said, ..NewEvent::default() }).await;
     Ok(())
 }

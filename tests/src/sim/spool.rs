@@ -222,8 +222,7 @@ impl World {
 fn honest_end(record: Record) -> Record {
     match record {
         Record::Complete(CompleteAttempt { fence, outcome: Outcome::Completed(_), time }) => {
-            let ended =
-                EndedOutcome { reason: TerminationReason::InternalError, message: "a checkpoint was refused".into() };
+            let ended = EndedOutcome::new(TerminationReason::InternalError, "a checkpoint was refused");
             Record::Complete(CompleteAttempt { fence, outcome: Outcome::Ended(ended), time })
         }
         record => record,

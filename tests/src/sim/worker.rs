@@ -103,7 +103,7 @@ pub struct Thread {
 /// An end without a result.
 #[must_use]
 pub fn ended(reason: TerminationReason, message: &str) -> Outcome {
-    Outcome::Ended(EndedOutcome { reason, message: message.into() })
+    Outcome::Ended(EndedOutcome::new(reason, message))
 }
 
 impl Worker {

@@ -5,7 +5,7 @@ mod circles;
 use anyhow::Result;
 use senmon_tests::process::repository;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -103,6 +103,31 @@ fn no_file_is_too_long_and_each_says_what_it_is_for() -> Result<()> {
             assert!(lines <= LINES_MAX, "{} has {lines} lines", file.display());
             let first = text.lines().next().unwrap_or_default();
             assert!(first.starts_with("//!"), "{} does not say what it is for", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// That each message that is said is in the files, with its values, the compiler has seen.
+#[test]
+fn every_message_is_said_somewhere() -> Result<()> {
+    let root = repository();
+    let mut said = BTreeSet::new();
+    for folder in ["server", "worker"] {
+        for file in rust_files(&root.join(folder))? {
+            for call in fs::read_to_string(&file)?.split("said!(").skip(1) {
+                said.extend(
+                    call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+    for entry in fs::read_dir(root.join("server/protocol/messages"))? {
+        let path = entry?.path();
+        let messages: BTreeMap<String, serde_json::Value> = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        // Terms are found by their English word: heads of columns, states.
+        for key in messages.keys().filter(|key| !key.starts_with("term_")) {
+            assert!(said.contains(key), "{}: nobody says {key}", path.display());
         }
     }
     Ok(())

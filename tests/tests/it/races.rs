@@ -84,7 +84,7 @@ async fn an_attempt_that_ends_while_its_experiment_is_cancelled_leaves_no_job_be
     // The end has decided on another try, and waits for the branch; the cancel comes in between.
     let mut held = pool.begin().await?;
     sqlx::query("SELECT 1 FROM branches WHERE id = $1 FOR UPDATE").bind(branch.0).execute(&mut *held).await?;
-    let ended = EndedOutcome { reason: TerminationReason::InternalError, message: "a test".into() };
+    let ended = EndedOutcome::new(TerminationReason::InternalError, "a test");
     let body = CompleteAttempt { fence, outcome: Outcome::Ended(ended), time: None };
     let ending = tokio::spawn({
         let pool = pool.clone();

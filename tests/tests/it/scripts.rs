@@ -198,6 +198,39 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
         Ok(String::from_utf8(out.stdout)?)
     };
     ensure!(shown(&["-n", "2"])?.lines().count() == 2);
+
+    // What a real run says is known as kinds and values; people read it in their language, scripts in English.
+    let all: Vec<EventView> = world.api.list("/api/v1/events?sort=oldest").await?;
+    let wordless: Vec<&EventView> = all.iter().filter(|event| event.said.is_none()).collect();
+    ensure!(wordless.is_empty(), "{wordless:?}");
+    let unlike: Vec<&EventView> =
+        all.iter().filter(|event| event.said.as_ref().is_some_and(|said| said.text() != event.text)).collect();
+    ensure!(unlike.is_empty(), "{unlike:?}");
+    let japanese = |args: &[&str]| -> Result<String> {
+        let out = Command::new(binary("senmon")?)
+            .args(["--server", world.api.base()])
+            .args(args)
+            .env("SENMON_TOKEN", world.api.token())
+            .env_remove("SENMON_LANG")
+            .env_remove("LC_ALL")
+            .env_remove("LC_MESSAGES")
+            .env("LANG", "ja_JP.UTF-8")
+            .output()?;
+        Ok(String::from_utf8(out.stdout)?)
+    };
+    let told = japanese(&["events", "-n", "500"])?;
+    for part in [
+        "種モデル」が完了しました。",
+        "seed の学習を開始しました。",
+        "実験が完了しました。ルーティングしたアンサンブル",
+    ] {
+        ensure!(told.contains(part), "{part} is not in\n{told}");
+    }
+    ensure!(!told.contains(" began.") && !told.contains("is done."), "{told}");
+    let report = japanese(&["report", &id.to_string()])?;
+    ensure!(report.contains("パープレキシティは") && report.contains("確率を混合します。"), "{report}");
+    let scripts = japanese(&["--output", "json", "events", "-n", "1"])?;
+    ensure!(serde_json::from_str::<Vec<EventView>>(&scripts)?[0].text == newest.items[0].text, "{scripts}");
     ensure!(shown(&["--since", "1h", "--level", "error"])?.lines().count() == 0);
     parts(&world, &done.branches[0]).await
 }

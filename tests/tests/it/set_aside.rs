@@ -77,7 +77,7 @@ async fn a_poisoned_corpus_is_set_aside_and_holds_no_other_up() -> Result<()> {
 }
 
 async fn waits_for(hand: &Hand, experiment: ExperimentId) -> Result<String> {
-    Ok(db::progress::waits_for(&hand.app.db, experiment).await?.unwrap_or_default())
+    Ok(db::progress::waits_for(&hand.app.db, experiment).await?.map(|said| said.text()).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,6 +95,7 @@ async fn a_poisoned_experiment_is_set_aside_and_holds_no_other_up() -> Result<()
     ensure!(waits_for(&hand, sound).await?.contains("clustering"), "the other one does not get on");
     let troubles = db::troubles::of(&hand.app.db, TroubleKind::Experiment, Some(poisoned.0)).await?;
     let said = troubles.get(&poisoned.0).context("it has trouble")?.said();
+    let said = said.text();
     ensure!(said.contains("Set aside after 3 tries") && said.contains("planted"), "{said}");
     ensure!(db::experiments::get(&hand.app.db, poisoned).await?.state == ExperimentState::Running);
     cure(&hand, "stages").await?;
@@ -132,7 +133,10 @@ async fn a_reason_that_will_not_change_ends_the_experiment_with_it() -> Result<(
     )
     .await?;
     let (_, shards, problem) = db::experiments::shards(&hand.app.db, experiment).await?;
-    ensure!(shards.is_empty() && problem.as_ref().is_some_and(|why| why.contains("cannot be read")), "{problem:?}");
+    ensure!(
+        shards.is_empty() && problem.as_ref().is_some_and(|why| why.text().contains("cannot be read")),
+        "{problem:?}"
+    );
     hand.stop().await
 }
 

@@ -24,12 +24,12 @@ const shapes: Record<string, { glyph: string; tone: Mark["tone"] }> = {
 /** Kinds that are worth a mark beside the curves of other branches. */
 const few = new Set(["rolled_back", "step_skipped", "attempt_resumed"]);
 
-export function marks(events: Event[], tokensOfStep: number, only: "all" | "few" = "all", origin = zero): Mark[] {
+export function marks(events: Event[], tokensOfStep: number, only: "all" | "few" = "all", origin = zero, say: (event: Event) => string = (event) => event.text): Mark[] {
   return events.flatMap((event) => {
     const shape = shapes[event.kind];
     if (!shape || event.step == null || (only === "few" && !few.has(event.kind))) return [];
     const tone = event.level === "error" ? "bad" : event.level === "warn" ? "warn" : shape.tone;
-    return [{ origin, tokens: event.step * tokensOfStep, step: event.step, at: Date.parse(event.at), glyph: shape.glyph, tone, text: event.text }];
+    return [{ origin, tokens: event.step * tokensOfStep, step: event.step, at: Date.parse(event.at), glyph: shape.glyph, tone, text: say(event) }];
   });
 }
 

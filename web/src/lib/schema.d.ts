@@ -1342,6 +1342,7 @@ export interface components {
             time?: components["schemas"]["AttemptTime"];
             /** @description Name of the worker. */
             worker: string;
+            said?: components["schemas"]["Said"] | null;
         };
         /** @description One change that somebody asked for. */
         AuditView: {
@@ -1602,6 +1603,7 @@ export interface components {
             why?: string | null;
             /** @description The worker that has it. */
             worker?: string | null;
+            why_said?: components["schemas"]["Said"] | null;
         };
         /** @description A record that could not be read. */
         BrokenRecord: {
@@ -2963,6 +2965,13 @@ export interface components {
             title: string;
         };
         /** @description Something that happened, in one sentence for people. */
+        Said: {
+            key: string;
+            values?: {
+                [key: string]: components["schemas"]["SaidValue"];
+            };
+        };
+        SaidValue: string | number | components["schemas"]["Said"] | components["schemas"]["SaidValue"][];
         EventView: {
             /**
              * Format: date-time
@@ -2991,6 +3000,7 @@ export interface components {
             /** @description The sentence. */
             text: string;
             worker_id?: components["schemas"]["WorkerId"] | null;
+            said?: components["schemas"]["Said"] | null;
         };
         /**
          * Format: uuid
@@ -3104,6 +3114,7 @@ export interface components {
              * @description Token budget of all branches (an estimate until the shards are known).
              */
             tokens_total: number;
+            problem_said?: components["schemas"]["Said"] | null;
         };
         /** @description One experiment. */
         ExperimentView: components["schemas"]["ExperimentSummary"] & {
@@ -3118,6 +3129,7 @@ export interface components {
             spec: components["schemas"]["ExperimentSpec"];
             /** @description What it waits for, in a sentence; or why it is set aside. */
             waits_for?: string | null;
+            waits_for_said?: components["schemas"]["Said"] | null;
         };
         /** @description One expert. */
         Expert: {
@@ -3151,6 +3163,7 @@ export interface components {
             message: string;
             /** @description Path in the file or body: `plan[0].tokens`. */
             path: string;
+            said?: components["schemas"]["Said"] | null;
         };
         /** @description How text becomes a vector. The kind is data: a router artefact names the kind it was fitted with. */
         FeatureSpec: {
@@ -3600,6 +3613,7 @@ export interface components {
             why?: string | null;
             /** @description Name of the worker that has it. */
             worker?: string | null;
+            why_said?: components["schemas"]["Said"] | null;
         };
         /** @description Share of one language. */
         LanguageShare: {
@@ -3705,6 +3719,7 @@ export interface components {
             level: string;
             /** @description The text. */
             text: string;
+            said?: components["schemas"]["Said"] | null;
         };
         /** @description `GET /api/v1/login/{id}`: what a code stands for. */
         LoginView: {
@@ -4916,6 +4931,8 @@ export interface components {
             name: string;
             /** @description The routed ensemble at every number of experts and every temperature, on both halves; of the first repeat. */
             surface: components["schemas"]["SurfaceRow"][];
+            headline_said?: components["schemas"]["Said"] | null;
+            method_said?: components["schemas"]["Said"][];
         };
         /** @description A domain in the report. */
         ReportDomain: {
@@ -5333,6 +5350,7 @@ export interface components {
              * @description Windows left out.
              */
             windows: number;
+            said?: components["schemas"]["Said"] | null;
         };
         /** @description One slot: an accelerator, or a share of the CPU. */
         SlotInfo: {
@@ -6128,6 +6146,7 @@ export interface components {
             state: components["schemas"]["WorkerState"];
             /** @description Version of the program. */
             version: string;
+            set_aside_said?: components["schemas"]["Said"] | null;
         };
         /** @description A checkpoint that a worker wrote and asks to commit. */
         WrittenCheckpoint: {

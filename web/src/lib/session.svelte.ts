@@ -1,9 +1,10 @@
 // What every page shares: language, theme, the time, who is signed in and what they may do.
-import type { Session } from "./api";
+import type { Said, Session } from "./api";
 import { base } from "./base";
 import { ago } from "./format";
 import { link } from "./hub.svelte";
 import { messages, type Key } from "./messages";
+import { retold, titled, worded, type Lang } from "./said";
 
 const stored = (key: string) => localStorage.getItem(`senmon.${key}`);
 const keep = (key: string, value: string) => localStorage.setItem(`senmon.${key}`, value);
@@ -31,6 +32,17 @@ export const may = {
 /** A sentence; `{name}` in it gives way to a value. */
 export const t = (key: Key, values: Record<string, string | number> = {}): string =>
   messages[key][ui.japanese ? 1 : 0].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
+
+const lang = (): Lang => (ui.japanese ? "ja" : "en");
+
+/** What the server says, in words; `text` is what it came with. */
+export const say = (said: Said | null | undefined, text: string | null | undefined): string => worded(said, text ?? "", lang());
+
+/** An answer with what it says in words. */
+export const tell = <T>(answer: T): T => retold(answer, lang());
+
+/** The title of a job, in words. */
+export const title = (of: string): string => titled(of, lang());
 
 /** A word of the server's, if there is one for people; else as it came. */
 export function word(kind: string, value: string): string {

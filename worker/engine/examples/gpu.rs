@@ -145,7 +145,7 @@ fn documents(device: Device) -> Result<()> {
 }
 
 fn words(trainer: &mut Trainer) -> Vec<String> {
-    trainer.take_notes().into_iter().map(|note| note.text).collect()
+    trainer.take_notes().into_iter().map(|note| note.said.text()).collect()
 }
 
 /// Random weights of the card's making: a benchmark of seconds does not wait for streams that are the same everywhere.

@@ -5,6 +5,8 @@
 use senmon_protocol::{
     ids::{CheckpointId, StorageKey},
     job::{EndedOutcome, TerminationReason, WrittenCheckpoint},
+    said,
+    said::Said,
     worker::Command,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -18,11 +20,11 @@ pub trait JobContext: Sync {
     /// A line of the log; `level` is `info`, `warn` or `error`.
     fn log(&self, level: &str, text: &str);
     /// A line of the log that is an event of the branch too, at a step; `kind` is a word for scripts.
-    fn event(&self, kind: &str, step: u64, level: &str, text: &str);
+    fn event(&self, kind: &str, step: u64, level: &str, said: Said);
     /// An event of a batch of the data order that the branch leaves out: a line of the skip ledger.
-    fn leaves_out(&self, kind: &str, step: u64, batch: u64, text: &str) {
+    fn leaves_out(&self, kind: &str, step: u64, batch: u64, said: Said) {
         let _ = batch;
-        self.event(kind, step, "warn", text);
+        self.event(kind, step, "warn", said);
     }
     /// Units done and in all, and tokens per second (0 where it means nothing). A sign of life too.
     fn progress(&self, done: u64, total: u64, tokens_per_second: f64);
@@ -77,7 +79,7 @@ pub struct MetricPoint {
 
 /// An end without a result.
 pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> EndedOutcome {
-    EndedOutcome { reason, message: format!("{message:#}") }
+    EndedOutcome::new(reason, format!("{message:#}"))
 }
 
 /// The end that a command asks for, if it does.
@@ -85,10 +87,10 @@ pub fn ended(reason: TerminationReason, message: impl std::fmt::Display) -> Ende
 pub fn asked_to_end(command: Command) -> Option<EndedOutcome> {
     match command {
         Command::Continue => None,
-        Command::Preempt => Some(ended(TerminationReason::Preempted, "gave its slots to a job of higher priority.")),
-        Command::Release => Some(ended(TerminationReason::Released, "given back on request.")),
-        Command::Cancel => Some(ended(TerminationReason::Cancelled, "cancelled.")),
-        Command::Fenced => Some(ended(TerminationReason::WorkerLost, "the lease went to another attempt.")),
+        Command::Preempt => Some(EndedOutcome::said(TerminationReason::Preempted, said!("ended_preempted"))),
+        Command::Release => Some(EndedOutcome::said(TerminationReason::Released, said!("ended_released"))),
+        Command::Cancel => Some(EndedOutcome::said(TerminationReason::Cancelled, said!("ended_cancelled"))),
+        Command::Fenced => Some(EndedOutcome::said(TerminationReason::WorkerLost, said!("ended_fenced"))),
     }
 }
 

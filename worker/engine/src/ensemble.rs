@@ -19,9 +19,13 @@ use senmon_corpus::{
     tokenizer::Tokenizer,
     wanted::Wanted,
 };
-use senmon_protocol::job::{
-    AloneResult, Choice, Compared, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult, MemberPart,
-    SurfacePoint, TerminationReason,
+use senmon_protocol::{
+    job::{
+        AloneResult, Choice, Compared, EndedOutcome, EnsembleJob, EnsembleLine, EnsembleMember, EnsembleResult,
+        MemberPart, SurfacePoint, TerminationReason,
+    },
+    said,
+    said::Said,
 };
 
 /// Runs a comparison.
@@ -271,8 +275,9 @@ impl Bench<'_> {
         work: &mut Work,
     ) -> Result<Vec<Compared>, EndedOutcome> {
         let Some(dense) = dense else {
-            let absent = Some("there is no dense model to compare with".to_owned());
-            return Ok(vec![Compared { absent, ..Compared::default() }; all.len()]);
+            let said = said!("no_dense_model");
+            let none = Compared { absent: Some(said.text()), absent_said: Some(said), ..Compared::default() };
+            return Ok(vec![none; all.len()]);
         };
         let kept: Vec<usize> = (0..dense.len()).filter(|&i| self.documents.reported[i]).collect();
         let pick = |nats: &[f64]| kept.iter().map(|&i| nats[i]).collect::<Vec<f64>>();
@@ -306,11 +311,11 @@ fn choose(surface: &[SurfacePoint]) -> Option<Choice> {
 
 /// The judgements by share and alike.
 fn of_both(judged: Vec<Judged>) -> Compared {
-    let mut absent = None;
-    let mut found = judged.into_iter().map(|judged| judged.map_err(|why| absent = Some(why)).ok());
+    let mut absent_said: Option<Said> = None;
+    let mut found = judged.into_iter().map(|judged| judged.map_err(|why| absent_said = Some(why)).ok());
     let (by_share, alike) = (found.next().flatten(), found.next().flatten());
     drop(found);
-    Compared { by_share, alike, absent }
+    Compared { by_share, alike, absent: absent_said.as_ref().map(Said::text), absent_said }
 }
 
 fn count(n: usize) -> u32 {

@@ -1,6 +1,10 @@
 //! The health of a loss: what is a spike, and which batches a branch leaves out. Pure.
 
-use senmon_protocol::spec::{SpikeAction, SpikeSpec};
+use senmon_protocol::{
+    said,
+    said::{Said, decimal},
+    spec::{SpikeAction, SpikeSpec},
+};
 use serde::{Deserialize, Serialize};
 
 /// Losses needed before anything is called a spike.
@@ -85,18 +89,16 @@ fn median_of_deviations(values: &[f64], centre: f64) -> f64 {
 
 /// What is done about a spike, for people.
 #[must_use]
-pub fn sentence(action: SpikeAction, step: u64, batch: u64, loss: f64, spike: Spike) -> String {
-    let Spike { score, median } = spike;
+pub fn said_of(action: SpikeAction, step: u64, batch: u64, loss: f64, spike: Spike) -> Said {
     let what = match action {
-        SpikeAction::Watch => "noted, nothing else",
-        SpikeAction::Skip => "the step is skipped",
-        SpikeAction::RollBack => "rolled back, and its batch is left out",
-        SpikeAction::LowerRate => "the learning rate is lowered",
-        SpikeAction::Pause => "the branch pauses before the step",
+        SpikeAction::Watch => said!("spike_watch"),
+        SpikeAction::Skip => said!("spike_skip"),
+        SpikeAction::RollBack => said!("spike_roll_back"),
+        SpikeAction::LowerRate => said!("spike_lower_rate"),
+        SpikeAction::Pause => said!("spike_pause"),
     };
-    format!(
-        "step {step}: loss {loss:.4} is {score:.1} robust deviations above the median {median:.4} (batch {batch} of the data order): {what}."
-    )
+    let (loss, score, median) = (decimal(loss, 4), decimal(spike.score, 1), decimal(spike.median, 4));
+    said!("loss_spike", step = step, loss = loss, score = score, median = median, batch = batch, what = what)
 }
 
 #[cfg(test)]
@@ -149,7 +151,7 @@ mod tests {
         assert_eq!(health.spike(3.4, &spec), None);
         let spike = health.spike(5.0, &spec).unwrap();
         assert!(spike.score > 6.0 && (spike.median - 3.15).abs() < 0.06, "{spike:?}");
-        let text = sentence(SpikeAction::Skip, 40, 40, 5.0, spike);
+        let text = said_of(SpikeAction::Skip, 40, 40, 5.0, spike).text();
         assert!(text.contains("step 40: loss 5.0000") && text.ends_with("the step is skipped."), "{text}");
     }
 }

@@ -14,6 +14,7 @@ use senmon_protocol::{
     checkpoint::MANIFEST_FILE,
     ids::{Fence, StorageKey},
     job::{CheckpointRef, EndedOutcome, ShardIndex, TerminationReason},
+    said,
 };
 use std::{
     path::{Path, PathBuf},
@@ -88,7 +89,7 @@ impl Place {
             };
             if !wanted::verify(&index, &self.storage, wanted, &told).map_err(corrupt)? {
                 let asked = asked_to_end(context.command());
-                return Err(asked.unwrap_or_else(|| ended(TerminationReason::Released, "given back on request.")));
+                return Err(asked.unwrap_or_else(|| EndedOutcome::said(TerminationReason::Released, said!("ended_released"))));
             }
         }
         ShardSet::open_for(index, &self.storage, wanted).map_err(corrupt)

@@ -14,6 +14,7 @@ use super::{
 use senmon_protocol::{
     checkpoint::CheckpointMeta,
     job::{CheckpointRef, EndedOutcome, TerminationReason, TrainJob},
+    said,
     spec::TrainingSpec,
 };
 use std::{
@@ -116,8 +117,7 @@ impl<'s> Saver<'s> {
         if need == Need::May && !self.wait(limit, context) {
             self.stalled += start.elapsed();
             self.last = Some(Instant::now());
-            let text = format!("checkpoint at step {} is left out: the store still takes the one before.", state.step);
-            context.event("checkpoint_skipped", state.step, "warn", &text);
+            context.event("checkpoint_skipped", state.step, "warn", said!("checkpoint_skipped", step = state.step));
             context.pulse(Phase::Step);
             return Ok(false);
         }
@@ -181,8 +181,7 @@ impl<'s> Saver<'s> {
             Ok(written) => {
                 context.log("info", &format!("checkpoint of step {step} written in {:.2} s", took.as_secs_f64()));
                 if self.failures.count >= FAILURES_DEGRADED {
-                    let text = format!("checkpoint at step {step} was written: the store works again.");
-                    context.event("branch_recovered", step, "info", &text);
+                    context.event("branch_recovered", step, "info", said!("branch_recovered", step = step));
                 }
                 self.failures = Failures::default();
                 self.written.push(written);
@@ -202,16 +201,13 @@ impl<'s> Saver<'s> {
         let pause = PAUSE_FIRST.saturating_mul(1 << (failures.count - 1).min(16)).min(PAUSE_MAX);
         failures.not_before = Some(Instant::now() + pause);
         let last = match self.written.last().map(|written| written.step).or(self.resumed) {
-            Some(last) => format!("the last good one is step {last}"),
-            None => "there is none yet".to_owned(),
+            Some(last) => said!("last_good_step", step = last),
+            None => said!("last_good_none"),
         };
-        context.event("checkpoint_failed", step, "warn", &format!("{why}; training goes on, {last}."));
+        context.event("checkpoint_failed", step, "warn", said!("checkpoint_failed", why = why, last = last.clone()));
         if failures.count == FAILURES_DEGRADED {
-            let text = format!(
-                "{} checkpoints in a row could not be written: a fault now would cost all since; {last}. ({why})",
-                failures.count
-            );
-            context.event("branch_degraded", step, "error", &text);
+            let said = said!("branch_degraded", count = failures.count, last = last, why = why);
+            context.event("branch_degraded", step, "error", said);
         }
     }
 }

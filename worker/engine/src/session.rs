@@ -17,7 +17,10 @@ use super::{
 use held_out::Scorer;
 use judge::Verdict;
 use senmon_corpus::{shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
-use senmon_protocol::job::{EndedOutcome, TerminationReason, TrainJob, TrainResult};
+use senmon_protocol::{
+    job::{EndedOutcome, TerminationReason, TrainJob, TrainResult},
+    said,
+};
 use state::Session;
 use std::{
     collections::BTreeMap,
@@ -106,10 +109,8 @@ impl<'a> Session<'a> {
                     }
                     self.spent.stalled += saving.elapsed();
                     self.say_spent(began);
-                    return Err(ended(
-                        TerminationReason::LossSpike,
-                        format!("paused before step {}: its loss is {loss:.4}.", self.step + 1),
-                    ));
+                    let said = said!("ended_loss_spike", step = self.step + 1, loss = decimal(loss, 4));
+                    return Err(EndedOutcome::said(TerminationReason::LossSpike, said));
                 }
                 Verdict::RollBack => {
                     let saving = Instant::now();
@@ -120,11 +121,11 @@ impl<'a> Session<'a> {
                         saver.save(scope, (self.place, self.context, job), &self.trainer, state, Need::Must)?;
                         saver.finish(self.context)?;
                         // In the ledger only behind the checkpoint that leaves the batch out.
-                        self.context.leaves_out("rolled_back", back, next.number, &said);
+                        self.context.leaves_out("rolled_back", back, next.number, said);
                         self.spent.stalled += saving.elapsed();
                         self.say_spent(began);
-                        let text = format!("went back to step {back} and leaves batch {} out.", next.number);
-                        return Err(ended(TerminationReason::RolledBack, text));
+                        let said = said!("ended_rolled_back", step = back, batch = next.number);
+                        return Err(EndedOutcome::said(TerminationReason::RolledBack, said));
                     }
                 }
             }
@@ -188,9 +189,9 @@ impl<'a> Session<'a> {
             let found = within_memory(pass);
             for note in self.trainer.take_notes() {
                 if note.warns {
-                    self.context.event("pass_changed", self.step + 1, "warn", &note.text);
+                    self.context.event("pass_changed", self.step + 1, "warn", note.said);
                 } else {
-                    self.context.log("info", &note.text);
+                    self.context.log("info", &note.said.text());
                 }
             }
             let said = match found {
@@ -199,15 +200,14 @@ impl<'a> Session<'a> {
             };
             let (before, step) = (self.trainer.micro(), self.step + 1);
             if !self.trainer.halve() {
-                let text = format!("step {step}: memory ran out with one window a pass: {said}");
-                return Err(ended(TerminationReason::OutOfMemory, text));
+                let said = said!("ended_out_of_memory", step = step, error = said);
+                return Err(EndedOutcome::said(TerminationReason::OutOfMemory, said));
             }
-            let text = format!(
-                "step {step}: memory ran out with {before} windows a pass; goes on with {}, the batch stays at {}. ({said})",
-                self.trainer.micro(),
-                self.job.training.batch_windows
-            );
-            self.context.event("micro_batch_halved", step, "warn", &text);
+            let (after, batch) = (self.trainer.micro().unsigned_abs(), self.job.training.batch_windows);
+            let before = before.unsigned_abs();
+            let said =
+                said!("micro_batch_halved", step = step, before = before, after = after, batch = batch, error = said);
+            self.context.event("micro_batch_halved", step, "warn", said);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the trainer and its ways of computing tell each other: the sizes of a step, and what was found out.
 
+use senmon_protocol::said::Said;
+
 /// Sizes of one training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -26,5 +28,5 @@ pub struct Note {
     /// Whether it is slower than it should be, or another way than was meant.
     pub warns: bool,
     /// A sentence.
-    pub text: String,
+    pub said: Said,
 }

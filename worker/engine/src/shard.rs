@@ -17,6 +17,7 @@ use senmon_corpus::{
 use senmon_protocol::{
     corpus::{CorpusFile, DocumentCounts},
     job::{EndedOutcome, ShardJob, ShardResult, TerminationReason},
+    said,
 };
 use std::path::Path;
 
@@ -46,7 +47,8 @@ pub fn run(job: &ShardJob, place: &Place, context: &dyn JobContext) -> Result<Sh
 
 /// The end of a job that was stopped: the one that it was asked for.
 pub fn given_back(context: &dyn JobContext) -> EndedOutcome {
-    asked_to_end(context.command()).unwrap_or_else(|| ended(TerminationReason::Released, "given back on request."))
+    asked_to_end(context.command())
+        .unwrap_or_else(|| EndedOutcome::said(TerminationReason::Released, said!("ended_released")))
 }
 
 /// What was read otherwise than when the file was registered, in one sentence.

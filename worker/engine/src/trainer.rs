@@ -13,7 +13,7 @@ use super::{
     parameters::{Arenas, Layout},
     pass::{Found, Pass, Windows, count},
 };
-use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
+use senmon_protocol::{model::ModelSpec, said, spec::TrainingSpec};
 use std::{collections::BTreeMap, sync::Arc};
 use tch::{Device, Kind, Tensor};
 
@@ -112,8 +112,8 @@ impl Trainer {
                 Ok(machine) => self.machine = Some(machine),
                 Err(error) => {
                     self.fused = false;
-                    let text = format!("the fused pass is not used on this device, autograd is: {error}");
-                    self.notes.push(Note { warns: true, text });
+                    let said = said!("fused_pass_unproven", error = error.to_string());
+                    self.notes.push(Note { warns: true, said });
                 }
             }
         }
@@ -131,8 +131,8 @@ impl Trainer {
             match cuda::Pass::new(machine, spec, &self.weights, &grads, shape) {
                 Ok(pass) => return Engine { pass: Box::new(pass), grads },
                 Err(error) => {
-                    let text = format!("the fused pass cannot begin, autograd goes on: {error}");
-                    self.notes.push(Note { warns: true, text });
+                    let said = said!("fused_pass_cannot_begin", error = error.to_string());
+                    self.notes.push(Note { warns: true, said });
                 }
             }
         }

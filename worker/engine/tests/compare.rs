@@ -18,6 +18,7 @@ use senmon_protocol::{
         CheckpointRef, EndedOutcome, EnsembleJob, EnsembleMember, EnsembleResult, EvaluateJob, MemberPart,
         SurfacePoint, TerminationReason, TrainJob, WrittenCheckpoint,
     },
+    said::Said,
     worker::Command,
 };
 use serde_json::json;
@@ -36,7 +37,7 @@ impl JobContext for Listener {
     fn started(&self, _: u64, _: Option<bool>) {}
     fn metrics(&self, _: MetricPoint) {}
     fn log(&self, _: &str, _: &str) {}
-    fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
+    fn event(&self, _: &str, _: u64, _: &str, _: Said) {}
     fn progress(&self, done: u64, total: u64, _: f64) {
         self.progress.lock().unwrap().push((done, total));
     }

@@ -14,6 +14,7 @@ use senmon_protocol::{
         TrainStart, WrittenCheckpoint,
     },
     lineage::Lineage,
+    said::Said,
     worker,
 };
 use serde_json::json;
@@ -332,8 +333,8 @@ impl JobContext for Releasing<'_> {
     fn log(&self, level: &str, text: &str) {
         self.0.log(level, text);
     }
-    fn event(&self, kind: &str, step: u64, level: &str, text: &str) {
-        self.0.event(kind, step, level, text);
+    fn event(&self, kind: &str, step: u64, level: &str, said: Said) {
+        self.0.event(kind, step, level, said);
     }
     fn progress(&self, _: u64, _: u64, _: f64) {}
     fn command(&self) -> worker::Command {
@@ -405,7 +406,7 @@ fn run_noting(root: &Path, fence: i64, job: &TrainJob) -> (Notes, Result<(), End
             self.0.metrics(point);
         }
         fn log(&self, _: &str, _: &str) {}
-        fn event(&self, _: &str, _: u64, _: &str, _: &str) {}
+        fn event(&self, _: &str, _: u64, _: &str, _: Said) {}
         fn progress(&self, _: u64, _: u64, _: f64) {}
         fn command(&self) -> worker::Command {
             worker::Command::Continue

@@ -63,12 +63,12 @@ async fn scene() -> Scene {
 }
 
 fn line(text: &str) -> Record {
-    let line = LogLine { at_ms: 0, level: "info".into(), text: text.into(), event: None };
+    let line = LogLine { at_ms: 0, level: "info".into(), text: text.into(), said: None, event: None };
     Record::Logs(LogBatch { fence: senmon_protocol::ids::Fence(1), line_first: 0, lines: vec![line] })
 }
 
 fn end() -> Record {
-    let ended = EndedOutcome { reason: TerminationReason::Released, message: "given back".into() };
+    let ended = EndedOutcome::new(TerminationReason::Released, "given back");
     let outcome = Outcome::Ended(ended);
     Record::Complete(CompleteAttempt { fence: senmon_protocol::ids::Fence(1), outcome, time: None })
 }

@@ -1,7 +1,11 @@
 //! What an experiment needs next: facts in, commands out. Asking twice, with the commands carried out in between,
 //! changes nothing.
 
-use senmon_protocol::view::{BranchRole, BranchState, Stage, StageState};
+use senmon_protocol::{
+    said,
+    said::{Said, SaidValue},
+    view::{BranchRole, BranchState, Stage, StageState},
+};
 use std::collections::BTreeSet;
 
 /// Where a fitted artefact stands.
@@ -31,7 +35,7 @@ pub struct BranchFacts {
     /// State.
     pub state: BranchState,
     /// Why it failed.
-    pub problem: Option<String>,
+    pub problem: Option<SaidValue>,
     /// Steps done and in all, in tokens.
     pub tokens: (u64, u64),
 }
@@ -106,7 +110,7 @@ pub struct Facts {
     /// Shard jobs completed.
     pub shards_done: usize,
     /// Why a shard job was given up.
-    pub shard_problem: Option<String>,
+    pub shard_problem: Option<Said>,
     /// Whether the index is written.
     pub indexed: bool,
     /// The comparison of the held-out documents; it goes on beside the training.
@@ -143,7 +147,7 @@ pub enum Command {
     /// Create the merge job of a branch.
     Merge(String),
     /// Give a branch up because of another one.
-    GiveUp(String, String),
+    GiveUp(String, Said),
     /// Create the evaluation of a branch.
     Evaluate(String),
     /// Create the evaluation that mixes and compares the models of a repeat.
@@ -151,26 +155,27 @@ pub enum Command {
     /// Write the report and complete the experiment.
     Report,
     /// End the experiment.
-    Fail(String),
+    Fail(Said),
 }
 
-/// What it does, after "it could not".
-impl std::fmt::Display for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Command {
+    /// What it does, after "it could not".
+    #[must_use]
+    pub fn said(&self) -> Said {
         match self {
-            Self::Discover => f.write_str("ask for a clustering and a tokenizer"),
-            Self::CreateShardJobs => f.write_str("shard its files"),
-            Self::WriteShardIndex => f.write_str("write the index of its shards"),
-            Self::CreateBranches => f.write_str("lay out its branches"),
-            Self::CompareHeldOut => f.write_str("compare its held-out documents"),
-            Self::ListHeldOut => f.write_str("list its held-out documents"),
-            Self::Train(name) => write!(f, "train {name}"),
-            Self::Merge(name) => write!(f, "merge {name}"),
-            Self::GiveUp(name, _) => write!(f, "give {name} up"),
-            Self::Evaluate(name) => write!(f, "evaluate {name}"),
-            Self::Ensemble(_) => f.write_str("compare its models"),
-            Self::Report => f.write_str("write its report"),
-            Self::Fail(_) => f.write_str("fail"),
+            Self::Discover => said!("do_discover"),
+            Self::CreateShardJobs => said!("do_shard"),
+            Self::WriteShardIndex => said!("do_index"),
+            Self::CreateBranches => said!("do_lay_out"),
+            Self::CompareHeldOut => said!("do_compare_held_out"),
+            Self::ListHeldOut => said!("do_list_held_out"),
+            Self::Train(name) => said!("do_train", name = name),
+            Self::Merge(name) => said!("do_merge", name = name),
+            Self::GiveUp(name, _) => said!("do_give_up", name = name),
+            Self::Evaluate(name) => said!("do_evaluate", name = name),
+            Self::Ensemble(_) => said!("do_compare"),
+            Self::Report => said!("do_report"),
+            Self::Fail(_) => said!("do_fail"),
         }
     }
 }
@@ -178,17 +183,17 @@ impl std::fmt::Display for Command {
 /// Decides what to do next.
 #[must_use]
 pub fn advance(facts: &Facts) -> Vec<Command> {
-    let fits = [("clustering", &facts.clustering), ("tokenizer", &facts.tokenizer)];
-    for (name, fit) in fits {
+    for (is_clustering, fit) in [(true, &facts.clustering), (false, &facts.tokenizer)] {
         match fit {
-            Fit::Failed(why) => return vec![Command::Fail(format!("the {name} failed: {why}"))],
+            Fit::Failed(why) if is_clustering => return vec![Command::Fail(said!("clustering_failed", why = why))],
+            Fit::Failed(why) => return vec![Command::Fail(said!("tokenizer_failed", why = why))],
             Fit::Absent => return vec![Command::Discover],
             Fit::Fitting => return Vec::new(),
             Fit::Ready => {}
         }
     }
     if let Some(why) = &facts.shard_problem {
-        return vec![Command::Fail(format!("an input file could not be sharded: {why}"))];
+        return vec![Command::Fail(said!("file_not_sharded", why = why.clone()))];
     }
     if facts.shards_asked < facts.files {
         return vec![Command::CreateShardJobs];
@@ -209,8 +214,8 @@ fn branches(facts: &Facts) -> Vec<Command> {
     if let Some(seed) =
         facts.branches.iter().find(|b| b.role == BranchRole::Seed && b.is_over() && b.state != BranchState::Completed)
     {
-        let why = seed.problem.clone().unwrap_or_else(|| "it was cancelled".to_owned());
-        return vec![Command::Fail(format!("the seed did not finish: {why}"))];
+        let why = seed.problem.clone().unwrap_or_else(|| said!("it_was_cancelled").into());
+        return vec![Command::Fail(said!("seed_did_not_finish", why = why))];
     }
     let mut commands: Vec<Command> =
         facts.branches.iter().filter(|b| b.state == BranchState::Waiting).filter_map(|b| start(b, facts)).collect();
@@ -256,7 +261,7 @@ fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
         let experts: Vec<_> = facts.branches.iter().filter(is_member).collect();
         return match (experts.iter().all(|b| b.is_over()), experts.iter().any(|b| b.state == BranchState::Completed)) {
             (true, true) => Some(Command::Merge(branch.name.clone())),
-            (true, false) => Some(Command::GiveUp(branch.name.clone(), "no expert finished".into())),
+            (true, false) => Some(Command::GiveUp(branch.name.clone(), said!("no_expert_finished"))),
             (false, _) => None,
         };
     }
@@ -265,7 +270,7 @@ fn start(branch: &BranchFacts, facts: &Facts) -> Option<Command> {
     match parent.state {
         BranchState::Completed => Some(Command::Train(branch.name.clone())),
         BranchState::Failed | BranchState::Cancelled => {
-            Some(Command::GiveUp(branch.name.clone(), format!("its parent {} did not finish", parent.name)))
+            Some(Command::GiveUp(branch.name.clone(), said!("parent_did_not_finish", parent = &parent.name)))
         }
         _ => None,
     }

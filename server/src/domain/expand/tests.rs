@@ -98,7 +98,7 @@ fn an_empty_domain_is_left_out_and_said_and_the_rest_goes_on() {
     let out = expand(&spec, &Domains { windows: &[500, 0, 300], order: &[0, 2] });
     assert_eq!(out.faults, []);
     let of = |name: &str| out.branches.iter().find(|b| b.name == name).unwrap();
-    assert!(of("expert-1").left_out.as_ref().unwrap().contains("domain 1 holds no whole window"));
+    assert!(of("expert-1").left_out.as_ref().unwrap().text().contains("domain 1 holds no whole window"));
     assert!(of("chain-1").left_out.is_some());
     assert_eq!(of("chain-2").parent.as_deref(), Some("chain-0"));
     assert_eq!(of("both").mixture.as_ref().unwrap().weights.len(), 1);

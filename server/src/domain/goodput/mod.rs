@@ -13,7 +13,11 @@ pub mod steps;
 mod tests;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use senmon_protocol::goodput::{CauseTime, GoodputView, TimeCause};
+use senmon_protocol::{
+    goodput::{CauseTime, GoodputView, TimeCause},
+    said,
+    said::{Said, decimal, of},
+};
 use std::collections::BTreeMap;
 
 /// A stretch of time and what it went into: lengths in microseconds that add up to the stretch.
@@ -79,7 +83,7 @@ impl Account {
             is_goodput: cause.is_goodput(),
             seconds: seconds(*part),
             share: over_whole(*part),
-            sentence: cause.sentence().to_owned(),
+            sentence: cause.sentence(),
         });
         GoodputView {
             from,
@@ -99,24 +103,21 @@ impl Account {
 
 /// Where an experiment's time went, in one sentence for its report; None where it took none.
 #[must_use]
-pub fn sentence(view: &GoodputView) -> Option<String> {
+pub fn sentence(view: &GoodputView) -> Option<Said> {
     let good = view.goodput_share?;
     let mut causes: Vec<&CauseTime> =
         view.causes.iter().filter(|time| !time.is_goodput && time.share >= 0.005).collect();
     causes.sort_by(|a, b| b.share.total_cmp(&a.share));
-    let name = |cause: TimeCause| match serde_json::to_value(cause) {
-        Ok(serde_json::Value::String(word)) => word.replace('_', " "),
-        _ => String::new(),
+    let share_of = |time: &&CauseTime| {
+        Some(said!("cause_share", cause = of::cause(time.cause)?, percent = decimal(time.share * 100.0, 1)))
     };
-    let causes: Vec<_> =
-        causes.iter().take(3).map(|time| format!("{} {:.1} %", name(time.cause), time.share * 100.0)).collect();
-    let rest = if causes.is_empty() { String::new() } else { format!("; the rest: {}", causes.join(", ")) };
-    Some(format!(
-        "{:.1} % of {:.0} slot-seconds went into work that counts ({} faults){rest}.",
-        good * 100.0,
-        view.seconds,
-        view.faults
-    ))
+    let causes: Vec<Said> = causes.iter().take(3).filter_map(share_of).collect();
+    let (share, seconds, faults) = (decimal(good * 100.0, 1), decimal(view.seconds, 0), view.faults);
+    Some(if causes.is_empty() {
+        said!("method_goodput", share = share, seconds = seconds, faults = faults)
+    } else {
+        said!("method_goodput_rest", share = share, seconds = seconds, faults = faults, causes = causes)
+    })
 }
 
 /// Microseconds from one moment to another; 0 when time went backwards.

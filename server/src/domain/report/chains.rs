@@ -7,6 +7,8 @@ use senmon_protocol::{
     ids::BranchId,
     job::DomainLoss,
     report::{ChainLink, ChainReport, Forgetting},
+    said,
+    said::{Said, decimal},
     spec::{BranchGroup, ExperimentSpec},
     view::BranchRole,
 };
@@ -33,7 +35,8 @@ pub fn chains(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView], we
             rows.sort_by_key(|(link, _)| *link);
             let rows: Vec<&Scored> = rows.into_iter().map(|(_, scored)| scored).collect();
             let links: Vec<ChainLink> = (0..rows.len()).map(|i| link(&rows[..=i], weights)).collect();
-            ChainReport { headline: headline(&links, views), name: name.to_owned(), links }
+            let said = headline(&links, views);
+            ChainReport { headline: said.text(), headline_said: Some(said), name: name.to_owned(), links }
         })
         .collect()
 }
@@ -43,15 +46,18 @@ const TOLD_NATS: f64 = 0.05;
 
 /// The links of the plan's chains, of those that are scored, that have forgotten what is worth telling: each with its
 /// sentence.
-pub fn forgotten(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView]) -> Vec<(BranchId, String)> {
+pub fn forgotten(spec: &ExperimentSpec, matrix: &[Scored], views: &[DomainView]) -> Vec<(BranchId, Said)> {
     let told = |link: &ChainLink| {
         let worst = link.forgetting.iter().max_by(|a, b| a.loss_delta.total_cmp(&b.loss_delta))?;
         let label = views.get(worst.domain as usize).map_or("", |view| view.label.as_str());
-        let text = format!(
-            "{} has forgotten {:.3} nats per token of domain {} ({label}) against the best link before it.",
-            link.branch, worst.loss_delta, worst.domain
+        let said = said!(
+            "link_forgot",
+            branch = &link.branch,
+            nats = decimal(worst.loss_delta, 3),
+            domain = worst.domain,
+            label = label
         );
-        (worst.loss_delta >= TOLD_NATS).then_some((link.branch_id, text))
+        (worst.loss_delta >= TOLD_NATS).then_some((link.branch_id, said))
     };
     // No weights are needed: nothing is said of the whole.
     chains(spec, matrix, views, &[]).iter().flat_map(|chain| &chain.links).filter_map(told).collect()
@@ -81,18 +87,15 @@ fn forgetting(domain: u32, so_far: &[&Scored]) -> Option<Forgetting> {
     loss_delta.is_finite().then_some(Forgetting { domain, loss_delta })
 }
 
-fn headline(links: &[ChainLink], views: &[DomainView]) -> String {
-    let Some(last) = links.last() else { return "No link of the chain finished.".to_owned() };
+fn headline(links: &[ChainLink], views: &[DomainView]) -> Said {
+    let Some(last) = links.last() else { return said!("chain_nothing") };
     let worst = last.forgetting.iter().max_by(|a, b| a.loss_delta.total_cmp(&b.loss_delta));
     match worst.filter(|worst| worst.loss_delta > NOTE_NATS) {
         Some(worst) => {
             let label = views.get(worst.domain as usize).map_or("", |view| view.label.as_str());
-            format!(
-                "After its last link the chain has forgotten {:.3} nats per token of domain {} ({label}).",
-                worst.loss_delta, worst.domain
-            )
+            said!("chain_forgot", nats = decimal(worst.loss_delta, 3), domain = worst.domain, label = label)
         }
-        None => "The chain forgot nothing of note of the domains it had learned.".to_owned(),
+        None => said!("chain_kept"),
     }
 }
 
@@ -116,7 +119,7 @@ mod tests {
         assert_eq!(found[0].links[1].forgetting, [Forgetting { domain: 0, loss_delta: 0.5 }]);
         let told = forgotten(&spec, &rows, &[]);
         assert!(
-            told.len() == 1 && told[0].1.starts_with("chain-1 has forgotten 0.500 nats per token of domain 0"),
+            told.len() == 1 && told[0].1.text().starts_with("chain-1 has forgotten 0.500 nats per token of domain 0"),
             "{told:?}"
         );
         assert!(found[0].headline.contains("0.500 nats"), "{}", found[0].headline);

@@ -6,6 +6,8 @@ use senmon_protocol::{
     ids::EvaluationId,
     job::{Compared, DomainLoss, EnsembleLine},
     report::{Contestant, ContestantCost, Difference, Spread},
+    said,
+    said::Said,
     view::BranchRole,
 };
 
@@ -37,7 +39,7 @@ struct Table<'a> {
 /// What a line is of.
 struct Line<'a> {
     key: String,
-    title: String,
+    title: Said,
     domains: &'a [DomainLoss],
     compared: Option<&'a Compared>,
     /// The branches whose training it took.
@@ -60,7 +62,7 @@ impl Table<'_> {
             }
             match hours_per_nat(line, seed) {
                 Ok(hours) => line.cost.hours_per_nat = hours,
-                Err(why) => line.absent.push(format!("hours per nat: {why}")),
+                Err(why) => say_absent(line, said!("figure_hours_per_nat"), why),
             }
         }
         lines
@@ -86,30 +88,30 @@ impl Table<'_> {
             let alone = mixed?.result.alone.iter().find(|alone| alone.branch == scored.row.branch)?;
             Some(&alone.vs_dense)
         };
-        let mut single = |key: &str, title: String, scored, trained, compared| {
+        let mut single = |key: &str, title: Said, scored, trained, compared| {
             lines.push(self.single((key.to_owned(), title), scored, trained, compared));
         };
         for scored in self.of(BranchRole::Seed) {
-            single("seed", "Seed, untouched".into(), scored, vec![scored], compared(scored));
+            single("seed", said!("contestant_seed"), scored, vec![scored], compared(scored));
         }
         for scored in self.of(BranchRole::Dense) {
-            single("dense", "Dense, same tokens".into(), scored, vec![scored], None);
+            single("dense", said!("contestant_dense"), scored, vec![scored], None);
         }
         if let Some(best) = mixed.and_then(|mixed| mixed.result.best_expert.as_ref())
             && let Some(scored) = experts.iter().find(|expert| expert.row.branch == best.branch)
         {
-            let title = format!("Best single expert ({})", best.branch);
+            let title = said!("contestant_best_expert", branch = &best.branch);
             single("best_expert", title, scored, vec![scored], Some(&best.vs_dense));
         }
         for scored in self.of(BranchRole::Average) {
             let trained = experts.iter().copied().chain([scored]).collect();
-            single("average", "Average of the experts' weights".into(), scored, trained, compared(scored));
+            single("average", said!("contestant_average"), scored, trained, compared(scored));
         }
         if let Some(mixed) = mixed
             && let Some(line) = &mixed.result.random
         {
             let at = lines.iter().position(|line| line.key == "best_expert" || line.key == "average");
-            let titled = ("random_ensemble".to_owned(), "Random-split experts, mixed alike".to_owned());
+            let titled = ("random_ensemble".to_owned(), said!("contestant_random"));
             let random = self.ensemble(titled, line, mixed, self.of(BranchRole::Random));
             lines.insert(at.unwrap_or(lines.len()), random);
         }
@@ -124,15 +126,13 @@ impl Table<'_> {
         let chosen = result.chosen.and_then(|chosen| result.lines.iter().find(|line| line.top_k == chosen.top_k));
         let mut lines: Vec<Contestant> = chosen
             .into_iter()
-            .map(|chosen| {
-                line(("ensemble".to_owned(), format!("Routed ensemble as chosen (top {})", chosen.top_k)), chosen)
-            })
+            .map(|chosen| line(("ensemble".to_owned(), said!("contestant_ensemble", top_k = chosen.top_k)), chosen))
             .collect();
         for found in &result.lines {
             let (key, title) = if found.top_k as usize == experts.len() {
-                ("ensemble_all".to_owned(), "Routed ensemble, all experts".to_owned())
+                ("ensemble_all".to_owned(), said!("contestant_ensemble_all"))
             } else {
-                (format!("ensemble_top_{}", found.top_k), format!("Routed ensemble, top {}", found.top_k))
+                (format!("ensemble_top_{}", found.top_k), said!("contestant_ensemble_top", top_k = found.top_k))
             };
             lines.push(line((key, title), found));
         }
@@ -141,7 +141,7 @@ impl Table<'_> {
 
     fn single(
         &self,
-        (key, title): (String, String),
+        (key, title): (String, Said),
         scored: &Scored,
         trained: Vec<&Scored>,
         compared: Option<&Compared>,
@@ -161,7 +161,7 @@ impl Table<'_> {
 
     fn ensemble(
         &self,
-        (key, title): (String, String),
+        (key, title): (String, Said),
         line: &EnsembleLine,
         mixed: &Mixed,
         trained: Vec<&Scored>,
@@ -180,28 +180,33 @@ impl Table<'_> {
     }
 
     fn line(&self, line: Line) -> Contestant {
-        let mut absent = Vec::new();
-        let mut figure = |name: &str, found: Result<f64, String>| match found.map(|loss| (loss, loss.exp())) {
+        let mut absent: Vec<Said> = Vec::new();
+        let mut figure = |name: Said, found: Result<f64, Said>| match found.map(|loss| (loss, loss.exp())) {
             Ok((loss, perplexity)) if perplexity.is_finite() => (Some(loss), Some(perplexity)),
             Ok((loss, _)) => {
-                absent.push(format!("{name}: its exponential is not finite"));
+                absent.push(said!("absent_figure", figure = name, why = said!("exponential_not_finite")));
                 (Some(loss), None)
             }
             Err(why) => {
-                absent.push(format!("{name}: {why}"));
+                absent.push(said!("absent_figure", figure = name, why = why));
                 (None, None)
             }
         };
-        let (loss, perplexity) = figure("loss", mean_loss(line.domains, &self.weights.by_share));
-        let (loss_macro, perplexity_macro) = figure("macro", mean_loss(line.domains, &self.weights.alike));
+        let (loss, perplexity) = figure(said!("figure_loss"), mean_loss(line.domains, &self.weights.by_share));
+        let (loss_macro, perplexity_macro) =
+            figure(said!("figure_macro"), mean_loss(line.domains, &self.weights.alike));
         let (vs_dense, vs_dense_macro) = match line.compared {
             _ if line.key == "dense" => (None, None),
             None => {
-                absent.push("difference to dense: the comparison did not finish".to_owned());
+                let why = said!("comparison_unfinished");
+                absent.push(said!("absent_figure", figure = said!("figure_difference"), why = why));
                 (None, None)
             }
-            Some(Compared { by_share, alike, absent: why }) => {
-                absent.extend(why.iter().map(|why| format!("difference to dense: {why}")));
+            Some(Compared { by_share, alike, absent: why, absent_said }) => {
+                let known = absent_said.clone().zip(why.as_deref()).and_then(|(said, text)| said.that_says(text));
+                let why = known.or_else(|| why.as_deref().map(Said::verbatim));
+                let figure = said!("figure_difference");
+                absent.extend(why.map(|why| said!("absent_figure", figure = figure, why = why)));
                 (by_share.map(Difference::from), alike.map(Difference::from))
             }
         };
@@ -222,12 +227,14 @@ impl Table<'_> {
             tokens: line.domains.iter().map(|domain| domain.tokens).sum(),
             domains: line.domains.to_vec(),
             spread: None,
-            absent,
+            absent: absent.iter().map(Said::text).collect(),
+            absent_said: absent,
             evaluation_id: line.evaluation_id,
             checkpoint_id: line.single.map(|scored| scored.row.checkpoint_id),
             branch_id: line.single.map(|scored| scored.row.branch_id),
             key: line.key,
-            title: line.title,
+            title: line.title.text(),
+            title_said: Some(line.title),
         }
     }
 
@@ -252,19 +259,25 @@ impl Table<'_> {
     }
 }
 
+fn say_absent(line: &mut Contestant, figure: Said, why: Said) {
+    let said = said!("absent_figure", figure = figure, why = why);
+    line.absent.push(said.text());
+    line.absent_said.push(said);
+}
+
 /// Hours of training for each nat gained over the seed; None for the seed itself, which gains nothing over itself.
-fn hours_per_nat(line: &Contestant, seed: Option<f64>) -> Result<Option<f64>, &'static str> {
+fn hours_per_nat(line: &Contestant, seed: Option<f64>) -> Result<Option<f64>, Said> {
     if line.key == "seed" {
         return Ok(None);
     }
     let hours = line.cost.gpu_hours + line.cost.cpu_slot_hours;
     match (seed, line.loss) {
-        (None, _) => Err("the seed has no loss"),
-        (_, None) => Err("there is no loss"),
-        (Some(seed), Some(loss)) if loss >= seed => Err("nothing was gained over the seed"),
-        _ if hours <= 0.0 => Err("no time of its training is known"),
+        (None, _) => Err(said!("seed_without_loss")),
+        (_, None) => Err(said!("no_loss")),
+        (Some(seed), Some(loss)) if loss >= seed => Err(said!("nothing_gained")),
+        _ if hours <= 0.0 => Err(said!("no_training_time")),
         (Some(seed), Some(loss)) => {
-            Some(hours / (seed - loss)).filter(|hours| hours.is_finite()).map(Some).ok_or("it is not finite")
+            Some(hours / (seed - loss)).filter(|hours| hours.is_finite()).map(Some).ok_or_else(|| said!("not_finite"))
         }
     }
 }

@@ -56,7 +56,7 @@ fn index(held_out: &[u64]) -> ShardIndex {
 
 fn interval(nats: f64, half: f64) -> Compared {
     let found = Some(Interval { nats, nats_low: nats - half, nats_high: nats + half });
-    Compared { by_share: found, alike: found, absent: None }
+    Compared { by_share: found, alike: found, absent: None, absent_said: None }
 }
 
 fn line(top_k: u32, temperature: Option<f64>, losses: &[Option<f64>], vs_dense: Compared) -> EnsembleLine {

@@ -8,7 +8,7 @@ pub(super) struct Faults(pub Vec<Fault>);
 
 impl Faults {
     pub(super) fn add(&mut self, path: &str, message: impl Display) {
-        self.0.push(Fault { path: path.to_owned(), message: message.to_string() });
+        self.0.push(Fault::new(path, message.to_string()));
     }
 
     pub(super) fn check(&mut self, good: bool, path: &str, found: impl Display, expected: &str) {

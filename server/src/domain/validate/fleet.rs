@@ -9,6 +9,8 @@ use senmon_protocol::{
     job::JobKind,
     problem::Fault,
     resources::{BudgetSpec, DeviceKind, Needs},
+    said,
+    said::{Said, of},
     spec::{BranchGroup, ExperimentSpec, SeedSpec, TrainingOverride},
 };
 
@@ -34,7 +36,7 @@ pub fn budget(budget: &BudgetSpec, path: &str, faults: &mut Vec<Fault>) {
     for (key, hours) in [("slot_hours", budget.slot_hours), ("wall_hours", budget.wall_hours)] {
         if let Some(hours) = hours.filter(|hours| !(hours.is_finite() && *hours > 0.0)) {
             let message = format!("found {hours}, expected a number of hours above 0");
-            faults.push(Fault { path: format!("{path}.{key}"), message });
+            faults.push(Fault::new(format!("{path}.{key}"), message));
         }
     }
 }
@@ -44,33 +46,35 @@ struct Asker {
     /// Where the number of slots stands in the file.
     path: String,
     /// For people.
-    who: String,
+    who: Said,
     ask: Ask,
 }
 
 /// Everything that an experiment asks the fleet for, trainings first.
 fn askers(spec: &ExperimentSpec) -> Vec<Asker> {
     let mut askers = Vec::new();
-    let mut train = |who: &str, path: &str, over: Option<&TrainingOverride>| {
+    let mut train = |who: Said, path: &str, over: Option<&TrainingOverride>| {
         let own = over.and_then(|over| over.slots);
         let path = if own.is_some() { format!("{path}.training.slots") } else { "training.slots".to_owned() };
         let ask =
             Ask { kind: JobKind::Train, slots: own.unwrap_or(spec.training.slots), needs: spec.resources.needs(true) };
-        askers.push(Asker { path, who: who.to_owned(), ask });
+        askers.push(Asker { path, who, ask });
     };
     match &spec.seed {
-        SeedSpec::Train(seed) => train("seed", "seed", Some(&seed.training)),
-        SeedSpec::Checkpoint(_) => train("seed", "seed", None),
+        SeedSpec::Train(seed) => train(said!("asker_seed"), "seed", Some(&seed.training)),
+        SeedSpec::Checkpoint(_) => train(said!("asker_seed"), "seed", None),
     }
     for (i, group) in spec.plan.iter().enumerate() {
         let path = format!("plan[{i}]");
         match group {
-            BranchGroup::FanOut(fan_out) => train("each expert", &path, Some(&fan_out.training)),
-            BranchGroup::Chain(chain) => train(&format!("chain {}", chain.name), &path, Some(&chain.training)),
+            BranchGroup::FanOut(fan_out) => train(said!("asker_each_expert"), &path, Some(&fan_out.training)),
+            BranchGroup::Chain(chain) => {
+                train(said!("asker_chain", name = chain.name.as_str()), &path, Some(&chain.training));
+            }
             BranchGroup::Tree(tree) => {
                 for (j, branch) in tree.branches.iter().enumerate() {
                     let path = format!("{path}.branches[{j}]");
-                    train(&format!("branch {}", branch.name), &path, Some(&branch.training));
+                    train(said!("asker_branch", name = branch.name.as_str()), &path, Some(&branch.training));
                 }
             }
         }
@@ -79,7 +83,7 @@ fn askers(spec: &ExperimentSpec) -> Vec<Asker> {
         [(JobKind::Shard, false), (JobKind::Evaluate, true), (JobKind::Merge, false), (JobKind::Ensemble, false)]
     {
         let ask = Ask { kind, slots: 1, needs: spec.resources.needs(holds_model) };
-        askers.push(Asker { path: "resources".into(), who: kind.word().to_owned(), ask });
+        askers.push(Asker { path: "resources".into(), who: of::kind(kind), ask });
     }
     askers
 }
@@ -97,16 +101,15 @@ fn never(spec: &ExperimentSpec, fleet: &[FleetWorker]) -> Vec<Fault> {
 #[must_use]
 pub fn not_now(spec: &ExperimentSpec, fleet: &[FleetWorker]) -> Vec<Fault> {
     if !fleet.iter().any(is_connected) {
-        let message = "no worker is connected: nothing runs until one is, and whether it fits is not known".to_owned();
-        return vec![Fault { path: "resources".into(), message }];
+        return vec![Fault::said("resources", said!("fleet_none"))];
     }
     let open = || fleet.iter().filter(|worker| worker.standing == Standing::Open);
     distinct(askers(spec).iter().filter_map(|asker| {
         if lack(&asker.ask, fleet).is_some() {
             return None;
         }
-        let Fault { path, message } = fault(asker, &lack(&asker.ask, open())?);
-        Some(Fault { path, message: format!("of the workers that are given jobs now: {message}") })
+        let (path, lack) = at_fault(asker, &lack(&asker.ask, open())?);
+        Some(Fault::said(path, said!("fleet_now", lack = lack)))
     }))
 }
 
@@ -125,26 +128,29 @@ fn distinct(faults: impl Iterator<Item = Fault>) -> Vec<Fault> {
 }
 
 fn fault(asker: &Asker, lack: &Lack) -> Fault {
+    let (path, said) = at_fault(asker, lack);
+    Fault::said(path, said)
+}
+
+/// Where the fault is, and what.
+fn at_fault(asker: &Asker, lack: &Lack) -> (String, Said) {
     let Asker { path, who, ask } = asker;
-    let at = |path: &str, message: String| Fault { path: path.to_owned(), message };
+    let at = |path: &str, said: Said| (path.to_owned(), said);
     match lack {
-        Lack::Kind => at(path, format!("no worker can {}", ask.kind.word())),
+        Lack::Kind => at(path, said!("fleet_lacks_kind", kind = of::kind(ask.kind))),
         Lack::Label(Some((key, value))) => {
-            at(&format!("resources.labels.{key}"), format!("found {value:?}, no worker has this label"))
+            at(&format!("resources.labels.{key}"), said!("fleet_lacks_label", found = format!("{value:?}")))
         }
-        Lack::Label(None) => at("resources.labels", "no worker has all of these labels".to_owned()),
+        Lack::Label(None) => at("resources.labels", said!("fleet_lacks_labels")),
         Lack::Device => {
             let device = ask.needs.device.map_or("", DeviceKind::word);
-            at("resources.device", format!("found {device}, no worker that may be taken has such a slot"))
+            at("resources.device", said!("fleet_lacks_device", device = device))
         }
-        Lack::Memory(most) => at(
-            "resources.memory_gib",
-            format!("found {}, the largest slot that may be taken has {}", gib(ask.needs.memory_bytes), gib(*most)),
-        ),
-        Lack::Slots(most) => {
-            let slots = if ask.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", ask.slots) };
-            at(path, format!("{who} asks for {slots} on one worker; the largest has {most}"))
+        Lack::Memory(most) => {
+            let (asked, most) = (gib(ask.needs.memory_bytes), gib(*most));
+            at("resources.memory_gib", said!("fleet_lacks_memory", asked = asked, most = most))
         }
+        Lack::Slots(most) => at(path, said!("fleet_lacks_slots", who = who.clone(), slots = ask.slots, most = *most)),
     }
 }
 
@@ -166,7 +172,7 @@ pub fn unused_slots(spec: &ExperimentSpec, fleet: &[FleetWorker]) -> Vec<Fault> 
             "found {}, expected 1: no engine here trains one branch on several accelerators (CPU slots, with resources.device: cpu, may be several)",
             ask.slots
         );
-        Fault { path, message }
+        Fault::new(path, message)
     }))
 }
 

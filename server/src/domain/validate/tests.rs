@@ -105,7 +105,7 @@ fn a_seed_and_a_tokenizer_that_cannot_be_used_are_said_together_with_the_place()
     check(Known { seed: Some(Err("cut short".into())), ..good.clone() }, &["seed.path"]);
     check(Known { mismatch: Some("other tokens".into()), ..good.clone() }, &["tokenizer.path"]);
     check(Known { tokenizer: Some(Ok(301)), ..good.clone() }, &["seed.path.vocab_size"]);
-    let separator = Fault { path: "tokenizer.separator".into(), message: "none".into() };
+    let separator = Fault::new("tokenizer.separator", "none");
     check(
         Known { tokenizer: Some(Err(separator)), seed: Some(Err("gone".into())), ..good },
         &["tokenizer.separator", "seed.path"],

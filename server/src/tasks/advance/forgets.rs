@@ -41,13 +41,13 @@ impl Scene<'_> {
         if forgotten.is_empty() {
             return Ok(());
         }
-        let said = db::events::branches_with(&self.app.db, self.row.id, "chain_forgot").await?;
-        for (branch, text) in forgotten.into_iter().filter(|(branch, _)| !said.contains(branch)) {
+        let told = db::events::branches_with(&self.app.db, self.row.id, "chain_forgot").await?;
+        for (branch, said) in forgotten.into_iter().filter(|(branch, _)| !told.contains(branch)) {
             self.app
                 .event(NewEvent {
                     kind: "chain_forgot",
                     level: "warn",
-                    text,
+                    said,
                     experiment_id: Some(self.row.id),
                     branch_id: Some(branch),
                     ..NewEvent::default()

@@ -17,6 +17,7 @@ use senmon_corpus::{
 use senmon_protocol::{
     ids::StorageKey,
     job::{DecontaminateJob, JobSpec, ShardIndex},
+    said,
 };
 use sha2::{Digest, Sha256};
 
@@ -35,8 +36,7 @@ impl Scene<'_> {
         match self.app.storage.get(&key).await? {
             Some(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| key.to_string())?)),
             None => {
-                self.fail(&format!("{key} is missing: an older version wrote the shards; submit it again"), facts)
-                    .await?;
+                self.fail(&said!("shards_too_old", key = key.as_str()), facts).await?;
                 Ok(None)
             }
         }

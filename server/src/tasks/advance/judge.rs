@@ -23,6 +23,8 @@ use senmon_protocol::{
     job::{EnsembleJob, EnsembleMember, EvaluateJob, JobResult, JobSpec, MemberPart},
     lineage::Lineage,
     report::{BranchCost, MatrixRow},
+    said,
+    said::{Said, SaidValue},
     view::{BranchRole, BranchState, BranchView, StreamExperiment, StreamMessage},
 };
 
@@ -173,15 +175,8 @@ impl Scene<'_> {
             }
         });
         let scored = |b: &BranchView| matrix.iter().any(|scored: &Scored| scored.row.branch_id == b.id);
-        let missing: Vec<_> = self
-            .branches
-            .iter()
-            .filter(|b| !scored(b))
-            .map(|b| {
-                let why = b.why.as_deref().filter(|_| b.state != BranchState::Completed);
-                (b.name.clone(), why.unwrap_or("its evaluation failed").trim_end_matches('.').to_owned())
-            })
-            .collect();
+        let missing: Vec<_> =
+            self.branches.iter().filter(|b| !scored(b)).map(|b| (b.name.clone(), why_missing(b))).collect();
         let report = report::assemble(report::Input {
             experiment_id: self.row.id,
             spec: &self.row.spec,
@@ -200,17 +195,28 @@ impl Scene<'_> {
         if !db::experiments::complete(&self.app.db, self.row.id, &report, self.branches.len(), &stages).await? {
             return Ok(());
         }
-        let text = format!("The experiment is complete. {}", report.headline);
+        let headline = report.headline_said.clone().unwrap_or_else(|| Said::verbatim(report.headline.as_str()));
+        let said = said!("experiment_completed", headline = headline);
         self.app
             .event(NewEvent {
                 kind: "experiment_completed",
                 level: "info",
-                text,
+                said,
                 experiment_id: Some(self.row.id),
                 ..NewEvent::default()
             })
             .await;
         self.app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: self.row.id }));
         Ok(())
+    }
+}
+
+/// Why a branch has no figures.
+fn why_missing(branch: &BranchView) -> SaidValue {
+    match (&branch.why_said, &branch.why) {
+        _ if branch.state == BranchState::Completed => said!("evaluation_failed").into(),
+        (Some(said), _) => said.clone().into(),
+        (None, Some(why)) => why.trim_end_matches('.').into(),
+        (None, None) => said!("evaluation_failed").into(),
     }
 }

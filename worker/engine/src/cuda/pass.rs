@@ -18,7 +18,7 @@ use crate::{
     shape::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
-use senmon_protocol::model::ModelSpec;
+use senmon_protocol::{model::ModelSpec, said};
 use tch::{Kind, Tensor, no_grad};
 
 /// Logits held at once, in numbers: half a gigabyte in bf16.
@@ -215,7 +215,7 @@ impl Pass {
             s,
             shape,
             epsilon,
-            notes: vec![Note { warns: false, text: said }],
+            notes: vec![Note { warns: false, said: Said::verbatim(said) }],
         })
     }
 
@@ -347,11 +347,8 @@ impl crate::pass::Pass for Pass {
                 return Found { loss, norm: squares.sqrt() };
             }
             self.attention.demote();
-            let text = format!(
-                "a batch gave loss {loss} and squared gradient norm {squares} with cuDNN's attention: flash attention \
-                 from here on, this batch too"
-            );
-            self.notes.push(Note { warns: true, text });
+            let said = said!("attention_demoted", loss = loss.to_string(), squares = squares.to_string());
+            self.notes.push(Note { warns: true, said });
         }
     }
 

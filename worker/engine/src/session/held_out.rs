@@ -11,7 +11,10 @@ use crate::{
 };
 use anyhow::{Result as Anyhow, anyhow};
 use senmon_corpus::{held_out::Listed, shard_set::ShardSet, wanted::Wanted};
-use senmon_protocol::job::{EndedOutcome, HeldOutCurve, TerminationReason, TrainJob};
+use senmon_protocol::{
+    job::{EndedOutcome, HeldOutCurve, TerminationReason, TrainJob},
+    said,
+};
 use std::collections::BTreeMap;
 use tch::{Device, Kind};
 use xxhash_rust::xxh3::xxh3_64;
@@ -46,8 +49,8 @@ impl<'a> Scorer<'a> {
         match read {
             Ok((sets, opener)) => Ok(Some(Self { curve, sets, opener, batch: BATCH_WINDOWS })),
             Err(error) => {
-                let text = format!("no held-out loss beside training: {error:#}");
-                context.event("held_out_unread", 0, "warn", &text);
+                let said = said!("held_out_unread", error = format!("{error:#}"));
+                context.event("held_out_unread", 0, "warn", said);
                 Ok(None)
             }
         }
@@ -84,8 +87,8 @@ impl<'a> Scorer<'a> {
                 Err(_) if self.batch > 1 => self.batch /= 2,
                 Err(said) => {
                     self.batch = 0;
-                    let text = format!("no held-out loss beside training from here on: {said}");
-                    context.event("held_out_unread", step, "warn", &text);
+                    let said = said!("held_out_unread_from_here", error = said);
+                    context.event("held_out_unread", step, "warn", said);
                 }
             }
         }

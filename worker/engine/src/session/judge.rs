@@ -1,9 +1,10 @@
 //! What is done with a step before the optimiser sees its gradient: what is not finite, and spikes of the loss.
 
 use super::state::Session;
-use crate::{context::ended, health::sentence};
+use crate::{context::ended, health::said_of};
 use senmon_protocol::{
     job::{EndedOutcome, TerminationReason},
+    said,
     spec::SpikeAction,
 };
 
@@ -24,16 +25,12 @@ impl Session<'_> {
         let (spikes, step) = (&self.job.training.loss_spikes, self.step + 1);
         if !(loss.is_finite() && norm.is_finite()) {
             self.skips += 1;
-            let text = format!(
-                "step {step}: loss {loss}, gradient norm {norm} (batch {batch} of the data order): skipped before the optimiser saw it."
-            );
-            self.context.leaves_out("step_skipped", step, batch, &text);
+            let (loss, norm) = (loss.to_string(), norm.to_string());
+            let said = said!("step_skipped", step = step, loss = loss, norm = norm, batch = batch);
+            self.context.leaves_out("step_skipped", step, batch, said);
             if self.skips > SKIPS_MAX {
-                let text = format!(
-                    "{} steps in a row up to step {step} had a loss or gradient that is not finite.",
-                    self.skips
-                );
-                return Err(ended(TerminationReason::NonFiniteLoss, text));
+                let said = said!("ended_not_finite", count = self.skips, step = step);
+                return Err(EndedOutcome::said(TerminationReason::NonFiniteLoss, said));
             }
             return Ok(Verdict::Skip);
         }
@@ -42,10 +39,10 @@ impl Session<'_> {
             self.health.accept(loss, spikes);
             return Ok(Verdict::Step);
         };
-        let text = sentence(spikes.action, step, batch, loss, spike);
+        let said = said_of(spikes.action, step, batch, loss, spike);
         match spikes.action {
-            SpikeAction::Skip => self.context.leaves_out("loss_spike", step, batch, &text),
-            _ => self.context.event("loss_spike", step, "warn", &text),
+            SpikeAction::Skip => self.context.leaves_out("loss_spike", step, batch, said),
+            _ => self.context.event("loss_spike", step, "warn", said),
         }
         Ok(match spikes.action {
             SpikeAction::Watch => {

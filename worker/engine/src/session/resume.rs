@@ -75,18 +75,16 @@ impl Session<'_> {
         batch: u64,
         shards: &ShardSet,
         order: &WindowOrder,
-    ) -> Result<Option<(u64, String)>, EndedOutcome> {
+    ) -> Result<Option<(u64, Said)>, EndedOutcome> {
         let before = (self.step + 1).saturating_sub(self.job.training.loss_spikes.roll_back_steps.max(1));
         let older = self.job.resume.iter().chain(&self.written).rev().filter(|checkpoint| checkpoint.step <= before);
         let mut found = older
             .filter(|_| self.health.skipped.len() < ROLL_BACKS_MAX)
             .filter_map(|back| self.place.fetch_checkpoint(back, self.context).ok().map(|held| (back.clone(), held)));
         let Some((back, _held)) = found.next() else {
-            let text = format!(
-                "step {}: nothing to roll back to (no checkpoint is old enough, or {ROLL_BACKS_MAX} batches are left out already); the step is skipped.",
-                self.step + 1
-            );
-            self.context.leaves_out("step_skipped", self.step + 1, batch, &text);
+            let step = self.step + 1;
+            let said = said!("nothing_to_roll_back_to", step = step, most = ROLL_BACKS_MAX);
+            self.context.leaves_out("step_skipped", step, batch, said);
             return Ok(None);
         };
         let corrupt = |error: anyhow::Error| ended(TerminationReason::CorruptData, format!("{error:#}"));
@@ -98,12 +96,8 @@ impl Session<'_> {
         let skipped = std::mem::take(&mut self.health.skipped);
         self.health = state.health;
         skipped.into_iter().chain([batch]).for_each(|batch| self.health.skip(batch));
-        let text = format!(
-            "rolled back from step {} to the checkpoint of step {}; batch {batch} of the data order is left out.",
-            self.step + 1,
-            back.step
-        );
+        let said = said!("rolled_back", from = self.step + 1, to = back.step, batch = batch);
         (self.step, self.parent) = (back.step, Some(back.id));
-        Ok(self.next_batch_hash(shards, order, back.step)?.map(|hash| (hash, text)))
+        Ok(self.next_batch_hash(shards, order, back.step)?.map(|hash| (hash, said)))
     }
 }

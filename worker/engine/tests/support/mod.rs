@@ -14,6 +14,7 @@ use senmon_protocol::{
     corpus::DocumentFields,
     ids::{CheckpointId, Fence, StorageKey},
     job::{ShardIndex, ShardResult, TrainJob, WrittenCheckpoint},
+    said::Said,
     worker::Command,
 };
 use serde_json::{Value, json};
@@ -141,9 +142,9 @@ impl JobContext for Notes {
     fn log(&self, _: &str, text: &str) {
         self.lines.lock().unwrap().push(text.to_owned());
     }
-    fn event(&self, kind: &str, step: u64, _: &str, text: &str) {
+    fn event(&self, kind: &str, step: u64, _: &str, said: Said) {
         self.events.lock().unwrap().push((kind.to_owned(), step));
-        self.lines.lock().unwrap().push(text.to_owned());
+        self.lines.lock().unwrap().push(said.text());
     }
     fn progress(&self, _: u64, _: u64, _: f64) {}
     fn command(&self) -> Command {

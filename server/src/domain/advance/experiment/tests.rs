@@ -62,7 +62,7 @@ fn carry_out(facts: &mut Facts, command: Command) {
         Command::Train(name) | Command::Merge(name) => complete(facts, &name),
         Command::GiveUp(name, why) => {
             let branch = facts.branches.iter_mut().find(|b| b.name == name).unwrap();
-            (branch.state, branch.problem) = (BranchState::Cancelled, Some(why));
+            (branch.state, branch.problem) = (BranchState::Cancelled, Some(why.into()));
         }
         Command::Evaluate(name) => facts.evaluations.push(done(Evaluated::Branch(name))),
         Command::Ensemble(repeat) => facts.evaluations.push(done(Evaluated::Repeat(repeat))),
@@ -111,7 +111,7 @@ fn a_seed_that_did_not_finish_is_the_stage_that_failed() {
     let (mut facts, _) = run(fresh());
     facts.branches.iter_mut().for_each(|b| b.state = BranchState::Waiting);
     (facts.branches[0].state, facts.evaluations) = (BranchState::Failed, Vec::new());
-    assert!(matches!(&advance(&facts)[..], [Command::Fail(why)] if why.contains("seed")));
+    assert!(matches!(&advance(&facts)[..], [Command::Fail(why)] if why.text().contains("seed")));
     let states: Vec<_> = stages(&facts, false, true).into_iter().map(|stage| stage.state).collect();
     assert_eq!(states[2..4], [StageState::Failed, StageState::Waiting]);
 }
@@ -136,12 +136,12 @@ fn a_failed_branch_takes_only_its_children_along() {
 #[test]
 fn failures_that_stop_everything_say_why() {
     let check = |facts: Facts, expect: &str| match advance(&facts).as_slice() {
-        [Command::Fail(why)] => assert!(why.contains(expect), "{why}"),
+        [Command::Fail(why)] => assert!(why.text().contains(expect), "{why:?}"),
         other => panic!("{other:?}"),
     };
     check(Facts { clustering: Fit::Failed("too few documents".into()), ..fresh() }, "too few documents");
     check(
-        Facts { clustering: Fit::Ready, tokenizer: Fit::Ready, shard_problem: Some("disk".into()), ..fresh() },
+        Facts { clustering: Fit::Ready, tokenizer: Fit::Ready, shard_problem: Some(Said::verbatim("disk")), ..fresh() },
         "disk",
     );
     let mut seed = branch("seed", BranchRole::Seed, None);

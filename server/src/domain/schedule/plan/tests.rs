@@ -211,7 +211,7 @@ fn a_slot_given_up_is_kept_for_whom_it_was_given_up() {
 
 #[test]
 fn waiting_is_explained() {
-    let say = |job: &WaitingJob, fleet: &Snapshot, expect: &str| assert_eq!(why_waiting(job, fleet), expect);
+    let say = |job: &WaitingJob, fleet: &Snapshot, expect: &str| assert_eq!(why_waiting(job, fleet).text(), expect);
     let needy = with_memory(40, job(0, 50, 1));
     say(&needy, &fleet(vec![], vec![]), "Waiting for a worker: none has enrolled.");
     let mut all = fleet(vec![], vec![worker("a", &[80]), worker("b", &[24])]);
