@@ -304,7 +304,7 @@ mod tests {
         let mut world = World::new(&[4, 1], 1, |_| 10);
         let check = |world: &World, weights: [f64; 2], expect: &str| {
             let found = world.judge(&[weights.to_vec()], 50, 1)[0][0].clone();
-            assert!(found.clone().is_err_and(|why| why.contains(expect)), "{expect:?} is not in {found:?}");
+            assert!(found.clone().is_err_and(|why| why.text().contains(expect)), "{expect:?} is not in {found:?}");
         };
         check(&world, [0.9, 0.1], "10 % of the weight lies on domains whose reported documents are one");
         assert!(world.judge(&[vec![0.99, 0.01]], 50, 1)[0][0].is_ok());

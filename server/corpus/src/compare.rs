@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_figure_that_stands_on_nothing_is_absent_with_the_reason() {
         let check = |values: &[(u64, Option<f64>)], weights: &[f64], expect: Result<f64, &str>| {
-            assert_eq!(mean_loss(&losses(values), weights), expect.map_err(str::to_owned));
+            assert_eq!(mean_loss(&losses(values), weights).map_err(|why| why.text()), expect.map_err(str::to_owned));
         };
         let nothing = Err("no held-out document was scored");
         check(&[], &[], nothing);

@@ -79,7 +79,7 @@ async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAl
         return Err(ApiError::Invalid(faults));
     }
     let id = db::alerts::insert(&app.db, &body, &who.name).await?;
-    let said = said!("alert_made", who = who.name, name = body.name);
+    let said = said!("alert_made", who = &who.name, name = body.name);
     let experiment_id = body.experiment_id;
     app.event(NewEvent { kind: "alert_made", level: "info", said, experiment_id, ..NewEvent::default() }).await;
     Ok((StatusCode::CREATED, Extension(Made(id.0)), Json(masked(one(&app, id).await?))))
@@ -94,7 +94,7 @@ async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) -> ApiResult<StatusCode> {
     let name = one(&app, id).await?.name;
     db::alerts::delete(&app.db, id).await?;
-    let said = said!("alert_deleted", who = who.name, name = name);
+    let said = said!("alert_deleted", who = &who.name, name = name);
     app.event(NewEvent { kind: "alert_deleted", level: "info", said, ..NewEvent::default() }).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -40,7 +40,7 @@ async fn again(
         return Err(ApiError::NotFound(format!("no {noun} {id} is set aside")));
     }
     let experiment_id = (kind == TroubleKind::Experiment).then_some(ExperimentId(id));
-    let said = said!("tried_again", who = who.name, kind = of::trouble(kind), id = id.to_string());
+    let said = said!("tried_again", who = &who.name, kind = of::trouble(kind), id = id.to_string());
     app.event(NewEvent { kind: "tried_again", level: "info", said, experiment_id, ..NewEvent::default() }).await;
     let wake = match kind {
         TroubleKind::Experiment => &app.wake.advance,

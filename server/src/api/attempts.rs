@@ -24,7 +24,7 @@ use senmon_protocol::{
     job::{JobSpec, Outcome},
     problem::Fault,
     said,
-    said::{Said, of},
+    said::of,
     view::{StreamMessage, StreamMetrics},
     worker::{AnnounceCheckpoint, AttemptStarted, CommitCheckpoint, CompleteAttempt, LogBatch, MetricBatch},
 };

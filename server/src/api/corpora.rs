@@ -130,7 +130,7 @@ async fn explain(app: &App, corpora: &mut [CorpusView]) -> ApiResult<()> {
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<String>) -> ApiResult<StatusCode> {
     let corpus = db::corpora::get(&app.db, &id).await?;
     db::archive::corpus(&app.db, corpus.id).await?;
-    let said = said!("corpus_deleted", who = who.name, name = corpus.name);
+    let said = said!("corpus_deleted", who = &who.name, name = corpus.name);
     app.event(NewEvent { kind: "corpus_deleted", level: "info", said, ..NewEvent::default() }).await;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -177,7 +177,7 @@ async fn submit(
     app.event(NewEvent {
         kind: "experiment_submitted",
         level: "info",
-        said: said!("experiment_submitted", who = identity.name, name = &spec.name),
+        said: said!("experiment_submitted", who = &identity.name, name = &spec.name),
         experiment_id: Some(id),
         ..NewEvent::default()
     })
@@ -216,7 +216,7 @@ async fn show(State(app): State<App>, Path(id): Path<ExperimentId>, headers: Hea
 #[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<StatusCode> {
     db::archive::experiment(&app.db, id).await?;
-    announce(&app, id, said!("experiment_deleted", who = who.name)).await;
+    announce(&app, id, said!("experiment_deleted", who = &who.name)).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -358,9 +358,9 @@ async fn alter(
     let held = row.state == ExperimentState::Paused && row.problem.is_some();
     let said = if held && budget_spent(&spec.budget, slot_hours, wall_hours).is_none() {
         db::experiments::set_state(&app.db, id, ExperimentState::Running).await?;
-        said!("experiment_budget_raised", who = who.name)
+        said!("experiment_budget_raised", who = &who.name)
     } else {
-        said!("experiment_edited", who = who.name, priority = u64::from(spec.priority))
+        said!("experiment_edited", who = &who.name, priority = u64::from(spec.priority))
     };
     announce(&app, id, said).await;
     let view = view(&app, id).await?;
@@ -369,7 +369,7 @@ async fn alter(
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]
 async fn pause(State(app): State<App>, Who(who): Who, Path(id): Path<ExperimentId>) -> ApiResult<Json<ExperimentView>> {
-    change(&app, id, ExperimentState::Paused, said!("experiment_paused", who = who.name)).await
+    change(&app, id, ExperimentState::Paused, said!("experiment_paused", who = &who.name)).await
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/resume", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "goes on", body = ExperimentView), (status = 409, description = "not paused")))]
@@ -383,7 +383,7 @@ async fn resume(
     if let Some(why) = budget_spent(&row.spec.budget, slot_hours, wall_hours) {
         return Err(ApiError::Conflict(why.text()));
     }
-    change(&app, id, ExperimentState::Running, said!("experiment_resumed", who = who.name)).await
+    change(&app, id, ExperimentState::Running, said!("experiment_resumed", who = &who.name)).await
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/cancel", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "cancelled", body = ExperimentView), (status = 409, description = "over already")))]
@@ -392,5 +392,5 @@ async fn cancel(
     Who(who): Who,
     Path(id): Path<ExperimentId>,
 ) -> ApiResult<Json<ExperimentView>> {
-    change(&app, id, ExperimentState::Cancelled, said!("experiment_cancelled", who = who.name)).await
+    change(&app, id, ExperimentState::Cancelled, said!("experiment_cancelled", who = &who.name)).await
 }

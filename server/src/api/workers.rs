@@ -85,7 +85,7 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> ApiResu
 async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>) -> ApiResult<StatusCode> {
     db::archive::worker(&app.db, id).await?;
     app.known.forget();
-    let said = said!("worker_deleted", who = who.name);
+    let said = said!("worker_deleted", who = &who.name);
     app.event(NewEvent { kind: "worker_deleted", level: "info", said, worker_id: Some(id), ..NewEvent::default() })
         .await;
     Ok(StatusCode::NO_CONTENT)

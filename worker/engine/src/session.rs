@@ -20,6 +20,7 @@ use senmon_corpus::{shard_set::ShardSet, wanted::Wanted, windows::WindowOrder};
 use senmon_protocol::{
     job::{EndedOutcome, TerminationReason, TrainJob, TrainResult},
     said,
+    said::decimal,
 };
 use state::Session;
 use std::{

@@ -6,6 +6,7 @@ use senmon_protocol::{
     ids::{EvaluationId, ExperimentId},
     job::{DomainLoss, EnsembleResult, ShardIndex},
     report::{BranchCost, HeldOutSummary, MatrixRow},
+    said::{Said, SaidValue},
     spec::ExperimentSpec,
 };
 
@@ -31,11 +32,11 @@ pub struct Input<'a> {
     /// Costs, in the plan's order.
     pub costs: Vec<BranchCost>,
     /// Branches that did not finish, with the reason.
-    pub missing: Vec<(String, String)>,
+    pub missing: Vec<(String, SaidValue)>,
     /// What became of the held-out documents.
     pub held_out: HeldOutSummary,
     /// Where the time went, in one sentence.
-    pub goodput: Option<String>,
+    pub goodput: Option<Said>,
 }
 
 /// A branch with its scores.

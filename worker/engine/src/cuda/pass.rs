@@ -18,7 +18,7 @@ use crate::{
     shape::{Note, Shape},
 };
 use senmon_kernels::{self as kernels, Heads};
-use senmon_protocol::{model::ModelSpec, said};
+use senmon_protocol::{model::ModelSpec, said, said::Said};
 use tch::{Kind, Tensor, no_grad};
 
 /// Logits held at once, in numbers: half a gigabyte in bf16.

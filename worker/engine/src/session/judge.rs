@@ -1,7 +1,7 @@
 //! What is done with a step before the optimiser sees its gradient: what is not finite, and spikes of the loss.
 
 use super::state::Session;
-use crate::{context::ended, health::said_of};
+use crate::health::said_of;
 use senmon_protocol::{
     job::{EndedOutcome, TerminationReason},
     said,

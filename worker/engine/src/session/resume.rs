@@ -8,7 +8,11 @@ use crate::{
     hub,
 };
 use senmon_corpus::{shard_set::ShardSet, windows::WindowOrder};
-use senmon_protocol::job::{CheckpointRef, EndedOutcome, TerminationReason};
+use senmon_protocol::{
+    job::{CheckpointRef, EndedOutcome, TerminationReason},
+    said,
+    said::Said,
+};
 
 /// Batches that rollbacks may leave out of one branch.
 const ROLL_BACKS_MAX: usize = 64;
