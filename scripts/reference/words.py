@@ -1,5 +1,6 @@
 """docs/reference/{metrics,events,exit-codes}.md: the words that scripts read, from where the code says them."""
 
+import json
 import re
 from pathlib import Path
 

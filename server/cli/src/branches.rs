@@ -154,7 +154,8 @@ async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliRe
     for id in &ids {
         match client.verb::<BranchView>(&format!("/branches/{id}/{verb}")).await {
             Ok(view) => {
-                let text = |view: &BranchView| own(&said!("stands", name = &view.name, state = words::name(&view.state)));
+                let text =
+                    |view: &BranchView| own(&said!("stands", name = &view.name, state = words::name(&view.state)));
                 if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
             }
             Err(error) => failures.push(error),

@@ -5,7 +5,8 @@
 use crate::{
     alerts, aside, audit, branches, checkpoints,
     client::{COMMON, Reach},
-    compare, corpora, curves, events, examples, experiments, explain, follow, goodput, init, jobs, lang, login, manual, open,
+    compare, corpora, curves, events, examples, experiments, explain, follow, goodput, init, jobs, lang, login, manual,
+    open,
     output::Form,
     plan, steer, tensorboard, tokens, wait, workers,
 };
@@ -31,7 +32,7 @@ pub struct Cli {
     /// No line with the names of the columns.
     #[arg(long, global = true, help_heading = COMMON)]
     pub no_header: bool,
-    /// Language of tables and sentences. Without it SENMON_LANG, LC_ALL, LC_MESSAGES or LANG decides.
+    /// Language of tables and sentences. Without it `SENMON_LANG`, `LC_ALL`, `LC_MESSAGES` or `LANG` decides.
     #[arg(long, global = true, value_enum, help_heading = COMMON)]
     pub lang: Option<lang::Chosen>,
     /// What to do.

@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("wait", &["senmon wait first --timeout 6h", "senmon wait first second --for over"]),
     ("open", &["senmon open first", "senmon open first/expert-0 --print"]),
     ("export", &["senmon export first > curves.csv", "senmon export first/expert-0 --format jsonl --keys train/loss --file loss.jsonl"]),
+    ("tensorboard", &["senmon tensorboard first --to runs", "senmon tensorboard first --to runs --follow"]),
     ("domains", &["senmon domains first"]),
     ("set", &["senmon set first --priority 70", "senmon set first --deadline +3d", "senmon set first --slot-hours 500 --wall-hours 96"]),
     ("pause", &["senmon pause first", "senmon pause first second third"]),

@@ -161,8 +161,9 @@ mod tests {
             let code = text.split("mod tests {").next().unwrap();
             let lists = code.split("Table::new(&[").skip(1).map(|rest| rest.split(']').next().unwrap());
             let facts = code.split("fact(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
-            let heads =
-                lists.flat_map(|list| list.split('"').skip(1).step_by(2)).map(|head| head.trim_start_matches(['>', '=']));
+            let heads = lists
+                .flat_map(|list| list.split('"').skip(1).step_by(2))
+                .map(|head| head.trim_start_matches(['>', '=']));
             for head in heads.chain(facts) {
                 let is_plain =
                     head.is_empty() || !head.starts_with(|c: char| c.is_ascii_alphanumeric()) || head.contains('{');

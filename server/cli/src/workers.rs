@@ -81,7 +81,8 @@ async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliRe
     for id in &ids {
         match client.verb::<WorkerView>(&format!("/workers/{id}/{verb}")).await {
             Ok(view) => {
-                let text = |view: &WorkerView| own(&said!("stands", name = &view.name, state = words::name(&view.mode)));
+                let text =
+                    |view: &WorkerView| own(&said!("stands", name = &view.name, state = words::name(&view.mode)));
                 if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
             }
             Err(error) => failures.push(error),

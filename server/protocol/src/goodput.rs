@@ -3,10 +3,7 @@
 //! The terms are the field's: ML productivity goodput, with badput for start-up, data, checkpoints, wasted progress,
 //! recovery.
 
-use crate::{
-    ids::Fence,
-    said::{Said, of},
-};
+use crate::{ids::Fence, said, said::Said};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -79,7 +76,7 @@ impl TimeCause {
     /// One sentence for people, in English.
     #[must_use]
     pub fn sentence(self) -> String {
-        of::time(self).text()
+        time(self).text()
     }
 }
 
@@ -182,4 +179,50 @@ pub enum SkipReason {
     StepSkipped,
     /// Training went back, and another batch took the place of this one.
     RolledBack,
+}
+
+/// What takes time.
+#[must_use]
+pub fn time(cause: TimeCause) -> Said {
+    match cause {
+        TimeCause::Productive => said!("time_is_productive"),
+        TimeCause::Scanning => said!("time_is_scanning"),
+        TimeCause::Sharding => said!("time_is_sharding"),
+        TimeCause::Evaluation => said!("time_is_evaluation"),
+        TimeCause::Merging => said!("time_is_merging"),
+        TimeCause::Wasted => said!("time_is_wasted"),
+        TimeCause::Starting => said!("time_is_starting"),
+        TimeCause::CheckpointStall => said!("time_is_checkpoint_stall"),
+        TimeCause::DataWait => said!("time_is_data_wait"),
+        TimeCause::Detection => said!("time_is_detection"),
+        TimeCause::Finishing => said!("time_is_finishing"),
+        TimeCause::Recovering => said!("time_is_recovering"),
+        TimeCause::Queued => said!("time_is_queued"),
+        TimeCause::Preempted => said!("time_is_preempted"),
+        TimeCause::Paused => said!("time_is_paused"),
+        TimeCause::Idle => said!("time_is_idle"),
+    }
+}
+
+/// A cause of time that is no goodput, in a word or two.
+#[must_use]
+pub fn cause(cause: TimeCause) -> Option<Said> {
+    Some(match cause {
+        TimeCause::Wasted => said!("cause_wasted"),
+        TimeCause::Starting => said!("cause_starting"),
+        TimeCause::CheckpointStall => said!("cause_checkpoint_stall"),
+        TimeCause::DataWait => said!("cause_data_wait"),
+        TimeCause::Detection => said!("cause_detection"),
+        TimeCause::Finishing => said!("cause_finishing"),
+        TimeCause::Recovering => said!("cause_recovering"),
+        TimeCause::Queued => said!("cause_queued"),
+        TimeCause::Preempted => said!("cause_preempted"),
+        TimeCause::Paused => said!("cause_paused"),
+        TimeCause::Idle => said!("cause_idle"),
+        TimeCause::Productive
+        | TimeCause::Scanning
+        | TimeCause::Sharding
+        | TimeCause::Evaluation
+        | TimeCause::Merging => return None,
+    })
 }

@@ -6,7 +6,8 @@ use crate::{
     evaluation::{EnsembleResult, EvaluateResult},
     ids::{CheckpointId, StorageKey},
     kind::JobKind,
-    said::{Said, of},
+    said,
+    said::Said,
     scan::{DeduplicateResult, ScanResult},
     shard::ShardResult,
 };
@@ -117,7 +118,7 @@ impl TerminationReason {
     /// One sentence of advice, in English.
     #[must_use]
     pub fn advice(self) -> String {
-        of::advice(self).text()
+        advice(self).text()
     }
 }
 
@@ -175,4 +176,24 @@ pub struct WrittenCheckpoint {
     pub manifest_sha256: String,
     /// What the manifest says.
     pub meta: CheckpointMeta,
+}
+
+/// What to do about an attempt that ended so.
+#[must_use]
+pub fn advice(reason: TerminationReason) -> Said {
+    match reason {
+        TerminationReason::WorkerLost => said!("advice_worker_lost"),
+        TerminationReason::Released => said!("advice_released"),
+        TerminationReason::Preempted => said!("advice_preempted"),
+        TerminationReason::Cancelled => said!("advice_cancelled"),
+        TerminationReason::InvalidInput => said!("advice_invalid_input"),
+        TerminationReason::CorruptData => said!("advice_corrupt_data"),
+        TerminationReason::OutOfMemory => said!("advice_out_of_memory"),
+        TerminationReason::StorageFailure => said!("advice_storage_failure"),
+        TerminationReason::NonFiniteLoss => said!("advice_non_finite_loss"),
+        TerminationReason::LossSpike => said!("advice_loss_spike"),
+        TerminationReason::RolledBack => said!("advice_rolled_back"),
+        TerminationReason::Stalled => said!("advice_stalled"),
+        TerminationReason::InternalError => said!("advice_internal_error"),
+    }
 }

@@ -10,7 +10,11 @@ use utoipa::OpenApi;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Senmon", description = "c-BTM expert training: corpora, experiments, branches, checkpoints, workers. Bearer tokens; errors are application/problem+json.", license(name = "Apache-2.0", identifier = "Apache-2.0")),
-    components(schemas(senmon_protocol::problem::Problem, senmon_protocol::view::StreamMessage)),
+    components(schemas(
+        senmon_protocol::problem::Problem,
+        senmon_protocol::said::SaidValue,
+        senmon_protocol::view::StreamMessage
+    )),
     modifiers(&Bearer)
 )]
 pub struct Base;

@@ -245,6 +245,11 @@ mod tests {
         ensemble: None,
     };
 
+    fn ends_of(tasks: &[Staged]) -> StageEnds {
+        let whole = 0..tasks.len();
+        stage_ends(tasks, Slots { cpu: 100, cuda: 0 }, std::slice::from_ref(&whole)).pop().unwrap()
+    }
+
     fn planned(spec: &ExperimentSpec) -> Left {
         let found = expand(spec, &Domains { windows: &[1 << 30, 1 << 30], order: &[0, 1] });
         of_plan(spec, &found.branches, &[1000, 1000], 100)
@@ -257,7 +262,7 @@ mod tests {
         let left = planned(&spec);
         let mut tasks = Vec::new();
         assert_eq!(lay_out(&left, &SPEEDS, &mut tasks), Some(vec![Stage::Discover]));
-        let ends = stage_ends(&tasks, Slots { cpu: 100, cuda: 0 }, &[0..tasks.len()]).pop().unwrap();
+        let ends = ends_of(&tasks);
         let at = |stage| ends[&stage].unwrap();
         // Two files of 1,000 bytes; a seed of 100 s; branches of 30 s; ten seconds an evaluation, ten to compare all.
         assert_eq!([Stage::Shard, Stage::Seed, Stage::Branches].map(at), [10.0, 110.0, 140.0]);
@@ -284,7 +289,7 @@ mod tests {
         running.rate = Some(6.4);
         let mut tasks = Vec::new();
         lay_out(&left, &SPEEDS, &mut tasks).unwrap();
-        let ends = stage_ends(&tasks, Slots { cpu: 100, cuda: 0 }, &[0..tasks.len()]).pop().unwrap();
+        let ends = ends_of(&tasks);
         assert_eq!(end(&ends), Some(300.0));
     }
 

@@ -143,9 +143,11 @@ fn slots(request: &PlanRequest, fleet: &Fleet) -> Slots {
 
 /// A word on budgets by size, before sizes are known.
 fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
-    let is_so = |group: &BranchGroup| matches!(group, BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
+    let is_so =
+        |group: &BranchGroup| matches!(group, BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
     spec.plan.iter().position(is_so).map(|i| {
-        let message = "proportional: shown as equal, because the sizes of the domains are known only when they are found";
+        let message =
+            "proportional: shown as equal, because the sizes of the domains are known only when they are found";
         Fault::new(format!("plan[{i}].share"), message)
     })
 }

@@ -46,8 +46,7 @@ pub fn faults(readings: &Readings) -> Vec<Fault> {
     }
     if readings.devices.len() > DEVICES_MAX {
         let found = readings.devices.len();
-        faults
-            .push(Fault::new("devices", format!("found {found}, expected at most {DEVICES_MAX}")));
+        faults.push(Fault::new("devices", format!("found {found}, expected at most {DEVICES_MAX}")));
     }
     faults
 }

@@ -64,7 +64,7 @@ pub async fn run(size: &Size) -> Result<Value> {
         branch(&db, wide, ("expert", n), n, size.points).await?;
     }
     for experiment in [demo, wide] {
-        sqlx::query("UPDATE experiments SET state = 'cancelled', finished_at = now() WHERE id = $1")
+        sqlx::query("UPDATE experiments SET state = 'cancelled', problem = NULL, finished_at = now() WHERE id = $1")
             .bind(experiment.0)
             .execute(&db)
             .await?;

@@ -15,7 +15,8 @@ async fn operations(world: &World, worker: &Pretended) -> Result<Vec<(Method, St
     for (path, item) in document["paths"].as_object().context("paths")? {
         for (method, operation) in item.as_object().context("a path")? {
             if operation.get("requestBody").is_some() {
-                let is_worker = path.contains("/workers/") && (path.contains("/poll") || path.contains("/heartbeat"));
+                let is_worker = path.contains("/workers/")
+                    && ["/poll", "/heartbeat", "/readings"].iter().any(|verb| path.contains(verb));
                 let id = if is_worker { worker.id().0 } else { uuid::Uuid::now_v7() };
                 let path = path.replace("{id}", &id.to_string());
                 found.push((Method::from_bytes(method.to_uppercase().as_bytes())?, path));

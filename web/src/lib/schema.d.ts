@@ -1154,6 +1154,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/workers/{id}/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Who may: viewer, user or admin. */
+        get: operations["get_workers_id_metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/workers/{id}/poll": {
         parameters: {
             query?: never;
@@ -1171,6 +1188,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/workers/{id}/readings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** @description Who may: worker (its own). */
+        post: operations["post_workers_id_readings"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1181,6 +1215,7 @@ export interface components {
             figure: string;
             /** @description Why. */
             why: string;
+            why_said?: components["schemas"]["Said"] | null;
         };
         /**
          * Format: uuid
@@ -1198,6 +1233,11 @@ export interface components {
             kind: "slack";
             /** @description `https://` or `http://`; in answers its host alone is shown, because the rest is often a secret. */
             url: string;
+        } | {
+            /** @description `name@example.com`. */
+            address: string;
+            /** @enum {string} */
+            kind: "mail";
         };
         /** @description An alert. */
         AlertView: {
@@ -1326,6 +1366,7 @@ export interface components {
             reason?: components["schemas"]["TerminationReason"] | null;
             /** @description Verdict of the exact-resume check, where it resumed. */
             resume_verified?: boolean | null;
+            said?: components["schemas"]["Said"] | null;
             /** @description Slots taken. */
             slots: number[];
             /**
@@ -1342,7 +1383,6 @@ export interface components {
             time?: components["schemas"]["AttemptTime"];
             /** @description Name of the worker. */
             worker: string;
-            said?: components["schemas"]["Said"] | null;
         };
         /** @description One change that somebody asked for. */
         AuditView: {
@@ -1601,9 +1641,9 @@ export interface components {
             wall_seconds: number;
             /** @description Why it waits or failed, in one sentence. */
             why?: string | null;
+            why_said?: components["schemas"]["Said"] | null;
             /** @description The worker that has it. */
             worker?: string | null;
-            why_said?: components["schemas"]["Said"] | null;
         };
         /** @description A record that could not be read. */
         BrokenRecord: {
@@ -1732,6 +1772,7 @@ export interface components {
         ChainReport: {
             /** @description One sentence. */
             headline: string;
+            headline_said?: components["schemas"]["Said"] | null;
             /** @description Its links, in order. */
             links: components["schemas"]["ChainLink"][];
             /** @description Name of the chain. */
@@ -1929,6 +1970,8 @@ export interface components {
             iterations: number;
             /** @description What a person should know of this fit, in sentences. */
             remarks?: string[];
+            /** @description The same as kinds and values, for whoever words them in another language. */
+            remarks_said?: components["schemas"]["Said"][];
             /**
              * Format: uint64
              * @description Documents in the sample.
@@ -2041,6 +2084,7 @@ export interface components {
         Compared: {
             /** @description Why one of them is absent. */
             absent?: string | null;
+            absent_said?: components["schemas"]["Said"] | null;
             alike?: components["schemas"]["Interval"] | null;
             by_share?: components["schemas"]["Interval"] | null;
         };
@@ -2061,6 +2105,8 @@ export interface components {
         Contestant: {
             /** @description Why figures are absent, a sentence each. */
             absent: string[];
+            /** @description The same as kinds and values, for whoever words them in another language. */
+            absent_said?: components["schemas"]["Said"][];
             branch_id?: components["schemas"]["BranchId"] | null;
             checkpoint_id?: components["schemas"]["CheckpointId"] | null;
             /** @description What it costs. */
@@ -2112,6 +2158,7 @@ export interface components {
             temperature?: number | null;
             /** @description Name for people. */
             title: string;
+            title_said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint64
              * @description Tokens behind them.
@@ -2234,6 +2281,7 @@ export interface components {
             owner?: string;
             /** @description Why it was refused; while it is scanned, why that does not get on. */
             problem?: string | null;
+            problem_said?: components["schemas"]["Said"] | null;
             scan?: components["schemas"]["ScanProgress"] | null;
             /** @description State. */
             state: components["schemas"]["CorpusState"];
@@ -2400,6 +2448,44 @@ export interface components {
          * @enum {string}
          */
         DeviceKind: "cpu" | "cuda";
+        /** @description An accelerator over the last minute. */
+        DeviceReading: {
+            /**
+             * Format: double
+             * @description Temperature in degrees Celsius.
+             * @default null
+             */
+            celsius: number | null;
+            /**
+             * @description `cuda:N`.
+             * @default
+             */
+            device: string;
+            /**
+             * Format: double
+             * @description Bytes of its memory.
+             * @default null
+             */
+            memory_bytes: number | null;
+            /**
+             * Format: double
+             * @description Bytes of its memory in use, by anyone.
+             * @default null
+             */
+            memory_used_bytes: number | null;
+            /**
+             * Format: double
+             * @description Share of the time in which a kernel ran, 0 to 1.
+             * @default null
+             */
+            utilisation: number | null;
+            /**
+             * Format: double
+             * @description Power in watts.
+             * @default null
+             */
+            watts: number | null;
+        };
         /** @description A difference to dense and its 95 % interval, by a paired bootstrap over the reported documents. */
         Difference: {
             /**
@@ -2661,6 +2747,7 @@ export interface components {
             message: string;
             /** @description Why. */
             reason: components["schemas"]["TerminationReason"];
+            said?: components["schemas"]["Said"] | null;
         };
         /**
          * @description `POST /api/v1/workers`: a daemon says what it is. Asked with its credential, the same worker enrols again, which ends
@@ -2965,13 +3052,6 @@ export interface components {
             title: string;
         };
         /** @description Something that happened, in one sentence for people. */
-        Said: {
-            key: string;
-            values?: {
-                [key: string]: components["schemas"]["SaidValue"];
-            };
-        };
-        SaidValue: string | number | components["schemas"]["Said"] | components["schemas"]["SaidValue"][];
         EventView: {
             /**
              * Format: date-time
@@ -2992,15 +3072,15 @@ export interface components {
             kind: string;
             /** @description `info`, `warn` or `error`. */
             level: string;
+            said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint64
              * @description The step concerned.
              */
             step?: number | null;
-            /** @description The sentence. */
+            /** @description The sentence, in English. */
             text: string;
             worker_id?: components["schemas"]["WorkerId"] | null;
-            said?: components["schemas"]["Said"] | null;
         };
         /**
          * Format: uuid
@@ -3095,6 +3175,7 @@ export interface components {
             priority: number;
             /** @description Why it failed, or why the server paused it, in sentences. */
             problem?: string | null;
+            problem_said?: components["schemas"]["Said"] | null;
             /**
              * Format: double
              * @description Seconds left, once the rate is known.
@@ -3114,7 +3195,6 @@ export interface components {
              * @description Token budget of all branches (an estimate until the shards are known).
              */
             tokens_total: number;
-            problem_said?: components["schemas"]["Said"] | null;
         };
         /** @description One experiment. */
         ExperimentView: components["schemas"]["ExperimentSummary"] & {
@@ -3611,9 +3691,9 @@ export interface components {
             title: string;
             /** @description Why it waits, in one sentence. */
             why?: string | null;
+            why_said?: components["schemas"]["Said"] | null;
             /** @description Name of the worker that has it. */
             worker?: string | null;
-            why_said?: components["schemas"]["Said"] | null;
         };
         /** @description Share of one language. */
         LanguageShare: {
@@ -3717,9 +3797,9 @@ export interface components {
             event?: components["schemas"]["LineEvent"] | null;
             /** @description `info`, `warn` or `error`. */
             level: string;
+            said?: components["schemas"]["Said"] | null;
             /** @description The text. */
             text: string;
-            said?: components["schemas"]["Said"] | null;
         };
         /** @description `GET /api/v1/login/{id}`: what a code stands for. */
         LoginView: {
@@ -3742,6 +3822,11 @@ export interface components {
              * @description Give this as `after` to go on.
              */
             next_after: number;
+        };
+        /** @description Somebody's address. */
+        Mailbox: {
+            /** @description `name@example.com`. */
+            address: string;
         };
         /** @description One model of the expert × domain matrix. */
         MatrixRow: {
@@ -3962,7 +4047,7 @@ export interface components {
          * @description What people want to be told of.
          * @enum {string}
          */
-        Occasion: "finished" | "failed" | "loss_spike" | "not_finite" | "stalled" | "budget" | "worker_lost" | "storage_low" | "server";
+        Occasion: "finished" | "failed" | "loss_spike" | "not_finite" | "forgetting" | "stalled" | "budget" | "worker_lost" | "storage_low" | "server";
         /**
          * @description Optimiser state at the start of a branch.
          * @enum {string}
@@ -4042,6 +4127,7 @@ export interface components {
                 reason?: components["schemas"]["TerminationReason"] | null;
                 /** @description Verdict of the exact-resume check, where it resumed. */
                 resume_verified?: boolean | null;
+                said?: components["schemas"]["Said"] | null;
                 /** @description Slots taken. */
                 slots: number[];
                 /**
@@ -4181,6 +4267,7 @@ export interface components {
                 wall_seconds: number;
                 /** @description Why it waits or failed, in one sentence. */
                 why?: string | null;
+                why_said?: components["schemas"]["Said"] | null;
                 /** @description The worker that has it. */
                 worker?: string | null;
             }[];
@@ -4252,6 +4339,7 @@ export interface components {
                 owner?: string;
                 /** @description Why it was refused; while it is scanned, why that does not get on. */
                 problem?: string | null;
+                problem_said?: components["schemas"]["Said"] | null;
                 scan?: components["schemas"]["ScanProgress"] | null;
                 /** @description State. */
                 state: components["schemas"]["CorpusState"];
@@ -4391,12 +4479,13 @@ export interface components {
                 kind: string;
                 /** @description `info`, `warn` or `error`. */
                 level: string;
+                said?: components["schemas"]["Said"] | null;
                 /**
                  * Format: uint64
                  * @description The step concerned.
                  */
                 step?: number | null;
-                /** @description The sentence. */
+                /** @description The sentence, in English. */
                 text: string;
                 worker_id?: components["schemas"]["WorkerId"] | null;
             }[];
@@ -4439,6 +4528,7 @@ export interface components {
                 priority: number;
                 /** @description Why it failed, or why the server paused it, in sentences. */
                 problem?: string | null;
+                problem_said?: components["schemas"]["Said"] | null;
                 /**
                  * Format: double
                  * @description Seconds left, once the rate is known.
@@ -4506,6 +4596,7 @@ export interface components {
                 title: string;
                 /** @description Why it waits, in one sentence. */
                 why?: string | null;
+                why_said?: components["schemas"]["Said"] | null;
                 /** @description Name of the worker that has it. */
                 worker?: string | null;
             }[];
@@ -4563,6 +4654,7 @@ export interface components {
                 fence: components["schemas"]["Fence"];
                 /** @description Why. */
                 reason: components["schemas"]["SkipReason"];
+                said?: components["schemas"]["Said"] | null;
                 /**
                  * Format: uint64
                  * @description The optimiser step that was not taken, or the step that a rollback went back to.
@@ -4660,6 +4752,7 @@ export interface components {
                 seen_at: string;
                 /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
                 set_aside?: string | null;
+                set_aside_said?: components["schemas"]["Said"] | null;
                 /** @description Its slots and what runs there. */
                 slots: components["schemas"]["SlotView"][];
                 /**
@@ -4674,6 +4767,42 @@ export interface components {
             }[];
             /** @description Give this as `cursor` to get the next page; absent on the last one. */
             next_cursor?: string | null;
+        };
+        /** @description A plan against the days at hand. */
+        PlanFit: {
+            /**
+             * Format: double
+             * @description What all budgets may be multiplied with so that the plan just fits: below 1 where it does not.
+             */
+            budgets_times?: number | null;
+            /**
+             * Format: double
+             * @description Days at hand.
+             */
+            days: number;
+            /**
+             * Format: double
+             * @description Days that the plan takes.
+             */
+            days_needed: number;
+            /** @description The branch that takes longest. */
+            longest: string;
+            /**
+             * Format: double
+             * @description Days that it takes.
+             */
+            longest_days: number;
+            /**
+             * Format: uint32
+             * @description The fewest slots with which the plan fits as it is; None where no number does, because one branch comes after
+             *     the other.
+             */
+            slots?: number | null;
+            /**
+             * Format: uint64
+             * @description Tokens of all branches then.
+             */
+            tokens?: number | null;
         };
         /** @description `POST /api/v1/plan`. */
         PlanRequest: {
@@ -4724,6 +4853,7 @@ export interface components {
              * @description Tokens of the corpus: counted where it is sharded, else estimated from its bytes.
              */
             corpus_tokens?: number | null;
+            fit?: components["schemas"]["PlanFit"] | null;
             /**
              * Format: double
              * @description FLOPs per trained token.
@@ -4738,7 +4868,7 @@ export interface components {
             refused: components["schemas"]["Fault"][];
             /**
              * Format: double
-             * @description Wall time in seconds with those slots, parents before children.
+             * @description Wall time in seconds with those slots, parents before children; stages that were never measured are left out.
              */
             seconds?: number | null;
             /**
@@ -4746,6 +4876,8 @@ export interface components {
              * @description Slots assumed.
              */
             slots: number;
+            /** @description How long each stage takes. Evaluation goes on beside training: what is told is what it takes beyond that. */
+            stages?: components["schemas"]["PlannedStage"][];
             /** @description Where that figure comes from, in words. */
             throughput_source: string;
             /**
@@ -4755,7 +4887,7 @@ export interface components {
             tokens: number;
             /**
              * Format: uint64
-             * @description Tokens that fit in the days at hand.
+             * @description Tokens that the slots could train in the days at hand if all of them trained all the time: no plan trains more.
              */
             tokens_in_days?: number | null;
             /**
@@ -4810,6 +4942,16 @@ export interface components {
              * @description Tokens.
              */
             tokens: number;
+        };
+        /** @description One stage of a plan. */
+        PlannedStage: {
+            /**
+             * Format: double
+             * @description Seconds from the end of the stages before it to its own; None where nothing of its kind was measured yet.
+             */
+            seconds?: number | null;
+            /** @description The stage. */
+            stage: components["schemas"]["Stage"];
         };
         /** @description `POST /api/v1/workers/{id}/poll`: waits up to `wait_ms` for work. */
         Poll: {
@@ -4871,6 +5013,65 @@ export interface components {
             /** @description `/problems/<code>`. */
             type: string;
         };
+        /**
+         * @description `POST /api/v1/workers/{id}/readings`: means over the last minute. What a machine does not tell is absent. It may be
+         *     lost or refused without harm: nothing waits for it.
+         */
+        Readings: {
+            /**
+             * Format: double
+             * @description Share of the machine's CPU in use, 0 to 1.
+             * @default null
+             */
+            cpu_share: number | null;
+            /**
+             * @description The devices of its slots.
+             * @default []
+             */
+            devices: components["schemas"]["DeviceReading"][];
+            /**
+             * Format: double
+             * @description Bytes of its memory.
+             * @default null
+             */
+            memory_bytes: number | null;
+            /**
+             * Format: double
+             * @description Bytes of its memory in use.
+             * @default null
+             */
+            memory_used_bytes: number | null;
+            /**
+             * Format: double
+             * @description Bytes a second from its disks.
+             * @default null
+             */
+            read_bytes_per_second: number | null;
+            /**
+             * Format: double
+             * @description Bytes a second from its networks, without those to itself.
+             * @default null
+             */
+            received_bytes_per_second: number | null;
+            /**
+             * Format: double
+             * @description Bytes a second to its networks.
+             * @default null
+             */
+            sent_bytes_per_second: number | null;
+            /**
+             * Format: int64
+             * @description Session of the enrolment.
+             * @default 0
+             */
+            session: number;
+            /**
+             * Format: double
+             * @description Bytes a second to its disks.
+             * @default null
+             */
+            written_bytes_per_second: number | null;
+        };
         /** @description `POST /api/v1/corpora`: registers files as an immutable corpus and scans them. */
         RegisterCorpus: {
             /** @description How documents are read from files. */
@@ -4922,17 +5123,18 @@ export interface components {
             experiment_id: components["schemas"]["ExperimentId"];
             /** @description The finding in one sentence. */
             headline: string;
+            headline_said?: components["schemas"]["Said"] | null;
             held_out?: components["schemas"]["HeldOutSummary"] | null;
             /** @description Loss of every model on every domain. */
             matrix: components["schemas"]["MatrixRow"][];
             /** @description How it was measured, in sentences. */
             method: string[];
+            /** @description The same as kinds and values, for whoever words them in another language. */
+            method_said?: components["schemas"]["Said"][];
             /** @description Its name. */
             name: string;
             /** @description The routed ensemble at every number of experts and every temperature, on both halves; of the first repeat. */
             surface: components["schemas"]["SurfaceRow"][];
-            headline_said?: components["schemas"]["Said"] | null;
-            method_said?: components["schemas"]["Said"][];
         };
         /** @description A domain in the report. */
         ReportDomain: {
@@ -5098,6 +5300,17 @@ export interface components {
              */
             total: number;
         };
+        /** @description Something said to people, as a kind and values; each client words it in its language. */
+        Said: {
+            /** @description Key of the message. */
+            key: string;
+            /** @description The values that stand in it, by name. */
+            values?: {
+                [key: string]: components["schemas"]["SaidValue"];
+            };
+        };
+        /** @description A value that stands in a message: a text as it is, a whole number, something said, or a list of these. */
+        SaidValue: string | number | components["schemas"]["SaidValue"][] | components["schemas"]["Said"];
         /** @description One document shown as an example of its domain. */
         SampleDocument: {
             /**
@@ -5137,6 +5350,7 @@ export interface components {
             files_done: number;
             /** @description What it waits for, in a sentence; None while a worker reads. */
             waits_for?: string | null;
+            waits_for_said?: components["schemas"]["Said"] | null;
         };
         /** @description What one file is. */
         ScanResult: {
@@ -5331,6 +5545,7 @@ export interface components {
             fence: components["schemas"]["Fence"];
             /** @description Why. */
             reason: components["schemas"]["SkipReason"];
+            said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint64
              * @description The optimiser step that was not taken, or the step that a rollback went back to.
@@ -5350,7 +5565,6 @@ export interface components {
              * @description Windows left out.
              */
             windows: number;
-            said?: components["schemas"]["Said"] | null;
         };
         /** @description One slot: an accelerator, or a share of the CPU. */
         SlotInfo: {
@@ -5392,6 +5606,25 @@ export interface components {
              * @description Tokens per second.
              */
             tokens_per_second?: number | null;
+        };
+        /** @description How a machine or a device was. */
+        SourceMetrics: {
+            /**
+             * @description When each point begins, in milliseconds since the Unix epoch, by the server's clock. Where nothing was heard there
+             *     is no point.
+             */
+            at_ms: number[];
+            /**
+             * @description Means by name (`cpu/share`, `memory/used_bytes`, `memory/total_bytes`, `network/received_bytes_per_second`,
+             *     `network/sent_bytes_per_second`, `disk/read_bytes_per_second`, `disk/written_bytes_per_second`;
+             *     `device/utilisation`, `device/memory_used_bytes`, `device/memory_total_bytes`, `device/celsius`, `device/watts`), each as
+             *     long as `at_ms`; a name of which nothing is known is absent.
+             */
+            series: {
+                [key: string]: (number | null)[];
+            };
+            /** @description `machine`, or a device: `cuda:0`. */
+            source: string;
         };
         /** @description Share of one source label. */
         SourceShare: {
@@ -6094,6 +6327,18 @@ export interface components {
          * @description A daemon on a node.
          */
         WorkerId: string;
+        /** @description `GET /api/v1/workers/{id}/metrics`: how a worker's machine and devices were. */
+        WorkerMetrics: {
+            /**
+             * Format: uint64
+             * @description Time between two points, in milliseconds: a minute, or more where time is long or long ago.
+             */
+            every_ms: number;
+            /** @description The machine first, then its devices. */
+            sources: components["schemas"]["SourceMetrics"][];
+            /** @description The worker. */
+            worker_id: components["schemas"]["WorkerId"];
+        };
         /**
          * @description Whether a worker is given new jobs.
          * @enum {string}
@@ -6135,6 +6380,7 @@ export interface components {
             seen_at: string;
             /** @description Why the server set it aside: it is given no new jobs until somebody enables it. */
             set_aside?: string | null;
+            set_aside_said?: components["schemas"]["Said"] | null;
             /** @description Its slots and what runs there. */
             slots: components["schemas"]["SlotView"][];
             /**
@@ -6146,7 +6392,6 @@ export interface components {
             state: components["schemas"]["WorkerState"];
             /** @description Version of the program. */
             version: string;
-            set_aside_said?: components["schemas"]["Said"] | null;
         };
         /** @description A checkpoint that a worker wrote and asks to commit. */
         WrittenCheckpoint: {
@@ -6158,18 +6403,6 @@ export interface components {
             manifest_sha256: string;
             /** @description What the manifest says. */
             meta: components["schemas"]["CheckpointMeta"];
-        };
-        SourceMetrics: {
-            source: string;
-            at_ms: number[];
-            series: {
-                [key: string]: (number | null)[];
-            };
-        };
-        WorkerMetrics: {
-            worker_id: components["schemas"]["WorkerId"];
-            every_ms: number;
-            sources: components["schemas"]["SourceMetrics"][];
         };
     };
     responses: {
@@ -9358,6 +9591,50 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    get_workers_id_metrics: {
+        parameters: {
+            query?: {
+                /** @description From this moment on, in milliseconds since the Unix epoch. Default: all that is kept. */
+                from_ms?: number;
+                /** @description Up to this moment. Default: now. */
+                to_ms?: number;
+                /** @description Most points of a curve. Default 1000. */
+                points_max?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the worker */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description how its machine and devices were */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkerMetrics"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such worker */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     post_workers_id_poll: {
         parameters: {
             query?: never;
@@ -9382,6 +9659,48 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Polled"];
                 };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            /** @description an old session */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["TooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["InvalidInput"];
+            429: components["responses"]["TooManyRequests"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    post_workers_id_readings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the worker */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Readings"];
+            };
+        };
+        responses: {
+            /** @description stored; a second one of a minute is left out */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];

@@ -1,8 +1,11 @@
 //! What is said of things that have a kind: stages, jobs, reasons.
 
 use super::{Said, SaidValue};
+pub use crate::{
+    goodput::{cause, time},
+    outcome::advice,
+};
 use crate::{
-    goodput::TimeCause,
     job::{EndedOutcome, JobKind, TerminationReason},
     said,
     view::{Stage, TroubleKind},
@@ -64,72 +67,6 @@ pub fn trouble(kind: TroubleKind) -> Said {
         TroubleKind::Branch => said!("trouble_branch"),
         TroubleKind::Checkpoint => said!("trouble_checkpoint"),
     }
-}
-
-/// What to do about an attempt that ended so.
-#[must_use]
-pub fn advice(reason: TerminationReason) -> Said {
-    match reason {
-        TerminationReason::WorkerLost => said!("advice_worker_lost"),
-        TerminationReason::Released => said!("advice_released"),
-        TerminationReason::Preempted => said!("advice_preempted"),
-        TerminationReason::Cancelled => said!("advice_cancelled"),
-        TerminationReason::InvalidInput => said!("advice_invalid_input"),
-        TerminationReason::CorruptData => said!("advice_corrupt_data"),
-        TerminationReason::OutOfMemory => said!("advice_out_of_memory"),
-        TerminationReason::StorageFailure => said!("advice_storage_failure"),
-        TerminationReason::NonFiniteLoss => said!("advice_non_finite_loss"),
-        TerminationReason::LossSpike => said!("advice_loss_spike"),
-        TerminationReason::RolledBack => said!("advice_rolled_back"),
-        TerminationReason::Stalled => said!("advice_stalled"),
-        TerminationReason::InternalError => said!("advice_internal_error"),
-    }
-}
-
-/// What takes time.
-#[must_use]
-pub fn time(cause: TimeCause) -> Said {
-    match cause {
-        TimeCause::Productive => said!("time_is_productive"),
-        TimeCause::Scanning => said!("time_is_scanning"),
-        TimeCause::Sharding => said!("time_is_sharding"),
-        TimeCause::Evaluation => said!("time_is_evaluation"),
-        TimeCause::Merging => said!("time_is_merging"),
-        TimeCause::Wasted => said!("time_is_wasted"),
-        TimeCause::Starting => said!("time_is_starting"),
-        TimeCause::CheckpointStall => said!("time_is_checkpoint_stall"),
-        TimeCause::DataWait => said!("time_is_data_wait"),
-        TimeCause::Detection => said!("time_is_detection"),
-        TimeCause::Finishing => said!("time_is_finishing"),
-        TimeCause::Recovering => said!("time_is_recovering"),
-        TimeCause::Queued => said!("time_is_queued"),
-        TimeCause::Preempted => said!("time_is_preempted"),
-        TimeCause::Paused => said!("time_is_paused"),
-        TimeCause::Idle => said!("time_is_idle"),
-    }
-}
-
-/// A cause of time that is no goodput, in a word or two.
-#[must_use]
-pub fn cause(cause: TimeCause) -> Option<Said> {
-    Some(match cause {
-        TimeCause::Wasted => said!("cause_wasted"),
-        TimeCause::Starting => said!("cause_starting"),
-        TimeCause::CheckpointStall => said!("cause_checkpoint_stall"),
-        TimeCause::DataWait => said!("cause_data_wait"),
-        TimeCause::Detection => said!("cause_detection"),
-        TimeCause::Finishing => said!("cause_finishing"),
-        TimeCause::Recovering => said!("cause_recovering"),
-        TimeCause::Queued => said!("cause_queued"),
-        TimeCause::Preempted => said!("cause_preempted"),
-        TimeCause::Paused => said!("cause_paused"),
-        TimeCause::Idle => said!("cause_idle"),
-        TimeCause::Productive
-        | TimeCause::Scanning
-        | TimeCause::Sharding
-        | TimeCause::Evaluation
-        | TimeCause::Merging => return None,
-    })
 }
 
 /// How an attempt ended: as its worker says it; where that is another program's words alone, behind the reason.
