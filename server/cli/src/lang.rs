@@ -1,7 +1,6 @@
 //! The language that the command speaks: `--lang`, else `SENMON_LANG`, else the locale (`LC_ALL`, `LC_MESSAGES`, `LANG`).
 //! JSON and YAML, which scripts read, are the same in every language.
 
-use crate::output::Form;
 use clap::ValueEnum;
 use senmon_protocol::said::{Lang, Said, SaidValue, of, words};
 use serde_json::Value;
@@ -19,8 +18,7 @@ pub enum Chosen {
 static LANG: OnceLock<Lang> = OnceLock::new();
 
 /// Settles the language, once; `find` reads a variable of the environment. What is for scripts is told in English.
-pub fn settle(chosen: Option<Chosen>, format: Form, find: impl Fn(&str) -> Option<String>) {
-    let for_people = matches!(format, Form::Table);
+pub fn settle(chosen: Option<Chosen>, for_people: bool, find: impl Fn(&str) -> Option<String>) {
     let _ = LANG.set(if for_people { choose(chosen, find) } else { Lang::English });
 }
 

@@ -61,7 +61,7 @@ use table::Look;
 
 fn main() -> ExitCode {
     let cli = command::parse();
-    lang::settle(cli.lang, cli.output, |name| std::env::var(name).ok());
+    lang::settle(cli.lang, matches!(cli.output, output::Form::Table), |name| std::env::var(name).ok());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -95,8 +95,8 @@ async fn run(cli: Cli) -> CliResult {
         Command::Logout(args) => return login::logout(&cli.reach, args),
         Command::Context(command) => return login::context(format, command),
         Command::Explain(args) => return explain::explain(format, args),
-        Command::Completion(args) => return manual::completion(args),
-        Command::Man(args) => return manual::man(args),
+        Command::Completion(args) => return manual::completion(args, command::whole()),
+        Command::Man(args) => return manual::man(args, command::whole()),
         _ => {}
     }
     let given = cli.reach.given(std::env::var("SENMON_TOKEN").ok())?;

@@ -2,7 +2,6 @@
 
 use crate::{
     client::Client,
-    command,
     error::{CliError, CliResult},
     output::{Format, out},
 };
@@ -31,9 +30,9 @@ pub struct Man {
 ///
 /// # Errors
 /// None: the shell is known.
-pub fn completion(args: &Completion) -> CliResult {
+pub fn completion(args: &Completion, mut whole: clap::Command) -> CliResult {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut command::whole(), "senmon", &mut text);
+    clap_complete::generate(args.shell, &mut whole, "senmon", &mut text);
     out(&String::from_utf8_lossy(&text));
     Ok(())
 }
@@ -42,10 +41,10 @@ pub fn completion(args: &Completion) -> CliResult {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn man(args: &Man) -> CliResult {
+pub fn man(args: &Man, whole: clap::Command) -> CliResult {
     let failed = |error: std::io::Error| CliError::Failed(format!("write {}: {error}", args.folder.display()));
     fs::create_dir_all(&args.folder).map_err(failed)?;
-    clap_mangen::generate_to(command::whole().disable_help_subcommand(true), &args.folder).map_err(failed)?;
+    clap_mangen::generate_to(whole.disable_help_subcommand(true), &args.folder).map_err(failed)?;
     let shown = args.folder.join("senmon.1");
     out(&format!(
         "wrote the man pages; read the first one: man {}",
@@ -79,11 +78,12 @@ pub async fn version(client: &Client, format: Format) -> CliResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::whole;
 
     #[test]
     fn every_command_has_a_man_page() {
         let folder = std::env::temp_dir().join(format!("senmon-man-{}", uuid::Uuid::now_v7()));
-        man(&Man { folder: folder.clone() }).unwrap();
+        man(&Man { folder: folder.clone() }, whole()).unwrap();
         let page = fs::read_to_string(folder.join("senmon-branch-fork.1")).unwrap();
         assert!(page.contains("Its token budget") && page.contains("senmon branch fork first"), "{page}");
         assert!(fs::read_dir(&folder).unwrap().count() > 60);
@@ -94,7 +94,7 @@ mod tests {
     fn shells_complete_commands_and_flags() {
         for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command::whole(), "senmon", &mut text);
+            clap_complete::generate(shell, &mut whole(), "senmon", &mut text);
             let text = String::from_utf8(text).unwrap();
             assert!(text.contains("set-aside") && text.contains("no-header"), "{shell}");
         }
