@@ -89,7 +89,9 @@ impl Place {
             };
             if !wanted::verify(&index, &self.storage, wanted, &told).map_err(corrupt)? {
                 let asked = asked_to_end(context.command());
-                return Err(asked.unwrap_or_else(|| EndedOutcome::said(TerminationReason::Released, said!("ended_released"))));
+                return Err(
+                    asked.unwrap_or_else(|| EndedOutcome::said(TerminationReason::Released, said!("ended_released")))
+                );
             }
         }
         ShardSet::open_for(index, &self.storage, wanted).map_err(corrupt)
