@@ -11,14 +11,11 @@ use senmon_protocol::{
     view::{ExperimentState, ExperimentSummary, Stage, StageState},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use uuid::Uuid;
-
-/// An experiment that was not looked at for so long runs no more.
-const KNOWN_FOR: Duration = Duration::from_secs(120);
 
 /// What is left, and when it ends.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +24,7 @@ pub struct Forecasts(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     /// What is left of those that run, with the shape of their model.
-    left: HashMap<ExperimentId, (Instant, Left, Option<Shape>)>,
+    left: HashMap<ExperimentId, (Left, Option<Shape>)>,
     ends: HashMap<ExperimentId, (Instant, StageEnds)>,
     rates: Vec<Rate>,
     /// The last attempt that was counted; None before the first look.
@@ -63,7 +60,12 @@ impl Forecasts {
 
     /// Notes what is left of an experiment.
     pub fn note(&self, id: ExperimentId, left: Left, shape: Option<Shape>) {
-        self.lock().left.insert(id, (Instant::now(), left, shape));
+        self.lock().left.insert(id, (left, shape));
+    }
+
+    /// Forgets all experiments but those that run: the others hold no slots.
+    pub fn keep(&self, running: &HashSet<ExperimentId>) {
+        self.lock().left.retain(|id, _| running.contains(id));
     }
 
     /// Tells when an experiment ends, and its stage that goes on.
@@ -86,12 +88,11 @@ impl Forecasts {
     /// Looks ahead: all that is left, on these slots.
     pub fn look(&self, slots: Slots, devices: &Devices) {
         let mut state = self.lock();
-        state.left.retain(|_, (since, ..)| since.elapsed() < KNOWN_FOR);
         let mut ids: Vec<ExperimentId> = state.left.keys().copied().collect();
         ids.sort_unstable();
         let (mut tasks, mut ranges, mut told) = (Vec::new(), Vec::new(), Vec::new());
         for id in ids {
-            let (_, left, shape) = &state.left[&id];
+            let (left, shape) = &state.left[&id];
             let (mut speeds, _) = Speeds::of(&state.rates, shape.as_ref(), devices);
             // What trains now says best how fast the rest will.
             speeds.train = now_trains(left).or(speeds.train);
@@ -107,7 +108,7 @@ impl Forecasts {
         let mut ends = stage_ends(&tasks, slots, &ranges);
         for (id, ends) in told.iter().zip(&mut ends) {
             // Before its branches are laid out, nobody knows when they end.
-            if state.left[id].1.branches.is_empty() {
+            if state.left[id].0.branches.is_empty() {
                 ends.insert(Stage::Branches, None);
             }
         }

@@ -1,6 +1,6 @@
 //! Mail through the server of the settings: one message, one recipient, in plain text.
 
-use crate::config::Config;
+use crate::{config::Config, outgoing::why};
 use anyhow::{Context, Result};
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor,
@@ -71,11 +71,6 @@ impl Mail {
 /// What was found, and what is accepted.
 pub fn mailbox(text: &str) -> Result<Mailbox, String> {
     text.parse().map_err(|_| format!("found {text:?}, expected an address such as name@example.com"))
-}
-
-/// The innermost cause.
-fn why(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), why)
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ fn bare(url: &Url) -> Option<&str> {
 }
 
 /// The innermost cause: the others say that something failed.
-fn why(error: &dyn std::error::Error) -> String {
+pub(crate) fn why(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), why)
 }
 

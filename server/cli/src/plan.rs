@@ -3,13 +3,18 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::Format,
     spec_file,
     table::Table,
     words,
 };
 use clap::Args;
-use senmon_protocol::plan::{PlanFit, PlanRequest, PlanView, PlannedStage};
+use senmon_protocol::{
+    plan::{PlanFit, PlanRequest, PlanView, PlannedStage},
+    said,
+    said::decimal,
+};
 use std::{fmt::Write as _, path::PathBuf};
 
 /// Arguments.
@@ -99,8 +104,7 @@ fn render(plan: &PlanView) -> String {
         fact("", would_fit(found));
     }
     if let Some(tokens) = plan.tokens_in_days {
-        let all = format!("all {} slots trained all the time", plan.slots);
-        fact("at most", format!("{} tokens in the days at hand, if {all}", words::tokens(tokens)));
+        fact("at most", own(&said!("plan_at_most", tokens = words::tokens(tokens), slots = plan.slots)));
     }
     text.push_str(&facts.render());
     text.push_str("new: the share of its tokens that a branch's lineage reads for the first time\n");
@@ -113,7 +117,7 @@ fn render(plan: &PlanView) -> String {
 /// `discover not measured yet, shard 2 min, seed 54 d, ...`.
 fn stages(plan: &PlanView) -> String {
     let stage = |stage: &PlannedStage| {
-        let takes = stage.seconds.map_or_else(|| "not measured yet".to_owned(), words::duration);
+        let takes = stage.seconds.map_or_else(|| own(&said!("plan_not_measured")), words::duration);
         format!("{} {takes}", words::name(&stage.stage))
     };
     plan.stages.iter().map(stage).collect::<Vec<_>>().join(", ")
@@ -121,28 +125,27 @@ fn stages(plan: &PlanView) -> String {
 
 /// `90 of 30 days, seed alone 54`.
 fn fit(fit: &PlanFit) -> String {
-    let days = |days: f64| if days < 10.0 { format!("{days:.1}") } else { format!("{days:.0}") };
-    format!("{} of {} days, {} alone {}", days(fit.days_needed), days(fit.days), fit.longest, days(fit.longest_days))
+    let days = |days: f64| decimal(days, usize::from(days < 10.0));
+    let (needed, at_hand, longest) = (days(fit.days_needed), days(fit.days), days(fit.longest_days));
+    own(&said!("plan_days", needed = needed, days = at_hand, branch = &fit.longest, longest = longest))
 }
 
-/// What would fit, in one sentence.
+/// What would fit, in one sentence; nothing where there is nothing to say.
 fn would_fit(fit: &PlanFit) -> String {
-    let budgets = match (fit.budgets_times, fit.tokens) {
-        (Some(times), Some(tokens)) => Some(format!("all budgets times {times:.2} ({})", words::tokens(tokens))),
-        _ => None,
-    };
-    let slots = fit.slots.map(|slots| format!("{slots} slots"));
-    match (fit.is_met(), budgets, slots) {
-        (true, Some(budgets), Some(slots)) => format!("room for {budgets}; {slots} are enough as it is"),
-        (true, Some(budgets), None) => format!("room for {budgets}"),
-        (true, None, _) => String::new(),
-        (false, Some(budgets), Some(slots)) => format!("what would fit: {slots}, or {budgets}"),
-        (false, Some(budgets), None) => {
-            format!("what would fit: {budgets}; no number of slots helps, because branches come after each other")
-        }
-        (false, None, Some(slots)) => format!("what would fit: {slots}"),
-        (false, None, None) => "nothing of this plan fits: give it more days".to_owned(),
-    }
+    let budgets = fit
+        .budgets_times
+        .zip(fit.tokens)
+        .map(|(times, tokens)| said!("plan_budgets", times = decimal(times, 2), tokens = words::tokens(tokens)));
+    let slots = fit.slots.map(|slots| said!("plan_slots", slots = slots));
+    own(&match (fit.is_met(), budgets, slots) {
+        (true, Some(budgets), Some(slots)) => said!("plan_room_or_slots", budgets = budgets, slots = slots),
+        (true, Some(budgets), None) => said!("plan_room", budgets = budgets),
+        (true, None, _) => return String::new(),
+        (false, Some(budgets), Some(slots)) => said!("plan_would_fit_either", slots = slots, budgets = budgets),
+        (false, Some(budgets), None) => said!("plan_would_fit_budgets", budgets = budgets),
+        (false, None, Some(slots)) => said!("plan_would_fit", what = slots),
+        (false, None, None) => said!("plan_nothing_fits"),
+    })
 }
 
 #[cfg(test)]
@@ -174,6 +177,7 @@ mod tests {
             flops_per_token: 6.2e10,
             tokens_per_second: Some(6_400.0),
             throughput_source: "40 % of 989 TFLOP/s".into(),
+            throughput_source_said: None,
             slots: 20,
             seconds: Some(90.0 * 86_400.0),
             stages: vec![

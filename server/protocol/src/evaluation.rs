@@ -56,6 +56,14 @@ pub struct EvaluateResult {
     pub parameters: Option<u64>,
 }
 
+impl EvaluateResult {
+    /// Tokens that were scored, both halves.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.domains.iter().chain(&self.calibration).map(|domain| domain.tokens).fold(0, u64::saturating_add)
+    }
+}
+
 /// Tokens of a held-out document that are scored, where a job says nothing.
 fn tokens_per_document_max() -> u32 {
     8192

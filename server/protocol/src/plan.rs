@@ -2,6 +2,7 @@
 
 use crate::{
     problem::Fault,
+    said::Said,
     spec::ExperimentSpec,
     view::{BranchRole, Stage},
 };
@@ -26,7 +27,7 @@ pub struct PlanRequest {
     /// Tokens per second of one slot, instead of the two above.
     #[serde(default)]
     pub tokens_per_second: Option<f64>,
-    /// Days at hand: the answer then says how many tokens fit.
+    /// Days at hand: the answer then says whether the plan fits, and what would.
     #[serde(default)]
     pub days: Option<f64>,
 }
@@ -46,6 +47,9 @@ pub struct PlanView {
     pub tokens_per_second: Option<f64>,
     /// Where that figure comes from, in words.
     pub throughput_source: String,
+    /// The same as a kind and values.
+    #[serde(default)]
+    pub throughput_source_said: Option<Said>,
     /// Slots assumed.
     pub slots: u32,
     /// Wall time in seconds with those slots, parents before children; stages that were never measured are left out.

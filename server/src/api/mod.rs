@@ -87,8 +87,13 @@ async fn guard(
     let answered = gate::gate(&app, &path, &params, request, |request| idempotency::once(&app, request, next));
     let Some(limit) = answer_max else { return answered.await.into_response() };
     // A request is timed from its first look-up on.
-    let late = || error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}"));
-    tokio::time::timeout(limit, answered).await.unwrap_or_else(|_| Err(late())).into_response()
+    within(limit, answered).await.into_response()
+}
+
+/// An answer, or 503 where there is none in time.
+async fn within<T>(limit: Duration, answered: impl Future<Output = error::ApiResult<T>>) -> error::ApiResult<T> {
+    let late = |_| Err(error::ApiError::Unavailable(anyhow::anyhow!("no answer within {limit:?}")));
+    tokio::time::timeout(limit, answered).await.unwrap_or_else(late)
 }
 
 /// All operations, each group behind its guard.
@@ -143,7 +148,8 @@ fn router(app: App) -> Router {
         let document = document.clone();
         async move { axum::Json(&*document).into_response() }
     };
-    let neighbours = mlflow::router(&app).layer(middleware::from_fn(in_time));
+    let timed = |request: Request, next: middleware::Next| within(ANSWER_MAX, async { Ok(next.run(request).await) });
+    let neighbours = mlflow::router(&app).layer(middleware::from_fn(timed));
     api.route("/openapi.json", get(describe))
         .merge(health::router())
         .nest(mlflow::ROOT, neighbours)
@@ -236,12 +242,6 @@ fn below(base: &str, uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = rest.parse().ok();
     Uri::from_parts(parts).ok()
-}
-
-/// Answers 503 where nothing else is answered in time.
-async fn in_time(request: Request, next: middleware::Next) -> Response {
-    let late = || error::ApiError::Unavailable(anyhow::anyhow!("no answer within {ANSWER_MAX:?}")).into_response();
-    tokio::time::timeout(ANSWER_MAX, next.run(request)).await.unwrap_or_else(|_| late())
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {

@@ -1,10 +1,10 @@
 //! What attempts measured of the speed of work.
 
 use super::{Result, Stored, count, each, signed, transaction, unword, word};
-use crate::domain::rates::{Rate, Shape};
+use crate::domain::rates::{Measured, Rate, Shape};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
-    job::{JobKind, JobResult, JobSpec},
+    job::{JobResult, JobSpec},
     worker::SlotInfo,
 };
 use sqlx::PgPool;
@@ -15,8 +15,8 @@ use uuid::Uuid;
 pub struct Ended {
     /// When, and which: the place where the next look begins.
     pub at: (DateTime<Utc>, Uuid),
-    /// What it did, where something can be learnt from it.
-    pub rate: Option<Rate>,
+    /// What it did.
+    pub measured: Measured,
 }
 
 /// When the last attempt ended that was counted, if any ever was.
@@ -33,8 +33,8 @@ pub async fn counted_to(pool: &PgPool) -> Result<Option<DateTime<Utc>>> {
 /// When Postgres refuses.
 pub async fn ended(pool: &PgPool, after: (DateTime<Utc>, Uuid), limit: i64) -> Result<Vec<Ended>> {
     let rows = sqlx::query!(
-        r#"SELECT a.id, a.finished_at AS "finished_at!", j.kind, j.spec AS "spec: Stored<JobSpec>", e.model AS "model: Stored<Shape>",
-           CASE WHEN j.kind IN ('evaluate', 'ensemble') THEN j.result END AS "result: Stored<JobResult>", j.state = 'completed' AND j.fence = a.fence AS "completed!",
+        r#"SELECT a.id, a.finished_at AS "finished_at!", j.kind, CASE WHEN j.kind <> 'train' AND j.state = 'completed' AND j.fence = a.fence THEN j.spec END AS "done: Stored<JobSpec>", e.model AS "model: Stored<Shape>",
+           CASE WHEN j.kind IN ('evaluate', 'ensemble') THEN j.result END AS "result: Stored<JobResult>",
            a.slots AS "held: Stored<Vec<u16>>", w.slots AS "infos: Stored<Vec<SlotInfo>>", a.training_ms,
            GREATEST(a.step_last - COALESCE(a.step_start, 0), 0) * COALESCE(b.batch_tokens, 0) AS "tokens!",
            EXTRACT(EPOCH FROM a.finished_at - COALESCE(a.delivered_at, a.started_at))::double precision AS "seconds!"
@@ -50,76 +50,47 @@ pub async fn ended(pool: &PgPool, after: (DateTime<Utc>, Uuid), limit: i64) -> R
         |row| {
             let at = (row.finished_at, row.id);
             let (held, infos) = (row.held.read("slots")?, row.infos.read("slots")?);
-            let kind: JobKind = unword(&row.kind)?;
-            let spec = row.spec.read("spec")?;
-            let shape = row.model.map(|shape| shape.read("model")).transpose()?;
-            let result = row.result.map(|result| result.read("result")).transpose()?;
-            let milliseconds = f64::from(u32::try_from(row.training_ms).unwrap_or(u32::MAX));
-            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let (units, seconds) = match kind {
-                JobKind::Train => (count(row.tokens) as f64, milliseconds / 1000.0),
-                _ if row.completed => (units(&spec, result.as_ref()) as f64, row.seconds),
-                _ => (0.0, 0.0),
-            };
-            let has_model = matches!(kind, JobKind::Train | JobKind::Evaluate);
             let device = infos.into_iter().find(|slot| held.contains(&slot.index)).map(|slot| slot.device_name);
-            // Of work with a model nothing is learnt where nobody knows which.
-            let is_known = units > 0.0 && seconds > 0.0 && (shape.is_some() || !has_model);
-            let shape = shape.filter(|_| has_model);
-            let rate = device.filter(|_| is_known).map(|device| Rate {
-                kind,
-                shape: shape.as_ref().map(Shape::key).unwrap_or_default(),
+            let result = row.result.map(|result| result.read("result")).transpose()?;
+            let done = row.done.map(|spec| spec.read("spec")).transpose()?;
+            let measured = Measured {
+                kind: unword(&row.kind)?,
+                shape: row.model.map(|shape| shape.read("model")).transpose()?,
                 device,
-                slots: u16::try_from(held.len()).unwrap_or(1).max(1),
-                parameters: shape.as_ref().map_or(0, Shape::parameters),
-                flops: shape.as_ref().map_or(0.0, Shape::flops),
-                precision: shape.as_ref().map(|shape| shape.precision.word().to_owned()).unwrap_or_default(),
-                units,
-                seconds,
-                jobs: 1.0,
-                overhead_seconds: (row.seconds - seconds).max(0.0),
-            });
-            Ok(Ended { at, rate })
+                slots: held.len(),
+                tokens: count(row.tokens),
+                training_s: f64::from(u32::try_from(row.training_ms).unwrap_or(u32::MAX)) / 1000.0,
+                seconds: row.seconds,
+                done: done.map(|spec| (spec, result)),
+            };
+            Ok(Ended { at, measured })
         },
     );
     Ok(listed.rows)
 }
 
-/// What a completed job without training did: bytes of text, or tokens.
-fn units(spec: &JobSpec, result: Option<&JobResult>) -> u64 {
-    match (spec, result) {
-        (JobSpec::Shard(job), _) => job.file.counts.text_bytes,
-        (JobSpec::Decontaminate(job), _) => job.file.counts.text_bytes,
-        (JobSpec::Evaluate(_), Some(JobResult::Evaluate(found))) => {
-            found.domains.iter().chain(&found.calibration).map(|domain| domain.tokens).fold(0, u64::saturating_add)
-        }
-        (JobSpec::Ensemble(job), Some(JobResult::Ensemble(found))) => {
-            // The reported half is told, and as much calibrates.
-            let reported =
-                found.lines.first().map_or(0, |line| line.domains.iter().map(|domain| domain.tokens).sum::<u64>());
-            reported.saturating_mul(2 * job.members.len() as u64)
-        }
-        _ => 0,
-    }
-}
-
-/// Adds what was measured to what is known of the same.
+/// Adds what was measured to what is known of the same, all or nothing; `at` is the end of the last attempt among it.
 ///
 /// # Errors
 /// When Postgres refuses.
-pub async fn add(pool: &PgPool, rate: &Rate, at: DateTime<Utc>) -> Result<()> {
+pub async fn add(pool: &PgPool, rates: &[Rate], at: DateTime<Utc>) -> Result<()> {
+    if rates.is_empty() {
+        return Ok(());
+    }
     let mut tx = transaction(pool).await?;
-    let before = read(&mut *tx, Some(rate)).await?.pop();
-    let sum = before.map_or_else(|| rate.clone(), |before| before.and(rate));
-    sqlx::query!(
-        "INSERT INTO rates (kind, shape, device, slots, parameters, flops, precision, units, seconds, jobs, overhead_seconds, measured_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-         ON CONFLICT (kind, shape, device, slots) DO UPDATE SET units = $8, seconds = $9, jobs = $10, overhead_seconds = $11, measured_at = $12",
-        word(&rate.kind), rate.shape, rate.device, i32::from(rate.slots), signed(rate.parameters), rate.flops, rate.precision,
-        sum.units, sum.seconds, sum.jobs, sum.overhead_seconds, at
-    )
-    .execute(&mut *tx)
-    .await?;
+    for rate in rates {
+        let before = read(&mut *tx, Some(rate)).await?.pop();
+        let sum = before.map_or_else(|| rate.clone(), |before| before.and(rate));
+        sqlx::query!(
+            "INSERT INTO rates (kind, shape, device, slots, parameters, flops, precision, units, seconds, jobs, overhead_seconds, measured_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             ON CONFLICT (kind, shape, device, slots) DO UPDATE SET units = $8, seconds = $9, jobs = $10, overhead_seconds = $11, measured_at = $12",
+            word(&rate.kind), rate.shape, rate.device, i32::from(rate.slots), signed(rate.parameters), rate.flops, rate.precision,
+            sum.units, sum.seconds, sum.jobs, sum.overhead_seconds, at
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(tx.commit().await?)
 }
 

@@ -17,6 +17,8 @@ use senmon_protocol::{
     plan::{PlanRequest, PlanView, PlannedBranch as PlanLine},
     problem::Fault,
     resources::DeviceKind,
+    said,
+    said::{Said, decimal},
     spec::{BranchGroup, BudgetShare, ExperimentSpec},
     storage::Bytes,
 };
@@ -81,7 +83,7 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     let shape = shape(spec, known);
     let (parameters, flops_per_token) = shape.as_ref().map_or((0, 0.0), |shape| (shape.parameters(), shape.flops()));
     let slots = slots(request, fleet);
-    let (speeds, throughput_source) = throughput(request, fleet, shape.as_ref());
+    let (speeds, source) = throughput(request, fleet, shape.as_ref());
     let tokens_per_second = speeds.train;
     let slots_asked = slots.cpu.saturating_add(slots.cuda);
     let resumable = resumable_bytes(parameters);
@@ -114,7 +116,8 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
         parameters,
         flops_per_token,
         tokens_per_second,
-        throughput_source,
+        throughput_source: source.text(),
+        throughput_source_said: Some(source),
         slots: slots_asked,
         seconds,
         stages,
@@ -173,24 +176,22 @@ pub fn shape(spec: &ExperimentSpec, known: &Known) -> Option<Shape> {
 }
 
 /// How fast the plan's work goes on one slot, and what the rate of training stands on.
-fn throughput(request: &PlanRequest, fleet: &Fleet, shape: Option<&Shape>) -> (Speeds, String) {
+fn throughput(request: &PlanRequest, fleet: &Fleet, shape: Option<&Shape>) -> (Speeds, Said) {
     // Slots that are given are a fleet that is not there yet.
     let devices: &[(String, u32)] = if request.slots.is_some() { &[] } else { &fleet.devices };
     let (measured, basis) = Speeds::of(&fleet.rates, shape, devices);
     let assumed = |train: f64| Speeds { train: Some(train), evaluate: None, ..measured.clone() };
     if let Some(rate) = request.tokens_per_second {
-        return (assumed(rate), "as given".into());
+        return (assumed(rate), said!("plan_rate_given"));
     }
     let flops_per_token = shape.map_or(0.0, Shape::flops);
     if let Some(peak) = request.peak_flops.filter(|_| flops_per_token > 0.0) {
         let utilisation = request.utilisation.unwrap_or(0.4);
-        let says = format!("{:.0} TFLOP/s at {:.0} % utilisation", peak / 1e12, utilisation * 100.0);
+        let (tflops, percent) = (decimal(peak / 1e12, 0), decimal(utilisation * 100.0, 0));
+        let says = said!("plan_rate_peak", tflops = tflops, percent = percent);
         return (assumed(peak * utilisation / flops_per_token), says);
     }
-    let says = match basis {
-        Some(basis) => basis.to_string(),
-        None => "unknown: give --tokens-per-second, or --peak-flops and --utilisation".into(),
-    };
+    let says = basis.map_or_else(|| said!("plan_rate_unknown"), |basis| basis.said());
     (measured, says)
 }
 

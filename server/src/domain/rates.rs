@@ -1,9 +1,17 @@
 //! How fast work of each kind goes here: what attempts measured, kept by what was done and on which device, and what
 //! follows from it for work to come.
 
-use senmon_protocol::{job::JobKind, model::ModelSpec, tokens::Tokens, training::Precision};
+use senmon_protocol::{
+    job::{JobKind, JobResult, JobSpec},
+    model::ModelSpec,
+    said,
+    said::Said,
+    tokens::Tokens,
+    training::Precision,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// What two models must share to be equally fast.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +78,75 @@ pub struct Rate {
     pub overhead_seconds: f64,
 }
 
+/// An attempt that ended, as far as something can be learnt from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The work.
+    pub kind: JobKind,
+    /// The model that it was done with, where it is known.
+    pub shape: Option<Shape>,
+    /// Name of the device; None where the worker has no such slot any more.
+    pub device: Option<String>,
+    /// Slots of the job.
+    pub slots: usize,
+    /// Tokens that it trained.
+    pub tokens: u64,
+    /// Seconds of training.
+    pub training_s: f64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// What was asked for and what was found, of a job that it completed and that trains nothing.
+    pub done: Option<(JobSpec, Option<JobResult>)>,
+}
+
+impl Measured {
+    /// What it says of the speed of such work. None where it says nothing: nothing was done, or nobody knows with which
+    /// model or on what.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn rate(self) -> Option<Rate> {
+        let (units, seconds) = match (self.kind, &self.done) {
+            (JobKind::Train, _) => (self.tokens, self.training_s),
+            (_, Some((spec, result))) => (units(spec, result.as_ref()), self.seconds),
+            (_, None) => return None,
+        };
+        let has_model = matches!(self.kind, JobKind::Train | JobKind::Evaluate);
+        if units == 0 || seconds <= 0.0 || has_model && self.shape.is_none() {
+            return None;
+        }
+        let shape = self.shape.as_ref().filter(|_| has_model);
+        Some(Rate {
+            kind: self.kind,
+            shape: shape.map(Shape::key).unwrap_or_default(),
+            device: self.device?,
+            slots: u16::try_from(self.slots).unwrap_or(1).max(1),
+            parameters: shape.map_or(0, Shape::parameters),
+            flops: shape.map_or(0.0, Shape::flops),
+            precision: shape.map(|shape| shape.precision.word().to_owned()).unwrap_or_default(),
+            units: units as f64,
+            seconds,
+            jobs: 1.0,
+            overhead_seconds: (self.seconds - seconds).max(0.0),
+        })
+    }
+}
+
+/// What a completed job without training did: bytes of text, or tokens.
+fn units(spec: &JobSpec, result: Option<&JobResult>) -> u64 {
+    match (spec, result) {
+        (JobSpec::Shard(job), _) => job.file.counts.text_bytes,
+        (JobSpec::Decontaminate(job), _) => job.file.counts.text_bytes,
+        (JobSpec::Evaluate(_), Some(JobResult::Evaluate(found))) => found.tokens(),
+        (JobSpec::Ensemble(job), Some(JobResult::Ensemble(found))) => {
+            // The reported half is told, and as much calibrates.
+            let reported =
+                found.lines.first().map_or(0, |line| line.domains.iter().map(|domain| domain.tokens).sum::<u64>());
+            reported.saturating_mul(2 * job.members.len() as u64)
+        }
+        _ => 0,
+    }
+}
+
 /// Seconds of measuring after which what is older fades: a device that was slow last month says little of today.
 pub const MEMORY_S: f64 = 6.0 * 3600.0;
 
@@ -95,6 +172,18 @@ impl Rate {
     }
 }
 
+/// The rates of the same added up, each once.
+#[must_use]
+pub fn together(rates: Vec<Rate>) -> Vec<Rate> {
+    let mut sums: BTreeMap<(JobKind, String, String, u16), Rate> = BTreeMap::new();
+    for rate in rates {
+        let key = (rate.kind, rate.shape.clone(), rate.device.clone(), rate.slots);
+        let sum = sums.get(&key).map_or_else(|| rate.clone(), |sum| sum.and(&rate));
+        sums.insert(key, sum);
+    }
+    sums.into_values().collect()
+}
+
 /// What a rate of training stands on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Basis {
@@ -114,17 +203,17 @@ pub enum Basis {
     },
 }
 
-impl std::fmt::Display for Basis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Basis {
+    /// In words.
+    #[must_use]
+    pub fn said(&self) -> Said {
         match self {
             Self::Measured { device, tokens } => {
-                write!(f, "measured on this very model in {} tokens, on {device}", Tokens(*tokens))
+                said!("plan_rate_measured", tokens = Tokens(*tokens).to_string(), device = device)
             }
-            Self::Scaled { device, parameters } => write!(
-                f,
-                "scaled by arithmetic from a model of {} parameters, measured on {device}; a first run will tell",
-                Tokens(*parameters)
-            ),
+            Self::Scaled { device, parameters } => {
+                said!("plan_rate_scaled", parameters = Tokens(*parameters).to_string(), device = device)
+            }
         }
     }
 }
@@ -272,7 +361,7 @@ mod tests {
         let of = |shape: &Shape, devices: &Devices| Speeds::of(&rates, Some(shape), devices);
         let (speeds, basis) = of(&small, &[("H100".into(), 3), ("Xeon".into(), 1)]);
         assert_eq!((speeds.train, speeds.train_overhead, speeds.evaluate), (Some(3025.0), 3.0, Some(9000.0)));
-        assert_eq!(basis.unwrap().to_string(), "measured on this very model in 8.1 K tokens, on H100 and Xeon");
+        assert_eq!(basis.unwrap().said().text(), "measured on this very model in 8.1 K tokens, on H100 and Xeon");
         assert_eq!(of(&small, &[("B200".into(), 3)]).0.train, Some(4000.0), "the device that was measured most");
         assert_eq!(of(&large, &[]).0.scoring(), Some(3000.0), "a pass forward is a third of a step");
     }
@@ -285,7 +374,7 @@ mod tests {
         let (speeds, basis) = Speeds::of(&rates, Some(&large), &[]);
         let found = speeds.train.unwrap() * large.flops();
         assert!((found / (4000.0 * small.flops()) - 1.0).abs() < 1e-9);
-        assert!(basis.unwrap().to_string().starts_with("scaled by arithmetic from a model of"), "says so");
+        assert!(basis.unwrap().said().text().starts_with("scaled by arithmetic from a model of"), "says so");
         let (on_xeon, _) = Speeds::of(&rates, Some(&large), &[("Xeon".into(), 2)]);
         assert!(on_xeon.train.unwrap() < 1.0, "the fleet's own device, however far the model");
         assert_eq!(Speeds::of(&[], Some(&large), &[]), (Speeds::default(), None));
@@ -303,5 +392,31 @@ mod tests {
         assert!((both.and(&new).per_slot() - 1750.0).abs() < 1.0);
         let few = rate(JobKind::Train, &shape, "H100", 10.0, 1.0).and(&rate(JobKind::Train, &shape, "H100", 30.0, 1.0));
         assert!((few.per_slot() - 20.0).abs() < 1e-9, "what is young counts whole");
+    }
+
+    #[test]
+    fn an_attempt_says_something_only_where_something_was_done_and_is_known() {
+        let trained = Measured {
+            kind: JobKind::Train,
+            shape: Some(shape(2)),
+            device: Some("H100".into()),
+            slots: 2,
+            tokens: 600,
+            training_s: 3.0,
+            seconds: 5.0,
+            done: None,
+        };
+        let rate = trained.clone().rate().unwrap();
+        assert_eq!((rate.per_slot(), rate.overhead_seconds, rate.shape), (100.0, 2.0, shape(2).key()));
+        for nothing in [
+            Measured { tokens: 0, ..trained.clone() },
+            Measured { training_s: 0.0, ..trained.clone() },
+            Measured { shape: None, ..trained.clone() },
+            Measured { device: None, ..trained.clone() },
+            Measured { kind: JobKind::Evaluate, ..trained.clone() },
+            Measured { kind: JobKind::Shard, ..trained },
+        ] {
+            assert_eq!(nothing.clone().rate(), None, "{nothing:?}");
+        }
     }
 }

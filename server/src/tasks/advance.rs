@@ -53,7 +53,10 @@ use senmon_protocol::{
 /// will not change, waits for what is away, and is set aside for the rest.
 pub async fn run(app: App) -> Result<()> {
     let aside = Aside::load(&app, TroubleKind::Experiment).await?;
-    for row in ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await?.rows {
+    let open = ask(db::experiments::list(&app.db, Filter { open: true, ..Filter::default() })).await?.rows;
+    let running = open.iter().filter(|row| row.state == ExperimentState::Running);
+    app.forecasts.keep(&running.map(|row| row.id).collect());
+    for row in open {
         if aside.rests(row.id.0) {
             continue;
         }

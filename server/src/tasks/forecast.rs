@@ -7,6 +7,7 @@ use crate::{
     domain::{
         advance::experiment::Facts,
         forecast::{BranchLeft, Left, comparisons, held_out_tokens},
+        rates::{Rate, together},
         timetable::Slots,
     },
 };
@@ -38,7 +39,7 @@ pub(super) struct Progress<'a> {
 
 /// What is left of an experiment that runs.
 pub(super) fn left(progress: &Progress<'_>) -> Left {
-    let Progress { row, files, branches, evaluations, facts, .. } = progress;
+    let Progress { row, files, branches, evaluations, facts } = progress;
     let spec = &row.spec;
     let last = |n: usize| files[files.len() - n.min(files.len())..].to_vec();
     let comparison = &facts.comparison;
@@ -81,12 +82,12 @@ pub(super) fn left(progress: &Progress<'_>) -> Left {
 impl Progress<'_> {
     /// Tokens that one evaluation scores: as one that is done did, or as the shards hold.
     fn held_out_tokens(&self) -> u64 {
-        let found = self.evaluations.iter().find_map(|e| match &e.result {
-            Some(JobResult::Evaluate(found)) => Some(&found.domains).zip(Some(&found.calibration)),
+        let scored = self.evaluations.iter().find_map(|e| match &e.result {
+            Some(JobResult::Evaluate(found)) => Some(found.tokens()),
             _ => None,
         });
-        if let Some((reported, calibrating)) = found {
-            return reported.iter().chain(calibrating).map(|domain| domain.tokens).fold(0, u64::saturating_add);
+        if let Some(tokens) = scored {
+            return tokens;
         }
         let mut held = HashMap::<u32, (u64, u64)>::new();
         let shards = self.row.shard_index.iter().flat_map(|index| &index.shards);
@@ -118,18 +119,12 @@ async fn count(app: &App) -> Result<()> {
     };
     loop {
         let ended = db::rates::ended(&app.db, counted, ATTEMPTS).await?;
-        for attempt in &ended {
-            if let Some(rate) = &attempt.rate {
-                db::rates::add(&app.db, rate, attempt.at.0).await?;
-            }
-            counted = attempt.at;
-            app.forecasts.has_counted(counted);
-        }
-        if ended.is_empty() {
-            break;
-        }
+        let Some(last) = ended.last().map(|attempt| attempt.at) else { break };
+        let rates: Vec<Rate> = ended.into_iter().filter_map(|attempt| attempt.measured.rate()).collect();
+        db::rates::add(&app.db, &together(rates), last.0).await?;
+        counted = last;
+        app.forecasts.has_counted(counted);
     }
-    app.forecasts.has_counted(counted);
     app.forecasts.knows(db::rates::all(&app.db).await?);
     Ok(())
 }

@@ -4808,7 +4808,7 @@ export interface components {
         PlanRequest: {
             /**
              * Format: double
-             * @description Days at hand: the answer then says how many tokens fit.
+             * @description Days at hand: the answer then says whether the plan fits, and what would.
              */
             days?: number | null;
             /** @description The experiment file. */
@@ -4880,6 +4880,7 @@ export interface components {
             stages?: components["schemas"]["PlannedStage"][];
             /** @description Where that figure comes from, in words. */
             throughput_source: string;
+            throughput_source_said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint64
              * @description Tokens of all branches.

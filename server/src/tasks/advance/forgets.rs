@@ -6,33 +6,13 @@ use crate::{
     domain::report::{Scored, forgotten},
 };
 use anyhow::Result;
-use senmon_protocol::{job::JobResult, report::MatrixRow, view::BranchRole};
+use senmon_protocol::view::BranchRole;
 
 impl Scene<'_> {
     /// Says what the links that are scored have forgotten.
     pub(super) async fn tell_forgetting(&self) -> Result<()> {
         let links = self.branches.iter().filter(|branch| branch.role == BranchRole::Chain);
-        let scored: Vec<Scored> = links
-            .filter_map(|branch| {
-                let evaluation = self.evaluation(branch)?;
-                let (Some(JobResult::Evaluate(found)), Some(checkpoint_id)) =
-                    (&evaluation.result, evaluation.checkpoint_id)
-                else {
-                    return None;
-                };
-                let row = MatrixRow {
-                    branch: branch.name.clone(),
-                    branch_id: branch.id,
-                    role: branch.role,
-                    domain: branch.domain,
-                    repeat: branch.repeat,
-                    checkpoint_id,
-                    evaluation_id: evaluation.id,
-                    domains: found.domains.clone(),
-                };
-                Some(Scored { row, calibration: found.calibration.clone(), parameters: found.parameters })
-            })
-            .collect();
+        let scored: Vec<Scored> = links.filter_map(|branch| self.scored(branch)).collect();
         if scored.len() < 2 {
             return Ok(());
         }

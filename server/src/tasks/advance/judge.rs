@@ -101,8 +101,25 @@ impl Scene<'_> {
         self.ensure(key, name, job, None, Some(evaluation), 1).await
     }
 
+    /// What the evaluation of a branch found.
+    pub(super) fn scored(&self, branch: &BranchView) -> Option<Scored> {
+        let evaluation = self.evaluation(branch)?;
+        let Some(JobResult::Evaluate(result)) = &evaluation.result else { return None };
+        let row = MatrixRow {
+            branch: branch.name.clone(),
+            branch_id: branch.id,
+            role: branch.role,
+            domain: branch.domain,
+            repeat: branch.repeat,
+            checkpoint_id: evaluation.checkpoint_id?,
+            evaluation_id: evaluation.id,
+            domains: result.domains.clone(),
+        };
+        Some(Scored { row, calibration: result.calibration.clone(), parameters: result.parameters })
+    }
+
     /// The evaluation of a branch's last checkpoint.
-    pub(super) fn evaluation(&self, branch: &BranchView) -> Option<&EvaluationRow> {
+    fn evaluation(&self, branch: &BranchView) -> Option<&EvaluationRow> {
         self.evaluations.iter().find(|evaluation| is_of(evaluation, branch))
     }
 
@@ -112,23 +129,7 @@ impl Scene<'_> {
         let windows = windows_by_domain(index, self.row.spec.data.sequence_length);
         let (mut matrix, mut costs) = (Vec::new(), Vec::new());
         for branch in &self.branches {
-            if let Some(evaluation) = self.evaluation(branch)
-                && let (Some(JobResult::Evaluate(result)), Some(checkpoint_id)) =
-                    (&evaluation.result, evaluation.checkpoint_id)
-            {
-                let row = MatrixRow {
-                    branch: branch.name.clone(),
-                    branch_id: branch.id,
-                    role: branch.role,
-                    domain: branch.domain,
-                    repeat: branch.repeat,
-                    checkpoint_id,
-                    evaluation_id: evaluation.id,
-                    domains: result.domains.clone(),
-                };
-                let (calibration, parameters) = (result.calibration.clone(), result.parameters);
-                matrix.push(Scored { row, calibration, parameters });
-            }
+            matrix.extend(self.scored(branch));
             let spent = db::branches::spent(&self.app.db, branch.id).await?;
             let trained = branch.tokens > 0 && spent.wall > 0.0;
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]

@@ -117,7 +117,7 @@ class ExperimentView(ExperimentSummary):
 class PlanRequest(TypedDict):
     """Body of `POST /api/v1/plan`."""
 
-    days: NotRequired[float | None]  # Days at hand: the answer then says how many tokens fit.
+    days: NotRequired[float | None]  # Days at hand: the answer then says whether the plan fits, and what would.
     experiment: ExperimentSpec  # The experiment file.
     # Peak of one of them in FLOP/s (989e12 for an H100 in bf16, dense). Needed where nothing was measured yet.
     peak_flops: NotRequired[float | None]
@@ -144,6 +144,26 @@ class PlannedBranch(TypedDict):
     tokens: int
 
 
+class PlannedStage(TypedDict):
+    """One stage of a plan."""
+
+    stage: Stage
+    # Seconds from the end of the stages before it to its own; None where nothing of its kind was measured yet.
+    seconds: NotRequired[float | None]
+
+
+class PlanFit(TypedDict):
+    """A plan against the days at hand."""
+
+    days: float  # Days at hand.
+    days_needed: float  # Days that the plan takes.
+    longest: str  # The branch that takes longest.
+    longest_days: float  # Days that it takes.
+    budgets_times: NotRequired[float | None]  # What all budgets may be multiplied with so that the plan just fits.
+    tokens: NotRequired[int | None]  # Tokens of all branches then.
+    slots: NotRequired[int | None]  # The fewest slots with which the plan fits as it is; None where no number does.
+
+
 class PlanView(TypedDict):
     """What an experiment would do."""
 
@@ -152,14 +172,16 @@ class PlanView(TypedDict):
     checkpoint_bytes_each: int  # Bytes of one resumable checkpoint.
     # Tokens of the corpus: counted where it is sharded, else estimated from its bytes.
     corpus_tokens: NotRequired[int | None]
+    fit: NotRequired[PlanFit | None]  # Whether this plan fits in the days at hand, and what would.
     flops_per_token: float  # FLOPs per trained token.
     parameters: int  # Parameters of the model.
     refused: list[Fault]  # What would be refused.
     seconds: NotRequired[float | None]  # Wall time in seconds with those slots, parents before children.
     slots: int  # Slots assumed.
+    stages: NotRequired[list[PlannedStage]]  # How long each stage takes.
     throughput_source: str  # Where that figure comes from, in words.
     tokens: int  # Tokens of all branches.
-    tokens_in_days: NotRequired[int | None]  # Tokens that fit in the days at hand.
+    tokens_in_days: NotRequired[int | None]  # Tokens that the slots could train in the days at hand, at most.
     tokens_per_second: NotRequired[float | None]  # Tokens per second of one slot.
     warnings: list[Fault]  # What is allowed but worth a look.
 
