@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-train bench-gpu gpu-check pictures lint fmt openapi sqlx clean
+.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-text bench-train bench-gpu gpu-check pictures lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -72,6 +72,11 @@ bench-web: setup ## the dashboard in Chromium on stored curves, beside TensorBoa
 	@scripts/setup-chromium
 	@scripts/setup-bench-web
 	@scripts/bench-web
+
+bench-text: setup ## how assignment, tokenising and sharding scale with threads: target/bench/text.json
+	@scripts/setup-corpus
+	@cargo build --release --locked -p senmon-server -p senmon-tests
+	@target/release/bench_text
 
 bench-train: setup ## our training step beside PyTorch's, eager and compiled: target/bench/train.json (half an hour)
 	@scripts/setup-interop

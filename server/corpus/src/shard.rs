@@ -126,20 +126,22 @@ fn fill(
 ) -> Result<Option<Filled>> {
     let dropped: HashSet<u64> = input.dropped.iter().copied().collect();
     let (mut lanes, mut held_out) = (Lanes::new(), Smallest::new(input.documents_per_domain));
-    let mut counts = DocumentCounts::default();
+    let (mut counts, mut empty, mut duplicates) = (DocumentCounts::default(), 0, 0);
     let mut buffered = 0;
     let mut items = documents(input.roots, input.path, input.fields)?;
-    loop {
-        let batch = items.next_batch(|document| {
+    let mut next_batch = || {
+        items.next_batch(|document| {
             let is_dropped = dropped.contains(&document.record);
-            let count = if document.text.trim().is_empty() { &mut counts.empty } else { &mut counts.duplicates };
+            let count = if document.text.trim().is_empty() { &mut empty } else { &mut duplicates };
             *count += u64::from(is_dropped);
             !is_dropped
-        })?;
-        if batch.is_empty() {
-            break;
-        }
-        buffered += append(input, kind, &batch, &mut lanes, &mut held_out)?;
+        })
+    };
+    let mut batch = next_batch()?;
+    while !batch.is_empty() {
+        // A file is unpacked and read by one thread: it does so while the others work on what it read before.
+        let (next, appended) = rayon::join(&mut next_batch, || append(input, kind, &batch, &mut lanes, &mut held_out));
+        buffered += appended?;
         counts.documents += batch.len() as u64;
         counts.text_bytes += batch.iter().map(|document| document.text.len() as u64).sum::<u64>();
         if buffered > BUFFER_BYTES {
@@ -149,7 +151,9 @@ fn fill(
         if !progress(counts.documents) {
             return Ok(None);
         }
+        batch = next?;
     }
+    (counts.empty, counts.duplicates) = (empty, duplicates);
     let mut read = items.end()?;
     read.counts.add(&counts);
     Ok(Some(Filled { lanes, read, held_out }))
@@ -162,10 +166,13 @@ fn append(
     lanes: &mut Lanes,
     held_out: &mut Smallest,
 ) -> Result<usize> {
-    let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
-    let domains: Vec<u32> = texts.par_iter().map(|text| input.router.assign(text)).collect();
+    let one = |document: &Document| {
+        let tokens = input.tokenizer.encode(&document.text)?;
+        anyhow::Ok((input.router.assign(&document.text), tokens))
+    };
+    let done: Vec<(u32, Vec<u32>)> = batch.par_iter().map(one).collect::<Result<_>>()?;
     let mut bytes = 0;
-    for ((document, tokens), domain) in batch.iter().zip(input.tokenizer.encode(&texts)?).zip(domains) {
+    for (document, (domain, tokens)) in batch.iter().zip(done) {
         let is_held_out = is_held_out(document.split_key(), input.held_out_fraction);
         let lane = lanes.entry((domain, if is_held_out { Split::HeldOut } else { Split::Train })).or_default();
         if is_held_out {

@@ -3,7 +3,6 @@
 //! What opens and closes a document is put there as ids; text that spells a special token stays text.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -199,17 +198,14 @@ impl Tokenizer {
         self.inner.get_vocab(true).into_iter().collect()
     }
 
-    /// Tokens of each text, each closed by the separator and not opened by anything.
+    /// Tokens of a text, closed by the separator and not opened by anything.
     ///
     /// # Errors
-    /// When the tokenizer cannot encode a text.
-    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-        let one = |text: &&str| {
-            let mut tokens = self.encode_text(text)?;
-            tokens.push(self.separator_id);
-            Ok(tokens)
-        };
-        texts.par_iter().map(one).collect()
+    /// When the tokenizer cannot encode it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.encode_text(text)?;
+        tokens.push(self.separator_id);
+        Ok(tokens)
     }
 
     /// Tokens of a text alone.
@@ -271,7 +267,7 @@ mod tests {
         assert_eq!((tokenizer.separator_id(), tokenizer.bos_id(), tokenizer.opener_id()), (0, None, 0));
         assert!(tokenizer.vocab_size() <= 300);
         for text in ["the page", "未知の文字 🎉\n\ttabs", ""] {
-            let tokens = tokenizer.encode(&[text]).unwrap().remove(0);
+            let tokens = tokenizer.encode(text).unwrap();
             assert_eq!(tokens.last(), Some(&0));
             assert_eq!(tokenizer.decode(&tokens).unwrap(), text);
         }
@@ -336,7 +332,7 @@ mod tests {
         for (bytes, separator) in families {
             let tokenizer = Tokenizer::from_bytes(&bytes, separator, None).unwrap();
             for spelled in ["a</s>b", "<s>", "<|endoftext|>", "<unk>a<unk>", "a <0x41> b", "é</s>", "</s></s>"] {
-                let tokens = tokenizer.encode(&[spelled]).unwrap().remove(0);
+                let tokens = tokenizer.encode(spelled).unwrap();
                 let (last, text) = tokens.split_last().unwrap();
                 assert_eq!(*last, tokenizer.separator_id());
                 assert!(text.iter().all(|id| !tokenizer.is_special(*id)), "{spelled}: {tokens:?}");

@@ -36,6 +36,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 pub struct Driven {
     /// From a poll with a free slot to the grant.
     pub grant: Times,
+    /// Those whose poll began when all workers had arrived: enrolment is over.
+    pub grant_steady: Times,
     /// Metric batches.
     pub batch: Times,
     /// Heartbeats.
@@ -95,6 +97,7 @@ pub async fn drive(world: &World, size: &Size, curve_branch: BranchId) -> Result
     let mut driven = Driven::default();
     for seen in after(Duration::from_secs(size.seconds), &stop, tasks).await? {
         driven.grant.extend(seen.grant);
+        driven.grant_steady.extend(seen.grant_steady);
         driven.batch.extend(seen.batch);
         driven.beat.extend(seen.beat);
         driven.points += seen.points;
@@ -141,6 +144,7 @@ struct Worker {
 #[derive(Default)]
 struct Seen {
     grant: Times,
+    grant_steady: Times,
     batch: Times,
     beat: Times,
     points: i64,
@@ -164,7 +168,11 @@ impl Worker {
             let poll = json!({ "session": me.session, "slots_free": [0], "wait_ms": 2000 });
             let polled: Polled = self.send(&format!("/api/v1/workers/{}/poll", me.worker_id), &poll).await?;
             if let Some(grant) = polled.grants.first() {
-                seen.grant.push(start.elapsed().as_secs_f64() * 1000.0);
+                let ms = start.elapsed().as_secs_f64() * 1000.0;
+                seen.grant.push(ms);
+                if start.duration_since(self.start) >= steady_from() {
+                    seen.grant_steady.push(ms);
+                }
                 self.attempt(&me, grant, &mut seen).await?;
             }
         }

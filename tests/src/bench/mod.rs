@@ -6,6 +6,7 @@ mod figures;
 pub mod hostile;
 mod plan;
 pub mod prepare;
+pub mod text;
 pub mod web;
 
 pub use figures::Report;
@@ -93,11 +94,14 @@ pub async fn run(size: &Size) -> Result<Report> {
     report.add("server_rss_mib_max", used.server_rss_mib_max, Goal::Below(500.0));
     report.add("plan_ms_p95", plan::milliseconds_p95(10_000, 500), Goal::Below(50.0));
     report.add("lease_grant_ms_p50", driven.grant.p50(), Goal::None);
+    report.add("lease_grant_ms_p95_all_arrived", driven.grant_steady.p95(), Goal::None);
+    report.add("lease_grant_ms_p50_all_arrived", driven.grant_steady.p50(), Goal::None);
     report.add("metric_batch_ms_p50", driven.batch.p50(), Goal::None);
     report.add("heartbeat_ms_p95_beside_hostile_requests", hostile.beat.p95(), Goal::Below(100.0));
     report.add("heartbeat_ms_p95", driven.beat.p95(), Goal::None);
     report.add("curve_query_ms_p50", driven.curve.p50(), Goal::None);
     report.count("grants", driven.grant.len());
+    report.count("grants_all_arrived", driven.grant_steady.len());
     report.count("batches", batches);
     report.count("heartbeats", driven.beat.len());
     report.count("curve_queries", driven.curve.len());

@@ -103,7 +103,7 @@ mod tests {
         let bytes = train(&[english, japanese], 300).unwrap();
         let tokenizer = Tokenizer::from_bytes(&bytes, SEPARATOR, None).unwrap();
         let sight = Sight { router: &router, tokenizer: &tokenizer, centres: &[0, 1], every: 16 };
-        let encode = |text: &str| tokenizer.encode(&[text]).unwrap().remove(0);
+        let encode = |text: &str| tokenizer.encode(text).unwrap();
         let (a, b) = (encode(&english.repeat(200)), encode(&japanese.repeat(300)));
         let long: Vec<u32> = a.iter().chain(&b).copied().collect();
         let all = |document: &Vec<u32>| route(&sight, &[document], &mut || Ok(())).unwrap();

@@ -11,6 +11,7 @@ use super::{
     route::{Sight, Stretch, route},
 };
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rayon::prelude::*;
 use senmon_corpus::{
     manifest::verify,
     router::{Router, weights},
@@ -91,7 +92,7 @@ pub fn score(
     let folder = |expert: usize| storage.join(experts[expert].checkpoint.folder.as_str());
     let tokenizer = Tokenizer::load(&folder(0).join("tokenizer.json"), &ensemble.separator, ensemble.bos.as_deref())?;
     let (router, _) = Router::load(&storage.join(ensemble.router.as_str()))?;
-    let documents = tokenizer.encode(texts)?;
+    let documents: Vec<Vec<u32>> = texts.par_iter().map(|text| tokenizer.encode(text)).collect::<Result<_>>()?;
     let centres: Vec<usize> = experts.iter().map(|expert| expert.domain as usize).collect();
     if let Some(unknown) = centres.iter().find(|centre| **centre >= router.domains()) {
         bail!("domain {unknown}: the router has {} domains", router.domains());
