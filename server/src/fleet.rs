@@ -121,7 +121,8 @@ fn fleet_worker(app: &App, row: WorkerRow, taken: &HashMap<WorkerId, HashSet<u16
         (false, true) => SlotState::Coming,
         (false, false) => SlotState::Taken,
     };
-    let slots = row.slots.iter().map(|slot| FleetSlot {
+    let able = row.slots.iter().filter(|slot| slot.set_aside.is_none());
+    let slots = able.map(|slot| FleetSlot {
         index: slot.index,
         device: DeviceKind::of(slot),
         memory_bytes: slot.memory_bytes,

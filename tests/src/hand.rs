@@ -137,7 +137,14 @@ impl Hand {
     /// # Errors
     /// When the database refuses.
     pub async fn worker(&self) -> Result<WorkerId> {
-        let slot = SlotInfo { index: 0, device: "cpu".into(), device_name: "cpu".into(), memory_bytes: 1, threads: 1 };
+        let slot = SlotInfo {
+            index: 0,
+            device: "cpu".into(),
+            device_name: "cpu".into(),
+            memory_bytes: 1,
+            threads: 1,
+            set_aside: None,
+        };
         let request = EnrolWorker {
             name: "w".into(),
             protocol_version: senmon_protocol::WORKER_PROTOCOL_VERSION,

@@ -11,6 +11,7 @@ use crate::{
     devices,
     heartbeat::Pulse,
     runner::{self, Site},
+    slot_faults::{self, SlotFaults},
     spool::{self, Record, SpoolRoot, SpoolWriter},
     store::Store,
     vitals,
@@ -42,12 +43,12 @@ const POLL_BUSY_MS: u64 = 5_000;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Why the daemon ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It was told to stop.
     Stopped,
-    /// A thread hangs: only a new process is rid of it.
-    Jammed,
+    /// A thread hangs, or the context of a device is lost: only a new process is rid of it. What it should know of the slots.
+    Anew(SlotFaults),
 }
 
 /// How often the watchdog looks.
@@ -67,7 +68,7 @@ fn start_watchdog(board: Arc<Board>, stall_min_ms: u64) -> std::io::Result<()> {
     std::thread::Builder::new().name("watchdog".into()).spawn(look).map(drop)
 }
 
-/// Runs the daemon until `stop` becomes true, or a thread hangs, and everything else is handed back.
+/// Runs the daemon until `stop` becomes true, a thread hangs or a device fails, and everything else is handed back.
 ///
 /// # Errors
 /// When the worker cannot start: its state folder, its storage, a refused token, another protocol version.
@@ -75,8 +76,10 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     let root = SpoolRoot::open(&config.state_dir)?;
     let credential = Credential::of(&config.state_dir)?;
     let client = Client::new(&config, &credential)?;
-    let slots = devices::slots(&config.slots)?;
-    let board = Arc::new(Board::new(u16::try_from(slots.len()).context("slots: too many")?));
+    let mut faults = SlotFaults::carried(std::env::var(slot_faults::VARIABLE).ok().as_deref());
+    devices::examine(&mut faults).await;
+    let slots = devices::slots(&config.slots, &faults)?;
+    let board = Arc::new(Board::new(u16::try_from(slots.len()).context("slots: too many")?, faults));
     let worker = EnrolWorker {
         name: config.name.clone(),
         protocol_version: WORKER_PROTOCOL_VERSION,
@@ -114,7 +117,7 @@ pub async fn run(config: Config, stop: watch::Receiver<bool>) -> Result<End> {
     pulse.stop();
     let jammed = *board.jams().borrow() && !*stopping.borrow();
     tracing::info!(jammed, "stopped");
-    Ok(if jammed { End::Jammed } else { End::Stopped })
+    Ok(if jammed { End::Anew(board.faults()) } else { End::Stopped })
 }
 
 /// Why this worker cannot start, and what helps.

@@ -4,6 +4,7 @@
 
 use crate::{
     lease::{Lease, Standing, stronger},
+    slot_faults::SlotFaults,
     stacks,
     watchdog::{Stall, Watch},
 };
@@ -36,6 +37,7 @@ pub struct Board {
     pub freed: Notify,
     awake_ms: Arc<AtomicU64>,
     jammed: watch::Sender<bool>,
+    faults: Mutex<SlotFaults>,
 }
 
 /// One attempt that runs here.
@@ -70,9 +72,9 @@ pub struct Progress {
 }
 
 impl Board {
-    /// An empty board of a worker with `slots` slots.
+    /// An empty board of a worker with `slots` slots, some of which may have failed before.
     #[must_use]
-    pub fn new(slots: u16) -> Self {
+    pub fn new(slots: u16, faults: SlotFaults) -> Self {
         Self {
             start: Instant::now(),
             slots,
@@ -82,6 +84,7 @@ impl Board {
             freed: Notify::new(),
             awake_ms: Arc::default(),
             jammed: watch::Sender::new(false),
+            faults: Mutex::new(faults),
         }
     }
 
@@ -103,7 +106,19 @@ impl Board {
         self.jammed.send_replace(true);
     }
 
-    /// Whether a hanging thread was given up, now and whenever it is.
+    /// The device of these slots failed: its context is lost, and only a new process is rid of it.
+    pub fn device_failed(&self, slots: &[u16], said: &str) {
+        lock(&self.faults).failed(slots, said);
+        self.jammed.send_replace(true);
+    }
+
+    /// Slots whose device failed, for the process that this one becomes.
+    #[must_use]
+    pub fn faults(&self) -> SlotFaults {
+        lock(&self.faults).clone()
+    }
+
+    /// Whether only a new process helps, now and whenever it is so.
     #[must_use]
     pub fn jams(&self) -> watch::Receiver<bool> {
         self.jammed.subscribe()
@@ -180,12 +195,13 @@ impl Board {
         lock(&self.seats).values().cloned().collect()
     }
 
-    /// Slots without an attempt.
+    /// Slots without an attempt that are not set aside.
     #[must_use]
     pub fn slots_free(&self) -> Vec<u16> {
         let seats = lock(&self.seats);
         let taken: BTreeSet<u16> = seats.values().flat_map(|seat| seat.slots.iter().copied()).collect();
-        (0..self.slots).filter(|slot| !taken.contains(slot)).collect()
+        let aside = lock(&self.faults).all_set_aside();
+        (0..self.slots).filter(|slot| !taken.contains(slot) && !aside.contains(slot)).collect()
     }
 
     /// When the next renewal of any lease is due; none without leases.
@@ -342,7 +358,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_slot_is_free_again_when_its_attempt_is_over() {
-        let board = Board::new(3);
+        let board = Board::new(3, SlotFaults::default());
         let grant = grant(&[0, 2]);
         assert!(board.seat(&grant).is_some());
         assert!(board.seat(&grant).is_none(), "a grant that comes twice starts once");
@@ -352,8 +368,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_slot_whose_device_failed_again_is_not_offered() {
+        let mut before = SlotFaults::default();
+        before.failed(&[0], "CUDA error: a");
+        let board = Board::new(2, before);
+        assert_eq!((board.slots_free(), *board.jams().borrow()), (vec![0, 1], false));
+        board.device_failed(&[0], "CUDA error: b");
+        assert_eq!((board.slots_free(), *board.jams().borrow()), (vec![1], true));
+        assert_eq!(board.faults().set_aside(0), Some("CUDA error: b"));
+    }
+
+    #[test]
     fn no_slot_holds_two_attempts() {
-        let board = Board::new(2);
+        let board = Board::new(2, SlotFaults::default());
         assert!(board.seat(&grant(&[0])).is_some());
         assert!(board.seat(&grant(&[0, 1])).is_none());
         assert_eq!(board.slots_free(), [1]);
@@ -361,7 +388,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_attempt_hears_the_strongest_command() {
-        let board = Board::new(1);
+        let board = Board::new(1, SlotFaults::default());
         let seat = board.seat(&grant(&[0])).unwrap();
         seat.command(Command::Release);
         seat.renewal_answered(0, Command::Continue);
@@ -373,7 +400,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_no_training_is_watched_too() {
         const STALL_MIN_MS: u64 = 1_000;
-        let board = Board::new(1);
+        let board = Board::new(1, SlotFaults::default());
         let merge = board.seat(&grant(&[0])).unwrap();
         let look = |awake_s| {
             board.awake(Duration::from_secs(awake_s));
@@ -390,7 +417,7 @@ pub(crate) mod tests {
 
     #[test]
     fn only_the_refused_session_ends() {
-        let board = Board::new(1);
+        let board = Board::new(1, SlotFaults::default());
         let session = Enrolled {
             worker_id: senmon_protocol::ids::WorkerId::new(),
             session: 2,

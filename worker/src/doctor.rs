@@ -2,7 +2,7 @@
 //!
 //! Never talks to the server.
 
-use crate::{config::Config, devices, runner, telemetry::say};
+use crate::{config::Config, devices, runner, slot_faults::SlotFaults, telemetry::say};
 use anyhow::{Result, ensure};
 use senmon_engine::gpu;
 use senmon_protocol::worker::SlotInfo;
@@ -12,7 +12,7 @@ use std::fmt::Display;
 ///
 /// # Errors
 /// When a device is missing or computes wrongly; what is well is printed all the same.
-pub fn run(config: &Config) -> Result<()> {
+pub fn run(config: &Config, only: Option<u16>) -> Result<()> {
     line("worker", format_args!("senmon-worker {}", env!("CARGO_PKG_VERSION")));
     line("server", &config.server_url);
     line("state", config.state_dir.display());
@@ -23,7 +23,17 @@ pub fn run(config: &Config) -> Result<()> {
         Ok(version) => line("driver", format_args!("NVIDIA {version}")),
         Err(error) => line("driver", format_args!("{error:#}")),
     }
-    let ill: Vec<String> = (0..config.slots.len())
+    let slots: Vec<usize> = match only.map(usize::from) {
+        Some(slot) => {
+            let all = config.slots.len();
+            ensure!(slot < all, "--only: found slot {slot}, this worker has 0 to {}", all.saturating_sub(1));
+            vec![slot]
+        }
+        None => (0..config.slots.len()).collect(),
+    };
+    let ill: Vec<String> = slots
+        .iter()
+        .copied()
         .filter_map(|index| {
             let report = slot(config, index);
             report.err().map(|error| {
@@ -32,8 +42,11 @@ pub fn run(config: &Config) -> Result<()> {
             })
         })
         .collect();
-    ensure!(ill.is_empty(), "{} of {} slots cannot work: {}", ill.len(), config.slots.len(), ill.join("; "));
-    say(format_args!("all {} slots work", config.slots.len()));
+    ensure!(ill.is_empty(), "{} of {} slots cannot work: {}", ill.len(), slots.len(), ill.join("; "));
+    match only {
+        Some(slot) => say(format_args!("slot {slot} works")),
+        None => say(format_args!("all {} slots work", slots.len())),
+    }
     Ok(())
 }
 
@@ -43,8 +56,8 @@ fn line(name: &str, value: impl Display) {
 
 fn slot(config: &Config, index: usize) -> Result<()> {
     let name = format!("slot {index}");
-    let offered =
-        devices::slots(&config.slots[index..=index]).inspect_err(|_| line(&name, &config.slots[index].device))?;
+    let offered = devices::slots(&config.slots[index..=index], &SlotFaults::default())
+        .inspect_err(|_| line(&name, &config.slots[index].device))?;
     for SlotInfo { device, device_name, memory_bytes, threads, .. } in offered {
         line(&name, format_args!("{device} ({device_name}), {} GiB, {threads} threads", memory_bytes >> 30));
         check(&device, threads, config.tf32)?;

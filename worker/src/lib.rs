@@ -20,6 +20,7 @@ pub mod credential;
 pub mod report;
 pub mod runner;
 pub mod scribe;
+pub mod slot_faults;
 pub mod spool;
 
 pub mod cache;

@@ -8,7 +8,7 @@ use senmon_engine::tune;
 use senmon_worker::{
     agent::{self, End},
     config::{Config, Flags},
-    doctor, telemetry,
+    doctor, slot_faults, telemetry,
 };
 use std::{
     process::ExitCode,
@@ -18,6 +18,11 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+/// Rust's own memory: work on text allocates on all cores at once. libtorch's buffers stay in glibc's one arena, whose
+/// settings [`tune`] makes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Signals closer than this are one wish: `timeout` and terminals signal a process and its group.
 const STOP_APART: Duration = Duration::from_secs(1);
@@ -37,7 +42,11 @@ enum Verb {
     /// Work until stopped (the default). SIGTERM and SIGINT hand the work back; a second one ends at once.
     Run,
     /// Say what this machine can run, and check that it computes.
-    Doctor,
+    Doctor {
+        /// Look at this slot alone.
+        #[arg(long, value_name = "SLOT")]
+        only: Option<u16>,
+    },
     /// Score texts with a set of experts, of which only the nearest run. Needs no server.
     #[cfg(feature = "torch")]
     Score(senmon_worker::scoring::Score),
@@ -59,7 +68,7 @@ fn start(cli: &Cli) -> Result<()> {
     tune::restart_if_needed(config.tf32);
     telemetry::start(config.log_format);
     match &cli.command {
-        Some(Verb::Doctor) => return doctor::run(&config),
+        Some(Verb::Doctor { only }) => return doctor::run(&config, *only),
         #[cfg(feature = "torch")]
         Some(Verb::Score(args)) => return senmon_worker::scoring::run(&config, args),
         Some(Verb::Run) | None => {}
@@ -88,10 +97,10 @@ fn start(cli: &Cli) -> Result<()> {
         });
         agent::run(config, stopping).await
     })?;
-    if end == End::Jammed {
+    if let End::Anew(faults) = end {
         // Nobody waits for the thread that hangs; the new program begins when the last thread of the old one is gone.
         runtime.shutdown_background();
-        return Err(tune::restart(Vec::new())).context("start this program anew");
+        return Err(tune::restart(vec![(slot_faults::VARIABLE, faults.text())])).context("start this program anew");
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use senmon_engine::{
     JobContext as _, Place,
     context::asked_to_end,
     ended,
+    faults::device_fault,
     lock::lock,
     memory::{is_out_of_memory, said},
     run_job,
@@ -27,6 +28,7 @@ use senmon_engine::{
 use senmon_protocol::{
     ids::{AttemptId, Fence},
     job::{EndedOutcome, Grant, JobKind, JobSpec, Outcome, TerminationReason},
+    said,
     worker::{CompleteAttempt, LogLine, SlotInfo},
 };
 use std::{
@@ -194,7 +196,11 @@ fn execute(site: &Site, grant: &Grant, roots: Roots, seat: &Arc<Seat>, (scribe, 
         threads: site.threads(grant),
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| fetch_and_run(&grant.job, &site.store, &place, &report)))
-        .unwrap_or_else(|panic| Outcome::Ended(panicked(&*panic)));
+        .unwrap_or_else(|panic| Outcome::Ended(panicked(&*panic, &place.device)));
+    if let Outcome::Ended(EndedOutcome { reason: TerminationReason::DeviceFault, message, .. }) = &outcome {
+        tracing::error!(attempt.id = %grant.attempt_id, message, "a device failed: this process starts anew and tests it");
+        site.board.device_failed(&grant.slots, message);
+    }
     if matches!(&outcome, Outcome::Ended(ended) if ended.reason == TerminationReason::CorruptData) {
         site.store.forget(&grant.job);
     }
@@ -222,8 +228,14 @@ fn fetch_and_run(job: &JobSpec, store: &Store, place: &Place, report: &Report) -
     }
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> EndedOutcome {
+fn panicked(panic: &(dyn Any + Send), device: &str) -> EndedOutcome {
     let text = said(panic);
+    if let Some(error) = device_fault(text) {
+        return EndedOutcome::said(
+            TerminationReason::DeviceFault,
+            said!("ended_device_fault", device = device, error = error),
+        );
+    }
     let reason = if is_out_of_memory(text) { TerminationReason::OutOfMemory } else { TerminationReason::InternalError };
     ended(reason, format!("the job panicked: {text}"))
 }

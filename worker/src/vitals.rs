@@ -102,6 +102,9 @@ fn device(number: u16) -> Option<DeviceReading> {
         memory_bytes: Some(float(gpu.memory_bytes)),
         celsius: gpu.celsius,
         watts: gpu.watts,
+        throttled: gpu.throttled.map(|held| f64::from(u8::from(held))),
+        ecc_uncorrected: gpu.ecc_uncorrected.map(float),
+        xid: gpu::xid(number),
     })
 }
 
@@ -174,6 +177,9 @@ fn mean(looks: &[Readings]) -> Readings {
             memory_bytes: over(&own, |device| device.memory_bytes),
             celsius: over(&own, |device| device.celsius),
             watts: over(&own, |device| device.watts),
+            throttled: over(&own, |device| device.throttled),
+            ecc_uncorrected: own.iter().filter_map(|device| device.ecc_uncorrected).reduce(f64::max),
+            xid: own.iter().rev().find_map(|device| device.xid),
         }
     });
     Readings {
@@ -223,6 +229,7 @@ mod tests {
             device_name: String::new(),
             memory_bytes: 0,
             threads: 1,
+            set_aside: None,
         };
         assert_eq!(devices(&[slot("cuda:1"), slot("cpu"), slot("cuda:0"), slot("cuda:1")]), [0, 1]);
     }

@@ -13,7 +13,11 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::{said, said::decimal, view::WorkerView};
+use senmon_protocol::{
+    said,
+    said::decimal,
+    view::{SlotView, WorkerView},
+};
 use std::fmt::Write as _;
 
 /// Commands.
@@ -91,6 +95,15 @@ async fn steer(client: &Client, format: Format, args: &Ids, verb: &str) -> CliRe
     together(failures)
 }
 
+/// What a slot does.
+fn runs(slot: &SlotView) -> String {
+    match (&slot.title, &slot.slot.set_aside) {
+        (Some(title), _) => title.clone(),
+        (None, Some(why)) => own(&said!("slot_aside", why = why)),
+        (None, None) => own(&said!("slot_free")),
+    }
+}
+
 fn worker_table(all: &[WorkerView]) -> List {
     let mut table =
         Table::new(&["worker", "state", "mode", ">slot", "device", ">threads", ">rate", ">done", "runs", "=seen"]);
@@ -108,7 +121,7 @@ fn worker_table(all: &[WorkerView]) -> List {
                 slot.slot.threads.to_string().into(),
                 slot.tokens_per_second.filter(|rate| *rate > 0.0).map(cell::rate).into(),
                 slot.progress.map(cell::share).into(),
-                slot.title.clone().unwrap_or_else(|| own(&said!("slot_free"))).into(),
+                runs(slot).into(),
                 cell::either(if row == 0 { seen.text(false) } else { "" }, seen.text(true)),
             ]);
         }

@@ -41,6 +41,16 @@ pub const EVENTS: &[(&str, &str, &str)] = &[
     ("worker_lost", "warn", "A worker was not heard of for too long; its jobs go elsewhere."),
     ("worker_slow", "warn", "A worker trains much slower than its siblings."),
     ("worker_set_aside", "error", "Too much fails on a worker: it gets no new jobs until somebody enables it."),
+    (
+        "slot_set_aside",
+        "error",
+        "The device of a slot failed again: the slot gets no jobs until its worker is started again.",
+    ),
+    (
+        "device_xid",
+        "error",
+        "The driver of a device told of a grave error; NVIDIA's list of Xid errors says what it means.",
+    ),
     ("alert_made", "info", "Somebody made an alert."),
     ("alert_deleted", "info", "Somebody deleted an alert."),
     ("set_aside", "error", "Something failed three times and is left alone: `senmon set-aside`."),

@@ -82,6 +82,8 @@ pub enum TerminationReason {
     CorruptData,
     /// The device or the machine has too little memory.
     OutOfMemory,
+    /// The device failed: its context is lost, or it computed the same twice and differently.
+    DeviceFault,
     /// The store or the disk refused to write.
     StorageFailure,
     /// The loss or a gradient was not finite for too many steps in a row.
@@ -189,6 +191,7 @@ pub fn advice(reason: TerminationReason) -> Said {
         TerminationReason::InvalidInput => said!("advice_invalid_input"),
         TerminationReason::CorruptData => said!("advice_corrupt_data"),
         TerminationReason::OutOfMemory => said!("advice_out_of_memory"),
+        TerminationReason::DeviceFault => said!("advice_device_fault"),
         TerminationReason::StorageFailure => said!("advice_storage_failure"),
         TerminationReason::NonFiniteLoss => said!("advice_non_finite_loss"),
         TerminationReason::LossSpike => said!("advice_loss_spike"),

@@ -46,6 +46,12 @@ pub struct DeviceReading {
     pub celsius: Option<f64>,
     /// Power in watts.
     pub watts: Option<f64>,
+    /// Share of the time in which heat or power held its clocks back, 0 to 1.
+    pub throttled: Option<f64>,
+    /// Errors of its memory that could not be corrected, since its driver was loaded.
+    pub ecc_uncorrected: Option<f64>,
+    /// The last grave error that its driver told in that minute (an Xid).
+    pub xid: Option<u32>,
 }
 
 /// `GET /api/v1/workers/{id}/metrics`: how a worker's machine and devices were.
@@ -69,7 +75,8 @@ pub struct SourceMetrics {
     pub at_ms: Vec<i64>,
     /// Means by name (`cpu/share`, `memory/used_bytes`, `memory/total_bytes`, `network/received_bytes_per_second`,
     /// `network/sent_bytes_per_second`, `disk/read_bytes_per_second`, `disk/written_bytes_per_second`;
-    /// `device/utilisation`, `device/memory_used_bytes`, `device/memory_total_bytes`, `device/celsius`, `device/watts`), each as
+    /// `device/utilisation`, `device/memory_used_bytes`, `device/memory_total_bytes`, `device/celsius`, `device/watts`,
+    /// `device/throttled`, `device/ecc_uncorrected`), each as
     /// long as `at_ms`; a name of which nothing is known is absent.
     pub series: BTreeMap<String, Vec<Option<f64>>>,
 }

@@ -17,6 +17,10 @@ pub struct SlotInfo {
     pub memory_bytes: u64,
     /// CPU threads that belong to the slot.
     pub threads: u16,
+    /// Why its worker gives it no more work, in the driver's words: its device failed again. Until the worker is started
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
 }
 
 /// Kind of a device.

@@ -96,6 +96,10 @@ pub struct TrainingSpec {
     /// What is done about a loss far above its fellows.
     #[serde(default)]
     pub loss_spikes: SpikeSpec,
+    /// Every so many steps the batch is computed twice and compared: a device that errs without saying so is named, and the
+    /// branch goes on elsewhere. Off by default; each costs one more pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recheck_every_steps: Option<u64>,
     /// Steps between reported metric points.
     #[serde(default = "default_log_every")]
     pub log_every_steps: u64,

@@ -9,6 +9,7 @@ use crate::{
     app::App,
     db::{
         self,
+        events::NewEvent,
         readings::{Point, Reading},
     },
     domain::readings::{MINUTE_MS, faults, minutes_of},
@@ -18,6 +19,7 @@ use chrono::DateTime;
 use senmon_protocol::{
     ids::WorkerId,
     readings::{Readings, SourceMetrics, WorkerMetrics},
+    said,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -40,6 +42,16 @@ async fn tell(
         return Err(ApiError::Invalid(faults));
     }
     db::readings::store(&app.db, id, &body).await?;
+    for (device, code) in body.devices.iter().filter_map(|device| Some((&device.device, device.xid?))) {
+        app.event(NewEvent {
+            kind: "device_xid",
+            level: "error",
+            said: said!("device_xid", device = device, code = code),
+            worker_id: Some(id),
+            ..NewEvent::default()
+        })
+        .await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -101,12 +113,14 @@ const MACHINE: [Named; 7] = [
     ("disk/read_bytes_per_second", |reading| reading.read),
     ("disk/written_bytes_per_second", |reading| reading.written),
 ];
-const DEVICE: [Named; 5] = [
+const DEVICE: [Named; 7] = [
     ("device/utilisation", |reading| reading.share),
     ("device/memory_used_bytes", |reading| reading.memory_used),
     ("device/memory_total_bytes", |reading| reading.memory),
     ("device/celsius", |reading| reading.celsius),
     ("device/watts", |reading| reading.watts),
+    ("device/throttled", |reading| reading.throttled),
+    ("device/ecc_uncorrected", |reading| reading.ecc_uncorrected),
 ];
 
 fn sources(points: Vec<Point>) -> Vec<SourceMetrics> {

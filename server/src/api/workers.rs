@@ -165,6 +165,13 @@ fn enrolment_faults(body: &EnrolWorker) -> Vec<Fault> {
             format!("found a device of more than {TEXT_MAX} characters, expected at most so many printable ones"),
         );
     }
+    for (index, why) in body.slots.iter().filter_map(|slot| Some((slot.index, slot.set_aside.as_ref()?))) {
+        if !printable(why) {
+            let found = why.chars().count();
+            let path = format!("slots[{index}].set_aside");
+            fault(&path, format!("found {found} characters, expected at most {TEXT_MAX} printable ones"));
+        }
+    }
     if body.labels.len() > PARTS_MAX || body.labels.iter().any(|(key, value)| !printable(key) || !printable(value)) {
         fault(
             "labels",
@@ -219,14 +226,26 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
     if who.worker.is_none() && session > 1 {
         app.known.forget();
     }
+    let name = body.name;
     app.event(NewEvent {
         kind: "worker_enrolled",
         level: "info",
-        said: said!("worker_enrolled", name = body.name, host = body.host, slots = body.slots.len()),
+        said: said!("worker_enrolled", name = &name, host = body.host, slots = body.slots.len()),
         worker_id: Some(worker_id),
         ..NewEvent::default()
     })
     .await;
+    for slot in &body.slots {
+        let Some(why) = &slot.set_aside else { continue };
+        app.event(NewEvent {
+            kind: "slot_set_aside",
+            level: "error",
+            said: said!("slot_set_aside", slot = slot.index, name = &name, device = &slot.device, why = why),
+            worker_id: Some(worker_id),
+            ..NewEvent::default()
+        })
+        .await;
+    }
     app.wake.schedule.notify_one();
     Ok(Json(Enrolled {
         worker_id,

@@ -31,6 +31,10 @@ pub struct Reading {
     pub celsius: Option<f32>,
     /// Power.
     pub watts: Option<f32>,
+    /// Time held back by heat or power.
+    pub throttled: Option<f32>,
+    /// Errors of memory that could not be corrected.
+    pub ecc_uncorrected: Option<f32>,
 }
 
 /// A reading, of what, and when it began.
@@ -68,6 +72,8 @@ pub async fn store(pool: &PgPool, worker: WorkerId, readings: &Readings) -> Resu
             memory: short(device.memory_bytes),
             celsius: short(device.celsius),
             watts: short(device.watts),
+            throttled: short(device.throttled),
+            ecc_uncorrected: short(device.ecc_uncorrected),
             ..Reading::default()
         };
         (device.device.clone(), reading)
@@ -84,15 +90,17 @@ pub async fn store(pool: &PgPool, worker: WorkerId, readings: &Readings) -> Resu
         column(|reading| reading.written),
         column(|reading| reading.celsius),
         column(|reading| reading.watts),
+        column(|reading| reading.throttled),
+        column(|reading| reading.ecc_uncorrected),
     ];
     let sources: Vec<String> = all.iter().map(|(source, _)| source.clone()).collect();
     let known = sqlx::query_scalar!(
         r#"WITH known AS (SELECT id FROM workers WHERE id = $1 AND session = $2),
            stored AS (
-               INSERT INTO readings (worker_id, source, minutes, at, share, memory_used_bytes, memory_bytes, received_bytes, sent_bytes, read_bytes, written_bytes, celsius, watts)
-               SELECT known.id, u.source, 1, date_trunc('minute', now()), u.share, u.used, u.memory, u.received, u.sent, u.read, u.written, u.celsius, u.watts
-               FROM known, unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::real[], $8::real[], $9::real[], $10::real[], $11::real[], $12::real[])
-                   AS u(source, share, used, memory, received, sent, read, written, celsius, watts)
+               INSERT INTO readings (worker_id, source, minutes, at, share, memory_used_bytes, memory_bytes, received_bytes, sent_bytes, read_bytes, written_bytes, celsius, watts, throttled, ecc_uncorrected)
+               SELECT known.id, u.source, 1, date_trunc('minute', now()), u.share, u.used, u.memory, u.received, u.sent, u.read, u.written, u.celsius, u.watts, u.throttled, u.ecc
+               FROM known, unnest($3::text[], $4::real[], $5::real[], $6::real[], $7::real[], $8::real[], $9::real[], $10::real[], $11::real[], $12::real[], $13::real[], $14::real[])
+                   AS u(source, share, used, memory, received, sent, read, written, celsius, watts, throttled, ecc)
                ON CONFLICT DO NOTHING)
            SELECT EXISTS (SELECT 1 FROM known) AS "known!""#,
         worker.0,
@@ -107,6 +115,8 @@ pub async fn store(pool: &PgPool, worker: WorkerId, readings: &Readings) -> Resu
         columns[6].as_slice() as &[Option<f32>],
         columns[7].as_slice() as &[Option<f32>],
         columns[8].as_slice() as &[Option<f32>],
+        columns[9].as_slice() as &[Option<f32>],
+        columns[10].as_slice() as &[Option<f32>],
     )
     .fetch_one(pool)
     .await?;
@@ -126,7 +136,8 @@ pub async fn over(
     let rows = sqlx::query!(
         r#"SELECT source, date_bin(make_interval(mins => $4), at, 'epoch'::timestamptz) AS "at!",
                avg(share)::real AS share, avg(memory_used_bytes)::real AS memory_used, avg(memory_bytes)::real AS memory, avg(received_bytes)::real AS received,
-               avg(sent_bytes)::real AS sent, avg(read_bytes)::real AS read, avg(written_bytes)::real AS written, avg(celsius)::real AS celsius, avg(watts)::real AS watts
+               avg(sent_bytes)::real AS sent, avg(read_bytes)::real AS read, avg(written_bytes)::real AS written, avg(celsius)::real AS celsius, avg(watts)::real AS watts,
+               avg(throttled)::real AS throttled, max(ecc_uncorrected) AS ecc_uncorrected
            FROM readings WHERE worker_id = $1 AND at >= $2 AND at < $3 GROUP BY source, 2 ORDER BY source, 2"#,
         worker.0, from, to, minutes
     )
@@ -145,6 +156,8 @@ pub async fn over(
                 written: row.written,
                 celsius: row.celsius,
                 watts: row.watts,
+                throttled: row.throttled,
+                ecc_uncorrected: row.ecc_uncorrected,
             };
             Point { source: row.source, at: row.at, reading }
         })
@@ -172,9 +185,9 @@ pub async fn thin(pool: &PgPool) -> Result<u64> {
              DELETE FROM readings r USING due d
              WHERE r.worker_id = d.worker_id AND r.source = d.source AND r.minutes = 1 AND r.at >= d.quarter AND r.at < d.quarter + interval '15 minutes'
              RETURNING r.*)
-         INSERT INTO readings (worker_id, source, minutes, at, share, memory_used_bytes, memory_bytes, received_bytes, sent_bytes, read_bytes, written_bytes, celsius, watts)
+         INSERT INTO readings (worker_id, source, minutes, at, share, memory_used_bytes, memory_bytes, received_bytes, sent_bytes, read_bytes, written_bytes, celsius, watts, throttled, ecc_uncorrected)
          SELECT worker_id, source, 15, date_bin('15 minutes', at, 'epoch'::timestamptz), avg(share), avg(memory_used_bytes), avg(memory_bytes), avg(received_bytes),
-             avg(sent_bytes), avg(read_bytes), avg(written_bytes), avg(celsius), avg(watts) FROM gone GROUP BY 1, 2, 4
+             avg(sent_bytes), avg(read_bytes), avg(written_bytes), avg(celsius), avg(watts), avg(throttled), max(ecc_uncorrected) FROM gone GROUP BY 1, 2, 4
          ON CONFLICT DO NOTHING",
         FINE_DAYS,
         QUARTERS_MAX

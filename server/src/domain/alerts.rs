@@ -21,7 +21,7 @@ pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
         "chain_forgot" => Occasion::Forgetting,
         "experiment_stalled" => Occasion::Stalled,
         "budget_spent" | "deadline_missed" => Occasion::Budget,
-        "worker_lost" | "worker_set_aside" => Occasion::WorkerLost,
+        "worker_lost" | "worker_set_aside" | "slot_set_aside" | "device_xid" => Occasion::WorkerLost,
         "storage_nearly_full" | "disk_low" | "disk_full" | "store_disk_low" | "database_nearly_full" => {
             Occasion::StorageLow
         }

@@ -36,6 +36,8 @@ pub fn faults(readings: &Readings) -> Vec<Fault> {
         within(format!("devices[{i}].memory_bytes"), device.memory_bytes, size);
         within(format!("devices[{i}].celsius"), device.celsius, (-273.15, 1000.0));
         within(format!("devices[{i}].watts"), device.watts, size);
+        within(format!("devices[{i}].throttled"), device.throttled, share);
+        within(format!("devices[{i}].ecc_uncorrected"), device.ecc_uncorrected, size);
     }
     for (i, device) in readings.devices.iter().take(DEVICES_MAX).enumerate() {
         let number = device.device.strip_prefix("cuda:").and_then(|number| number.parse::<u16>().ok());

@@ -47,6 +47,8 @@ fn times_needed(reason: TerminationReason) -> Option<usize> {
         | TerminationReason::Stalled
         | TerminationReason::OutOfMemory
         | TerminationReason::NonFiniteLoss => Some(2),
+        // Before it takes all devices, one after the other.
+        TerminationReason::DeviceFault => Some(3),
         TerminationReason::CorruptData => Some(4),
         TerminationReason::WorkerLost => Some(6),
         _ => None,

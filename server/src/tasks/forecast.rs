@@ -136,7 +136,7 @@ pub fn fleet(workers: &[WorkerRow]) -> (Slots, Vec<(String, u32)>) {
     let mut devices: HashMap<String, u32> = HashMap::new();
     let is_given_jobs = |w: &&WorkerRow| !w.lost && w.mode == WorkerMode::Enabled && w.set_aside.is_none();
     for worker in workers.iter().filter(is_given_jobs) {
-        for slot in &worker.slots {
+        for slot in worker.slots.iter().filter(|slot| slot.set_aside.is_none()) {
             match DeviceKind::of(slot) {
                 DeviceKind::Cpu => slots.cpu += 1,
                 DeviceKind::Cuda => slots.cuda += 1,

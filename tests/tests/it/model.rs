@@ -378,11 +378,12 @@ impl Both {
         let Some((at, fence)) = self.attempt() else { return Ok(()) };
         let before = self.store.attempts[at].outcome.clone().filter(|_| self.chance.one_in(2));
         use TerminationReason::{
-            Cancelled, InternalError, InvalidInput, LossSpike, OutOfMemory, Preempted, Released, RolledBack,
-            StorageFailure, WorkerLost,
+            Cancelled, DeviceFault, InternalError, InvalidInput, LossSpike, OutOfMemory, Preempted, Released,
+            RolledBack, StorageFailure, WorkerLost,
         };
         let reasons = [
             Cancelled,
+            DeviceFault,
             InternalError,
             InvalidInput,
             LossSpike,

@@ -40,6 +40,8 @@ export const pageMessages = {
   "metric_device/memory_total_bytes": ["in all", "合計"],
   "metric_device/celsius": ["Temperature", "温度"],
   "metric_device/watts": ["Power", "消費電力"],
+  "metric_device/throttled": ["Clocks held back", "クロック抑制"],
+  "metric_device/ecc_uncorrected": ["Uncorrected memory errors", "訂正不能メモリエラー"],
   checkpoint_at: ["checkpoint of step {step}, {size}", "ステップ {step} のチェックポイント（{size}）"],
   attentionAside: ["{name} was set aside after {tries} failures: {problem}", "{name} は {tries} 回失敗したため保留されています: {problem}"],
   attentionMore: ["and {count} more", "ほか {count} 件"],

@@ -52,6 +52,7 @@ export const serverMessages = {
   reason_invalid_input: ["invalid input", "入力の誤り"],
   reason_corrupt_data: ["corrupt data", "データ破損"],
   reason_out_of_memory: ["out of memory", "メモリ不足"],
+  reason_device_fault: ["device fault", "デバイス障害"],
   reason_storage_failure: ["storage failure", "ストア障害"],
   reason_non_finite_loss: ["loss not finite", "損失が有限でない"],
   reason_loss_spike: ["loss spike", "損失の急上昇"],

@@ -10,6 +10,8 @@ const PANELS = [
   { name: "device/utilisation", series: ["device/utilisation"] },
   { name: "device/memory_used_bytes", series: ["device/memory_used_bytes", "device/memory_total_bytes"] },
   { name: "device/watts", series: ["device/watts"] },
+  { name: "device/throttled", series: ["device/throttled"] },
+  { name: "device/ecc_uncorrected", series: ["device/ecc_uncorrected"] },
   { name: "device/celsius", series: ["device/celsius"] },
   { name: "cpu/share", series: ["cpu/share"] },
   { name: "memory/used_bytes", series: ["memory/used_bytes", "memory/total_bytes"] },

@@ -2463,6 +2463,12 @@ export interface components {
             device: string;
             /**
              * Format: double
+             * @description Errors of its memory that could not be corrected, since its driver was loaded.
+             * @default null
+             */
+            ecc_uncorrected: number | null;
+            /**
+             * Format: double
              * @description Bytes of its memory.
              * @default null
              */
@@ -2475,6 +2481,12 @@ export interface components {
             memory_used_bytes: number | null;
             /**
              * Format: double
+             * @description Share of the time in which heat or power held its clocks back, 0 to 1.
+             * @default null
+             */
+            throttled: number | null;
+            /**
+             * Format: double
              * @description Share of the time in which a kernel ran, 0 to 1.
              * @default null
              */
@@ -2485,6 +2497,12 @@ export interface components {
              * @default null
              */
             watts: number | null;
+            /**
+             * Format: uint32
+             * @description The last grave error that its driver told in that minute (an Xid).
+             * @default null
+             */
+            xid: number | null;
         };
         /** @description A difference to dense and its 95 % interval, by a paired bootstrap over the reported documents. */
         Difference: {
@@ -5584,6 +5602,11 @@ export interface components {
              */
             memory_bytes: number;
             /**
+             * @description Why its worker gives it no more work, in the driver's words: its device failed again. Until the worker is started
+             *     again.
+             */
+            set_aside?: string | null;
+            /**
              * Format: uint16
              * @description CPU threads that belong to the slot.
              */
@@ -5618,7 +5641,8 @@ export interface components {
             /**
              * @description Means by name (`cpu/share`, `memory/used_bytes`, `memory/total_bytes`, `network/received_bytes_per_second`,
              *     `network/sent_bytes_per_second`, `disk/read_bytes_per_second`, `disk/written_bytes_per_second`;
-             *     `device/utilisation`, `device/memory_used_bytes`, `device/memory_total_bytes`, `device/celsius`, `device/watts`), each as
+             *     `device/utilisation`, `device/memory_used_bytes`, `device/memory_total_bytes`, `device/celsius`, `device/watts`,
+             *     `device/throttled`, `device/ecc_uncorrected`), each as
              *     long as `at_ms`; a name of which nothing is known is absent.
              */
             series: {
@@ -5931,7 +5955,7 @@ export interface components {
          * @description Why an attempt ended without a result: a closed list, shown to people with [`TerminationReason::advice`].
          * @enum {string}
          */
-        TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
+        TerminationReason: "worker_lost" | "released" | "preempted" | "cancelled" | "invalid_input" | "corrupt_data" | "out_of_memory" | "device_fault" | "storage_failure" | "non_finite_loss" | "loss_spike" | "rolled_back" | "stalled" | "internal_error";
         /**
          * @description What is one document in a text file.
          * @enum {string}
@@ -6279,6 +6303,12 @@ export interface components {
              * @description Seed of the data order and of initial weights.
              */
             random_seed?: number;
+            /**
+             * Format: uint64
+             * @description Every so many steps the batch is computed twice and compared: a device that errs without saying so is named, and the
+             *     branch goes on elsewhere. Off by default; each costs one more pass.
+             */
+            recheck_every_steps?: number | null;
             /** @description Shape of the learning rate. */
             schedule?: components["schemas"]["ScheduleKind"];
             /**

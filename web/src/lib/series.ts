@@ -36,7 +36,7 @@ export function unitOf(name: string): Unit {
   if (/bytes_per_second$/.test(name)) return "bytesRate";
   if (/celsius$/.test(name)) return "celsius";
   if (/watts$/.test(name)) return "watts";
-  if (/share$|mfu|utilisation$/.test(name)) return "share";
+  if (/share$|mfu|utilisation$|throttled$/.test(name)) return "share";
   if (/learning_rate$/.test(name)) return "rate";
   if (/per_second$/.test(name)) return "count";
   return "plain";

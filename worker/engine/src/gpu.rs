@@ -2,9 +2,22 @@
 //!
 //! CUDA counts the devices that `CUDA_VISIBLE_DEVICES` leaves, NVML counts all of them: `visible` maps the numbers.
 
+use crate::lock::lock;
 use anyhow::{Context, Result, anyhow};
-use nvml_wrapper::{Device, Nvml, enum_wrappers::device::TemperatureSensor};
-use std::sync::OnceLock;
+use nvml_wrapper::{
+    Device, Nvml,
+    bitmasks::{device::ThrottleReasons, event::EventTypes},
+    enum_wrappers::device::{EccCounter, MemoryError, TemperatureSensor},
+    enums::event::XidError,
+    error::NvmlError,
+};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, OnceLock},
+};
+
+/// How long the driver is listened to at once.
+const WAIT_MS: u32 = 60_000;
 
 /// One device, now.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +34,10 @@ pub struct Gpu {
     pub celsius: Option<f64>,
     /// Power in watts, where the driver says.
     pub watts: Option<f64>,
+    /// Whether heat or power holds its clocks back, where the driver says.
+    pub throttled: Option<bool>,
+    /// Errors of its memory that could not be corrected since the driver was loaded, where it has such memory.
+    pub ecc_uncorrected: Option<u64>,
 }
 
 /// The driver, loaded once. Err says why there is none.
@@ -52,7 +69,57 @@ pub fn cuda(number: u16) -> Result<Gpu> {
         utilisation: device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0),
         celsius: device.temperature(TemperatureSensor::Gpu).ok().map(f64::from),
         watts: device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
+        throttled: device.current_throttle_reasons().ok().map(|reasons| reasons.intersects(HELD_BACK)),
+        ecc_uncorrected: device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok(),
     })
+}
+
+/// Clocks are held back for a reason that a healthy machine does not have.
+const HELD_BACK: ThrottleReasons = ThrottleReasons::HW_SLOWDOWN
+    .union(ThrottleReasons::SW_THERMAL_SLOWDOWN)
+    .union(ThrottleReasons::HW_THERMAL_SLOWDOWN)
+    .union(ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN);
+
+/// Grave errors that the driver told of and nobody asked for yet, by the device's UUID.
+static XIDS: OnceLock<Mutex<HashMap<String, u32>>> = OnceLock::new();
+
+/// The last grave error of a device that its driver told of since the last call (an Xid). The driver is listened to from
+/// the first call on.
+#[must_use]
+pub fn xid(number: u16) -> Option<u32> {
+    let told = XIDS.get_or_init(|| {
+        let listening = std::thread::Builder::new().name("driver".into()).spawn(|| {
+            if let Err(error) = listen() {
+                tracing::debug!(error = format!("{error:#}"), "the driver does not tell of errors");
+            }
+        });
+        if let Err(error) = listening {
+            tracing::debug!(%error, "the driver's errors are not listened to");
+        }
+        Mutex::default()
+    });
+    lock(told).remove(&device(number).ok()?.uuid().ok()?)
+}
+
+/// Listens for as long as the driver tells.
+fn listen() -> Result<()> {
+    let nvml = nvml()?;
+    let mut set = nvml.create_event_set()?;
+    for index in 0..nvml.device_count()? {
+        set = nvml.device_by_index(index)?.register_events(EventTypes::CRITICAL_XID_ERROR, set)?;
+    }
+    loop {
+        let event = match set.wait(WAIT_MS) {
+            Ok(event) => event,
+            Err(NvmlError::Timeout) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if let (Some(XidError::Value(code)), Some(told)) = (event.event_data, XIDS.get()) {
+            let (uuid, code) = (event.device.uuid()?, u32::try_from(code).unwrap_or(u32::MAX));
+            tracing::error!(device = uuid, code, "the driver tells of a grave error (Xid)");
+            lock(told).insert(uuid, code);
+        }
+    }
 }
 
 fn device(number: u16) -> Result<Device<'static>> {

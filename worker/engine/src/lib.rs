@@ -37,6 +37,7 @@ pub mod ensemble;
 pub mod evaluate;
 #[cfg(feature = "torch")]
 pub mod export;
+pub mod faults;
 #[cfg(feature = "torch")]
 mod fused;
 pub mod gpu;

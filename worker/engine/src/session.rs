@@ -93,6 +93,9 @@ impl<'a> Session<'a> {
         while self.step < steps {
             let rate = learning_rate(&job.training, self.step, steps) * self.health.rate_scale;
             let (loss, norm) = self.gradients(&next)?;
+            if job.training.recheck_every_steps.is_some_and(|every| (self.step + 1).is_multiple_of(every)) {
+                self.recheck(&next, (loss, norm))?;
+            }
             match self.judge(loss, norm, next.number)? {
                 Verdict::Step => {
                     let scale = (job.training.clip_norm / (norm + 1e-6)).min(1.0);

@@ -113,6 +113,17 @@ fn held_out_loss_beside_training_is_an_evaluations_and_changes_nothing() {
 }
 
 #[test]
+fn a_batch_that_is_computed_twice_changes_no_bit() {
+    let home = tempfile::tempdir().unwrap();
+    store(home.path());
+    let end = |fence, settings| {
+        let (notes, ended) = run(home.path(), fence, &job(6, &settings));
+        ended.map(|()| end_state(&notes)).unwrap()
+    };
+    assert_eq!(end(1, json!({})), end(2, json!({ "recheck_every_steps": 2 })));
+}
+
+#[test]
 fn a_list_that_cannot_be_read_ends_no_training() {
     let home = tempfile::tempdir().unwrap();
     store(home.path());

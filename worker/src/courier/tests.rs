@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     board::tests::grant,
     credential::Credential,
+    slot_faults::SlotFaults,
     spool::{SpoolRoot, SpoolWriter},
 };
 use senmon_protocol::worker::{LogBatch, LogLine};
@@ -53,7 +54,8 @@ struct Scene {
 async fn scene() -> Scene {
     let home = tempfile::tempdir().unwrap();
     let (url, heard) = server().await;
-    let (root, board, grant) = (SpoolRoot::open(home.path()).unwrap(), Arc::new(Board::new(1)), grant(&[0]));
+    let (root, board, grant) =
+        (SpoolRoot::open(home.path()).unwrap(), Arc::new(Board::new(1, SlotFaults::default())), grant(&[0]));
     let header = Header { attempt_id: grant.attempt_id, job_id: grant.job_id, fence: grant.fence };
     let writer = root.begin(&header).unwrap();
     let seat = board.seat(&grant).unwrap();

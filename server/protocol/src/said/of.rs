@@ -84,6 +84,7 @@ pub fn end(ended: &EndedOutcome) -> Said {
         TerminationReason::InvalidInput => said!("end_invalid_input", detail = detail),
         TerminationReason::CorruptData => said!("end_corrupt_data", detail = detail),
         TerminationReason::OutOfMemory => said!("end_out_of_memory", detail = detail),
+        TerminationReason::DeviceFault => said!("end_device_fault", detail = detail),
         TerminationReason::StorageFailure => said!("end_storage_failure", detail = detail),
         TerminationReason::NonFiniteLoss => said!("end_non_finite_loss", detail = detail),
         TerminationReason::LossSpike => said!("end_loss_spike", detail = detail),

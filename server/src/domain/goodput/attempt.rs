@@ -38,6 +38,7 @@ impl From<TerminationReason> for End {
             TerminationReason::InvalidInput
             | TerminationReason::CorruptData
             | TerminationReason::OutOfMemory
+            | TerminationReason::DeviceFault
             | TerminationReason::StorageFailure
             | TerminationReason::NonFiniteLoss
             | TerminationReason::InternalError => Self::Fault,

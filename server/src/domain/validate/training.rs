@@ -48,6 +48,7 @@ pub(super) fn training(training: &TrainingSpec, path: &str, faults: &mut Faults)
         "a number above 0",
     );
     faults.check(training.log_every_steps > 0, &at("log_every_steps"), 0, "at least 1");
+    faults.check(training.recheck_every_steps != Some(0), &at("recheck_every_steps"), 0, "at least 1");
     faults.check(training.checkpoint_every_steps != Some(0), &at("checkpoint_every_steps"), 0, "at least 1");
     let tokens = training.checkpoint_every_tokens.map(|every| every.0);
     faults.check(tokens != Some(0), &at("checkpoint_every_tokens"), 0, "at least 1");

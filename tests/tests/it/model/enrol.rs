@@ -16,7 +16,14 @@ use std::collections::BTreeMap;
 
 impl Both {
     pub(super) async fn enrol(&mut self, w: usize) -> Result<()> {
-        let slot = SlotInfo { index: 0, device: "cpu".into(), device_name: "cpu".into(), memory_bytes: 1, threads: 1 };
+        let slot = SlotInfo {
+            index: 0,
+            device: "cpu".into(),
+            device_name: "cpu".into(),
+            memory_bytes: 1,
+            threads: 1,
+            set_aside: None,
+        };
         let request = EnrolWorker {
             name: format!("h{}-w{w}", self.seed),
             protocol_version: senmon_protocol::WORKER_PROTOCOL_VERSION,

@@ -1,12 +1,14 @@
-//! What is done with a step before the optimiser sees its gradient: what is not finite, and spikes of the loss.
+//! What is done with a step before the optimiser sees its gradient: what is not finite, spikes of the loss, and what a
+//! second computation finds different.
 
 use super::state::Session;
-use crate::health::said_of;
+use crate::{data::Batch, faults::differ, health::said_of};
 use senmon_protocol::{
     job::{EndedOutcome, TerminationReason},
     said,
     spec::SpikeAction,
 };
+use tch::Device;
 
 /// Steps in a row that may be skipped for a loss or gradient that is not finite.
 const SKIPS_MAX: u32 = 10;
@@ -20,6 +22,26 @@ pub(super) enum Verdict {
 }
 
 impl Session<'_> {
+    /// Computes a batch once more: a device that errs without saying so gives another loss or norm. The gradients that are
+    /// kept are the second ones, the same where the first were right.
+    pub(super) fn recheck(&mut self, batch: &Batch, (loss, norm): (f64, f64)) -> Result<(), EndedOutcome> {
+        let (loss_again, norm_again) = self.gradients(batch)?;
+        let exact = self.device == Device::Cpu || self.job.training.deterministic;
+        if !differ(loss, loss_again, exact) && !differ(norm, norm_again, exact) {
+            return Ok(());
+        }
+        let said = said!(
+            "ended_recheck",
+            step = self.step + 1,
+            device = self.place.device.as_str(),
+            loss = loss.to_string(),
+            loss_again = loss_again.to_string(),
+            norm = norm.to_string(),
+            norm_again = norm_again.to_string()
+        );
+        Err(EndedOutcome::said(TerminationReason::DeviceFault, said))
+    }
+
     /// The verdict over a step, said where it is not an ordinary one.
     pub(super) fn judge(&mut self, loss: f64, norm: f64, batch: u64) -> Result<Verdict, EndedOutcome> {
         let (spikes, step) = (&self.job.training.loss_spikes, self.step + 1);
