@@ -12,10 +12,6 @@ use senmon_server::{
 };
 use std::process::ExitCode;
 
-/// Requests of a thousand workers allocate on all cores at once.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let flags = Flags::parse();
     if flags.action == Some(Action::Apart) {

@@ -35,6 +35,7 @@ mod restore;
 mod scheduling;
 mod scripts;
 mod set_aside;
+mod slot_faults;
 mod stall;
 mod steering;
 mod store;
