@@ -107,6 +107,14 @@ impl Known {
         Ok(found)
     }
 
+    /// A secret that was made a moment ago, after so many revocations.
+    pub fn learn(&self, secret_sha256: Vec<u8>, whose: Identity, revocations: Revocations) {
+        let mut memory = self.lock();
+        if self.revocations().tokens == revocations.tokens && memory.tokens.len() < KNOWN_MAX {
+            memory.tokens.insert(secret_sha256, (Arc::new(whose), Instant::now()));
+        }
+    }
+
     /// The worker that executes an attempt.
     ///
     /// # Errors

@@ -157,7 +157,7 @@ impl Hand {
         };
         let token = enrolment_token(&self.app.db).await?;
         let by = Asked::Token { token, credential_sha256: &Sha256::digest(request.name.as_bytes()) };
-        Ok(db::workers::enrol(&self.app.db, &by, &request, &self.app.patience()).await?.0)
+        Ok(db::workers::enrol(&self.app.db, &by, &request, |_| self.app.patience()).await?.worker)
     }
 
     /// The training job of a branch, as the loop that advances experiments makes it.

@@ -9,7 +9,12 @@ use crate::{
         params::{self, Path, Query},
     },
     app::App,
-    db::{self, Listed, events::NewEvent, ingest::Beat, workers::Asked},
+    db::{
+        self, Listed,
+        events::NewEvent,
+        ingest::Beat,
+        workers::{Asked, Seated},
+    },
     fleet::{look, views},
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -220,11 +225,18 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
         }
     };
     let _turn = app.enrolling.acquire().await.map_err(anyhow::Error::from)?;
-    app.listened(db::workers::now(&app.db).await?);
-    let (worker_id, session) = db::workers::enrol(&app.db, &by, &body, &app.patience()).await?;
-    // What a worker had before is revoked. A new one had nothing, and a fleet that arrives has every poll ask nothing.
-    if who.worker.is_none() && session > 1 {
-        app.known.forget();
+    let revocations = app.known.revocations();
+    let patience = |now| {
+        app.listened(now);
+        app.patience()
+    };
+    let Seated { worker: worker_id, session, credential: made } =
+        db::workers::enrol(&app.db, &by, &body, patience).await?;
+    match (credential, made) {
+        // What a worker had before is revoked. A new one had nothing, and its first poll asks nobody who it is.
+        (_, Some(_)) if session > 1 => app.known.forget(),
+        (Some(secret_sha256), Some(made)) => app.known.learn(secret_sha256, made, revocations),
+        _ => {}
     }
     let name = body.name;
     app.event(NewEvent {

@@ -1,6 +1,8 @@
 //! Workers.
 
-use super::{DbError, Listed, Result, Stored, begin, each, kept, sentence, transaction, unword, word};
+use super::{
+    DbError, Listed, Result, Stored, begin, each, kept, sentence, tokens::Identity, transaction, unword, word,
+};
 use crate::domain::{
     access::{Entry, Holder, Refusal, may_enrol},
     lease::Patience,
@@ -10,7 +12,7 @@ use senmon_protocol::{
     ids::{ExperimentId, TokenId, WorkerId},
     job::JobKind,
     said::Said,
-    view::{WorkerMode, WorkerState},
+    view::{Role, WorkerMode, WorkerState},
     worker::{EnrolWorker, SlotInfo},
 };
 use sqlx::{PgExecutor, PgPool};
@@ -48,7 +50,8 @@ pub struct WorkerRow {
 }
 
 /// Enrols a worker under its name; its session grows. By an enrolment token it gets the credential that it made, and what
-/// it had before is revoked.
+/// it had before is revoked. `patience` is asked, with the database's clock, only where the name is known: a fleet that
+/// arrives should not wait for more than it must.
 ///
 /// # Errors
 /// [`DbError::NameTaken`] while another machine has the name and is not lost; [`DbError::Conflict`] when the credential is
@@ -57,8 +60,8 @@ pub async fn enrol(
     pool: &PgPool,
     by: &Asked<'_>,
     request: &EnrolWorker,
-    patience: &Patience,
-) -> Result<(WorkerId, i64)> {
+    patience: impl FnOnce(DateTime<Utc>) -> Patience,
+) -> Result<Seated> {
     let mut tx = transaction(pool).await?;
     let entry = match by {
         Asked::Token { .. } => Entry::Token,
@@ -71,7 +74,7 @@ pub async fn enrol(
     .fetch_optional(&mut *tx)
     .await?
     .map(|row| {
-        let lives = !row.lost && patience.state(row.seen_at, row.now) != WorkerState::Lost;
+        let lives = !row.lost && patience(row.now).state(row.seen_at, row.now) != WorkerState::Lost;
         Holder { id: WorkerId(row.id), host: row.host, lives }
     });
     match (may_enrol(&entry, &request.host, holder.as_ref()), &holder) {
@@ -89,6 +92,7 @@ pub async fn enrol(
         }
         _ => {}
     }
+    let credential_id = TokenId::new();
     let (token, credential_sha256) = match by {
         Asked::Token { token, credential_sha256 } => (Some(token.0), Some(*credential_sha256)),
         Asked::Credential(_) => (None, None),
@@ -107,7 +111,7 @@ pub async fn enrol(
          used AS (UPDATE tokens SET uses_left = uses_left - 1 WHERE id = $8 AND (uses_left IS NULL OR uses_left > 0) RETURNING id)
          SELECT id, session, EXISTS (SELECT 1 FROM made) AS "made!", EXISTS (SELECT 1 FROM used) AS "used!" FROM enrolled"#,
         WorkerId::new().0, request.name, request.host, request.version, kept("slots", &request.slots)? as _,
-        kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _, token, credential_sha256, TokenId::new().0
+        kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _, token, credential_sha256, credential_id.0
     ).fetch_one(&mut *tx).await?;
     if token.is_some() && !row.made {
         return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
@@ -117,7 +121,27 @@ pub async fn enrol(
         return Err(DbError::Conflict(message.into()));
     }
     tx.commit().await?;
-    Ok((WorkerId(row.id), row.session))
+    let worker = WorkerId(row.id);
+    let credential = token.map(|_| Identity {
+        id: credential_id,
+        name: request.name.clone(),
+        role: Role::Worker,
+        worker: Some(worker),
+        expires_at: None,
+        revoked_at: None,
+    });
+    Ok(Seated { worker, session: row.session, credential })
+}
+
+/// A worker that is enrolled.
+#[derive(Debug, Clone)]
+pub struct Seated {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: i64,
+    /// The credential that it has from now on, where it got one.
+    pub credential: Option<Identity>,
 }
 
 /// By what a worker asks to be enrolled.

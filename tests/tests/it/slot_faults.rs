@@ -30,7 +30,7 @@ async fn a_slot_that_failed_is_tested_and_one_that_failed_again_is_set_aside() -
     ensure!(aside == [Some(SAID), None], "{aside:?}");
     let events: Vec<EventView> = world.api.list("/api/v1/events?level=error").await?;
     let events: Vec<_> = events.into_iter().filter(|event| event.kind == "slot_set_aside").collect();
-    ensure!(events.len() == 1 && events[0].message.contains(SAID), "{events:?}");
+    ensure!(events.len() == 1 && events[0].text.contains(SAID), "{events:?}");
     let log = fs::read_to_string(world.path("worker-0.log"))?;
     ensure!(log.contains("its device failed, and computes rightly now"), "{log}");
     Ok(())

@@ -39,7 +39,8 @@ impl Both {
             Some(worker) => Asked::Credential(*worker),
             None => Asked::Token { token: self.token, credential_sha256: &Sha256::digest(request.name.as_bytes()) },
         };
-        let (id, session) = db::workers::enrol(&self.pool, &by, &request, &patience).await?;
+        let seated = db::workers::enrol(&self.pool, &by, &request, |_| patience).await?;
+        let (id, session) = (seated.worker, seated.session);
         ensure!(self.store.enrol(w, 1) == session, "session {session}");
         if self.workers.len() == w {
             self.workers.push(id);
