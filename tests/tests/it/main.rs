@@ -41,4 +41,5 @@ mod stall;
 mod steering;
 mod store;
 mod tls;
+mod traces;
 mod worker_protocol;
