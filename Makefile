@@ -1,6 +1,6 @@
 # Every target sets up what it needs; run them in any order, as often as you like.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-text bench-train bench-gpu gpu-check pictures lint fmt openapi sqlx clean
+.PHONY: help setup build install uninstall release-archive demo serve demo-smollm2 test test-dashboard test-interop schemathesis fuzz sim sim-plants chaos bench-control bench-web bench-text bench-train bench-gpu gpu-check pictures lint fmt openapi sqlx clean
 
 CARGO_FLAGS ?=
 
@@ -15,6 +15,15 @@ setup: ## install what building needs: libtorch, Postgres, the dashboard's packa
 
 build: setup ## build the server, the worker and the senmon command (release)
 	@cargo build --release --locked -p senmon-server -p senmon-cli -p senmon-worker $(CARGO_FLAGS)
+
+install: build ## install programs, man pages and completions below PREFIX (~/.local); it says what it did
+	@PREFIX="$(PREFIX)" scripts/install
+
+uninstall: ## take away what make install put below PREFIX; data and settings stay
+	@PREFIX="$(PREFIX)" scripts/install --remove
+
+release-archive: build ## pack programs, configuration, documents and licence, the same bytes each time: target/release-archive
+	@scripts/release-archive
 
 demo: build ## the whole method on real text, here, in about ten minutes; starts clean, keeps serving until Ctrl-C (DEMO_KEEP=0: exits)
 	@scripts/setup-corpus

@@ -127,6 +127,8 @@ pub struct Config {
     pub program: PathBuf,
     /// Format of log lines.
     pub log_format: LogFormat,
+    /// Address of a collector of OpenTelemetry that gets spans of requests and loops.
+    pub otlp_endpoint: Option<String>,
     /// Folder of the built dashboard, instead of the embedded one.
     pub ui_dir: Option<PathBuf>,
     /// PEM file of the certificate, its chain behind it.
@@ -240,6 +242,7 @@ impl Default for Config {
             fit_time_max_ms: 14_400_000,
             program: PathBuf::from("/proc/self/exe"),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             ui_dir: None,
             tls_certificate: None,
             tls_key: None,

@@ -29,4 +29,5 @@ pub mod serve;
 pub mod storage;
 pub mod tasks;
 pub mod telemetry;
+pub mod traces;
 pub mod usage;

@@ -8,7 +8,7 @@ use senmon_server::{
     config::{Action, Config, Flags},
     mail::Mail,
     restore::restore,
-    serve, telemetry,
+    serve, telemetry, traces,
 };
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             telemetry::say(format_args!("{config:#?}"));
             return Ok(());
         }
-        telemetry::start(config.log_format);
+        let spans = telemetry::start(&config)?;
         if let Some(Action::Backup { file }) = &flags.action {
             let bytes = Bytes(backup(&config, file)?);
             telemetry::say(format_args!("{}: {bytes}. The store is not in it.", file.display()));
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         let done = runtime.block_on(serve::serve(config));
         // Something may still be computed for a request; nobody waits for it.
         runtime.shutdown_background();
+        spans.iter().for_each(traces::end);
         done
     });
     match done {

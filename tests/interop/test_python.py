@@ -382,3 +382,15 @@ def test_the_example_notebook_runs(world, experiment, tmp_path, monkeypatch):
     assert "report" in text and "100 %" in text and "MissingPackage" not in text
     assert os.listdir(tmp_path / "cache" / "senmon" / "checkpoints")
     assert not list(Path(NOTEBOOK).parent.glob("*.part"))
+
+
+def test_labels_and_a_note_are_changed_when_it_is_over(client, experiment):
+    view = client.change(experiment, labels=["team=speech", "keep"], note="It **works**.")
+    assert view["labels"] == ["team=speech", "keep"] and view["note"] == "It **works**."
+    assert [found["id"] for found in client.experiments(labels=["keep", "team=speech"])] == [experiment["id"]]
+    with pytest.raises(senmon.InvalidInputError) as caught:
+        client.change(experiment, labels=["a,b"])
+    assert list(caught.value.faults_by_path) == ["labels[0]"]
+    with pytest.raises(senmon.ConflictError):
+        client.change(experiment, priority=3)
+    assert client.change(experiment, note="")["note"] == ""

@@ -5,6 +5,7 @@ import { addresses } from "./address.mjs";
 import { curves } from "./curves.mjs";
 import { life } from "./life.mjs";
 import { looks } from "./looks.mjs";
+import { marks } from "./marks.mjs";
 import { pages } from "./pages.mjs";
 import { people } from "./people.mjs";
 import { start } from "./start.mjs";
@@ -25,6 +26,7 @@ if (isWhole) {
   await addresses(long.id, id);
   await curves(id);
   await people(long.id, id);
+  await marks(id);
   await pages();
   await looks(id);
 }

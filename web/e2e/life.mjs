@@ -64,11 +64,21 @@ export async function life(id) {
     must((await page.locator(".headline").innerText()).includes("パープレキシティは"), "the headline is not told in Japanese");
     await page.evaluate(() => localStorage.setItem("senmon.language", "en"));
   });
-  await check("the domains show their terms and texts", async () => {
+  await check("a domain has a page: its words and texts, who trains on it, its curves, what the report says of it", async () => {
     await page.goto(`${url}/experiments/${id}/domains`);
-    await page.locator("tbody button").first().click();
-    await page.locator("tbody details").first().waitFor();
-    await shot(page, "domains");
+    await page.locator("tbody td.wide a").first().click();
+    await page.waitForURL("**/domains/0");
+    await page.locator(".drawers a", { hasText: "expert-0" }).waitFor();
+    await page.locator("[data-metric='train/loss'] canvas").waitFor();
+    await page.locator("main tr.strong", { hasText: "expert-0" }).waitFor();
+    await page.getByText("Silhouette").waitFor();
+    await page.locator("main details").last().waitFor();
+    await shot(page, "domain");
+    await page.goto(`${url}/experiments/${id}/domains/99`);
+    await page.getByText("There is no domain 99 here").waitFor();
+    await page.goto(`${url}/experiments/${id}/report`);
+    await page.locator(".matrix th a").first().click();
+    await page.waitForURL("**/domains/0");
   });
   await context.close();
 }

@@ -53,7 +53,7 @@ export async function looks(id) {
   const { branches } = await api("GET", `/experiments/${id}`);
   const branch = branches.find((found) => found.role === "expert").id;
   const [{ id: worker }] = (await api("GET", "/workers")).items;
-  const tabs = ["", "/metrics", "/branches", "/domains?domain=0", "/report", "/events", "/file"].map((tab) => `/experiments/${id}${tab}`);
+  const tabs = ["", "/metrics", "/branches", "/domains", "/domains/0", "/report", "/events", "/file"].map((tab) => `/experiments/${id}${tab}`);
   // A row to look at; its address is nobody's, and nothing is called.
   await api("POST", "/alerts", { name: "looks", on: ["failed"], target: { kind: "slack", url: "http://localhost:9/hook" } });
   const paths = [...(await pagesOfRail()), "/experiments/new", "/docs/how-to/fleet", "/docs/reference/experiment-file", "/docs?q=bucket", "/api#post_branches_id_fork", `/workers/${worker}`, ...tabs, `/branches/${branch}`, "/login", `/compare?experiments=${id}&branches=${branch}`, "/nope"];

@@ -28,7 +28,7 @@ const pictures = [
   ["dashboard-ja", "japanese", overview, ".chart canvas"],
   ["phone", "phone", overview, ".chart canvas"],
   ["report", "light", `${overview}/report`, "main table"],
-  ["domains", "light", `${overview}/domains?domain=0`, "details"],
+  ["domains", "light", `${overview}/domains/0`, "details"],
   ["metrics", "dark", `${overview}/metrics`, ".panels canvas"],
   ["branch", "light", `/branches/${expert.id}`, ".chart canvas"],
   ["worker", "light", `/workers/${worker.id}?hours=1`, ".panels canvas"],

@@ -188,6 +188,34 @@ impl Client {
         parse(path, &self.send(keyed(self.request(Method::PATCH, path)).json(body)).await?)
     }
 
+    /// GET of what is edited: the answer, and the tag that an edit of it names.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn tagged<T: DeserializeOwned>(&self, path: &str) -> CliResult<(T, String)> {
+        let (tag, bytes) = self.read(self.sent(self.request(Method::GET, path)).await?).await?;
+        Ok((parse(path, &bytes)?, tag))
+    }
+
+    /// PATCH with a body, of what nobody edited since `tag`; none where somebody did.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn patch_since<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        tag: &str,
+        body: &B,
+    ) -> CliResult<Option<T>> {
+        let request = keyed(self.request(Method::PATCH, path)).header(reqwest::header::IF_MATCH, tag);
+        let answer = self.sent(request.json(body)).await?;
+        if answer.status() == reqwest::StatusCode::PRECONDITION_FAILED {
+            return Ok(None);
+        }
+        let (_, bytes) = self.read(answer).await?;
+        parse(path, &bytes).map(Some)
+    }
+
     /// POST without a body.
     ///
     /// # Errors
@@ -240,16 +268,26 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> CliResult<Vec<u8>> {
-        let away = |error: reqwest::Error| {
-            let cause = cause(&error);
-            let hint = other_scheme(&self.base, &cause).unwrap_or_default();
-            CliError::Unreachable(format!("no server answers at {}: {cause}{hint}", self.base))
-        };
-        let answer = patient(request).await.map_err(away)?;
+        self.read(self.sent(request).await?).await.map(|(_, bytes)| bytes)
+    }
+
+    fn away(&self, error: &reqwest::Error) -> CliError {
+        let cause = cause(error);
+        let hint = other_scheme(&self.base, &cause).unwrap_or_default();
+        CliError::Unreachable(format!("no server answers at {}: {cause}{hint}", self.base))
+    }
+
+    async fn sent(&self, request: RequestBuilder) -> CliResult<reqwest::Response> {
+        patient(request).await.map_err(|error| self.away(&error))
+    }
+
+    /// The tag of an answer, and its body; the server's problem where it is one.
+    async fn read(&self, answer: reqwest::Response) -> CliResult<(String, Vec<u8>)> {
         let status = answer.status();
-        let bytes = answer.bytes().await.map_err(away)?;
+        let tag = answer.headers().get(reqwest::header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let bytes = answer.bytes().await.map_err(|error| self.away(&error))?;
         if status.is_success() {
-            return Ok(bytes.to_vec());
+            return Ok((tag.unwrap_or_default(), bytes.to_vec()));
         }
         let mut error = match serde_json::from_slice::<Problem>(&retold(&bytes)) {
             Ok(problem) => CliError::from_problem(&problem),

@@ -6,7 +6,7 @@ use crate::{
     alerts, aside, audit, branches, checkpoints,
     client::{COMMON, Reach},
     compare, corpora, curves, events, examples, experiments, explain, follow, goodput, init, jobs, lang, login, manual,
-    open,
+    marks, open,
     output::Form,
     plan, steer, tensorboard, tokens, wait, workers,
 };
@@ -72,7 +72,7 @@ pub enum Command {
     Wait(wait::Wait),
     /// Print the dashboard's address of an experiment or branch, and open it.
     Open(open::Open),
-    /// Write the curves of an experiment or branch as CSV or JSON Lines.
+    /// Write the curves of an experiment or branch as CSV, JSON Lines or Parquet.
     Export(curves::Export),
     /// Write an experiment's curves as event files of TensorBoard, live with --follow.
     #[command(name = "tensorboard")]
@@ -81,6 +81,10 @@ pub enum Command {
     Domains(experiments::Id),
     /// Change an experiment's priority, deadline or budget while it goes on.
     Set(experiments::Set),
+    /// Show an experiment's labels, or change them, also when it is over.
+    Label(marks::Label),
+    /// Show an experiment's note, or write it, in Markdown.
+    Note(marks::Note),
     /// Pause experiments: branches write a checkpoint and give their slots back.
     Pause(steer::Ids),
     /// Go on with paused experiments.

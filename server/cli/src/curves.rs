@@ -1,21 +1,24 @@
-//! `senmon export`: the curves of an experiment or a branch, every point, as CSV or JSON Lines.
+//! `senmon export`: the curves of an experiment or a branch, every point, as CSV, JSON Lines or Parquet.
 
 use crate::{
     client::{Client, encoded},
+    columns,
     error::{CliError, CliResult},
+    lang::own,
+    points::{self, Curves, HEADS},
     resolve, words,
 };
-use chrono::{DateTime, SecondsFormat};
+use chrono::SecondsFormat;
 use clap::{Args, ValueEnum};
 use senmon_protocol::{
     ids::BranchId,
+    said,
     view::{BranchView, ExperimentView, MetricsView},
 };
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeSet,
     fs::File,
-    io::{BufWriter, Write},
+    io::{BufWriter, IsTerminal as _, Write},
     path::PathBuf,
 };
 
@@ -49,14 +52,8 @@ enum As {
     Csv,
     /// An object a line.
     Jsonl,
-}
-
-/// Curves of one branch.
-#[derive(Debug)]
-struct Curves {
-    branch: String,
-    role: String,
-    pieces: Vec<MetricsView>,
+    /// Columns, for pandas and its like.
+    Parquet,
 }
 
 /// Exports.
@@ -64,6 +61,9 @@ struct Curves {
 /// # Errors
 /// When there is no such experiment or branch, or the file cannot be written.
 pub async fn export(client: &Client, args: &Export) -> CliResult {
+    if args.format == As::Parquet && args.file.is_none() && std::io::stdout().is_terminal() {
+        return Err(CliError::Refused(own(&said!("parquet_needs_file"))));
+    }
     let (experiment, branches) = branches(client, &args.of).await?;
     let mut all = Vec::new();
     for branch in branches {
@@ -80,7 +80,7 @@ pub async fn export(client: &Client, args: &Export) -> CliResult {
             write(&mut file, args.format, &experiment, &all).and_then(|()| file.flush()).map_err(failed)
         }
         None => {
-            let mut stdout = BufWriter::new(std::io::stdout().lock());
+            let mut stdout = BufWriter::new(std::io::stdout());
             match write(&mut stdout, args.format, &experiment, &all).and_then(|()| stdout.flush()) {
                 // A reader that has gone away (| head) had enough.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -122,45 +122,31 @@ fn windows(last: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..=last / STEPS_MAX).map(|window| (window * STEPS_MAX, (window + 1) * STEPS_MAX - 1))
 }
 
-fn write(to: &mut impl Write, form: As, experiment: &str, all: &[Curves]) -> std::io::Result<()> {
-    let pieces = || all.iter().flat_map(|curves| &curves.pieces);
-    let keys: BTreeSet<&str> = pieces().flat_map(|piece| piece.series.keys().map(String::as_str)).collect();
-    if form == As::Csv {
-        let heads = ["experiment", "branch", "role", "step", "tokens", "time"];
-        writeln!(to, "{}", heads.into_iter().chain(keys.iter().copied()).map(quoted).collect::<Vec<_>>().join(","))?;
+fn write(to: &mut (impl Write + Send), form: As, experiment: &str, all: &[Curves]) -> std::io::Result<()> {
+    let keys = points::keys(all);
+    match form {
+        As::Parquet => return columns::write(to, experiment, all).map_err(std::io::Error::other),
+        As::Csv => {
+            let heads = HEADS.into_iter().chain(keys.iter().copied());
+            writeln!(to, "{}", heads.map(quoted).collect::<Vec<_>>().join(","))?;
+        }
+        As::Jsonl => {}
     }
-    for curves in all {
-        for piece in &curves.pieces {
-            for (row, step) in piece.steps.iter().enumerate() {
-                let tokens = piece.tokens.get(row).copied().unwrap_or_default();
-                let at = piece.at_ms.get(row).copied().and_then(DateTime::from_timestamp_millis).unwrap_or_default();
-                let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
-                let value = |key: &str| piece.series.get(key)?.mean.get(row).copied().flatten();
-                match form {
-                    As::Csv => {
-                        let begin = [
-                            quoted(experiment),
-                            quoted(&curves.branch),
-                            quoted(&curves.role),
-                            step.to_string(),
-                            tokens.to_string(),
-                            at,
-                        ];
-                        let values =
-                            keys.iter().map(|key| value(key).map(|value| value.to_string()).unwrap_or_default());
-                        writeln!(to, "{}", begin.into_iter().chain(values).collect::<Vec<_>>().join(","))?;
-                    }
-                    As::Jsonl => {
-                        let mut line = json!({ "experiment": experiment, "branch": curves.branch, "role": curves.role, "step": step, "tokens": tokens, "time": at });
-                        for key in &keys {
-                            if let Some(value) = value(key) {
-                                line[*key] = Value::from(value);
-                            }
-                        }
-                        writeln!(to, "{line}")?;
-                    }
+    for point in points::of(all) {
+        let at = point.at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        if form == As::Csv {
+            let begin = [quoted(experiment), quoted(point.branch), quoted(point.role), point.step.to_string()];
+            let values = keys.iter().map(|key| point.value(key).map(|value| value.to_string()).unwrap_or_default());
+            let all = begin.into_iter().chain([point.tokens.to_string(), at]).chain(values);
+            writeln!(to, "{}", all.collect::<Vec<_>>().join(","))?;
+        } else {
+            let mut line = json!({ "experiment": experiment, "branch": point.branch, "role": point.role, "step": point.step, "tokens": point.tokens, "time": at });
+            for key in &keys {
+                if let Some(value) = point.value(key) {
+                    line[*key] = Value::from(value);
                 }
             }
+            writeln!(to, "{line}")?;
         }
     }
     Ok(())
@@ -174,27 +160,8 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::points::sample;
     use proptest::prelude::*;
-    use senmon_protocol::view::Curve;
-    use std::collections::BTreeMap;
-
-    fn sample() -> Vec<Curves> {
-        let curve = |mean: Vec<Option<f64>>| Curve { mean, min: None, max: None };
-        let series = BTreeMap::from([
-            ("train/loss".to_owned(), curve(vec![Some(3.5), None])),
-            ("train/learning_rate".to_owned(), curve(vec![Some(0.001), Some(0.002)])),
-        ]);
-        let piece = MetricsView {
-            branch_id: uuid::Uuid::nil().to_string().parse().unwrap(),
-            steps: vec![5, 10],
-            tokens: vec![20_480, 40_960],
-            at_ms: vec![1_000, 2_500],
-            series,
-            superseded: vec![],
-            events: vec![],
-        };
-        vec![Curves { branch: "expert-0".into(), role: "expert".into(), pieces: vec![piece] }]
-    }
 
     fn text(form: As) -> String {
         let mut text = Vec::new();

@@ -143,6 +143,7 @@ pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
             ">left",
             "=submitted",
             "by",
+            "labels",
         ]);
         for experiment in all {
             let running = experiment.stages.iter().find(|stage| stage.state == StageState::Running);
@@ -157,6 +158,7 @@ pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
                 experiment.seconds_left.map(cell::duration).into(),
                 cell::ago(experiment.created_at, Utc::now()),
                 experiment.owner.as_str().into(),
+                experiment.labels.join(", ").into(),
             ]);
         }
         Listed::new(table, "no experiments; write a file with senmon init CORPUS, submit it with senmon run FILE")
@@ -193,7 +195,8 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
             wall_hours: args.wall_hours.or(so_far.wall_hours),
         });
     }
-    let body = ChangeExperiment { priority: args.priority, deadline: args.deadline, budget };
+    let body =
+        ChangeExperiment { priority: args.priority, deadline: args.deadline, budget, ..ChangeExperiment::default() };
     let view: ExperimentView = client.patch(&format!("/experiments/{id}"), &body).await?;
     format.print(&view, |view| {
         let summary = &view.summary;
@@ -211,6 +214,12 @@ fn describe(view: &ExperimentView, width: Option<usize>) -> String {
     let mut text = format!("{}  {}  {}\n", summary.name, words::name(&summary.state), summary.id);
     if !view.spec.description.is_empty() {
         let _ = writeln!(text, "{}", view.spec.description);
+    }
+    if !summary.labels.is_empty() {
+        let _ = writeln!(text, "{}", summary.labels.join(", "));
+    }
+    if !view.note.is_empty() {
+        let _ = writeln!(text, "\n{}\n", view.note.trim_end());
     }
     if let Some(problem) = &summary.problem {
         let _ = writeln!(text, "{problem}");

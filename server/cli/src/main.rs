@@ -11,6 +11,7 @@ mod branches;
 mod cell;
 mod checkpoints;
 mod client;
+mod columns;
 mod command;
 mod compare;
 mod contexts;
@@ -31,11 +32,13 @@ mod lang;
 mod login;
 mod logs;
 mod manual;
+mod marks;
 mod moment;
 mod open;
 mod output;
 mod place;
 mod plan;
+mod points;
 mod report;
 mod resolve;
 mod schema;
@@ -127,6 +130,8 @@ async fn ask(client: &Client, format: Format, chosen: &Chosen, command: Command)
         Command::Export(args) => curves::export(client, &args).await,
         Command::TensorBoard(args) => tensorboard::write(client, format, &args).await,
         Command::Domains(args) => corpora::domains(client, format, &args).await,
+        Command::Label(args) => marks::label(client, format, &args).await,
+        Command::Note(args) => marks::note(client, format, &args).await,
         Command::Set(args) => experiments::set(client, format, &args).await,
         Command::Pause(args) => steer::experiments(client, format, &args, "pause").await,
         Command::Resume(args) => steer::experiments(client, format, &args, "resume").await,

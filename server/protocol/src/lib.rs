@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod clustering;
 pub mod corpus;
 pub mod decontamination;
+pub mod edit;
 pub mod ensemble;
 pub mod evaluation;
 pub mod event;

@@ -24,7 +24,7 @@ pub struct ExperimentSpec {
     /// Free words for people.
     #[serde(default)]
     pub description: String,
-    /// Labels for filtering.
+    /// Labels for filtering: words (`overnight`) or pairs (`team=speech`).
     #[serde(default)]
     pub labels: Vec<String>,
     /// 0 to 100, higher first.

@@ -1,17 +1,15 @@
 //! What people and scripts read and ask for: experiments, branches, jobs, checkpoints, evaluations.
 
-pub use crate::{access::*, aside::*, attempt::*, fleet::*, stream::*};
+pub use crate::{access::*, aside::*, attempt::*, edit::*, fleet::*, stream::*};
 use crate::{
     checkpoint::{CheckpointKind, CheckpointMeta},
     ids::{BranchId, CheckpointId, ClusteringId, CorpusId, EvaluationId, ExperimentId, JobId, OwnerId, StorageKey},
     job::{CheckpointRef, JobKind, Mixture},
-    resources::BudgetSpec,
     said::Said,
     spec::{ExperimentSpec, TrainingSpec},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// One page of a list.
@@ -156,6 +154,9 @@ pub struct ExperimentView {
     /// What the list shows.
     #[serde(flatten)]
     pub summary: ExperimentSummary,
+    /// Note of people, in Markdown; empty where there is none.
+    #[serde(default)]
+    pub note: String,
     /// The submission.
     pub spec: ExperimentSpec,
     /// The corpus.
@@ -442,35 +443,4 @@ pub struct EvaluationView {
     pub done: bool,
     /// Loss on each domain, once done.
     pub domains: Vec<crate::job::DomainLoss>,
-}
-
-/// `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChangeExperiment {
-    /// 0 to 100, higher first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
-    /// When it should be done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<DateTime<Utc>>,
-    /// What it may take in all, instead of the budget so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget: Option<BudgetSpec>,
-}
-
-/// `POST /api/v1/branches/{id}/fork`: a new branch from a checkpoint of this one, which may still be under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ForkBranch {
-    /// Name of the new branch.
-    pub name: String,
-    /// Its token budget.
-    pub tokens: crate::tokens::Tokens,
-    /// Weights over domain numbers; the branch's own mixture when absent.
-    #[serde(default)]
-    pub mixture: Option<BTreeMap<u32, f64>>,
-    /// A committed checkpoint of the branch; its last whole one when absent.
-    #[serde(default)]
-    pub checkpoint_id: Option<CheckpointId>,
 }

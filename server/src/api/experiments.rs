@@ -15,6 +15,7 @@ use crate::{
     app::App,
     db::{
         self, Listed,
+        edits::Editable,
         events::NewEvent,
         experiments::ExperimentRow,
         lists::{Experiments, Wanted},
@@ -24,6 +25,7 @@ use crate::{
     domain::{
         access::USER_PRIORITY_MAX,
         deadline::budget_spent,
+        marks,
         planner::shape,
         validate::{budget, not_now, validate},
     },
@@ -135,6 +137,7 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
         summary,
         waits_for: waits_for.as_ref().map(Said::text),
         waits_for_said: waits_for,
+        note: db::edits::note(&app.db, id).await?,
         spec: row.spec,
         corpus_id: row.corpus_id,
         clustering_id: row.clustering_id,
@@ -210,7 +213,7 @@ fn high_priority(who: &Identity, priority: u8) -> ApiResult<()> {
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
 async fn show(State(app): State<App>, Path(id): Path<ExperimentId>, headers: HeaderMap) -> ApiResult<Response> {
     let view = view(&app, id).await?;
-    etag::answer(StatusCode::OK, &headers, &view.spec, &view)
+    etag::answer(StatusCode::OK, &headers, &view)
 }
 
 #[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 204, description = "deleted: its checkpoints, shards and scores go, lists show it with `archived` alone"), (status = 409, description = "not over, or a worker holds a job of it: which")))]
@@ -328,7 +331,7 @@ async fn announce(app: &App, id: ExperimentId, said: Said) {
     app.hint(StreamMessage::Experiment(StreamExperiment { experiment_id: id }));
 }
 
-#[utoipa::path(patch, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), request_body = ChangeExperiment, responses((status = 200, description = "changed; paused for a spent budget, it goes on when the new one is not", body = ExperimentView), (status = 409, description = "over already"), (status = 422, description = "faults of the input")))]
+#[utoipa::path(patch, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), request_body = ChangeExperiment, responses((status = 200, description = "changed; paused for a spent budget, it goes on when the new one is not; labels and note are changed when it is over, too", body = ExperimentView), (status = 409, description = "over already"), (status = 422, description = "faults of the input")))]
 async fn alter(
     State(app): State<App>,
     Who(who): Who,
@@ -339,20 +342,34 @@ async fn alter(
     if let Some(priority) = body.priority {
         high_priority(&who, priority)?;
     }
-    let edit = |mut spec: ExperimentSpec| {
-        etag::ensure_unchanged(&headers, &spec)?;
+    let steers = body.steers();
+    let edit = |mut edits: Editable| {
+        etag::ensure_unchanged(&headers, &edits)?;
+        let mut faults = Vec::new();
+        if let Some(labels) = body.labels {
+            marks::labels(&labels, &mut faults);
+            edits.spec.labels = labels;
+        }
+        if let Some(note) = body.note {
+            marks::note(&note, &mut faults);
+            edits.note = note;
+        }
+        let spec = &mut edits.spec;
         spec.priority = body.priority.unwrap_or(spec.priority);
         spec.deadline = body.deadline.or(spec.deadline);
         spec.budget = body.budget.unwrap_or(spec.budget);
-        let mut faults = Vec::new();
         budget(&spec.budget, "budget", &mut faults);
         if spec.priority > 100 {
             let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
             faults.push(Fault::new("priority", message));
         }
-        if faults.is_empty() { Ok(spec) } else { Err(ApiError::Invalid(faults)) }
+        if faults.is_empty() { Ok(edits) } else { Err(ApiError::Invalid(faults)) }
     };
-    let spec = db::experiments::change(&app.db, id, edit).await?;
+    let spec = db::edits::change(&app.db, id, steers, edit).await?.spec;
+    if !steers {
+        announce(&app, id, said!("experiment_marked", who = &who.name)).await;
+        return edited(&app, id).await;
+    }
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
     let row = db::experiments::get(&app.db, id).await?;
     let held = row.state == ExperimentState::Paused && row.problem.is_some();
@@ -363,8 +380,13 @@ async fn alter(
         said!("experiment_edited", who = &who.name, priority = u64::from(spec.priority))
     };
     announce(&app, id, said).await;
-    let view = view(&app, id).await?;
-    etag::answer(StatusCode::OK, &HeaderMap::new(), &view.spec, &view)
+    edited(&app, id).await
+}
+
+/// An experiment as an edit left it, with its new tag.
+async fn edited(app: &App, id: ExperimentId) -> ApiResult<Response> {
+    let view = view(app, id).await?;
+    etag::answer(StatusCode::OK, &HeaderMap::new(), &view)
 }
 
 #[utoipa::path(post, path = "/experiments/{id}/pause", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "paused; what runs is released at its next step", body = ExperimentView), (status = 409, description = "not running")))]

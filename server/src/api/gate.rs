@@ -10,6 +10,7 @@ use crate::{
     app::App,
     db::{self, tokens::Identity},
     domain::access::{ACCESS, NEIGHBOURS, Noun, Operation, Rule, Verdict, changes, neighbour, operation, verdict, who},
+    traces,
 };
 use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
@@ -61,6 +62,7 @@ pub async fn gate<F: Future<Output = Response>>(
     mut request: Request,
     next: impl FnOnce(Request) -> F,
 ) -> ApiResult<Response> {
+    traces::routed(request.method(), path.as_str());
     let path = path.as_str().strip_prefix(ROOT).unwrap_or(path.as_str());
     let Some(operation) = operation(request.method().as_str(), path) else {
         let methods: Vec<&str> = ACCESS.iter().filter(|row| row.path == path).map(|row| row.method).collect();
@@ -108,6 +110,7 @@ pub async fn neighbours(
     request: Request,
     next: Next,
 ) -> ApiResult<Response> {
+    traces::routed(request.method(), path.as_str());
     let Some(operation) = neighbour(request.method().as_str(), path.as_str()) else {
         let methods: Vec<&str> =
             NEIGHBOURS.iter().filter(|row| row.path == path.as_str()).map(|row| row.method).collect();

@@ -33,7 +33,7 @@ pub mod storage;
 pub mod ui;
 pub mod workers;
 
-use crate::app::App;
+use crate::{app::App, traces};
 use axum::{
     Router,
     body::Body,
@@ -207,9 +207,11 @@ pub fn service(
             }
             request.map(Body::new)
         })
-        // The path alone: a query may hold the code of a sign-in.
-        .layer(TraceLayer::new_for_http().make_span_with(
-            |request: &Request| tracing::debug_span!("request", method = %request.method(), path = request.uri().path()),
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| traces::request(request)).on_response(
+            |response: &hyper::Response<_>, took: Duration, span: &tracing::Span| {
+                traces::answered(span, response.status());
+                tracing::debug!(status = response.status().as_u16(), duration_ms = took.as_millis(), "answered");
+            },
         ))
         .layer(CatchPanicLayer::custom(panicked))
         .map_response(move |response| with_headers(response, is_tls))

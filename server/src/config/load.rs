@@ -64,6 +64,9 @@ impl Config {
             config.lease_ttl_ms
         );
         config.retention.check()?;
+        if let Some(text) = &config.otlp_endpoint {
+            crate::traces::address(text).map_err(|why| anyhow::anyhow!("otlp_endpoint: {why}"))?;
+        }
         config.store()?;
         network::check(&config)?;
         if let Some(url) = &config.database_url {

@@ -76,6 +76,7 @@ pub async fn picture(pool: &PgPool, noun: Noun, id: &str) -> Result<Option<Value
         Noun::Experiment => {
             sqlx::query_scalar!(
                 r#"SELECT jsonb_build_object('name', name, 'state', state, 'priority', priority, 'deadline', deadline, 'owner', owner,
+                       'labels', COALESCE(spec->'labels', '[]'), 'note', note,
                        'archived', archived_at IS NOT NULL, 'budget_slot_hours', budget_slot_hours, 'budget_wall_hours', budget_wall_hours,
                        'branches', (SELECT count(*) FROM branches WHERE experiment_id = e.id)) AS "picture!"
                    FROM experiments e WHERE id = $1"#,

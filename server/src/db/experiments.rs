@@ -401,57 +401,6 @@ pub async fn spent(pool: &PgPool, id: ExperimentId) -> Result<(f64, f64)> {
     Ok((row.slot_hours, row.wall_hours))
 }
 
-/// Changes what may be changed while an experiment goes on; its open jobs get the new priority. The row is held
-/// meanwhile: of two edits at once the second sees the first.
-///
-/// # Errors
-/// [`DbError::NotFound`]; [`DbError::Conflict`] when it is over; what `edit` refuses.
-pub async fn change<E: From<DbError>>(
-    pool: &PgPool,
-    id: ExperimentId,
-    edit: impl FnOnce(ExperimentSpec) -> std::result::Result<ExperimentSpec, E>,
-) -> std::result::Result<ExperimentSpec, E> {
-    let mut tx = begin(pool).await?;
-    let spec = edit(held(&mut tx, id).await?)?;
-    write(&mut tx, id, &spec).await?;
-    tx.commit().await.map_err(DbError::from)?;
-    Ok(spec)
-}
-
-/// The submission, its row held.
-async fn held(tx: &mut PgConnection, id: ExperimentId) -> Result<ExperimentSpec> {
-    let row = sqlx::query!(
-        r#"SELECT spec AS "spec: Stored<ExperimentSpec>" FROM experiments WHERE id = $1 AND archived_at IS NULL FOR NO KEY UPDATE"#,
-        id.0
-    )
-    .fetch_optional(tx)
-    .await?;
-    row.ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?.spec.read("spec")
-}
-
-async fn write(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -> Result<()> {
-    let priority = i16::from(spec.priority);
-    let done = sqlx::query!(
-        "UPDATE experiments SET spec = $2, priority = $3, deadline_missed_at = CASE WHEN deadline = $4 THEN deadline_missed_at END, deadline = $4,
-             budget_slot_hours = $5, budget_wall_hours = $6 WHERE id = $1 AND state IN ('running', 'paused')",
-        id.0, kept("body", spec)? as _, priority, spec.deadline, spec.budget.slot_hours, spec.budget.wall_hours
-    )
-    .execute(&mut *tx)
-    .await?;
-    if done.rows_affected() == 0 {
-        return Err(DbError::Conflict("the experiment is over already".into()));
-    }
-    super::open_jobs::lock_of(tx, id.into()).await?;
-    sqlx::query!(
-        "UPDATE jobs SET priority = $2 WHERE experiment_id = $1 AND state IN ('queued', 'running', 'paused')",
-        id.0,
-        priority
-    )
-    .execute(&mut *tx)
-    .await?;
-    Ok(())
-}
-
 /// What [`set_stages`] changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StageChanges {

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod branches;
 pub mod checkpoints;
 pub mod corpora;
+pub mod edits;
 mod error;
 pub mod evaluations;
 pub mod events;

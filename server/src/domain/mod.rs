@@ -17,6 +17,7 @@ pub mod held_out;
 pub mod held_out_curve;
 pub mod known;
 pub mod lease;
+pub mod marks;
 pub mod metrics;
 pub mod mlflow;
 pub mod orphans;

@@ -10,7 +10,7 @@ pub use fleet::{budget, not_now, unused_slots};
 use crate::domain::{
     expand::{DOMAINS_MAX, Domains, REPEATS_MAX, expand},
     known::Known,
-    retention, room,
+    marks, retention, room,
 };
 use faults::Faults;
 use senmon_protocol::{
@@ -32,6 +32,7 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
         format!("{:?}", spec.name),
         "1 to 200 characters",
     );
+    marks::labels(&spec.labels, &mut faults.0);
     faults.check(spec.priority <= 100, "priority", spec.priority, "0 to 100, higher first");
     corpus_and_clustering(spec, known, &mut faults);
     model_and_tokenizer(spec, known, &mut faults);

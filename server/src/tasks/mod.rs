@@ -23,6 +23,7 @@ pub mod tell;
 use crate::{
     app::App,
     db::{self, events::NewEvent},
+    traces,
 };
 use ask::ask;
 use senmon_protocol::said;
@@ -33,6 +34,7 @@ use std::{
 };
 use supervise::{Failing, TOLD_AT, guarded};
 use tokio::{sync::Notify, sync::watch, task::JoinSet};
+use tracing::Instrument as _;
 
 /// A loop rests as long as it worked, and at least this: a thousand signals at once are one pass, and none takes a core
 /// for itself.
@@ -87,10 +89,13 @@ fn spawn<F, R>(
     set.spawn(async move {
         while !*stop.borrow() {
             let start = Instant::now();
-            let failure = guarded(run(app.clone())).await.err();
+            let pass = traces::pass(name);
+            let failure = guarded(run(app.clone())).instrument(pass.clone()).await.err();
             if let Some(failure) = &failure {
-                tracing::error!(task = name, error = %failure, "a loop failed; it tries again");
+                tracing::error!(parent: &pass, task = name, error = %failure, "a loop failed; it tries again");
             }
+            // It ends here, not with the rest.
+            drop(pass);
             let (now, before) = app.loops.note(name, failure.as_ref());
             tell(&app, name, &now, &before).await;
             let worked = start.elapsed();

@@ -281,7 +281,7 @@ async fn whatever_locks_several_jobs_begins_with_the_lowest() -> Result<()> {
         let (asks, jobs) = (pool.clone(), ids.clone());
         let work = tokio::spawn(async move {
             match name {
-                "change" => db::experiments::change::<DbError>(&asks, experiment, Ok).await.map(drop),
+                "change" => db::edits::change::<DbError>(&asks, experiment, true, Ok).await.map(drop),
                 "cancel" => db::experiments::set_state(&asks, experiment, ExperimentState::Cancelled).await,
                 _ => {
                     let place = |id: &String| Ok(Placement { job: JobId(uuid(id)?), worker, slots: vec![0] });

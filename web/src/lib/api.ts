@@ -10,6 +10,7 @@ export type Branch = S["BranchView"];
 export type Metrics = S["MetricsView"];
 export type Report = S["Report"];
 export type Ensemble = S["Ensemble"];
+export type Clustering = S["ClusteringView"];
 export type Domain = S["DomainView"];
 export type Worker = S["WorkerView"];
 export type WorkerMetrics = S["WorkerMetrics"];

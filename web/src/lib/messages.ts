@@ -1,5 +1,7 @@
 // Every sentence of the dashboard: English, Japanese. Words of the server's, and the sentences of
 // reports and of forms that start or change something, have files of their own.
+import { domainMessages } from "./messages.domain";
+import { marksMessages } from "./messages.marks";
 import { pageMessages } from "./messages.pages";
 import { reportMessages } from "./messages.report";
 import { serverMessages } from "./messages.server";
@@ -7,6 +9,8 @@ import { startMessages } from "./messages.start";
 
 export const messages = {
   ...reportMessages,
+  ...domainMessages,
+  ...marksMessages,
   ...pageMessages,
   ...startMessages,
   ...serverMessages,

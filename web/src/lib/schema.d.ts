@@ -1778,7 +1778,10 @@ export interface components {
             /** @description Name of the chain. */
             name: string;
         };
-        /** @description `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on. What is absent stays. */
+        /**
+         * @description `PATCH /api/v1/experiments/{id}`: what may be changed while it goes on; labels and note, also when it is over. What is
+         *     absent stays.
+         */
         ChangeExperiment: {
             /** @default null */
             budget: components["schemas"]["BudgetSpec"] | null;
@@ -1788,6 +1791,16 @@ export interface components {
              * @default null
              */
             deadline: string | null;
+            /**
+             * @description All of its labels, instead of those so far: words (`overnight`) or pairs (`team=speech`).
+             * @default null
+             */
+            labels: string[] | null;
+            /**
+             * @description Its note, in Markdown, instead of the one so far; empty for none.
+             * @default null
+             */
+            note: string | null;
             /**
              * Format: uint8
              * @description 0 to 100, higher first.
@@ -3126,7 +3139,7 @@ export interface components {
             description?: string;
             /** @description What is measured in the end. */
             evaluation?: components["schemas"]["EvaluationSpec"];
-            /** @description Labels for filtering. */
+            /** @description Labels for filtering: words (`overnight`) or pairs (`team=speech`). */
             labels?: string[];
             /**
              * Format: uint32
@@ -3223,6 +3236,8 @@ export interface components {
             clustering_id?: components["schemas"]["ClusteringId"] | null;
             /** @description The corpus. */
             corpus_id: components["schemas"]["CorpusId"];
+            /** @description Note of people, in Markdown; empty where there is none. */
+            note?: string;
             /** @description The submission. */
             spec: components["schemas"]["ExperimentSpec"];
             /** @description What it waits for, in a sentence; or why it is set aside. */
@@ -8103,7 +8118,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description changed; paused for a spent budget, it goes on when the new one is not */
+            /** @description changed; paused for a spent budget, it goes on when the new one is not; labels and note are changed when it is over, too */
             200: {
                 headers: {
                     [name: string]: unknown;

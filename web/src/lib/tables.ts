@@ -11,7 +11,7 @@ export type Say = (key: Key, values?: Record<string, string | number>) => string
 type Contestant = Report["contestants"][number];
 
 const NONE = "–";
-const signed = (value: number, digits: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+export const signed = (value: number, digits: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 const shareOf = (part: number, digits = 1) => `${(100 * part).toFixed(digits)} %`;
 const orNone = <T>(value: T | null | undefined, write: (value: T) => string) => (value == null ? NONE : write(value));
 /** A model by its name, linked to its page. */
@@ -83,7 +83,7 @@ export function surfaceTable(report: Report, say: Say): Table {
 export function matrixTable(report: Report, say: Say, { threshold, hasControls }: { threshold: number; hasControls: boolean }): Table {
   return {
     isSmall: true, isMatrix: true,
-    columns: [{ text: say("branch"), isWide: true }, ...report.domains.map((domain) => ({ text: `${domain.index} ${domain.label}`, title: domain.top_terms.join(", ") }))],
+    columns: [{ text: say("branch"), isWide: true }, ...report.domains.map((domain) => ({ text: `${domain.index} ${domain.label}`, title: domain.top_terms.join(", "), href: `experiments/${report.experiment_id}/domains/${domain.index}` }))],
     rows: folded(report.matrix, hasControls).rows.map((row) => ({
       key: row.branch,
       cells: [
@@ -119,7 +119,7 @@ export function domainsTable(report: Report, say: Say): Table {
     ],
     rows: report.domains.map((domain) => ({
       key: String(domain.index),
-      cells: [{ text: String(domain.index) }, { text: domain.label }, { text: whole(domain.documents) }, { text: whole(domain.documents_held_out) }, { text: shareOf(domain.weight) }, { text: tokens(domain.tokens) }, { text: shareOf(domain.share) }, { text: domain.top_terms.join(", "), tone: "muted" }],
+      cells: [{ text: String(domain.index) }, { text: domain.label, href: `experiments/${report.experiment_id}/domains/${domain.index}` }, { text: whole(domain.documents) }, { text: whole(domain.documents_held_out) }, { text: shareOf(domain.weight) }, { text: tokens(domain.tokens) }, { text: shareOf(domain.share) }, { text: domain.top_terms.join(", "), tone: "muted" }],
     })),
   };
 }

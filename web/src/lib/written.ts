@@ -3,7 +3,7 @@ import { escape } from "./svg";
 
 /** `heat` is the difference that colours a cell; `note` stands small behind the text. */
 export type Cell = { text: string; note?: string; href?: string; tone?: "ok" | "bad" | "muted"; heat?: string; isOwn?: boolean; title?: string };
-export type Column = { text: string; isNumber?: boolean; title?: string; /** On a phone it takes a line of its own. */ isWide?: boolean; /** Nothing of it goes to a second line. */ isOneLine?: boolean };
+export type Column = { text: string; isNumber?: boolean; title?: string; /** Where its head leads. */ href?: string; /** On a phone it takes a line of its own. */ isWide?: boolean; /** Nothing of it goes to a second line. */ isOneLine?: boolean };
 export type Row = { key: string; cells: Cell[]; isStrong?: boolean; title?: string };
 export type Table = { columns: Column[]; rows: Row[]; isSmall?: boolean; isMatrix?: boolean };
 

@@ -16,6 +16,7 @@ from senmon.stream import Follower
 from senmon.transport import Transport
 from senmon.types import (
     BranchView,
+    ChangeExperiment,
     CheckpointView,
     CorpusView,
     DocumentFields,
@@ -172,6 +173,31 @@ class Client:
         if view["state"] != "completed":
             raise errors.ExperimentFailedError(view)
         return view
+
+    def change(
+        self,
+        experiment: Thing,
+        *,
+        priority: int | None = None,
+        deadline: str | None = None,
+        budget: Mapping[str, float | None] | None = None,
+        labels: Sequence[str] | None = None,
+        note: str | None = None,
+    ) -> ExperimentView:
+        """Changes what is given. Labels (words, or pairs such as `team=speech`) and the note (Markdown) take the place
+        of those so far, also when the experiment is over; the others raise `ConflictError` then.
+        """
+        given = {
+            "priority": priority,
+            "deadline": deadline,
+            "budget": None if budget is None else dict(budget),
+            "labels": None if labels is None else list(labels),
+            "note": note,
+        }
+        body = cast(ChangeExperiment, {key: value for key, value in given.items() if value is not None})
+        return self._transport.call(
+            operations.EXPERIMENT_CHANGE, json_body=body, id=self._experiment_id(experiment)
+        )
 
     def pause(self, experiment: Thing) -> ExperimentView:
         """Pauses an experiment: branches write a checkpoint and give their slots back. Raises `ConflictError`."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from senmon.types import (
     BranchView,
+    ChangeExperiment,
     CheckpointView,
     CorpusView,
     ExperimentSpec,
@@ -53,6 +54,7 @@ EXPERIMENTS = Operation(
     query=("q", "state", "labels", "owner", "sort", "archived", *PAGE),
 )
 EXPERIMENT = Operation("GET", "/experiments/{id}", ExperimentView)
+EXPERIMENT_CHANGE = Operation("PATCH", "/experiments/{id}", ExperimentView, body=ChangeExperiment)
 EXPERIMENT_PAUSE = Operation("POST", "/experiments/{id}/pause", ExperimentView)
 EXPERIMENT_RESUME = Operation("POST", "/experiments/{id}/resume", ExperimentView)
 EXPERIMENT_CANCEL = Operation("POST", "/experiments/{id}/cancel", ExperimentView)

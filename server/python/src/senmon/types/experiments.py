@@ -37,7 +37,7 @@ class ExperimentSpec(TypedDict):
     deadline: NotRequired[str | None]
     description: NotRequired[str]  # Free words for people.
     evaluation: NotRequired[dict[str, Any]]  # What is measured in the end.
-    labels: NotRequired[list[str]]  # Labels for filtering.
+    labels: NotRequired[list[str]]  # Labels for filtering: words (`overnight`) or pairs (`team=speech`).
     # How often a failing job of this experiment is tried again for the user's own faults.
     max_restarts: NotRequired[int]
     # Shape of the model; left out when the seed is a checkpoint, which brings its own.
@@ -110,8 +110,20 @@ class ExperimentView(ExperimentSummary):
     broken: NotRequired[list[BrokenRow]]  # Branches that cannot be read.
     clustering_id: NotRequired[str | None]  # The clustering, once asked for.
     corpus_id: str  # The corpus.
+    note: NotRequired[str]  # Note of people, in Markdown; empty where there is none.
     spec: ExperimentSpec  # The submission.
     waits_for: NotRequired[str | None]  # What it waits for, in a sentence; or why it is set aside.
+
+
+class ChangeExperiment(TypedDict, total=False):
+    """What may be changed while an experiment goes on; labels and note, also when it is over. What is absent stays."""
+
+    priority: int | None  # 0 to 100, higher first.
+    deadline: str | None  # When it should be done.
+    budget: dict[str, Any] | None  # What it may take in all, instead of the budget so far.
+    # All of its labels, instead of those so far: words (`overnight`) or pairs (`team=speech`).
+    labels: list[str] | None
+    note: str | None  # Its note, in Markdown, instead of the one so far; empty for none.
 
 
 class PlanRequest(TypedDict):

@@ -1,0 +1,20 @@
+// Labels, notes, stars: English, Japanese.
+export const marksMessages = {
+  labels: ["Labels", "ラベル"],
+  labelsHelp: ["Words or pairs such as team=speech, between commas", "単語、または team=speech のような組をカンマで区切ります"],
+  labelOnly: ["Only with {label}", "{label} のみ表示"],
+  labelAll: ["Also without {label}", "{label} の絞り込みを解除"],
+  note: ["Note", "メモ"],
+  noteHelp: ["Markdown", "Markdown 形式"],
+  marksEdit: ["Labels and note", "ラベルとメモ"],
+  starred: ["Starred", "スター付き"],
+  star: ["Star {name} in this browser", "{name} にスターを付ける（このブラウザーのみ）"],
+  unstar: ["Take the star of {name} away", "{name} のスターを外す"],
+  deleteIt: ["Delete", "削除"],
+  deleteAsks: ["Delete the experiment {name}?", "実験 {name} を削除しますか？"],
+  deleteTakes: ["Its checkpoints, shards and scores go for good.", "チェックポイント・シャード・評価結果は完全に削除されます。"],
+  deleteKeeps: ["Its row stays among the deleted ones, and its history in the audit and the events.", "一覧の「削除済み」と、監査記録・イベントには残ります。"],
+  deleteYes: ["Delete {name}", "{name} を削除する"],
+  deletedOnes: ["Deleted", "削除済み"],
+  deletedNone: ["Nothing was deleted.", "削除された実験はありません。"],
+} as const satisfies Record<string, readonly [string, string]>;
