@@ -9,6 +9,10 @@ from safetensors.numpy import load_file
 from world import BUILT, CORPUS
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+# Shorter than what is computed: some of it is not seen.
+WINDOW = 48
+GEMMA3_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 SMALL = {
     "vocab_size": 320,
     "hidden_size": 64,
@@ -16,6 +20,7 @@ SMALL = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "max_position_embeddings": 256,
+    "pad_token_id": None,
 }
 FAMILIES = {
     "llama": (transformers.LlamaConfig, {}),
@@ -28,6 +33,42 @@ FAMILIES = {
     "mistral-head-size": (transformers.MistralConfig, {"num_key_value_heads": 2, "head_dim": 32, "sliding_window": None}),
     "qwen2": (transformers.Qwen2Config, {"num_key_value_heads": 2}),
     "qwen2-tied": (transformers.Qwen2Config, {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "llama-yarn": (transformers.LlamaConfig, {"rope_parameters": YARN, "num_key_value_heads": 2}),
+    "llama-yarn-sharp": (
+        transformers.LlamaConfig,
+        {"rope_parameters": YARN | {"attention_factor": 1.3, "beta_fast": 16.0, "beta_slow": 0.5, "truncate": False}},
+    ),
+    "mistral-window": (transformers.MistralConfig, {"num_key_value_heads": 2, "sliding_window": WINDOW}),
+    "mistral-wide": (transformers.MistralConfig, {"num_key_value_heads": 2, "sliding_window": 4096}),
+    "qwen3": (transformers.Qwen3Config, {"num_key_value_heads": 2, "head_dim": 24}),
+    "qwen3-window": (
+        transformers.Qwen3Config,
+        {"num_key_value_heads": 2, "head_dim": 16, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    ),
+    "gemma2": (
+        transformers.Gemma2Config,
+        {"num_key_value_heads": 2, "head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": WINDOW},
+    ),
+    "gemma3": (
+        transformers.Gemma3TextConfig,
+        {"num_key_value_heads": 2, "head_dim": 24, "query_pre_attn_scalar": 20, "sliding_window": WINDOW, "layer_types": GEMMA3_LAYERS},
+    ),
+    "gemma3-scaled": (
+        transformers.Gemma3TextConfig,
+        {
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "sliding_window": WINDOW,
+            "layer_types": GEMMA3_LAYERS,
+            "final_logit_softcapping": 20.0,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+            },
+        },
+    ),
+    "olmo2": (transformers.Olmo2Config, {"num_key_value_heads": 2}),
+    "smollm3": (transformers.SmolLM3Config, {"num_key_value_heads": 2, "no_rope_layers": [1, 0, 1]}),
 }
 
 

@@ -40,9 +40,10 @@ def test_logits_and_round_trip(family, tmp_path):
 SETTINGS = {"batch_windows": 1, "learning_rate": 1e-3}
 
 
+@pytest.mark.parametrize("family", ["llama-grouped", "gemma3", "olmo2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_on_disk(dtype, tmp_path):
-    random_model("llama-grouped").to(dtype).save_pretrained(tmp_path / "half")
+def test_half_precision_on_disk(dtype, family, tmp_path):
+    random_model(family).to(dtype).save_pretrained(tmp_path / "half")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype=torch.float32).eval()
     assert differ(worker_logits(tmp_path / "half", TOKENS, tmp_path), logits_of(again)) <= 1e-4
 
@@ -58,8 +59,9 @@ def test_weights_in_several_files(tmp_path):
     ("change", "named"),
     [
         ({"model_type": "mixtral"}, "model_type"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"sliding_window": 64}, "sliding_window"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "longrope"),
+        ({"sliding_window": 0}, "sliding_window"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
         ({"num_local_experts": 8}, "num_local_experts"),
         ({"hidden_act": "gelu"}, "hidden_act"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from reference import random_model, text_tokens, worker_training
+from reference import FAMILIES, random_model, text_tokens, worker_training
 
 LENGTH, WINDOWS, MICRO = 64, 8, 4
 SETTINGS = {"batch_windows": WINDOWS, "learning_rate": 2e-3, "schedule": "cosine", "warmup_fraction": 0.1, "final_fraction": 0.1}
@@ -62,6 +62,27 @@ def test_a_hundred_steps_agree(family, tmp_path):
     assert losses[-1] < 0.8 * losses[0], "the reference does not learn"
     assert worst <= 1e-4, worst
     assert max(abs(a - b) / b for a, b in zip(found["norms"], norms)) <= 1e-2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ten_steps_of_every_family_agree_and_come_back(family, tmp_path):
+    model, written = random_model(family), tmp_path / "ours"
+    model.save_pretrained(tmp_path / "start")
+    job = {"folder": str(tmp_path / "start"), "out": str(written), "length": LENGTH, "micro": MICRO, "batches": batches(10)}
+    found = worker_training(job | {"training": SETTINGS}, tmp_path)
+    losses, norms = reference(model.train(), 10)
+    assert max(abs(a - b) / b for a, b in zip(found["losses"], losses, strict=True)) <= 1e-4
+    assert max(abs(a - b) / b for a, b in zip(found["norms"], norms, strict=True)) <= 1e-2
+    back = transformers.AutoModelForCausalLM.from_pretrained(written, dtype=torch.float32)
+    after = [loss_of(trained.eval(), batches(11)[-1]) for trained in (back, model)]
+    assert abs(after[0] - after[1]) / after[1] <= 1e-4, after
+
+
+def loss_of(model, batch):
+    windows = torch.tensor(batch).view(WINDOWS, LENGTH + 1)
+    with torch.inference_mode():
+        logits = model(windows[:, :-1]).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).item()
 
 
 def note(family, theirs, ours, worst):

@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     error::{CliError, CliResult},
 };
-use half::bf16;
+use half::{bf16, f16};
 use safetensors::{Dtype as FileDtype, SafeTensors, View, tensor::TensorView};
 use senmon_protocol::ids::CheckpointId;
 use serde::Serialize;
@@ -21,8 +21,21 @@ const BESIDE: [&str; 3] = [CONFIG_FILE, "tokenizer.json", "tokenizer_config.json
 pub enum Dtype {
     /// bfloat16, to the nearest: half the size.
     Bf16,
+    /// IEEE's half precision, to the nearest: half the size; refused where a weight is too large for it.
+    Fp16,
     /// The bits of the checkpoint.
     Fp32,
+}
+
+impl Dtype {
+    /// Its names in `config.json` and in files of weights.
+    fn named(self) -> (&'static str, FileDtype) {
+        match self {
+            Self::Bf16 => ("bfloat16", FileDtype::BF16),
+            Self::Fp16 => ("float16", FileDtype::F16),
+            Self::Fp32 => ("float32", FileDtype::F32),
+        }
+    }
 }
 
 /// Fetches a checkpoint's model into a new folder; returns the bytes of the weights. The folder appears whole or not
@@ -40,8 +53,8 @@ pub async fn run(client: &Client, id: CheckpointId, folder: &Path, dtype: Dtype)
     fs::create_dir_all(&unfinished).map_err(|error| failed(&error))?;
     for name in BESIDE {
         let mut bytes = client.bytes(&format!("/checkpoints/{id}/files/{name}")).await?;
-        if name == CONFIG_FILE && dtype == Dtype::Bf16 {
-            bytes = as_bf16(&bytes).map_err(|error| failed(&error))?;
+        if name == CONFIG_FILE {
+            bytes = in_format(&bytes, dtype).map_err(|error| failed(&error))?;
         }
         fs::write(unfinished.join(name), bytes).map_err(|error| failed(&error))?;
     }
@@ -49,10 +62,10 @@ pub async fn run(client: &Client, id: CheckpointId, folder: &Path, dtype: Dtype)
     let source = format!("/checkpoints/{id}/files/{MODEL_FILE}");
     match dtype {
         Dtype::Fp32 => client.download(&source, &target).await?,
-        Dtype::Bf16 => {
+        Dtype::Bf16 | Dtype::Fp16 => {
             let whole = unfinished.join("fp32");
             client.download(&source, &whole).await?;
-            convert(&whole, &target).map_err(|error| failed(&error))?;
+            convert(&whole, &target, dtype).map_err(|error| failed(&error))?;
             fs::remove_file(&whole).map_err(|error| failed(&error))?;
         }
     }
@@ -61,70 +74,105 @@ pub async fn run(client: &Client, id: CheckpointId, folder: &Path, dtype: Dtype)
     Ok(bytes)
 }
 
-/// `config.json` of the same model in bf16.
-fn as_bf16(config: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// `config.json` of the same model in another format.
+fn in_format(config: &[u8], dtype: Dtype) -> anyhow::Result<Vec<u8>> {
     let mut config: serde_json::Value = serde_json::from_slice(config)?;
-    config["torch_dtype"] = "bfloat16".into();
+    config["torch_dtype"] = dtype.named().0.into();
     Ok(serde_json::to_vec_pretty(&config)?)
 }
 
-/// A tensor that becomes bf16 when it is written: one at a time is in memory twice.
-struct Rounded<'a>(TensorView<'a>);
+/// A tensor that becomes bf16 or fp16 when it is written: one at a time is in memory twice.
+struct Rounded<'a>(TensorView<'a>, Dtype);
 
 impl View for Rounded<'_> {
     fn dtype(&self) -> FileDtype {
-        FileDtype::BF16
+        self.1.named().1
     }
     fn shape(&self) -> &[usize] {
         self.0.shape()
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let numbers = self.0.data().as_chunks::<4>().0.iter().map(|word| bf16::from_f32(f32::from_le_bytes(*word)));
-        Cow::Owned(numbers.flat_map(bf16::to_le_bytes).collect())
+        let numbers = self.0.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word));
+        Cow::Owned(match self.1 {
+            Dtype::Fp16 => numbers.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
+            _ => numbers.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
+        })
     }
     fn data_len(&self) -> usize {
         self.0.data().len() / 2
     }
 }
 
-fn convert(from: &Path, to: &Path) -> anyhow::Result<()> {
+fn convert(from: &Path, to: &Path, dtype: Dtype) -> anyhow::Result<()> {
     let bytes = fs::read(from)?;
     let parsed = SafeTensors::deserialize(&bytes)?;
     let tensors = parsed.tensors();
-    if let Some((name, view)) = tensors.iter().find(|(_, view)| view.dtype() != FileDtype::F32) {
-        anyhow::bail!("{MODEL_FILE}: tensor {name} is {:?}, expected F32", view.dtype());
+    for (name, view) in &tensors {
+        anyhow::ensure!(
+            view.dtype() == FileDtype::F32,
+            "{MODEL_FILE}: tensor {name} is {:?}, expected F32",
+            view.dtype()
+        );
+        let mut values = view.data().as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word));
+        let large = values.find(|value| dtype == Dtype::Fp16 && !f16::from_f32(*value).is_finite());
+        if let Some(large) = large {
+            let most = f16::MAX;
+            anyhow::bail!("{MODEL_FILE}: tensor {name} holds {large}, expected {most} at most in fp16; bf16 has room");
+        }
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let rounded = tensors.into_iter().map(|(name, view)| (name, Rounded(view)));
+    let rounded = tensors.into_iter().map(|(name, view)| (name, Rounded(view, dtype)));
     Ok(safetensors::serialize_to_file(rounded, Some(metadata), to)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
-    #[test]
-    fn weights_are_rounded_to_the_nearest() {
-        let folder = std::env::temp_dir().join(format!("senmon-export-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let values: Vec<u8> = [1.0_f32, 1.003_906_3, -3.1, 0.0].iter().flat_map(|v| v.to_le_bytes()).collect();
-        let view = TensorView::new(FileDtype::F32, vec![2, 2], &values).unwrap();
+    /// What `values` become in a file of another format.
+    fn converted(values: &[f32], dtype: Dtype) -> anyhow::Result<Vec<u8>> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("senmon-export-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let values: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(FileDtype::F32, vec![2, values.len() / 8], &values)?;
         let (from, to) = (folder.join("from"), folder.join("to"));
-        safetensors::serialize_to_file([("w", view)], None, &from).unwrap();
-        convert(&from, &to).unwrap();
-        let bytes = fs::read(&to).unwrap();
-        let parsed = SafeTensors::deserialize(&bytes).unwrap();
-        let tensor = parsed.tensor("w").unwrap();
-        let found: Vec<f32> =
-            tensor.data().as_chunks::<2>().0.iter().map(|word| bf16::from_le_bytes(*word).to_f32()).collect();
-        assert_eq!((tensor.shape(), found.as_slice()), (&[2, 2][..], &[1.0, 1.0, -3.093_75, 0.0][..]));
-        fs::remove_dir_all(&folder).unwrap();
+        safetensors::serialize_to_file([("w", view)], None, &from)?;
+        let bytes = convert(&from, &to, dtype).and_then(|()| Ok(fs::read(&to)?));
+        fs::remove_dir_all(&folder)?;
+        let bytes = bytes?;
+        let parsed = SafeTensors::deserialize(&bytes)?;
+        let tensor = parsed.tensor("w")?;
+        assert_eq!((tensor.shape(), tensor.dtype()), (&[2, values.len() / 8][..], dtype.named().1));
+        Ok(tensor.data().to_vec())
     }
 
     #[test]
-    fn the_config_says_bf16() {
-        let config = as_bf16(br#"{"torch_dtype": "float32", "hidden_size": 8}"#).unwrap();
-        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
-        assert_eq!((&config["torch_dtype"], &config["hidden_size"]), (&"bfloat16".into(), &8.into()));
+    fn weights_are_rounded_to_the_nearest() {
+        let halves = |bytes: Vec<u8>| bytes.as_chunks::<2>().0.to_vec();
+        let found = halves(converted(&[1.0, 1.003_906_3, -3.1, 0.0], Dtype::Bf16).unwrap());
+        let found: Vec<f32> = found.into_iter().map(|word| bf16::from_le_bytes(word).to_f32()).collect();
+        assert_eq!(found, [1.0, 1.0, -3.093_75, 0.0]);
+        let found = halves(converted(&[1.0, 1.000_488_3, -3.1, 1e-9], Dtype::Fp16).unwrap());
+        let found: Vec<f32> = found.into_iter().map(|word| f16::from_le_bytes(word).to_f32()).collect();
+        assert_eq!(found, [1.0, 1.0, -3.099_609_4, 0.0]);
+    }
+
+    #[test]
+    fn a_weight_that_fp16_cannot_hold_is_named() {
+        let error = converted(&[1.0, 70_000.0], Dtype::Fp16).unwrap_err().to_string();
+        assert!(error.contains("tensor w holds 70000, expected 65504 at most"), "{error}");
+        assert!(converted(&[1.0, 70_000.0], Dtype::Bf16).is_ok());
+    }
+
+    #[test]
+    fn the_config_says_the_format() {
+        for (dtype, name) in [(Dtype::Bf16, "bfloat16"), (Dtype::Fp16, "float16"), (Dtype::Fp32, "float32")] {
+            let config = in_format(br#"{"torch_dtype": "float32", "hidden_size": 8}"#, dtype).unwrap();
+            let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+            assert_eq!((&config["torch_dtype"], &config["hidden_size"]), (&name.into(), &8.into()));
+        }
     }
 }

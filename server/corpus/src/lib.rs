@@ -28,6 +28,7 @@ pub mod router;
 pub mod sample;
 pub mod scan;
 pub mod seed;
+pub mod sentencepiece;
 pub mod shard;
 pub mod shard_set;
 pub mod similarity;

@@ -20,6 +20,7 @@ use axum::{
 use senmon_corpus::{
     roots::{Folder, Roots},
     seed::{belongs, inspect},
+    sentencepiece,
     tokenizer::{TOKENIZER_BYTES_MAX, Tokenizer},
 };
 use senmon_protocol::{
@@ -131,6 +132,9 @@ fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &Roots) -> Fo
 /// Loads the tokenizer of a file; a fault names the key that is wrong.
 fn load_tokenizer(file: &mut TokenizerFile, roots: &Roots) -> Result<Tokenizer, Fault> {
     let fault = |key: &str, message: String| Fault::new(format!("tokenizer.{key}"), message);
+    if let Some(why) = sentencepiece::refusal(Path::new(&file.path), roots) {
+        return Err(fault("path", why));
+    }
     make_real(&mut file.path, roots).map_err(|why| fault("path", why))?;
     let bytes = roots.read(Path::new(&file.path), TOKENIZER_BYTES_MAX);
     let bytes = bytes.map_err(|error| fault("path", roots.refusal(&file.path, &error)))?;

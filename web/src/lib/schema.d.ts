@@ -3738,6 +3738,11 @@ export interface components {
              */
             share: number;
         };
+        /**
+         * @description How far a layer looks back.
+         * @enum {string}
+         */
+        LayerType: "full_attention" | "sliding_attention";
         /** @description Files that a registration met and did not take. */
         LeftOut: {
             /**
@@ -4008,8 +4013,18 @@ export interface components {
             /** @description Absolute path. */
             path: string;
         };
-        /** @description Shape of a Llama-family model. Key names are those of `transformers`' `LlamaConfig`. */
+        /** @description Shape of a Llama-family model. Key names are those of `transformers`' configurations. */
         ModelSpec: {
+            /**
+             * Format: double
+             * @description Scores of attention stay within this, by a hyperbolic tangent (Gemma 2).
+             */
+            attn_logit_softcapping?: number | null;
+            /**
+             * Format: double
+             * @description Logits stay within this, by a hyperbolic tangent (Gemma).
+             */
+            final_logit_softcapping?: number | null;
             /**
              * Format: uint32
              * @description Size of a head; `hidden_size / num_attention_heads` when absent.
@@ -4027,9 +4042,14 @@ export interface components {
             initializer_range?: number;
             /**
              * Format: uint32
-             * @description Width of the SwiGLU.
+             * @description Width of the gated unit.
              */
             intermediate_size: number;
+            /**
+             * @description Which layers are local; as the family has it when absent: all of Mistral, every second of Gemma 2, five of six of
+             *     Gemma 3.
+             */
+            layer_types?: components["schemas"]["LayerType"][] | null;
             /**
              * Format: uint32
              * @description Longest sequence the model accepts.
@@ -4037,6 +4057,11 @@ export interface components {
             max_position_embeddings: number;
             /** @description Family, by the name that `transformers` gives it. */
             model_type?: components["schemas"]["ModelType"];
+            /**
+             * @description Per layer of SmolLM3, 1 where queries and keys are turned by their positions, 0 where not; every fourth is not
+             *     when absent.
+             */
+            no_rope_layers?: number[] | null;
             /**
              * Format: uint32
              * @description Query heads.
@@ -4053,16 +4078,31 @@ export interface components {
              */
             num_key_value_heads?: number | null;
             /**
+             * Format: uint32
+             * @description Scores of attention are divided by the root of this; by that of a head's size when absent.
+             */
+            query_pre_attn_scalar?: number | null;
+            /**
              * Format: double
              * @description Epsilon of RMSNorm.
              */
             rms_norm_eps?: number;
+            /**
+             * Format: double
+             * @description Base of the rotary embedding of Gemma 3's local layers; 10000 when absent.
+             */
+            rope_local_base_freq?: number | null;
             rope_scaling?: components["schemas"]["RopeScaling"] | null;
             /**
              * Format: double
              * @description Base of the rotary embedding.
              */
             rope_theta?: number;
+            /**
+             * Format: uint32
+             * @description Tokens that a local layer sees, the present one included; every layer sees all when absent.
+             */
+            sliding_window?: number | null;
             /** @description Whether the output projection is the embedding. */
             tie_word_embeddings?: boolean;
             /**
@@ -4075,7 +4115,7 @@ export interface components {
          * @description A family of models. All are the same transformer; what differs is said at each.
          * @enum {string}
          */
-        ModelType: "llama" | "mistral" | "qwen2";
+        ModelType: "llama" | "mistral" | "qwen2" | "qwen3" | "gemma2" | "gemma3_text" | "olmo2" | "smollm3";
         /**
          * @description What people want to be told of.
          * @enum {string}
@@ -5309,6 +5349,47 @@ export interface components {
             original_max_position_embeddings: number;
             /** @enum {string} */
             rope_type: "llama3";
+        } | {
+            /**
+             * Format: double
+             * @description Cosines and sines are multiplied by this; `0.1 ln(factor) + 1` when absent, or the quotient of the same with
+             *     `mscale` and `mscale_all_dim` before the logarithm.
+             */
+            attention_factor?: number | null;
+            /**
+             * Format: double
+             * @description Waves that turn more often than this in the original context are kept.
+             */
+            beta_fast?: number;
+            /**
+             * Format: double
+             * @description Waves that turn less often than this are stretched whole.
+             */
+            beta_slow?: number;
+            /**
+             * Format: double
+             * @description Long waves are stretched by this: at least 1.
+             */
+            factor: number;
+            /**
+             * Format: double
+             * @description See `attention_factor`.
+             */
+            mscale?: number | null;
+            /**
+             * Format: double
+             * @description See `attention_factor`.
+             */
+            mscale_all_dim?: number | null;
+            /**
+             * Format: uint32
+             * @description The original context, in tokens.
+             */
+            original_max_position_embeddings: number;
+            /** @enum {string} */
+            rope_type: "yarn";
+            /** @description Whether the two bounds are rounded to whole coordinates. */
+            truncate?: boolean;
         };
         /** @description One attempt that runs. */
         RunningAttempt: {
@@ -6449,6 +6530,47 @@ export interface components {
             manifest_sha256: string;
             /** @description What the manifest says. */
             meta: components["schemas"]["CheckpointMeta"];
+        };
+        /** @description See [`RopeScaling::Yarn`]. */
+        YarnScaling: {
+            /**
+             * Format: double
+             * @description Cosines and sines are multiplied by this; `0.1 ln(factor) + 1` when absent, or the quotient of the same with
+             *     `mscale` and `mscale_all_dim` before the logarithm.
+             */
+            attention_factor?: number | null;
+            /**
+             * Format: double
+             * @description Waves that turn more often than this in the original context are kept.
+             */
+            beta_fast?: number;
+            /**
+             * Format: double
+             * @description Waves that turn less often than this are stretched whole.
+             */
+            beta_slow?: number;
+            /**
+             * Format: double
+             * @description Long waves are stretched by this: at least 1.
+             */
+            factor: number;
+            /**
+             * Format: double
+             * @description See `attention_factor`.
+             */
+            mscale?: number | null;
+            /**
+             * Format: double
+             * @description See `attention_factor`.
+             */
+            mscale_all_dim?: number | null;
+            /**
+             * Format: uint32
+             * @description The original context, in tokens.
+             */
+            original_max_position_embeddings: number;
+            /** @description Whether the two bounds are rounded to whole coordinates. */
+            truncate?: boolean;
         };
     };
     responses: {

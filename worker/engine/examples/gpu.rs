@@ -56,6 +56,11 @@ fn variants() -> Vec<Value> {
     vec![
         json!({}),
         json!({ "num_key_value_heads": 2, "tie_word_embeddings": true }),
+        json!({ "num_key_value_heads": 2, "model_type": "qwen3" }),
+        json!({ "model_type": "mistral", "sliding_window": 24 }),
+        json!({ "model_type": "smollm3", "no_rope_layers": [1, 0] }),
+        json!({ "model_type": "olmo2", "num_key_value_heads": 2 }),
+        json!({ "model_type": "gemma3_text", "sliding_window": 24, "num_key_value_heads": 2 }),
         json!({ "num_key_value_heads": 1, "model_type": "qwen2" }),
         json!({ "rope_scaling": { "rope_type": "linear", "factor": 4.0 } }),
         json!({ "rope_theta": 500_000.0, "rope_scaling": {

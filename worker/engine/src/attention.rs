@@ -2,7 +2,7 @@
 //! the way back (Dao et al. 2022, section 3.1, with whole rows instead of running sums).
 
 use super::buffer::{Buffer, Number};
-use senmon_kernels::{self as kernels, Heads, Rotary, Scores};
+use senmon_kernels::{self as kernels, Heads, Rotary, Scaling, Scores};
 use tch::Tensor;
 
 /// Queries of one block: a multiple of what matrix units like; smaller saves more of the masked half.
@@ -35,7 +35,7 @@ impl<T: Number> Kept<T> {
 /// Memory shared by all blocks.
 pub struct Attention<T> {
     s: Heads,
-    scale: f32,
+    scaling: Scaling,
     scores: Buffer<T>,
     dscores: Buffer<T>,
     out: Buffer<T>,
@@ -52,14 +52,13 @@ type Gradients<'a, T> = (&'a Buffer<T>, &'a Buffer<T>, &'a Buffer<T>);
 impl<T: Number> Attention<T> {
     /// Memory for a shape.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a head size")]
-    pub fn new(s: Heads) -> Self {
+    pub fn new(s: Heads, scaling: Scaling) -> Self {
         let pieces = pieces(s, None);
         let most = pieces.iter().map(Scores::size).max().unwrap_or(0);
         let rows = usize::try_from(s.b * s.t * s.n).unwrap_or(0);
         Self {
             s,
-            scale: (1.0 / (s.d as f64).sqrt()) as f32,
+            scaling,
             scores: Buffer::new(most),
             dscores: Buffer::new(most),
             out: Buffer::new(s.queries()),
@@ -77,7 +76,7 @@ impl<T: Number> Attention<T> {
             let scores = self.scores.view(&shape(&piece));
             let _ = queries(&kept.q, &piece).bmm_out(&scores, &keys(&kept.k, &piece).transpose(1, 2));
             let held = usize::try_from(piece.size()).unwrap_or(0);
-            kernels::softmax_forward(&mut self.scores.values_mut()[..held], &mut kept.lse, self.scale, &piece);
+            kernels::softmax_forward(&mut self.scores.values_mut()[..held], &mut kept.lse, self.scaling, &piece);
             product(&queries(&self.out, &piece), &scores, &keys(&kept.v, &piece), false);
         }
         &self.out
@@ -103,7 +102,7 @@ impl<T: Number> Attention<T> {
             let _ = dout.bmm_out(&dscores, &v.transpose(1, 2));
             let held = usize::try_from(piece.size()).unwrap_or(0);
             let (p, dp) = (&mut self.scores.values_mut()[..held], &mut self.dscores.values_mut()[..held]);
-            kernels::softmax_backward(p, dp, &kept.lse, &self.delta, self.scale, piece);
+            kernels::softmax_backward(p, dp, &kept.lse, &self.delta, self.scaling, piece);
             let first = &mut begun[usize::try_from(piece.pair_first).unwrap_or(0)];
             product(&keys(&self.dv, piece), &scores.transpose(1, 2), &dout, *first);
             product(&keys(&self.dk, piece), &dscores.transpose(1, 2), &q, *first);

@@ -48,6 +48,11 @@ impl<T: Number> Buffer<T> {
         unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast(), self.length) }
     }
 
+    /// All numbers, for one call of libtorch.
+    pub fn whole(&self) -> Tensor {
+        self.tensor.shallow_clone()
+    }
+
     /// The first numbers as a matrix or more, for one call of libtorch.
     pub fn view(&self, shape: &[i64]) -> Tensor {
         self.tensor.narrow(0, 0, shape.iter().product()).view(shape)

@@ -7,7 +7,6 @@ use crate::{
     optimizer::{gradient_norm, update},
     parameters::Arenas,
     pass::{Found, Pass, Windows, count, in_passes},
-    rotary,
     shape::Shape,
 };
 use half::bf16;
@@ -27,12 +26,12 @@ struct Cpu<T> {
 #[must_use]
 pub fn pass(spec: &ModelSpec, weights: &Arenas, kind: Kind, shape: Shape) -> Box<dyn Pass> {
     let Shape { windows, micro, length } = shape;
-    let (wide, angles) = (micro < windows, rotary::angles(spec, u32::try_from(length).unwrap_or(0)));
+    let wide = micro < windows;
     if kind == Kind::BFloat16 {
         let copy = Arenas { matrices: weights.matrices.to_kind(kind), vectors: weights.vectors.shallow_clone() };
-        Box::new(Cpu::<bf16> { fused: Fused::new(spec, angles, micro, length, wide), copy: Some(copy), shape })
+        Box::new(Cpu::<bf16> { fused: Fused::new(spec, micro, length, wide), copy: Some(copy), shape })
     } else {
-        Box::new(Cpu::<f32> { fused: Fused::new(spec, angles, micro, length, wide), copy: None, shape })
+        Box::new(Cpu::<f32> { fused: Fused::new(spec, micro, length, wide), copy: None, shape })
     }
 }
 

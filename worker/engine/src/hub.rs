@@ -8,7 +8,7 @@ use senmon_corpus::{
     roots::Folder,
     seed::{Seed, inspect},
 };
-use senmon_protocol::model::{ModelSpec, ModelType};
+use senmon_protocol::model::{LayerType, ModelSpec, ModelType};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -125,26 +125,68 @@ pub fn bytes_of(tensor: &tch::Tensor) -> &[u8] {
 /// `config.json` of a model, for `transformers`; the ids of its special tokens are added by who knows them.
 #[must_use]
 pub fn config_json(spec: &ModelSpec) -> Value {
-    let (architecture, kind) = match spec.model_type {
-        ModelType::Llama => ("LlamaForCausalLM", "llama"),
-        ModelType::Mistral => ("MistralForCausalLM", "mistral"),
-        ModelType::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+    let architecture = match spec.model_type {
+        ModelType::Llama => "LlamaForCausalLM",
+        ModelType::Mistral => "MistralForCausalLM",
+        ModelType::Qwen2 => "Qwen2ForCausalLM",
+        ModelType::Qwen3 => "Qwen3ForCausalLM",
+        ModelType::Gemma2 => "Gemma2ForCausalLM",
+        ModelType::Gemma3Text => "Gemma3ForCausalLM",
+        ModelType::Olmo2 => "Olmo2ForCausalLM",
+        ModelType::SmolLm3 => "SmolLM3ForCausalLM",
     };
     let mut config = json!({
-        "architectures": [architecture], "model_type": kind, "vocab_size": spec.vocab_size, "hidden_size": spec.hidden_size,
+        "architectures": [architecture], "model_type": spec.model_type.name(), "vocab_size": spec.vocab_size, "hidden_size": spec.hidden_size,
         "intermediate_size": spec.intermediate_size, "num_hidden_layers": spec.num_hidden_layers, "num_attention_heads": spec.num_attention_heads,
         "num_key_value_heads": spec.kv_heads(), "head_dim": spec.head_size(), "max_position_embeddings": spec.max_position_embeddings,
         "rms_norm_eps": spec.rms_norm_eps, "rope_theta": spec.rope_theta, "rope_scaling": spec.rope_scaling,
         "tie_word_embeddings": spec.tie_word_embeddings, "initializer_range": spec.initializer_range, "hidden_act": "silu",
         "attention_dropout": 0.0, "torch_dtype": "float32", "use_cache": true
     });
-    match spec.model_type {
-        ModelType::Llama => config["mlp_bias"] = json!(false),
-        ModelType::Mistral => config["sliding_window"] = Value::Null,
-        ModelType::Qwen2 => config["use_sliding_window"] = json!(false),
+    let more = match spec.model_type {
+        ModelType::Llama => json!({ "mlp_bias": false, "attention_bias": false }),
+        ModelType::Olmo2 => json!({ "attention_bias": false }),
+        ModelType::Mistral => json!({ "sliding_window": spec.sliding_window }),
+        ModelType::Qwen2 | ModelType::Qwen3 => local_layers(spec),
+        ModelType::SmolLm3 => {
+            let turns: Vec<u8> = layers(spec).map(|layer| u8::from(spec.layer_turns(layer))).collect();
+            let mut more = local_layers(spec);
+            more["no_rope_layers"] = json!(turns);
+            more
+        }
+        ModelType::Gemma2 | ModelType::Gemma3Text => {
+            let gelu = "gelu_pytorch_tanh";
+            let mut more = local_layers(spec);
+            // There is always one, though no layer be local.
+            more["sliding_window"] = json!(spec.sliding_window.unwrap_or(spec.max_position_embeddings));
+            more["hidden_act"] = json!(gelu);
+            more["hidden_activation"] = json!(gelu);
+            more["query_pre_attn_scalar"] = json!(spec.query_pre_attn_scalar.unwrap_or(spec.head_size()));
+            more["attn_logit_softcapping"] = json!(spec.attn_logit_softcapping);
+            more["final_logit_softcapping"] = json!(spec.final_logit_softcapping);
+            if let Some(theta) = spec.local_base() {
+                more["rope_local_base_freq"] = json!(theta);
+            }
+            more
+        }
+    };
+    if !matches!(spec.model_type, ModelType::Llama | ModelType::Mistral | ModelType::Qwen2 | ModelType::Qwen3) {
+        // These have one by default, which a small vocabulary may not hold.
+        config["pad_token_id"] = Value::Null;
     }
-    if spec.model_type == ModelType::Llama {
-        config["attention_bias"] = json!(false);
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
     }
     config
+}
+
+fn layers(spec: &ModelSpec) -> std::ops::Range<usize> {
+    0..spec.num_hidden_layers as usize
+}
+
+/// Windows, and the kind of each layer, which `transformers` reads where a family has several.
+fn local_layers(spec: &ModelSpec) -> Value {
+    let types: Vec<LayerType> = layers(spec).map(|layer| spec.layer_type(layer)).collect();
+    let slides = spec.sliding_window.is_some();
+    json!({ "use_sliding_window": slides, "sliding_window": spec.sliding_window, "layer_types": types })
 }

@@ -54,12 +54,16 @@ pub mod mix;
 #[cfg(feature = "torch")]
 pub mod model;
 #[cfg(feature = "torch")]
+mod names;
+#[cfg(feature = "torch")]
 pub mod optimizer;
 #[cfg(feature = "torch")]
 pub mod parameters;
 #[cfg(feature = "torch")]
 pub mod pass;
 pub mod place;
+#[cfg(feature = "torch")]
+mod reach;
 #[cfg(feature = "torch")]
 mod rotary;
 #[cfg(feature = "torch")]
@@ -80,9 +84,13 @@ pub mod session;
 pub mod shape;
 pub mod shard;
 #[cfg(feature = "torch")]
+mod sink;
+#[cfg(feature = "torch")]
 pub mod trainer;
 pub mod transfer;
 pub mod tune;
+#[cfg(feature = "torch")]
+mod windows;
 
 pub use context::{JobContext, MetricPoint, Phase, TrainingTime, ended};
 pub use place::Place;

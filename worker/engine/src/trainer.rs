@@ -12,6 +12,7 @@ use super::{
     optimizer::{AdamW, Optimizer},
     parameters::{Arenas, Layout},
     pass::{Found, Pass, Windows, count},
+    reach,
 };
 use senmon_protocol::{model::ModelSpec, said, spec::TrainingSpec};
 use std::{collections::BTreeMap, sync::Arc};
@@ -103,6 +104,11 @@ impl Trainer {
     fn machine(&mut self) -> Option<Machine> {
         let card = self.device != Device::Cpu;
         if !self.fused || (card && self.deterministic) {
+            return None;
+        }
+        if let Some(said) = reach::card_lacks(&self.spec.variant()).filter(|_| card) {
+            self.fused = false;
+            self.notes.push(Note { warns: true, said });
             return None;
         }
         if card && self.machine.is_none() {

@@ -7,7 +7,7 @@ use senmon_engine::{
     model::initial_weights,
     trainer::{Shape, Trainer},
 };
-use senmon_kernels::{self as kernels, Gradient, Heads, device::Kernel};
+use senmon_kernels::{self as kernels, Gate, Gradient, Heads, device::Kernel};
 use senmon_protocol::{model::ModelSpec, spec::TrainingSpec};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -92,6 +92,16 @@ fn the_pass_for_cards_is_that_of_autograd_for_every_variant() {
         json!({ "vocab_size": 64, "head_dim": 16, "tie_word_embeddings": true }),
         heads(32, 2, 1),
         heads(256, 2, 2),
+        json!({ "model_type": "qwen3", "num_key_value_heads": 2 }),
+        json!({ "model_type": "qwen3", "vocab_size": 64, "head_dim": 16, "num_key_value_heads": 1 }),
+        json!({ "model_type": "mistral", "sliding_window": 5 }),
+        json!({ "model_type": "smollm3", "no_rope_layers": [1, 0] }),
+        json!({ "model_type": "olmo2", "num_key_value_heads": 2 }),
+        json!({ "model_type": "olmo2", "vocab_size": 64, "head_dim": 16 }),
+        json!({ "model_type": "gemma3_text", "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"],
+                "query_pre_attn_scalar": 7, "tie_word_embeddings": true }),
+        json!({ "model_type": "gemma2", "vocab_size": 64, "head_dim": 16, "sliding_window": 5 }),
+        json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64 } }),
     ] {
         check(&over, Kind::Float, SHORT, None);
         check(&over, Kind::BFloat16, SHORT, None);
@@ -120,7 +130,12 @@ fn one_row_several_passes_and_documents_are_no_other_case() {
 #[test]
 fn every_kernel_proves_itself_in_every_form() {
     for kind in [Kind::Float, Kind::BFloat16] {
-        for over in [json!({}), json!({ "vocab_size": 64, "head_dim": 16 })] {
+        for over in [
+            json!({}),
+            json!({ "vocab_size": 64, "head_dim": 16 }),
+            json!({ "model_type": "qwen3", "vocab_size": 64, "head_dim": 16 }),
+            json!({ "model_type": "gemma3_text", "sliding_window": 9 }),
+        ] {
             let spec = spec(&over);
             let machine = machine(kind, &spec);
             for found in proof::kernels(&machine, 40) {
@@ -173,18 +188,20 @@ fn kernels_for_cards_and_for_cpus_agree() {
     close("rstd", &rstd, &r);
     let (gate_up, dout) = (random(&[rows, 2 * h]), random(&[rows, h]));
     let (mut ours, mut back) = (held::<f32>(&gate_up), held::<f32>(&dout));
-    machine.swiglu(&gate_up, &normed);
-    kernels::swiglu(&ours, &mut n, 40);
-    close("swiglu", &normed, &n);
-    machine.swiglu_backward(&gate_up, &dout);
-    kernels::swiglu_backward(&mut ours, &mut back, 40);
-    close("gradient of gate and up", &gate_up, &ours);
-    close("swiglu again", &dout, &back);
+    for gate in [Gate::Silu, Gate::GeluTanh] {
+        machine.gated(gate, &gate_up, &normed);
+        kernels::gated(gate, &ours, &mut n, 40);
+        close("gated unit", &normed, &n);
+        machine.gated_backward(gate, &gate_up, &dout);
+        kernels::gated_backward(gate, &mut ours, &mut back, 40);
+        close("gradient of gate and up", &gate_up, &ours);
+        close("gated unit again", &dout, &back);
+    }
     let (logits, losses) = (random(&[rows, 53]), random(&[rows]));
     let targets: Vec<i64> = (0..rows).map(|i| if i == 3 { -1 } else { i * 7 % 53 }).collect();
     let mut ours = held::<f32>(&logits);
     machine.cross_entropy(&logits, &Tensor::from_slice(&targets).to_kind(Kind::Int), &losses, 0.5);
-    kernels::cross_entropy(&mut ours, &targets, &mut r, Some(0.5));
+    kernels::cross_entropy(&mut ours, &targets, &mut r, Some(0.5), 0.0);
     close("losses", &losses, &r);
     close("gradient of logits", &logits, &ours);
     let heads = Heads { b: 1, t: rows, n: 2, g: 1, d: 10 };

@@ -61,7 +61,10 @@ fn check(over: &Value, kind: Kind, shape: Shape, documents: Option<&[i32]>, tole
     assert!((norm / norm_expected - 1.0).abs() < 4.0 * tolerance, "{over}: norm {norm}, expected {norm_expected}");
     for (name, expected) in expected {
         // A key's bias moves all scores of a query alike, but for the rotation: what is left of it is small and noisy.
+        let is_noisy = kind == Kind::BFloat16 && name.ends_with("k_proj.weight");
         let tolerance = if name.ends_with("k_proj.bias") { 10.0 * tolerance } else { tolerance };
+        // So is what a norm of keys leaves of it in bf16.
+        let tolerance = if is_noisy { 2.0 * tolerance } else { tolerance };
         let error = (&grads[&name] - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
         assert!(error < 10.0 * tolerance, "{over}: gradient of {name} is off by {error:.1e} of its norm");
     }
@@ -69,8 +72,8 @@ fn check(over: &Value, kind: Kind, shape: Shape, documents: Option<&[i32]>, tole
 
 const SHORT: Shape = Shape { windows: 3, micro: 3, length: 21 };
 
-fn families() -> [Value; 5] {
-    [
+fn families() -> Vec<Value> {
+    vec![
         json!({}),
         json!({ "num_key_value_heads": 2, "tie_word_embeddings": true }),
         json!({ "num_key_value_heads": 1, "head_dim": 6, "model_type": "qwen2" }),
@@ -79,6 +82,15 @@ fn families() -> [Value; 5] {
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64
         } }),
+        json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64 } }),
+        json!({ "model_type": "mistral", "sliding_window": 5, "num_key_value_heads": 2 }),
+        json!({ "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 18 }),
+        json!({ "model_type": "smollm3", "no_rope_layers": [1, 0], "num_key_value_heads": 1 }),
+        json!({ "model_type": "olmo2", "num_key_value_heads": 2 }),
+        json!({ "model_type": "gemma2", "sliding_window": 5, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0, "tie_word_embeddings": true }),
+        json!({ "model_type": "gemma3_text", "sliding_window": 5, "num_key_value_heads": 1,
+                "layer_types": ["full_attention", "sliding_attention"], "rope_scaling": { "rope_type": "linear", "factor": 2.0 } }),
     ]
 }
 
@@ -123,6 +135,8 @@ fn attention_stays_inside_documents_where_it_should() {
     let first: Vec<i32> =
         (0..63).map(|i| [0, 0, 0, 0, 4, 4, 4, 4, 4, 9, 9, 11, 11, 11, 11, 15, 16, 16, 16, 16, 16][i % 21]).collect();
     check(&json!({ "num_key_value_heads": 2 }), Kind::Float, SHORT, Some(&first), 2e-6);
+    // And inside the window, whichever is shorter.
+    check(&json!({ "model_type": "mistral", "sliding_window": 3 }), Kind::Float, SHORT, Some(&first), 2e-6);
     // It is another function than without them.
     let spec = spec(&json!({}));
     let [(masked, ..), _] = both(&spec, Kind::Float, SHORT, Some(&first));

@@ -125,8 +125,9 @@ template <class T> inline void zero(T *p, int64_t from, int64_t to) {
   if (to > from) std::memset((void *)(p + from), 0, (to - from) * sizeof(T));
 }
 
-// scores := softmax(scale * scores) over the keys [first, token]; lse is kept for the way back.
-template <class T> void softmax_forward(T *scores, float *lse, float scale, Scores s) {
+// scores := softmax(scale * scores) over the keys [first, token]; lse is kept for the way back. CAPPED: of cap *
+// tanh(scale * scores / cap).
+template <class T, bool CAPPED> void softmax_forward_of(T *scores, float *lse, float scale, float cap, Scores s) {
   each_score_row(s, [&](int64_t offset, int64_t place, int64_t first, int64_t end) {
     static thread_local std::vector<float> scratch;
     if (int64_t(scratch.size()) < s.columns) scratch.resize(s.columns);
@@ -135,6 +136,7 @@ template <class T> void softmax_forward(T *scores, float *lse, float scale, Scor
     F most = splat(-INFINITY), total = {};
     each(end - first, [&](int64_t i, auto n) {
       F v = load(row + first + i, n) * splat(scale);
+      if (CAPPED) v = capped(v, cap);
       store(e + i, v, n);
       most = vmax(most, only(v, n, -INFINITY));
     });
@@ -154,21 +156,35 @@ template <class T> void softmax_forward(T *scores, float *lse, float scale, Scor
 }
 
 // scores := the probabilities again; dp := the gradient of the scores before the softmax.
-template <class T>
-void softmax_backward(T *scores, T *dp, const float *lse, const float *delta, float scale, Scores s) {
+template <class T, bool CAPPED>
+void softmax_backward_of(T *scores, T *dp, const float *lse, const float *delta, float scale, float cap, Scores s) {
   each_score_row(s, [&](int64_t offset, int64_t place, int64_t first, int64_t end) {
     T *row = scores + offset, *grad = dp + offset;
     F log_total = splat(lse[place]), own = splat(delta[place]);
     zero(row, 0, first);
     zero(grad, 0, first);
     each(end - first, [&](int64_t i, auto n) {
-      F p = vexp(load(row + first + i, n) * splat(scale) - log_total);
-      store(grad + first + i, p * (load(grad + first + i, n) - own) * splat(scale), n);
+      F v = load(row + first + i, n) * splat(scale);
+      if (CAPPED) v = capped(v, cap);
+      F p = vexp(v - log_total), g = p * (load(grad + first + i, n) - own) * splat(scale);
+      if (CAPPED) g = g * cap_slope(v, cap);
+      store(grad + first + i, g, n);
       store(row + first + i, p, n);
     });
     zero(row, end, s.columns);
     zero(grad, end, s.columns);
   });
+}
+
+// `cap` 0 is none.
+template <class T> void softmax_forward(T *scores, float *lse, float scale, float cap, Scores s) {
+  auto way = cap > 0.0f ? softmax_forward_of<T, true> : softmax_forward_of<T, false>;
+  way(scores, lse, scale, cap, s);
+}
+template <class T>
+void softmax_backward(T *scores, T *dp, const float *lse, const float *delta, float scale, float cap, Scores s) {
+  auto way = cap > 0.0f ? softmax_backward_of<T, true> : softmax_backward_of<T, false>;
+  way(scores, dp, lse, delta, scale, cap, s);
 }
 
 } // namespace

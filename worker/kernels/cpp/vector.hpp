@@ -122,4 +122,18 @@ inline F vexp(F x) {
   return x == x ? y : x;
 }
 
+inline F sigmoid(F x) { return splat(1.0f) / (splat(1.0f) + vexp(-x)); }
+
+// cap * tanh(x / cap), and the slope of that where it has this value. Of small x the series: the quotient would cancel.
+inline F capped(F x, float cap) {
+  F u = x / splat(cap), square = u * u;
+  F near = u * (splat(1.0f) - square * (splat(1.0f / 3.0f) - square * splat(2.0f / 15.0f)));
+  F far = splat(2.0f) * sigmoid(u + u) - splat(1.0f);
+  return splat(cap) * (square < splat(0.01f) ? near : far);
+}
+inline F cap_slope(F value, float cap) {
+  F share = value / splat(cap);
+  return splat(1.0f) - share * share;
+}
+
 } // namespace

@@ -55,6 +55,7 @@ extern "C" {
 extern const Entry JOIN(senmon_device_, VARIANT)[];
 const Entry JOIN(senmon_device_, VARIANT)[] = {
     ENTRY(add_rms_norm), ENTRY(rms_norm_backward), ENTRY(column_parts), ENTRY(sum_parts),           ENTRY(rotate),
+    ENTRY(norm_heads),   ENTRY(norm_heads_backward), ENTRY(geglu),     ENTRY(geglu_backward),
     ENTRY(rotate_back),  ENTRY(swiglu),            ENTRY(swiglu_backward), ENTRY(embed),            ENTRY(embed_backward),
     ENTRY(embed_backward_runs), ENTRY(cross_entropy), ENTRY(squares),   ENTRY(squares_wide),        ENTRY(finish),
     ENTRY(accumulate),   ENTRY(adamw),             ENTRY(adamw_wide),   {nullptr, nullptr}};

@@ -4,8 +4,26 @@
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
-// SwiGLU (Shazeer 2020): gate and up side by side [rows, 2 * width] to silu(gate) * up [rows, width].
-KERNEL(swiglu)(const T *gate_up, T *out, I64 rows, I32 width) {
+// What a gate becomes, and its slope.
+struct Silu {
+  DEVICE_CALL static void at(float x, float &value, float &slope) {
+    float s = sigmoid(x);
+    value = x * s;
+    slope = s + value * (1.0f - s);
+  }
+};
+// GELU by its approximation with a hyperbolic tangent (Hendrycks & Gimpel 2016): (1 + tanh u) / 2 = sigmoid(2 u).
+struct GeluTanh {
+  DEVICE_CALL static void at(float x, float &value, float &slope) {
+    const float twice = 1.5957691216f, cubed = 0.044715f; // 2 * sqrt(2 / pi)
+    float s = sigmoid(twice * (x + cubed * x * x * x));
+    value = x * s;
+    slope = s + value * (1.0f - s) * twice * (1.0f + 3.0f * cubed * x * x);
+  }
+};
+
+// A gated unit (Shazeer 2020): gate and up side by side [rows, 2 * width] to gate' * up [rows, width].
+template <class Gate> DEVICE void gated(const T *gate_up, T *out, I64 rows, I32 width) {
   unsigned packs = unsigned(width / PACK);
   I64 index = thread_of_all(), row = index / packs;
   if (row >= rows) return;
@@ -14,12 +32,16 @@ KERNEL(swiglu)(const T *gate_up, T *out, I64 rows, I32 width) {
   load(gate_up + row * 2 * width + i, g);
   load(gate_up + row * 2 * width + width + i, u);
   UNROLL
-  for (int k = 0; k < PACK; k++) g[k] *= sigmoid(g[k]) * u[k];
+  for (int k = 0; k < PACK; k++) {
+    float value, slope;
+    Gate::at(g[k], value, slope);
+    g[k] = value * u[k];
+  }
   store(out + row * width + i, g);
 }
 
 // In place: gate_up becomes its gradient, d_out becomes the forward value, which the next product needs.
-KERNEL(swiglu_backward)(T *gate_up, T *d_out, I64 rows, I32 width) {
+template <class Gate> DEVICE void gated_backward(T *gate_up, T *d_out, I64 rows, I32 width) {
   unsigned packs = unsigned(width / PACK);
   I64 index = thread_of_all(), row = index / packs;
   if (row >= rows) return;
@@ -31,14 +53,22 @@ KERNEL(swiglu_backward)(T *gate_up, T *d_out, I64 rows, I32 width) {
   load(out, d);
   UNROLL
   for (int k = 0; k < PACK; k++) {
-    float s = sigmoid(g[k]), silu = g[k] * s, grad = d[k];
-    d[k] = silu * u[k];
-    g[k] = grad * u[k] * (s + silu * (1.0f - s));
-    u[k] = grad * silu;
+    float value, slope, grad = d[k];
+    Gate::at(g[k], value, slope);
+    d[k] = value * u[k];
+    g[k] = grad * u[k] * slope;
+    u[k] = grad * value;
   }
   store(gate, g);
   store(up, u);
   store(out, d);
+}
+
+KERNEL(swiglu)(const T *gate_up, T *out, I64 rows, I32 width) { gated<Silu>(gate_up, out, rows, width); }
+KERNEL(swiglu_backward)(T *gate_up, T *d_out, I64 rows, I32 width) { gated_backward<Silu>(gate_up, d_out, rows, width); }
+KERNEL(geglu)(const T *gate_up, T *out, I64 rows, I32 width) { gated<GeluTanh>(gate_up, out, rows, width); }
+KERNEL(geglu_backward)(T *gate_up, T *d_out, I64 rows, I32 width) {
+  gated_backward<GeluTanh>(gate_up, d_out, rows, width);
 }
 
 KERNEL(embed)(const T *table, const I32 *tokens, T *out, I64 rows, I32 h) {

@@ -40,12 +40,33 @@ KERNEL(add_rms_norm)
   }
 }
 
+// The rows of a block together: y = 0 adds up what the others found of each column, into the block's row of parts.
+DEVICE void block_sums(const float (&dw)[NORM_PACKS][PACK], float *parts, I32 h) {
+  SHARED float columns[THREADS_MAX * PACK];
+  int packs = h / PACK;
+  UNROLL
+  for (int j = 0; j < NORM_PACKS; j++) {
+    int i = thread_x() + j * threads_x();
+    sync();
+    UNROLL
+    for (int k = 0; k < PACK; k++) columns[(k * threads_y() + thread_y()) * threads_x() + thread_x()] = dw[j][k];
+    sync();
+    if (thread_y() != 0 || i >= packs) continue;
+    float total[PACK];
+    UNROLL
+    for (int k = 0; k < PACK; k++) {
+      total[k] = 0.0f;
+      for (int y = 0; y < threads_y(); y++) total[k] += columns[(k * threads_y() + y) * threads_x() + thread_x()];
+    }
+    store(parts + block_x() * h + i * PACK, total);
+  }
+}
+
 // dx = the gradient through the norm, added to `before` where that is given; normed, where given, becomes the norm's output again; parts [blocks, h] become
 // the sums over a block's rows of the weight's gradient.
 KERNEL(rms_norm_backward)
 (const T *dn, const T *x, const float *rstd, const float *w, const T *before, T *dx, T *normed, float *parts, I64 rows,
  I32 h) {
-  SHARED float columns[THREADS_MAX * PACK];
   int packs = h / PACK;
   float weight[NORM_PACKS][PACK], dw[NORM_PACKS][PACK];
   UNROLL
@@ -94,23 +115,97 @@ KERNEL(rms_norm_backward)
       if (normed) store(normed + row * h + i * PACK, hat[j]);
     }
   }
-  // The rows of a block together: y = 0 adds up what the others found.
+  block_sums(dw, parts, h);
+}
+
+// Queries and keys in the rows of the projections are normed in place, in parts that each have a norm: `queries` of
+// q_width and `keys` of k_width numbers, values of v_width behind them. hats [rows, without the values] keep them without
+// the weight. A part is threads_x threads.
+KERNEL(norm_heads)
+(T *qkv, T *hats, const float *q, const float *k, float epsilon, float *rstd, I64 rows, I32 queries, I32 keys,
+ I32 q_width, I32 k_width, I32 v_width) {
+  int count = queries + keys, normed = queries * q_width + keys * k_width;
+  I64 index = block_x() * threads_y() + thread_y(), row = index / count;
+  int part = int(index % count);
+  bool inside = row < rows, is_query = part < queries;
+  int width = is_query ? q_width : k_width, packs = width / PACK;
+  int from = is_query ? part * q_width : queries * q_width + (part - queries) * k_width;
+  T *x = qkv + row * (normed + v_width) + from, *hat = hats + row * normed + from;
+  const float *w = is_query ? q : k;
+  float v[NORM_PACKS][PACK], squares = 0.0f;
   UNROLL
   for (int j = 0; j < NORM_PACKS; j++) {
     int i = thread_x() + j * threads_x();
-    sync();
+    if (!inside || i >= packs) continue;
+    load(x + i * PACK, v[j]);
     UNROLL
-    for (int k = 0; k < PACK; k++) columns[(k * threads_y() + thread_y()) * threads_x() + thread_x()] = dw[j][k];
-    sync();
-    if (thread_y() != 0 || i >= packs) continue;
-    float total[PACK];
-    UNROLL
-    for (int k = 0; k < PACK; k++) {
-      total[k] = 0.0f;
-      for (int y = 0; y < threads_y(); y++) total[k] += columns[(k * threads_y() + y) * threads_x() + thread_x()];
-    }
-    store(parts + block_x() * h + i * PACK, total);
+    for (int n = 0; n < PACK; n++) squares += v[j][n] * v[j][n];
   }
+  float scale = inverse_root(row_sum(squares) / float(width) + epsilon);
+  if (!inside) return;
+  if (thread_x() == 0) rstd[index] = scale;
+  UNROLL
+  for (int j = 0; j < NORM_PACKS; j++) {
+    int i = thread_x() + j * threads_x();
+    if (i >= packs) continue;
+    float weight[PACK];
+    load(w + i * PACK, weight);
+    UNROLL
+    for (int n = 0; n < PACK; n++) v[j][n] *= scale;
+    store(hat + i * PACK, v[j]);
+    UNROLL
+    for (int n = 0; n < PACK; n++) v[j][n] *= weight[n];
+    store(x + i * PACK, v[j]);
+  }
+}
+
+// In place: the gradient of `heads` normed parts of a row becomes that of what was normed; parts [blocks, width] become
+// the sums over a block of the weight's gradient. The parts begin at `first`, their reciprocal roots at `first_rstd`;
+// strides are from row to row.
+KERNEL(norm_heads_backward)
+(T *d, const T *hats, const float *rstd, const float *w, float *parts, I64 rows, I32 heads, I32 width, I64 first,
+ I64 first_rstd, I64 stride, I64 stride_hats, I64 stride_rstd) {
+  int packs = width / PACK;
+  float weight[NORM_PACKS][PACK], dw[NORM_PACKS][PACK];
+  UNROLL
+  for (int j = 0; j < NORM_PACKS; j++) {
+    int i = thread_x() + j * threads_x();
+    if (i < packs) load(w + i * PACK, weight[j]);
+    UNROLL
+    for (int n = 0; n < PACK; n++) dw[j][n] = 0.0f;
+  }
+  int turn = 0;
+  for (I64 begin = block_x() * threads_y(); begin < rows * heads; begin += blocks_x() * threads_y(), turn++) {
+    I64 index = begin + thread_y(), row = index / heads, head = index % heads;
+    bool inside = row < rows;
+    T *at = d + first + row * stride + head * width;
+    const T *kept = hats + first + row * stride_hats + head * width;
+    float scale = inside ? rstd[first_rstd + row * stride_rstd + head] : 0.0f, dots = 0.0f;
+    float g[NORM_PACKS][PACK], hat[NORM_PACKS][PACK];
+    UNROLL
+    for (int j = 0; j < NORM_PACKS; j++) {
+      int i = thread_x() + j * threads_x();
+      if (!inside || i >= packs) continue;
+      load(at + i * PACK, g[j]);
+      load(kept + i * PACK, hat[j]);
+      UNROLL
+      for (int n = 0; n < PACK; n++) {
+        dw[j][n] += g[j][n] * hat[j][n];
+        g[j][n] *= weight[j][n];
+        dots += g[j][n] * hat[j][n];
+      }
+    }
+    float mean = row_sum(dots, turn) / float(width);
+    UNROLL
+    for (int j = 0; j < NORM_PACKS; j++) {
+      int i = thread_x() + j * threads_x();
+      if (!inside || i >= packs) continue;
+      UNROLL
+      for (int n = 0; n < PACK; n++) g[j][n] = scale * (g[j][n] - hat[j][n] * mean);
+      store(at + i * PACK, g[j]);
+    }
+  }
+  block_sums(dw, parts, width);
 }
 
 // parts [blocks, width]: sums of a strip of rows; strips are blocks_x, columns in y. A bias's gradient begins here.
@@ -129,9 +224,9 @@ KERNEL(column_parts)(const T *x, float *parts, I64 rows, I32 width) {
   store(parts + block_x() * width + i, total);
 }
 
-// out (+)= the sums of parts [slots, n, width] over n. Slot s, which is y of the grid, goes to s / 2 * stride + s % 2 *
-// width: where two norms of a block and those of the next lie.
-KERNEL(sum_parts)(const float *parts, float *out, I32 add, I32 n, I32 width, I64 stride) {
+// out (+)= the sums of parts [slots, n, width] over n. Slot s, which is y of the grid, goes to s / of_block * stride + s %
+// of_block * width: where the norms of a block and those of the next lie.
+KERNEL(sum_parts)(const float *parts, float *out, I32 add, I32 n, I32 width, I32 of_block, I64 stride) {
   SHARED float columns[THREADS_MAX];
   I64 slot = block_y();
   I64 i = block_x() * threads_x() + thread_x();
@@ -142,6 +237,6 @@ KERNEL(sum_parts)(const float *parts, float *out, I32 add, I32 n, I32 width, I64
   sync();
   if (thread_y() != 0 || i >= width) return;
   for (int y = 1; y < threads_y(); y++) total += columns[y * threads_x() + thread_x()];
-  float *to = out + slot / 2 * stride + slot % 2 * width + i;
+  float *to = out + slot / of_block * stride + slot % of_block * width + i;
   *to = add ? *to + total : total;
 }

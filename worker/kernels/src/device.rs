@@ -54,6 +54,10 @@ kernels! {
     ColumnParts = "column_parts",
     /// Sums of such sums.
     SumParts = "sum_parts",
+    /// Norms of queries and keys.
+    NormHeads = "norm_heads",
+    /// Their way back.
+    NormHeadsBackward = "norm_heads_backward",
     /// Bias and rotary positions.
     Rotate = "rotate",
     /// Their way back.
@@ -62,6 +66,10 @@ kernels! {
     Swiglu = "swiglu",
     /// Its way back.
     SwigluBackward = "swiglu_backward",
+    /// The same with GELU.
+    Geglu = "geglu",
+    /// Its way back.
+    GegluBackward = "geglu_backward",
     /// Rows of the embedding.
     Embed = "embed",
     /// Gradient of the embedding: pieces of equal tokens.

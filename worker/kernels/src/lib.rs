@@ -13,7 +13,7 @@ pub mod device;
 mod table;
 
 pub use table::{AdamW, Element, Heads, Scores};
-use table::{Table, table};
+use table::{RawParts, Table, table};
 
 /// Level of the instruction set in use: `base`, `v3` (AVX2) or `v4` (AVX-512).
 #[must_use]
@@ -84,6 +84,84 @@ pub fn rms_norm_backward<T: Element>(dn: &[T], norm: Normed<T>, dx: &mut [T], dw
     let kernel = T::kernels().rms_norm_backward;
     // SAFETY: lengths were checked above.
     unsafe { kernel(dn.as_ptr(), x, rstd, w, dx.as_mut_ptr(), add.0, dw.as_mut_ptr(), add.1, r, h) }
+}
+
+/// What is normed in the rows of the projections, `[b·t, (n + 2g)·d]`: queries and keys, each head for itself where the
+/// weights are as long as one, all heads of a token together where they are as long as those.
+struct Normable {
+    queries: RawParts,
+    keys: RawParts,
+}
+
+impl Normable {
+    fn new(s: &Heads, (q, k): (usize, usize)) -> Self {
+        let parts = |heads: i64, width: i64| {
+            assert!(width > 0 && (heads * s.d) % width == 0, "{width} numbers are no part of {heads} heads of {}", s.d);
+            heads * s.d / width
+        };
+        let (of_queries, of_keys) = (parts(s.n, int(q)), parts(s.g, int(k)));
+        let raw = |heads, width| RawParts {
+            rows: s.b * s.t,
+            heads,
+            width,
+            stride: (s.n + 2 * s.g) * s.d,
+            stride_hats: (s.n + s.g) * s.d,
+            stride_rstd: of_queries + of_keys,
+        };
+        Self { queries: raw(of_queries, int(q)), keys: raw(of_keys, int(k)) }
+    }
+
+    fn check(&self, s: &Heads, qkv: usize, hats: usize, rstd: usize) {
+        let rows = self.queries.rows;
+        assert!(int(qkv) == s.projections() && int(hats) == rows * self.queries.stride_hats);
+        assert!(int(rstd) == rows * self.queries.stride_rstd);
+    }
+}
+
+/// Norms queries and keys in place, before they are turned; `hats` `[b·t, (n + g)·d]` keep them without the weight,
+/// `rstd` a number for each that was normed.
+pub fn norm_heads<T: Element>(
+    qkv: &mut [T],
+    hats: &mut [T],
+    rstd: &mut [f32],
+    (q, k): (&[f32], &[f32]),
+    epsilon: f32,
+    s: Heads,
+) {
+    let parts = Normable::new(&s, (q.len(), k.len()));
+    parts.check(&s, qkv.len(), hats.len(), rstd.len());
+    let first = usize::try_from(s.n * s.d).unwrap_or(0);
+    let first_rstd = usize::try_from(parts.queries.heads).unwrap_or(0);
+    let kernel = T::kernels().norm_parts;
+    // SAFETY: lengths were checked above; keys begin behind the queries of the first row.
+    unsafe {
+        kernel(qkv.as_mut_ptr(), hats.as_mut_ptr(), rstd.as_mut_ptr(), q.as_ptr(), epsilon, parts.queries);
+        let (qkv, hats) = (qkv.as_mut_ptr().add(first), hats.as_mut_ptr().add(first));
+        kernel(qkv, hats, rstd.as_mut_ptr().add(first_rstd), k.as_ptr(), epsilon, parts.keys);
+    }
+}
+
+/// In place: gradients of normed queries and keys become those of what was normed; `dq` and `dk` (+)= the weights'.
+pub fn norm_heads_backward<T: Element>(
+    dqkv: &mut [T],
+    (hats, rstd): (&[T], &[f32]),
+    (q, k): (&[f32], &[f32]),
+    (dq, dk): (&mut [f32], &mut [f32]),
+    add: bool,
+    s: Heads,
+) {
+    let parts = Normable::new(&s, (q.len(), k.len()));
+    parts.check(&s, dqkv.len(), hats.len(), rstd.len());
+    assert!(dq.len() == q.len() && dk.len() == k.len());
+    let first = usize::try_from(s.n * s.d).unwrap_or(0);
+    let first_rstd = usize::try_from(parts.queries.heads).unwrap_or(0);
+    let kernel = T::kernels().norm_parts_backward;
+    // SAFETY: as above.
+    unsafe {
+        kernel(dqkv.as_mut_ptr(), hats.as_ptr(), rstd.as_ptr(), q.as_ptr(), dq.as_mut_ptr(), add, parts.queries);
+        let (dqkv, hats) = (dqkv.as_mut_ptr().add(first), hats.as_ptr().add(first));
+        kernel(dqkv, hats, rstd.as_ptr().add(first_rstd), k.as_ptr(), dk.as_mut_ptr(), add, parts.keys);
+    }
 }
 
 /// `out` (+)= the sum of the rows of `x` `[R, width]`: the gradient of a bias.
@@ -159,12 +237,21 @@ pub fn split_heads_backward<T: Element>(dout: &[T], out: &[T], dheads: &mut [T],
     unsafe { kernel(dout.as_ptr(), out.as_ptr(), dheads.as_mut_ptr(), delta.as_mut_ptr(), s) }
 }
 
+/// How scores become what the softmax sees.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaling {
+    /// They are multiplied by this,
+    pub scale: f32,
+    /// and kept within this by a hyperbolic tangent; 0 where they are not.
+    pub cap: f32,
+}
+
 /// The causal softmax in place: `scores` `[pairs, tokens·n/g, columns]` become probabilities; `lse` `[b, g, t, n/g]`
 /// keeps the logarithm of each row's sum.
-pub fn softmax_forward<T: Element>(scores: &mut [T], lse: &mut [f32], scale: f32, s: &Scores) {
+pub fn softmax_forward<T: Element>(scores: &mut [T], lse: &mut [f32], by: Scaling, s: &Scores) {
     assert!(int(scores.len()) == s.size() && int(lse.len()) >= s.reach());
     // SAFETY: lengths were checked above, those of the documents by `Scores`.
-    unsafe { (T::kernels().softmax_forward)(scores.as_mut_ptr(), lse.as_mut_ptr(), scale, s.raw()) }
+    unsafe { (T::kernels().softmax_forward)(scores.as_mut_ptr(), lse.as_mut_ptr(), by.scale, by.cap, s.raw()) }
 }
 
 /// `scores` become the probabilities again; `dp`, the gradient of the probabilities, becomes that of the scores.
@@ -173,30 +260,48 @@ pub fn softmax_backward<T: Element>(
     dp: &mut [T],
     lse: &[f32],
     delta: &[f32],
-    scale: f32,
+    by: Scaling,
     s: &Scores,
 ) {
     assert!(int(scores.len()) == s.size() && dp.len() == scores.len());
     assert!(int(lse.len()) >= s.reach() && lse.len() == delta.len());
     let (scores, dp) = (scores.as_mut_ptr(), dp.as_mut_ptr());
+    let kernel = T::kernels().softmax_backward;
     // SAFETY: lengths were checked above, those of the documents by `Scores`.
-    unsafe { (T::kernels().softmax_backward)(scores, dp, lse.as_ptr(), delta.as_ptr(), scale, s.raw()) }
+    unsafe { kernel(scores, dp, lse.as_ptr(), delta.as_ptr(), by.scale, by.cap, s.raw()) }
 }
 
-/// `SwiGLU` (Shazeer 2020): gate and up side by side, `[R, 2·width]`, to `silu(gate) · up`, `[R, width]`.
-pub fn swiglu<T: Element>(gate_up: &[T], out: &mut [T], width: usize) {
+/// What a gate becomes before it multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// `x · sigmoid(x)`: `SwiGLU`.
+    Silu,
+    /// GELU by its approximation with a hyperbolic tangent: `GeGLU`.
+    GeluTanh,
+}
+
+/// A gated unit (Shazeer 2020): gate and up side by side, `[R, 2·width]`, to `gate' · up`, `[R, width]`.
+pub fn gated<T: Element>(gate: Gate, gate_up: &[T], out: &mut [T], width: usize) {
     let r = rows(out.len(), width);
     assert!(gate_up.len() == 2 * out.len());
+    let kernel = match gate {
+        Gate::Silu => T::kernels().swiglu,
+        Gate::GeluTanh => T::kernels().geglu,
+    };
     // SAFETY: lengths were checked above.
-    unsafe { (T::kernels().swiglu)(gate_up.as_ptr(), out.as_mut_ptr(), r, int(width)) }
+    unsafe { kernel(gate_up.as_ptr(), out.as_mut_ptr(), r, int(width)) }
 }
 
 /// In place: `gate_up` becomes its gradient, `dout` becomes the forward value.
-pub fn swiglu_backward<T: Element>(gate_up: &mut [T], dout: &mut [T], width: usize) {
+pub fn gated_backward<T: Element>(gate: Gate, gate_up: &mut [T], dout: &mut [T], width: usize) {
     let r = rows(dout.len(), width);
     assert!(gate_up.len() == 2 * dout.len());
+    let kernel = match gate {
+        Gate::Silu => T::kernels().swiglu_backward,
+        Gate::GeluTanh => T::kernels().geglu_backward,
+    };
     // SAFETY: lengths were checked above.
-    unsafe { (T::kernels().swiglu_backward)(gate_up.as_mut_ptr(), dout.as_mut_ptr(), r, int(width)) }
+    unsafe { kernel(gate_up.as_mut_ptr(), dout.as_mut_ptr(), r, int(width)) }
 }
 
 fn check_tokens(tokens: &[i64], entries: usize) {
@@ -240,8 +345,8 @@ pub enum Gradient<'a, T> {
 }
 
 /// `losses` `[R]` of `logits` `[R, v]`: nats, 0 where the target is negative. With a `scale`, the logits become their
-/// gradient times it.
-pub fn cross_entropy<T: Element>(logits: &mut [T], targets: &[i64], losses: &mut [f32], scale: Option<f32>) {
+/// gradient times it. With a `cap` above 0, what counts is `cap · tanh(logits / cap)`.
+pub fn cross_entropy<T: Element>(logits: &mut [T], targets: &[i64], losses: &mut [f32], scale: Option<f32>, cap: f32) {
     assert!(losses.len() == targets.len() && !targets.is_empty() && logits.len().is_multiple_of(targets.len()));
     let width = logits.len() / targets.len();
     assert!(targets.iter().all(|&target| target < int(width)), "a target lies beyond the vocabulary");
@@ -249,7 +354,7 @@ pub fn cross_entropy<T: Element>(logits: &mut [T], targets: &[i64], losses: &mut
     let (by, backward) = (scale.unwrap_or(0.0), scale.is_some());
     let kernel = T::kernels().cross_entropy;
     // SAFETY: lengths and targets were checked above.
-    unsafe { kernel(logits, targets.as_ptr(), losses, by, backward, int(targets.len()), int(width)) }
+    unsafe { kernel(logits, targets.as_ptr(), losses, by, cap, backward, int(targets.len()), int(width)) }
 }
 
 /// Sum of the squares.

@@ -42,6 +42,18 @@ impl Heads {
     }
 }
 
+/// As C++ sees parts of rows that are normed each for itself: which, and from row to row how far, in numbers.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct RawParts {
+    pub(crate) rows: i64,
+    pub(crate) heads: i64,
+    pub(crate) width: i64,
+    pub(crate) stride: i64,
+    pub(crate) stride_hats: i64,
+    pub(crate) stride_rstd: i64,
+}
+
 /// Which scores a softmax sees: the queries of some key heads and tokens against the keys 0..columns.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores<'a> {
@@ -140,7 +152,9 @@ type NormBackward<T> =
     unsafe extern "C" fn(*const T, *const T, *const f32, *const f32, *mut T, bool, *mut f32, bool, i64, i64);
 type Split<T> = unsafe extern "C" fn(*const T, *const f32, *const f32, *const f32, *mut T, *mut T, *mut T, Heads);
 type JoinBackward<T> = unsafe extern "C" fn(*const T, *const T, *const T, *const f32, *const f32, *mut T, Heads);
-type SoftmaxBackward<T> = unsafe extern "C" fn(*mut T, *mut T, *const f32, *const f32, f32, RawScores);
+type SoftmaxBackward<T> = unsafe extern "C" fn(*mut T, *mut T, *const f32, *const f32, f32, f32, RawScores);
+type NormParts<T> = unsafe extern "C" fn(*mut T, *mut T, *mut f32, *const f32, f32, RawParts);
+type NormPartsBackward<T> = unsafe extern "C" fn(*mut T, *const T, *const f32, *const f32, *mut f32, bool, RawParts);
 type Step<G> = unsafe extern "C" fn(*mut f32, *const G, *mut f32, *mut f32, *mut bf16, i64, AdamW);
 
 /// The kernels of one number format.
@@ -149,19 +163,23 @@ pub struct Kernels<T> {
     pub(crate) add_rms_norm: Norm<T>,
     pub(crate) rms_norm_again: unsafe extern "C" fn(*const T, *const f32, *const f32, *mut T, i64, i64),
     pub(crate) rms_norm_backward: NormBackward<T>,
+    pub(crate) norm_parts: NormParts<T>,
+    pub(crate) norm_parts_backward: NormPartsBackward<T>,
     pub(crate) column_sums: unsafe extern "C" fn(*const T, *mut f32, bool, i64, i64),
     pub(crate) split_heads: Split<T>,
     pub(crate) join_heads_backward: JoinBackward<T>,
     pub(crate) join_heads: unsafe extern "C" fn(*const T, *mut T, Heads),
     pub(crate) split_heads_backward: unsafe extern "C" fn(*const T, *const T, *mut T, *mut f32, Heads),
-    pub(crate) softmax_forward: unsafe extern "C" fn(*mut T, *mut f32, f32, RawScores),
+    pub(crate) softmax_forward: unsafe extern "C" fn(*mut T, *mut f32, f32, f32, RawScores),
     pub(crate) softmax_backward: SoftmaxBackward<T>,
     pub(crate) swiglu: unsafe extern "C" fn(*const T, *mut T, i64, i64),
     pub(crate) swiglu_backward: unsafe extern "C" fn(*mut T, *mut T, i64, i64),
+    pub(crate) geglu: unsafe extern "C" fn(*const T, *mut T, i64, i64),
+    pub(crate) geglu_backward: unsafe extern "C" fn(*mut T, *mut T, i64, i64),
     pub(crate) embed: unsafe extern "C" fn(*const T, *const i64, *mut T, i64, i64),
     pub(crate) embed_backward_same: unsafe extern "C" fn(*const T, *const i64, *mut T, i64, i64),
     pub(crate) embed_backward_wide: unsafe extern "C" fn(*const T, *const i64, *mut f32, i64, i64),
-    pub(crate) cross_entropy: unsafe extern "C" fn(*mut T, *const i64, *mut f32, f32, bool, i64, i64),
+    pub(crate) cross_entropy: unsafe extern "C" fn(*mut T, *const i64, *mut f32, f32, f32, bool, i64, i64),
     pub(crate) sum_of_squares: unsafe extern "C" fn(*const T, i64) -> f64,
     pub(crate) accumulate: unsafe extern "C" fn(*const T, *mut f32, i64),
     pub(crate) adamw: Step<T>,

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "calls into libtorch's C interface")]
 
 use super::{library::Library, machine::Machine};
+use crate::windows;
 use senmon_kernels::Heads;
 use std::{
     ffi::c_void,
@@ -44,7 +45,7 @@ pub struct Kept {
 }
 
 enum Inside {
-    Flash { out: Tensor, lse: Tensor, random: [Tensor; 2], documents: Option<(Tensor, i64)> },
+    Flash { out: Tensor, lse: Tensor, random: [Tensor; 2], documents: Option<(Tensor, i64)>, before: Option<i64> },
     Cudnn { out: Tensor, lse: Tensor, random: [Tensor; 2], cumulative: [Tensor; 2] },
     Autograd { out: Tensor },
 }
@@ -106,9 +107,7 @@ pub struct Attention {
 impl Attention {
     /// The fastest way of this shape on this machine, by measurement; and what was measured, in words.
     #[must_use]
-    pub fn fastest(machine: &Machine, s: Heads) -> (Self, String) {
-        #[expect(clippy::cast_precision_loss, reason = "a head size")]
-        let scale = 1.0 / (s.d as f64).sqrt();
+    pub fn fastest(machine: &Machine, s: Heads, scale: f64) -> (Self, String) {
         let mut attention = Self { s, scale, way: Way::Autograd, flash: None, cudnn: None };
         let Some(card) = machine.card().filter(|_| machine.form.bf16 && s.d % 8 == 0 && s.d <= 256) else {
             return (attention, "attention: by scaled dot products".to_owned());
@@ -130,7 +129,7 @@ impl Attention {
             }
             attention.way = way;
             let once = || -> Result<Tensor, String> {
-                let kept = attention.forward(&qkv, None)?;
+                let kept = attention.forward(&qkv, None, None)?;
                 let (dq, dk, dv) = attention.backward(&kept, &dout);
                 let sum = |x: &Tensor| x.sum(Kind::Float);
                 Ok(Tensor::stack(&[sum(&kept.rows), sum(&dq.abs()), sum(&dk.abs()), sum(&dv.abs())], 0))
@@ -140,7 +139,7 @@ impl Attention {
                 .map(|_| {
                     card.seconds(|| {
                         no_grad(|| {
-                            let kept = attention.forward(&qkv, None);
+                            let kept = attention.forward(&qkv, None, None);
                             drop(kept.map(|kept| attention.backward(&kept, &dout)));
                         });
                     })
@@ -177,15 +176,16 @@ impl Attention {
         helps
     }
 
-    /// Attention over rotated projections `[b·t, (n + 2g)·d]`, which must stay as they are until the way back.
+    /// Attention over rotated projections `[b·t, (n + 2g)·d]`, which must stay as they are until the way back; a
+    /// `window` is the tokens that each sees, itself included.
     ///
     /// # Errors
     /// When libtorch refuses; it writes its reason to the standard error.
-    pub fn forward(&self, qkv: &Tensor, documents: Option<&Documents>) -> Result<Kept, String> {
-        match (self.way, documents) {
-            (Way::Autograd, _) => Ok(self.by_autograd(qkv, documents)),
-            (Way::Cudnn, None) => self.by_cudnn(qkv),
-            (Way::Flash | Way::Cudnn, _) => self.by_flash(qkv, documents),
+    pub fn forward(&self, qkv: &Tensor, documents: Option<&Documents>, window: Option<i64>) -> Result<Kept, String> {
+        match (self.way, documents, window) {
+            (Way::Autograd, ..) => Ok(self.by_autograd(qkv, documents, window)),
+            (Way::Cudnn, None, None) => self.by_cudnn(qkv),
+            (Way::Flash | Way::Cudnn, ..) => self.by_flash(qkv, documents, window),
         }
     }
 
@@ -206,7 +206,7 @@ impl Attention {
         let [q, k, v] = &kept.qkv;
         let none = Tensor::new();
         match &kept.inside {
-            Inside::Flash { out, lse, random: [state, unused], documents } => {
+            Inside::Flash { out, lse, random: [state, unused], documents, before } => {
                 let (cumulative, longest) =
                     documents.as_ref().map_or((&none, s.t), |(cumulative, longest)| (cumulative, *longest));
                 let (dq, dk, dv) = Tensor::internal_flash_attention_backward(
@@ -225,8 +225,8 @@ impl Attention {
                     state,
                     unused,
                     scale,
-                    None::<i64>,
-                    None::<i64>,
+                    *before,
+                    before.map(|_| 0),
                 );
                 let heads = |x: Tensor, count: i64| x.view([s.b, s.t, count, s.d]);
                 (heads(dq, s.n), heads(dk, s.g), heads(dv, s.g))
@@ -268,7 +268,7 @@ impl Attention {
         [all.narrow(2, 0, n), all.narrow(2, n, g), all.narrow(2, n + g, g)]
     }
 
-    fn by_flash(&self, qkv: &Tensor, documents: Option<&Documents>) -> Result<Kept, String> {
+    fn by_flash(&self, qkv: &Tensor, documents: Option<&Documents>, window: Option<i64>) -> Result<Kept, String> {
         let s = self.s;
         let function = self.flash.ok_or("this libtorch has no flash attention")?;
         let mut views = self.views(qkv);
@@ -280,6 +280,9 @@ impl Attention {
         let cumulative = documents.map(|documents| handle(&documents.cumulative));
         let longest = documents.map_or(s.t, |documents| documents.longest);
         let cumulative = cumulative.as_ref().map_or(null(), from_ref);
+        // Keys before and behind a query's own.
+        let (before, behind) = (window.map(|window| window - 1), 0_i64);
+        let keys = before.as_ref().map_or((null(), null()), |before| (from_ref(before), from_ref(&behind)));
         let mut made = [null_mut(); 5];
         // SAFETY: the declared types; handles of tensors that live through the call, null for what is not given.
         let failed = unsafe {
@@ -296,8 +299,8 @@ impl Attention {
                 1,
                 0,
                 from_ref(&self.scale),
-                null(),
-                null(),
+                keys.0,
+                keys.1,
                 null(),
                 null(),
                 m0,
@@ -313,7 +316,7 @@ impl Attention {
         let [out, lse, state, unused, _] = made.map(owned);
         let rows = out.view([s.b * s.t, s.n * s.d]);
         let documents = documents.map(|documents| (documents.cumulative.shallow_clone(), documents.longest));
-        Ok(Kept { inside: Inside::Flash { out, lse, random: [state, unused], documents }, qkv: views, rows })
+        Ok(Kept { inside: Inside::Flash { out, lse, random: [state, unused], documents, before }, qkv: views, rows })
     }
 
     fn by_cudnn(&self, qkv: &Tensor) -> Result<Kept, String> {
@@ -355,14 +358,12 @@ impl Attention {
         Ok(Kept { inside, qkv, rows })
     }
 
-    fn by_autograd(&self, qkv: &Tensor, documents: Option<&Documents>) -> Kept {
+    fn by_autograd(&self, qkv: &Tensor, documents: Option<&Documents>, window: Option<i64>) -> Kept {
         let Heads { b, t, n, g, d } = self.s;
         let leaves = self.views(qkv).map(|x| x.detach().copy().set_requires_grad(true));
-        let seen = documents.map(|documents| {
-            let first = documents.first.to_kind(Kind::Int64);
-            let keys = Tensor::arange(t, (Kind::Int64, first.device())).view([1, 1, t]);
-            keys.ge_tensor(&first.unsqueeze(-1)).logical_and(&keys.le_tensor(&keys.view([1, t, 1]))).unsqueeze(1)
-        });
+        let is_hidden = documents.is_some() || window.is_some();
+        let first = documents.map(|documents| &documents.first);
+        let seen = is_hidden.then(|| windows::seen(window, (0..t, 0..t), first, qkv.device()));
         let out = with_grad(|| {
             let turned = |x: &Tensor| x.transpose(1, 2);
             let repeat = |x: Tensor| {

@@ -2,10 +2,10 @@
 
 use super::{
     machine::Machine,
-    ops::{NormBack, Sorted, Step},
+    ops::{Hats, NormBack, Sorted, Step},
 };
-use senmon_kernels::{AdamW, Heads, device::Kernel};
-use tch::{Kind, Tensor, no_grad};
+use senmon_kernels::{AdamW, Gate, Heads, device::Kernel};
+use tch::{Kind, Tensor, no_grad, with_grad};
 
 /// Rows of a kernel's check: no multiple of anything.
 const ROWS: i64 = 71;
@@ -54,10 +54,14 @@ pub fn kernels(machine: &Machine, h: i64) -> Vec<Found> {
     note(Kernel::RmsNormBackward, &bench.rms_norm_backward());
     note(Kernel::ColumnParts, &bench.column_parts());
     note(Kernel::SumParts, &bench.sum_parts());
+    note(Kernel::NormHeads, &bench.norm_heads());
+    note(Kernel::NormHeadsBackward, &bench.norm_heads_backward());
     note(Kernel::Rotate, &bench.rotate());
     note(Kernel::RotateBack, &bench.rotate_back());
-    note(Kernel::Swiglu, &bench.swiglu());
-    note(Kernel::SwigluBackward, &bench.swiglu_backward());
+    note(Kernel::Swiglu, &bench.gated(Gate::Silu));
+    note(Kernel::SwigluBackward, &bench.gated_backward(Gate::Silu));
+    note(Kernel::Geglu, &bench.gated(Gate::GeluTanh));
+    note(Kernel::GegluBackward, &bench.gated_backward(Gate::GeluTanh));
     note(Kernel::Embed, &bench.embed());
     note(Kernel::EmbedBackward, &bench.embed_backward(1));
     note(Kernel::EmbedBackwardRuns, &bench.embed_backward(60));
@@ -163,7 +167,7 @@ impl Bench<'_> {
             .into_iter()
             .map(|add| {
                 let (found, expected) = (before.copy(), before.copy());
-                self.machine.sum_parts(&parts, &found, 2 * h + 5, add);
+                self.machine.sum_parts(&parts, &found, (2, 2 * h + 5), add);
                 for slot in 0..3 {
                     let mut to = expected.narrow(0, place(slot), h);
                     let more = sums.get(slot);
@@ -172,6 +176,55 @@ impl Bench<'_> {
                 apart(&found, &expected)
             })
             .collect()
+    }
+
+    /// Weights of norms of heads, and of all heads of a token: queries' and keys'.
+    fn head_norms(&self, s: Heads) -> [(Tensor, Tensor); 2] {
+        let both = |q: i64, k: i64| (self.fp32(&[q]), self.fp32(&[k]));
+        [both(s.d, s.d), both(s.n * s.d, s.g * s.d)]
+    }
+
+    fn hats(&self, s: Heads, (q, k): (&Tensor, &Tensor)) -> Hats {
+        let parts = |heads: i64, w: &Tensor| heads * s.d / w.size()[0];
+        let rows = s.b * s.t;
+        Hats {
+            hats: self.unwritten(&[rows, (s.n + s.g) * s.d], self.machine.kind()),
+            rstd: self.unwritten(&[rows * (parts(s.n, q) + parts(s.g, k))], Kind::Float),
+        }
+    }
+
+    fn norm_heads(&self) -> Vec<f64> {
+        let s = self.heads();
+        let qkv = self.own(&[s.b * s.t, (s.n + 2 * s.g) * s.d]);
+        let of = |(q, k): &(Tensor, Tensor)| {
+            let (found, kept) = (qkv.copy(), self.hats(s, (q, k)));
+            self.machine.norm_heads(&found, (q, k), 1e-5, &kept, s);
+            let expected = normed(&wide(&qkv), q, k, s);
+            let one = |w: &Tensor| w.ones_like();
+            let hats = normed(&wide(&qkv), &one(q), &one(k), s).narrow(1, 0, (s.n + s.g) * s.d);
+            [apart(&found, &expected), apart(&kept.hats, &hats)]
+        };
+        self.head_norms(s).iter().flat_map(of).collect()
+    }
+
+    fn norm_heads_backward(&self) -> Vec<f64> {
+        let s = self.heads();
+        let size = [s.b * s.t, (s.n + 2 * s.g) * s.d];
+        let (qkv, dout) = (self.own(&size), self.own(&size));
+        let of = |(q, k): &(Tensor, Tensor)| {
+            let leaves = [wide(&qkv), q.copy(), k.copy()].map(|leaf| leaf.set_requires_grad(true));
+            let total = with_grad(|| (normed(&leaves[0], &leaves[1], &leaves[2], s) * wide(&dout)).sum(Kind::Float));
+            let expected = Tensor::run_backward(&[total], &leaves, false, false);
+            let kept = self.hats(s, (q, k));
+            self.machine.norm_heads(&qkv.copy(), (q, k), 1e-5, &kept, s);
+            let widths = [q.size()[0], k.size()[0]];
+            let counts = self.machine.head_norm_parts(s, widths);
+            let [of_q, of_k] = [0, 1].map(|i: usize| self.unwritten(&[counts[i], widths[i]], Kind::Float));
+            let found = dout.copy();
+            self.machine.norm_heads_backward(&found, (q, k), &kept, [&of_q, &of_k], s);
+            [apart(&found, &expected[0]), apart(&sum(&of_q), &expected[1]), apart(&sum(&of_k), &expected[2])]
+        };
+        self.head_norms(s).iter().flat_map(of).collect()
     }
 
     fn rotate(&self) -> Vec<f64> {
@@ -203,23 +256,25 @@ impl Bench<'_> {
         vec![apart(&found, &turned(&before, s, &cos, &sin, -1.0))]
     }
 
-    fn swiglu(&self) -> Vec<f64> {
+    fn gated(&self, gate: Gate) -> Vec<f64> {
         let (gate_up, out) = (self.own(&[ROWS, 2 * self.h]), self.unwritten(&[ROWS, self.h], self.machine.kind()));
-        self.machine.swiglu(&gate_up, &out);
+        self.machine.gated(gate, &gate_up, &out);
         let halves = wide(&gate_up).chunk(2, -1);
-        vec![apart(&out, &(halves[0].silu() * &halves[1]))]
+        vec![apart(&out, &(activated(gate, &halves[0]) * &halves[1]))]
     }
 
-    fn swiglu_backward(&self) -> Vec<f64> {
+    fn gated_backward(&self, gate: Gate) -> Vec<f64> {
         let (gate_up, dout) = (self.own(&[ROWS, 2 * self.h]), self.own(&[ROWS, self.h]));
         let (found, out) = (gate_up.copy(), dout.copy());
-        self.machine.swiglu_backward(&found, &out);
-        let (halves, dout) = (wide(&gate_up).chunk(2, -1), wide(&dout));
-        let (gate, up, s) = (&halves[0], &halves[1], halves[0].sigmoid());
-        let silu = gate * &s;
-        let dgate = &dout * up * (&s + &silu * (-&s + 1.0));
-        let expected = Tensor::cat(&[dgate, dout * &silu], -1);
-        vec![apart(&found, &expected), apart(&out, &(silu * up))]
+        self.machine.gated_backward(gate, &found, &out);
+        let leaf = wide(&gate_up).set_requires_grad(true);
+        let expected = with_grad(|| {
+            let halves = leaf.chunk(2, -1);
+            activated(gate, &halves[0]) * &halves[1]
+        });
+        let sum = with_grad(|| (&expected * wide(&dout)).sum(Kind::Float));
+        let gradient = Tensor::run_backward(&[sum], &[&leaf], false, false);
+        vec![apart(&found, &gradient[0]), apart(&out, &expected)]
     }
 
     fn embed(&self) -> Vec<f64> {
@@ -321,6 +376,24 @@ impl Bench<'_> {
 
 fn wide(x: &Tensor) -> Tensor {
     x.to_kind(Kind::Float)
+}
+
+/// What a gate becomes.
+fn activated(gate: Gate, x: &Tensor) -> Tensor {
+    match gate {
+        Gate::Silu => x.silu(),
+        Gate::GeluTanh => x.gelu("tanh"),
+    }
+}
+
+/// Rows of projections with normed queries and keys, in parts as long as the weights.
+fn normed(rows: &Tensor, q: &Tensor, k: &Tensor, s: Heads) -> Tensor {
+    let part = |from: i64, heads: i64, w: &Tensor| {
+        let all = rows.narrow(1, from * s.d, heads * s.d).reshape([s.b * s.t, -1, w.size()[0]]);
+        all.rms_norm(w.size().as_slice(), Some(w), 1e-5).reshape([s.b * s.t, heads * s.d])
+    };
+    let values = rows.narrow(1, (s.n + s.g) * s.d, s.g * s.d);
+    Tensor::cat(&[part(0, s.n, q), part(s.n, s.g, k), values], 1)
 }
 
 /// Sums of the columns.

@@ -51,7 +51,8 @@ impl Machine {
         if card.capability < 80 {
             return Err(format!("its capability is {}, the kernels need 80", card.capability));
         }
-        let norm_packs = norm_packs(spec.hidden_size.into(), form.pack);
+        let widest = spec.qk_norm_widths().into_iter().chain([spec.hidden_size.into()]).max().unwrap_or(0);
+        let norm_packs = norm_packs(i64::try_from(widest).unwrap_or(0), form.pack);
         let target = Target { capability: card.capability, form, norm_packs };
         card.load(&compile::kernels(target, compile::cache_folder().as_deref())?)?;
         Ok(Self { runs: Runs::Card(Arc::new(card)), device, form, without: None })

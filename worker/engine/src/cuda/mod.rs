@@ -11,6 +11,7 @@ mod attention;
 mod checks;
 pub mod compile;
 pub mod driver;
+mod layers;
 mod library;
 pub mod machine;
 mod ops;

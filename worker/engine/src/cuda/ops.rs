@@ -6,7 +6,7 @@
 
 use super::machine::{Machine, ceil};
 use senmon_kernels::{
-    AdamW, Heads,
+    AdamW, Gate, Heads,
     device::{Kernel, Strides},
 };
 use std::ffi::c_void;
@@ -34,6 +34,30 @@ pub struct NormBack<'a> {
     pub normed: Option<&'a Tensor>,
     /// Receives sums of the weight's gradient, `[n, h]`, n as [`Machine::norm_parts`] says.
     pub parts: &'a Tensor,
+}
+
+/// What the norms of queries and keys keep for their way back.
+#[derive(Debug)]
+pub struct Hats {
+    /// Queries and keys without the weight, `[R, (n + g)·d]`.
+    pub hats: Tensor,
+    /// Reciprocal root mean squares, one for each part that was normed.
+    pub rstd: Tensor,
+}
+
+/// Parts of queries and of keys that have a norm each: heads, or all heads of a token, as the weights are long.
+struct HeadParts {
+    heads: [i64; 2],
+    widths: [i64; 2],
+}
+
+impl HeadParts {
+    fn new(s: Heads, q: &Tensor, k: &Tensor) -> Self {
+        let widths = [numbers(q), numbers(k)];
+        let heads = [s.n * s.d, s.g * s.d];
+        assert!(heads[0] % widths[0] == 0 && heads[1] % widths[1] == 0, "{widths:?} are no parts of {heads:?}");
+        Self { heads: [heads[0] / widths[0], heads[1] / widths[1]], widths }
+    }
 }
 
 /// Tokens of a pass in sorted order.
@@ -124,18 +148,21 @@ impl Machine {
         start!(self, RmsNormBackward, grid, dn, x, rstd, w, before, dx, normed, parts, rows, width);
     }
 
-    /// `out` (+)= sums of `parts` `[slots, n, width]` over n; slot s goes to `s / 2 · stride + s % 2 · width`.
-    pub fn sum_parts(&self, parts: &Tensor, out: &Tensor, stride: i64, add: bool) {
+    /// `out` (+)= sums of `parts` `[slots, n, width]` over n; slot s goes to `s / of_block · stride + s % of_block ·
+    /// width`.
+    pub fn sum_parts(&self, parts: &Tensor, out: &Tensor, (of_block, stride): (i64, i64), add: bool) {
         let (slots, n, width) = parts.size3().expect("parts of three dimensions");
-        let reach = (slots - 1) / 2 * stride + (slots - 1) % 2 * width + width;
+        let place = |slot: i64| slot / of_block * stride + slot % of_block * width;
+        let reach = (0..slots).map(place).max().unwrap_or(0) + width;
         let (grid, width32) = (self.columns(width, 16, slots), i32::try_from(width).expect("a width"));
         // Single numbers, which lie anywhere.
         assert!(
             out.kind() == Kind::Float && out.is_contiguous() && numbers(out) >= reach && out.device() == self.device
         );
         let (parts, out) = (self.fp32(parts, slots * n * width), out.data_ptr());
-        let (add, n) = (i32::from(add), i32::try_from(n).expect("few parts"));
-        start!(self, SumParts, grid, parts, out, add, n, width32, stride);
+        let [n, of_block] = [n, of_block].map(|count| i32::try_from(count).expect("few parts"));
+        let add = i32::from(add);
+        start!(self, SumParts, grid, parts, out, add, n, width32, of_block, stride);
     }
 
     /// `parts` `[strips, width]` = sums of strips of the rows of `x` `[R, width]`.
@@ -144,6 +171,70 @@ impl Machine {
         let grid = self.strips(strips, width / self.form.pack);
         let (x, parts, width) = (self.own(x, rows * width), self.fp32(parts, strips * width), self.width(width));
         start!(self, ColumnParts, grid, x, parts, rows, width);
+    }
+
+    /// Norms queries and keys in the rows of the projections, in place.
+    pub fn norm_heads(&self, qkv: &Tensor, (q, k): (&Tensor, &Tensor), epsilon: f32, kept: &Hats, s: Heads) {
+        let (rows, parts) = (s.b * s.t, HeadParts::new(s, q, k));
+        let [queries, keys] = parts.heads.map(|heads| i32::try_from(heads).expect("few heads"));
+        let widest = parts.widths[0].max(parts.widths[1]) / self.form.pack;
+        let grid = self.rows(rows * (parts.heads[0] + parts.heads[1]), widest, false);
+        let (qkv, hats) = (self.own(qkv, s.projections()), self.own(&kept.hats, rows * (s.n + s.g) * s.d));
+        let rstd = self.fp32(&kept.rstd, rows * (parts.heads[0] + parts.heads[1]));
+        let [q, k] = [(q, parts.widths[0]), (k, parts.widths[1])].map(|(w, width)| self.fp32(w, width));
+        let [q_width, k_width, v_width] = [parts.widths[0], parts.widths[1], s.g * s.d].map(|width| self.width(width));
+        start!(self, NormHeads, grid, qkv, hats, q, k, epsilon, rstd, rows, queries, keys, q_width, k_width, v_width);
+    }
+
+    /// Rows of the sums that the way back through the norms of queries and of keys leaves.
+    #[must_use]
+    pub fn head_norm_parts(&self, s: Heads, widths: [i64; 2]) -> [i64; 2] {
+        let blocks = |heads: i64, width: i64| {
+            self.rows(s.b * s.t * (heads * s.d / width), width / self.form.pack, true).blocks[0]
+        };
+        [blocks(s.n, widths[0]), blocks(s.g, widths[1])]
+    }
+
+    /// In place: gradients of normed queries and keys become those of what was normed; `sums` `[n, width]` receive sums
+    /// of the weights' gradients, n as [`Machine::head_norm_parts`] says.
+    pub fn norm_heads_backward(
+        &self,
+        dqkv: &Tensor,
+        (q, k): (&Tensor, &Tensor),
+        kept: &Hats,
+        sums: [&Tensor; 2],
+        s: Heads,
+    ) {
+        let (rows, parts) = (s.b * s.t, HeadParts::new(s, q, k));
+        let (stride, stride_hats, stride_rstd) =
+            ((s.n + 2 * s.g) * s.d, (s.n + s.g) * s.d, parts.heads[0] + parts.heads[1]);
+        let (d, hats) = (self.own(dqkv, s.projections()), self.own(&kept.hats, rows * stride_hats));
+        let rstd = self.fp32(&kept.rstd, rows * stride_rstd);
+        for (number, w) in [q, k].into_iter().enumerate() {
+            let (count, width) = (parts.heads[number], parts.widths[number]);
+            let grid = self.rows(rows * count, width / self.form.pack, true);
+            let sums = self.fp32(sums[number], grid.blocks[0] * width);
+            let (first, first_rstd) = if number == 0 { (0, 0) } else { (s.n * s.d, parts.heads[0]) };
+            let (w, heads, width) = (self.fp32(w, width), i32::try_from(count).expect("few heads"), self.width(width));
+            start!(
+                self,
+                NormHeadsBackward,
+                grid,
+                d,
+                hats,
+                rstd,
+                w,
+                sums,
+                rows,
+                heads,
+                width,
+                first,
+                first_rstd,
+                stride,
+                stride_hats,
+                stride_rstd
+            );
+        }
     }
 
     /// Bias and rotary positions on the rows of the projections, in place.
@@ -180,22 +271,28 @@ impl Machine {
         start!(self, RotateBack, grid, dq, dk, dv, of_q, of_k, of_v, cos, sin, dqkv, s);
     }
 
-    /// `out` = `silu(gate) · up`, `[R, width]`.
-    pub fn swiglu(&self, gate_up: &Tensor, out: &Tensor) {
+    /// `out` = `gate' · up`, `[R, width]`.
+    pub fn gated(&self, gate: Gate, gate_up: &Tensor, out: &Tensor) {
         let (rows, width) = out.size2().expect("rows");
         let grid = self.flat(rows * width / self.form.pack);
         let (gate_up, out) = (self.own(gate_up, 2 * rows * width), self.own(out, rows * width));
         let width = self.width(width);
-        start!(self, Swiglu, grid, gate_up, out, rows, width);
+        match gate {
+            Gate::Silu => start!(self, Swiglu, grid, gate_up, out, rows, width),
+            Gate::GeluTanh => start!(self, Geglu, grid, gate_up, out, rows, width),
+        }
     }
 
     /// In place: `gate_up` becomes its gradient, `dout` the forward value.
-    pub fn swiglu_backward(&self, gate_up: &Tensor, dout: &Tensor) {
+    pub fn gated_backward(&self, gate: Gate, gate_up: &Tensor, dout: &Tensor) {
         let (rows, width) = dout.size2().expect("rows");
         let grid = self.flat(rows * width / self.form.pack);
         let (gate_up, dout) = (self.own(gate_up, 2 * rows * width), self.own(dout, rows * width));
         let width = self.width(width);
-        start!(self, SwigluBackward, grid, gate_up, dout, rows, width);
+        match gate {
+            Gate::Silu => start!(self, SwigluBackward, grid, gate_up, dout, rows, width),
+            Gate::GeluTanh => start!(self, GegluBackward, grid, gate_up, dout, rows, width),
+        }
     }
 
     /// Rows of the table `[v, h]`. Tokens must be inside, which `upload` checks.

@@ -1,24 +1,32 @@
 //! Forward and backward of the Llama block on a card, and the optimiser's step: the CPU's fused pass
-//! (`fused`) with a card's kernels. Buffers are kept from step to step; the host waits once a batch, for
+//! (`fused`) with a card's kernels; what of its relatives they do not know is in `reach`. Buffers are kept from step to step; the host waits once a batch, for
 //! its loss and its gradient norm.
 
 use super::{
-    attention::{Attention, Kept, Way},
+    attention::{Attention, Way},
+    layers::{Block, Input, Layer, Norm, Places, Weight},
     machine::{Machine, Staging},
-    ops::{NormBack, Step},
+    ops::{Hats, NormBack, Step},
     sink::Sink,
     upload::{Tokens, Upload},
 };
 use crate::{
     clock::Clock,
-    fused::Names,
     parameters::{Arenas, Layout},
     pass::{Found, Windows},
-    rotary,
+    rotary::Turns,
     shape::{Note, Shape},
+    windows,
 };
-use senmon_kernels::{self as kernels, Heads};
-use senmon_protocol::{model::ModelSpec, said, said::Said};
+use senmon_kernels::{self as kernels, Gate, Heads};
+use senmon_protocol::{
+    model::{
+        ModelSpec,
+        variant::{Activation, Variant},
+    },
+    said,
+    said::Said,
+};
 use tch::{Kind, Tensor, no_grad};
 
 /// Logits held at once, in numbers: half a gigabyte in bf16.
@@ -26,38 +34,9 @@ const LOGITS_AT_ONCE: i64 = 1 << 28;
 /// Strips of rows over which a bias's gradient is summed.
 const BIAS_STRIPS: i64 = 64;
 
-/// A matrix or vector and where its gradient goes, sharing the arenas' memory.
-struct Weight {
-    value: Tensor,
-    grad: Tensor,
-}
-
-/// Weights of one block.
-struct Layer {
-    norm: Weight,
-    qkv: Weight,
-    bias: Option<Weight>,
-    output: Weight,
-    norm_middle: Weight,
-    gate_up: Weight,
-    down: Weight,
-}
-
-/// What one block keeps for its way back.
-struct Block {
-    x: Tensor,
-    rstd: Tensor,
-    qkv: Tensor,
-    attended: Option<Kept>,
-    x_middle: Tensor,
-    rstd_middle: Tensor,
-    gate_up: Tensor,
-}
-
 /// Memory that all blocks share. R rows of a pass.
 struct Shared {
-    last: Tensor,
-    rstd_last: Tensor,
+    last: Input,
     /// `[R, h]`: norms' outputs, a product's output, gradients of the residual stream.
     normed: Tensor,
     product: Tensor,
@@ -69,8 +48,10 @@ struct Shared {
     logits: Tensor,
     /// Of a whole batch.
     losses: Tensor,
-    /// Sums of the norms' gradients, `[2·layers + 1, n, h]`.
+    /// Sums of the norms' gradients, `[norms, n, h]`.
     norm_parts: Tensor,
+    /// Sums of the gradients of queries' and keys' norms.
+    head_parts: Option<[Tensor; 2]>,
     bias_parts: Option<Tensor>,
     /// `[R, h]`, fp32.
     embed_parts: Tensor,
@@ -89,17 +70,24 @@ pub struct Pass {
     s: Heads,
     shape: Shape,
     epsilon: f32,
-    rotary: (Tensor, Tensor),
+    variant: Variant,
+    gate: Gate,
+    rotaries: Vec<(Tensor, Tensor)>,
+    /// Which of them each layer has, and how far it looks back.
+    of_layers: Vec<(usize, Option<i64>)>,
+    /// Norms' weights as they are, and what is computed with where something is added to them.
+    shifted: Option<(Tensor, Tensor)>,
     /// The matrices once more in bf16, written by the optimiser; None where the pass reads the fp32 weights.
     copy: Option<Arenas>,
     layers: Vec<Layer>,
     table: Weight,
     head: Weight,
-    norm_last: Weight,
+    norm_last: Norm,
     /// All norms and biases' gradients, and the distance between those of two blocks.
     vectors_grad: Tensor,
     matrices_grad: Tensor,
-    vectors_stride: i64,
+    /// Norms of a block, and the numbers from those of one to those of the next.
+    norms_lie: (i64, i64),
     blocks: Vec<Block>,
     shared: Shared,
     sink: Sink,
@@ -123,7 +111,7 @@ impl Pass {
     ) -> Result<Self, String> {
         let _guard = tch::no_grad_guard();
         machine.enter();
-        let layout = Layout::new(spec);
+        let (layout, variant) = (Layout::new(spec), spec.variant());
         let (b, t) = (shape.micro, shape.length);
         let s =
             Heads { b, t, n: spec.num_attention_heads.into(), g: spec.kv_heads().into(), d: spec.head_size().into() };
@@ -135,43 +123,38 @@ impl Pass {
             matrices: weights.matrices.to_kind(Kind::BFloat16),
             vectors: weights.vectors.shallow_clone(),
         });
-        let values = copy.as_ref().unwrap_or(weights);
-        let joined = |first: &str, also: &[String]| Weight {
-            value: layout.joined(values, first, also),
-            grad: layout.joined(grads, first, also),
+        let shifted = (variant.norm_offset != 0.0)
+            .then(|| (weights.vectors.shallow_clone(), &weights.vectors + variant.norm_offset));
+        let values = Arenas {
+            matrices: copy.as_ref().unwrap_or(weights).matrices.shallow_clone(),
+            vectors: shifted.as_ref().map_or(&weights.vectors, |(_, vectors)| vectors).shallow_clone(),
         };
-        let layer = |l: usize| {
-            let names = Names::new(l);
-            Layer {
-                norm: joined(&names.norm, &[]),
-                qkv: joined(&names.q, &names.kv),
-                bias: spec.qkv_bias().then(|| joined(&names.q_bias, &names.kv_bias)),
-                output: joined(&names.output, &[]),
-                norm_middle: joined(&names.norm_middle, &[]),
-                gate_up: joined(&names.gate, std::slice::from_ref(&names.up)),
-                down: joined(&names.down, &[]),
-            }
-        };
-        let layers: Vec<Layer> = (0..spec.num_hidden_layers as usize).map(layer).collect();
+        let places = Places { layout: &layout, values: &values, grads };
+        let layers = places.layers(&variant, spec.num_hidden_layers as usize);
+        let [q_norm, k_norm] = spec.qk_norm_widths().map(|width| i64::try_from(width).unwrap_or(0));
+        let normed_parts = if q_norm > 0 { s.n * s.d / q_norm + s.g * s.d / k_norm } else { 0 };
         let width = s.projections() / rows;
-        let block = |_: &Layer| Block {
-            x: own(&[rows, h]),
-            rstd: fp32(&[rows]),
+        let input = || Input::new(&machine, rows, h);
+        let block = |layer: &Layer| Block {
+            x: input(),
             qkv: own(&[rows, width]),
+            hats: (normed_parts > 0)
+                .then(|| Hats { hats: own(&[rows, (s.n + s.g) * s.d]), rstd: fp32(&[rows * normed_parts]) }),
             attended: None,
-            x_middle: own(&[rows, h]),
-            rstd_middle: fp32(&[rows]),
+            out: layer.attention.after.as_ref().map(|_| input()),
+            middle: input(),
             gate_up: own(&[rows, 2 * i]),
+            gated_out: layer.gated.after.as_ref().map(|_| input()),
         };
         let blocks: Vec<Block> = layers.iter().map(block).collect();
-        let slots = 2 * i64::from(spec.num_hidden_layers) + 1;
+        let of_block = i64::try_from(variant.norms.names().len()).unwrap_or(0);
+        let slots = of_block * i64::from(spec.num_hidden_layers) + 1;
         let parts = |x: &Tensor| machine.squares_parts(i64::try_from(x.numel()).unwrap_or(0));
         let (of_matrices, of_vectors) = (parts(&grads.matrices), parts(&grads.vectors));
         let squares_all = Tensor::zeros([of_matrices + of_vectors], (Kind::Double, device));
         let head = if spec.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let shared = Shared {
-            last: own(&[rows, h]),
-            rstd_last: fp32(&[rows]),
+            last: input(),
             normed: own(&[rows, h]),
             product: own(&[rows, h]),
             dx: own(&[rows, h]),
@@ -181,7 +164,11 @@ impl Pass {
             logits: own(&[logit_rows(rows, v), v]),
             losses: fp32(&[shape.windows * t]),
             norm_parts: fp32(&[slots, machine.norm_parts(rows, h), h]),
-            bias_parts: spec.qkv_bias().then(|| fp32(&[BIAS_STRIPS.min(rows), width])),
+            head_parts: (normed_parts > 0).then(|| {
+                let [n_q, n_k] = machine.head_norm_parts(s, [q_norm, k_norm]);
+                [fp32(&[n_q, q_norm]), fp32(&[n_k, k_norm])]
+            }),
+            bias_parts: variant.qkv_bias.then(|| fp32(&[BIAS_STRIPS.min(rows), width])),
             embed_parts: fp32(&[rows, h]),
             squares: [squares_all.narrow(0, 0, of_matrices), squares_all.narrow(0, of_matrices, of_vectors)],
             squares_all,
@@ -190,20 +177,28 @@ impl Pass {
         };
         let largest = layout.shapes().map(|(_, shape)| shape.iter().product::<i64>()).max().unwrap_or(0);
         let sink = Sink::new(&machine, grads.matrices.kind(), largest.max(2 * i * h).max(width * h));
-        let (attention, said) = Attention::fastest(&machine, s);
-        let (cos, sin) = rotary::angles(spec, u32::try_from(t).unwrap_or(0));
+        let (attention, said) = Attention::fastest(&machine, s, variant.query_scale);
+        let turns = Turns::new(&variant, spec.head_size(), u32::try_from(t).unwrap_or(0));
         let angles = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+        let windows = windows::of_layers(&variant, t).into_iter().enumerate();
         #[expect(clippy::cast_possible_truncation, reason = "an epsilon, used in fp32")]
         let epsilon = spec.rms_norm_eps as f32;
         Ok(Self {
-            table: joined("model.embed_tokens.weight", &[]),
-            head: joined(head, &[]),
-            norm_last: joined("model.norm.weight", &[]),
+            table: places.joined("model.embed_tokens.weight", &[]),
+            head: places.joined(head, &[]),
+            norm_last: places.norm("model.norm.weight", slots - 1),
             vectors_grad: grads.vectors.shallow_clone(),
             matrices_grad: grads.matrices.shallow_clone(),
-            vectors_stride: if spec.qkv_bias() { 2 * h + width } else { 2 * h },
+            norms_lie: (of_block, of_block * h + q_norm + k_norm + if variant.qkv_bias { width } else { 0 }),
             upload: Upload::new(&machine, shape)?,
-            rotary: (angles(&cos), angles(&sin)),
+            rotaries: turns.tables().iter().map(|(cos, sin)| (angles(cos), angles(sin))).collect(),
+            of_layers: windows.map(|(layer, window)| (turns.number(layer), window)).collect(),
+            gate: match variant.activation {
+                Activation::Silu => Gate::Silu,
+                Activation::GeluTanh => Gate::GeluTanh,
+            },
+            variant,
+            shifted,
             spec: spec.clone(),
             copy,
             layers,
@@ -240,33 +235,66 @@ impl Pass {
         (found[0], found[1])
     }
 
+    /// What embeddings are multiplied by, as their number format holds it; None for 1.
+    fn embedding_scale(&self) -> Option<f64> {
+        let scale = self.variant.embedding_scale;
+        (scale != 1.0).then(|| Tensor::from(scale).to_kind(self.machine.kind()).double_value(&[]))
+    }
+
     fn forward(&mut self, tokens: &Tokens) {
-        let Self { machine, shared, blocks, layers, s, epsilon, .. } = self;
-        let Shared { normed, product, gated, last, rstd_last, .. } = &*shared;
-        let rotary = (&self.rotary.0, &self.rotary.1);
-        machine.embed(&self.table.value, &tokens.inputs, blocks.first().map_or(last, |block| &block.x));
+        let scale = self.embedding_scale();
+        let Self { machine, shared, blocks, layers, s, epsilon, gate, rotaries, of_layers, .. } = self;
+        let Shared { normed, product, gated, last, .. } = &*shared;
+        let norm = |input: &Input, norm: &Norm, out: &Tensor| {
+            machine.add_rms_norm(&input.x, None, &norm.w, *epsilon, out, &input.rstd);
+        };
+        // The residual stream, and the norm of it where the next step has one.
+        let join = |x: &Tensor, sum: &Input, norm: Option<&Norm>| match norm {
+            Some(norm) => {
+                machine.add_rms_norm(x, Some((product, &sum.x)), &norm.w, *epsilon, normed, &sum.rstd);
+            }
+            None => drop(x.add_out(&sum.x, product)),
+        };
+        let first = blocks.first().map_or(last, |block| &block.x);
+        machine.embed(&self.table.value, &tokens.inputs, &first.x);
+        if let Some(scale) = scale {
+            let _ = first.x.shallow_clone().g_mul_scalar_(scale);
+        }
+        if let Some(before) = layers.first().and_then(|layer| layer.attention.before.as_ref()) {
+            norm(first, before, normed);
+        }
         for (l, layer) in layers.iter().enumerate() {
             let (before, after) = blocks.split_at_mut(l + 1);
-            let block = &mut before[l];
-            if l == 0 {
-                machine.add_rms_norm(&block.x, None, &layer.norm.value, *epsilon, normed, &block.rstd);
+            let (block, (turns, window)) = (&mut before[l], of_layers[l]);
+            let input = layer.attention.before.as_ref().map_or(&block.x.x, |_| normed);
+            let _ = input.mm_out(&block.qkv, &layer.qkv.value.tr());
+            if let (Some(hats), Some([q, k])) = (&block.hats, &layer.of_heads) {
+                machine.norm_heads(&block.qkv, (&q.value, &k.value), *epsilon, hats, *s);
             }
-            let _ = normed.mm_out(&block.qkv, &layer.qkv.value.tr());
+            let rotary = (&rotaries[turns].0, &rotaries[turns].1);
             machine.rotate(&block.qkv, layer.bias.as_ref().map(|bias| &bias.value), rotary, *s);
-            let kept = self.attention.forward(&block.qkv, tokens.documents.as_ref());
+            let kept = self.attention.forward(&block.qkv, tokens.documents.as_ref(), window);
             let kept = kept.unwrap_or_else(|said| panic!("{said}{}", want_of_memory(machine)));
-            let _ = kept.rows.mm_out(product, &layer.output.value.tr());
+            let out = block.out.as_ref().map_or(product, |out| &out.x);
+            let _ = kept.rows.mm_out(out, &layer.output.value.tr());
             block.attended = Some(kept);
-            let residual = Some((product, &block.x_middle));
-            machine.add_rms_norm(&block.x, residual, &layer.norm_middle.value, *epsilon, normed, &block.rstd_middle);
-            let _ = normed.mm_out(&block.gate_up, &layer.gate_up.value.tr());
-            machine.swiglu(&block.gate_up, gated);
-            let _ = gated.mm_out(product, &layer.down.value.tr());
-            let (x_next, rstd, w) = match after.first() {
-                Some(next) => (&next.x, &next.rstd, &layers[l + 1].norm.value),
-                None => (last, rstd_last, &self.norm_last.value),
+            if let (Some(out), Some(after)) = (&block.out, &layer.attention.after) {
+                norm(out, after, product);
+            }
+            join(&block.x.x, &block.middle, layer.gated.before.as_ref());
+            let input = layer.gated.before.as_ref().map_or(&block.middle.x, |_| normed);
+            let _ = input.mm_out(&block.gate_up, &layer.gate_up.value.tr());
+            machine.gated(*gate, &block.gate_up, gated);
+            let out = block.gated_out.as_ref().map_or(product, |out| &out.x);
+            let _ = gated.mm_out(out, &layer.down.value.tr());
+            if let (Some(out), Some(after)) = (&block.gated_out, &layer.gated.after) {
+                norm(out, after, product);
+            }
+            let (next, before) = match after.first() {
+                Some(next) => (&next.x, layers[l + 1].attention.before.as_ref()),
+                None => (last, Some(&self.norm_last)),
             };
-            machine.add_rms_norm(&block.x_middle, Some((product, x_next)), w, *epsilon, normed, rstd);
+            join(&block.middle.x, next, before);
         }
     }
 
@@ -289,43 +317,73 @@ impl Pass {
     }
 
     fn backward(&mut self, tokens: &Tokens, add: bool) {
-        let Self { machine, shared, blocks, layers, s, sink, .. } = self;
-        let Shared { last, rstd_last, normed, product, dx, dqkv, dattended, gated, norm_parts, .. } = &*shared;
-        let rotary = (&self.rotary.0, &self.rotary.1);
-        let slot = |slot: usize| norm_parts.get(i64::try_from(slot).unwrap_or(0));
-        let parts = slot(2 * layers.len());
-        let norm = NormBack { x: last, rstd: rstd_last, w: &self.norm_last.value, normed: None, parts: &parts };
-        machine.rms_norm_backward(product, &norm, None, dx);
+        let scale = self.embedding_scale();
+        let Self { machine, shared, blocks, layers, s, sink, gate, rotaries, of_layers, .. } = self;
+        let Shared { last, normed, product, dx, dqkv, dattended, gated, norm_parts, .. } = &*shared;
+        let back = |dn: &Tensor, input: &Input, norm: &Norm, again: Option<&Tensor>, before: Option<&Tensor>, dx| {
+            let parts = norm_parts.get(norm.slot);
+            let norm = NormBack { x: &input.x, rstd: &input.rstd, w: &norm.w, normed: again, parts: &parts };
+            machine.rms_norm_backward(dn, &norm, before, dx);
+        };
+        // The gradient before a norm of what came out lies where the next norm's input will.
+        let before_norm = |out: Option<&Input>, after: Option<&Norm>| match out.zip(after) {
+            Some((out, after)) => {
+                back(dx, out, after, None, None, normed);
+                normed
+            }
+            None => dx,
+        };
+        // Adds the gradient of what went into a product, whose input this gives back.
+        let through = |input: &Input, before: Option<&Norm>| match before {
+            Some(before) => {
+                back(product, input, before, Some(normed), Some(dx), dx);
+                normed.shallow_clone()
+            }
+            None => {
+                let _ = dx.shallow_clone().g_add_(product);
+                input.x.shallow_clone()
+            }
+        };
+        back(product, last, &self.norm_last, None, None, dx);
         for (l, (block, layer)) in blocks.iter_mut().zip(&*layers).enumerate().rev() {
             // The gated unit: its input's gradient takes its place, its output is computed again.
-            let _ = dx.mm_out(gated, &layer.down.value);
-            machine.swiglu_backward(&block.gate_up, gated);
-            sink.matrix(machine, &layer.down.grad, dx, gated, add);
+            let dout = before_norm(block.gated_out.as_ref(), layer.gated.after.as_ref());
+            let _ = dout.mm_out(gated, &layer.down.value);
+            machine.gated_backward(*gate, &block.gate_up, gated);
+            sink.matrix(machine, &layer.down.grad, dout, gated, add);
             let _ = block.gate_up.mm_out(product, &layer.gate_up.value);
-            let (x, rstd, w) = (&block.x_middle, &block.rstd_middle, &layer.norm_middle.value);
-            let norm = NormBack { x, rstd, w, normed: Some(normed), parts: &slot(2 * l + 1) };
-            machine.rms_norm_backward(product, &norm, Some(dx), dx);
-            sink.matrix(machine, &layer.gate_up.grad, &block.gate_up, normed, add);
+            let input = through(&block.middle, layer.gated.before.as_ref());
+            sink.matrix(machine, &layer.gate_up.grad, &block.gate_up, &input, add);
             // Attention.
             let kept = block.attended.take().expect("a forward pass before the way back");
-            sink.matrix(machine, &layer.output.grad, dx, &kept.rows, add);
-            let _ = dx.mm_out(dattended, &layer.output.value);
+            let dout = before_norm(block.out.as_ref(), layer.attention.after.as_ref());
+            sink.matrix(machine, &layer.output.grad, dout, &kept.rows, add);
+            let _ = dout.mm_out(dattended, &layer.output.value);
             let (dq, dk, dv) = self.attention.backward(&kept, dattended);
-            machine.rotate_back((&dq, &dk, &dv), rotary, dqkv, *s);
+            let rotary = &rotaries[of_layers[l].0];
+            machine.rotate_back((&dq, &dk, &dv), (&rotary.0, &rotary.1), dqkv, *s);
             if let (Some(bias), Some(parts)) = (&layer.bias, &shared.bias_parts) {
                 machine.column_parts(dqkv, parts);
-                machine.sum_parts(&parts.unsqueeze(0), &bias.grad, 0, add);
+                machine.sum_parts(&parts.unsqueeze(0), &bias.grad, (1, 0), add);
+            }
+            if let (Some(hats), Some([q, k]), Some([q_parts, k_parts])) =
+                (&block.hats, &layer.of_heads, &shared.head_parts)
+            {
+                machine.norm_heads_backward(dqkv, (&q.value, &k.value), hats, [q_parts, k_parts], *s);
+                machine.sum_parts(&q_parts.unsqueeze(0), &q.grad, (1, 0), add);
+                machine.sum_parts(&k_parts.unsqueeze(0), &k.grad, (1, 0), add);
             }
             let _ = dqkv.mm_out(product, &layer.qkv.value);
-            let (x, rstd, w) = (&block.x, &block.rstd, &layer.norm.value);
-            let norm = NormBack { x, rstd, w, normed: Some(normed), parts: &slot(2 * l) };
-            machine.rms_norm_backward(product, &norm, Some(dx), dx);
-            sink.matrix(machine, &layer.qkv.grad, dqkv, normed, add);
+            let input = through(&block.x, layer.attention.before.as_ref());
+            sink.matrix(machine, &layer.qkv.grad, dqkv, &input, add);
         }
-        // Norms first in each block's vectors, biases behind them.
-        machine.sum_parts(norm_parts, &self.vectors_grad, self.vectors_stride, add);
+        // Norms first in each block's vectors, those of heads and biases behind them.
+        machine.sum_parts(norm_parts, &self.vectors_grad, self.norms_lie, add);
         if !self.spec.tie_word_embeddings && !add {
             let _ = self.table.grad.zero_();
+        }
+        if let Some(scale) = scale {
+            let _ = dx.shallow_clone().g_mul_scalar_(scale);
         }
         machine.embed_backward(dx, &tokens.sorted, &self.table.grad, &shared.embed_parts);
     }
@@ -341,6 +399,9 @@ impl crate::pass::Pass for Pass {
         self.machine.enter();
         let v = i64::from(self.spec.vocab_size.unwrap_or(0));
         self.upload.send(&self.machine, windows.tokens, windows.document_first, v);
+        if let Some((vectors, shifted)) = &mut self.shifted {
+            shifted.copy_(&(&*vectors + self.variant.norm_offset));
+        }
         loop {
             let (loss, squares) = self.passes();
             if (loss.is_finite() && squares.is_finite()) || self.attention.way() != Way::Cudnn {

@@ -87,18 +87,30 @@ pub fn whole(machine: &Machine, spec: &ModelSpec, micro: i64) -> Result<(), Stri
     Ok(())
 }
 
-/// The variant of a model with two blocks and less of everything that may be less.
+/// The variant of a model with a block of each kind that it has, two at least, and less of everything that may be less.
 fn small(spec: &ModelSpec) -> ModelSpec {
     let (g, rep) = (spec.kv_heads().min(2), spec.num_attention_heads / spec.kv_heads());
+    let kind = |layer: &usize| (spec.layer_type(*layer), spec.layer_turns(*layer));
+    let mut picked: Vec<usize> = Vec::new();
+    for layer in 0..spec.num_hidden_layers as usize {
+        if picked.len() < 2 || !picked.iter().any(|other| kind(other) == kind(&layer)) {
+            picked.push(layer);
+        }
+    }
+    let types = || picked.iter().map(|layer| spec.layer_type(*layer)).collect();
+    let turns = || picked.iter().map(|layer| u8::from(spec.layer_turns(*layer))).collect();
     ModelSpec {
         vocab_size: spec.vocab_size.map(|v| v.min(1024)),
         hidden_size: spec.hidden_size.min(512),
         intermediate_size: spec.intermediate_size.min(1024),
-        num_hidden_layers: spec.num_hidden_layers.min(2),
+        num_hidden_layers: u32::try_from(picked.len()).unwrap_or(2),
         num_attention_heads: g * rep,
         num_key_value_heads: Some(g),
         head_dim: Some(spec.head_size()),
         max_position_embeddings: 128,
+        sliding_window: spec.sliding_window.map(|window| window.min(48)),
+        layer_types: spec.sliding_window.map(|_| types()),
+        no_rope_layers: Some(turns()),
         // Activations of about 1, whatever the width.
         initializer_range: 1.0 / f64::from(spec.hidden_size.min(512)).sqrt(),
         ..spec.clone()

@@ -5,7 +5,7 @@ use super::{
     machine::Machine,
     ops::{NormBack, Sorted, Step},
 };
-use senmon_kernels::{AdamW, Heads, device::Kernel};
+use senmon_kernels::{AdamW, Gate, Heads, device::Kernel};
 use senmon_protocol::model::ModelSpec;
 use tch::{Kind, Tensor};
 
@@ -69,7 +69,7 @@ pub fn measure(machine: &Machine, spec: &ModelSpec, b: i64, t: i64) -> Vec<Line>
         machine.rms_norm_backward(&y, &norm, Some(&sum), &sum)
     });
     let out = fp32(&[4 * h]);
-    time(name(Kernel::SumParts), size(0), 0.0, &|| machine.sum_parts(&parts, &out, 2 * h, false));
+    time(name(Kernel::SumParts), size(0), 0.0, &|| machine.sum_parts(&parts, &out, (2, 2 * h), false));
     let (qkv, angle) = (own(&[rows, width]), fp32(&[t, s.d / 2]));
     time(name(Kernel::Rotate), size(2 * rows * (s.n + s.g) * s.d), 0.0, &|| {
         machine.rotate(&qkv, None, (&angle, &angle), s);
@@ -80,8 +80,10 @@ pub fn measure(machine: &Machine, spec: &ModelSpec, b: i64, t: i64) -> Vec<Line>
         machine.rotate_back((&dq, &dk, &dv), (&angle, &angle), &dqkv, s);
     });
     let (gate_up, gated) = (own(&[rows, 2 * i]), own(&[rows, i]));
-    time(name(Kernel::Swiglu), size(3 * rows * i), 0.0, &|| machine.swiglu(&gate_up, &gated));
-    time(name(Kernel::SwigluBackward), size(6 * rows * i), 0.0, &|| machine.swiglu_backward(&gate_up, &gated));
+    time(name(Kernel::Swiglu), size(3 * rows * i), 0.0, &|| machine.gated(Gate::Silu, &gate_up, &gated));
+    time(name(Kernel::SwigluBackward), size(6 * rows * i), 0.0, &|| {
+        machine.gated_backward(Gate::Silu, &gate_up, &gated)
+    });
     let logits = own(&[v_rows, v]);
     let tokens = Tensor::randint(v, [rows], (Kind::Int, machine.device));
     let losses = fp32(&[rows]);
@@ -115,12 +117,12 @@ pub fn measure(machine: &Machine, spec: &ModelSpec, b: i64, t: i64) -> Vec<Line>
     };
     time(name(Kernel::Adamw), 2.0 * size(n) + 24.0 * size(n) / size(1), 0.0, &|| machine.adamw(&step, a));
     drop((grads, weights, first, second, copy));
-    let (attention, said) = Attention::fastest(machine, s);
+    let (attention, said) = Attention::fastest(machine, s, spec.variant().query_scale);
     let dout = own(&[rows, s.n * s.d]);
     #[expect(clippy::cast_precision_loss, reason = "a count of operations")]
     let scores = 2.0 * (b * s.n * t * t * s.d) as f64;
-    if let Ok(kept) = attention.forward(&qkv, None) {
-        time(format!("forward {said}"), 0.0, scores, &|| drop(attention.forward(&qkv, None)));
+    if let Ok(kept) = attention.forward(&qkv, None, None) {
+        time(format!("forward {said}"), 0.0, scores, &|| drop(attention.forward(&qkv, None, None)));
         time("attention backward".to_owned(), 0.0, 2.5 * scores, &|| drop(attention.backward(&kept, &dout)));
     }
     for (name, n, k, rows) in [
