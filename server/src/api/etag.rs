@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use senmon_corpus::hex;
-use senmon_protocol::{problem::Fault, spec::ExperimentSpec};
+use senmon_protocol::{problem::Fault, said, spec::ExperimentSpec};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -73,7 +73,7 @@ pub fn ensure_unchanged(headers: &HeaderMap, spec: &ExperimentSpec) -> Result<()
     if fewest.is_empty() {
         return Ok(());
     }
-    let fault = |(path, now): (&str, String)| Fault::new(path, format!("is {now} now; read again"));
+    let fault = |(path, now): (&str, String)| Fault::said(path, said!("changed_since", now = now));
     Err(ApiError::Changed(fewest.into_iter().map(fault).collect()))
 }
 

@@ -2428,6 +2428,7 @@ export interface components {
             id: number;
             /** @description Why the last time failed. */
             problem?: string | null;
+            said?: components["schemas"]["Said"] | null;
             /** @description What became of it. */
             state: components["schemas"]["DeliveryState"];
             /** @description What it says. */
@@ -4365,6 +4366,7 @@ export interface components {
                 id: number;
                 /** @description Why the last time failed. */
                 problem?: string | null;
+                said?: components["schemas"]["Said"] | null;
                 /** @description What became of it. */
                 state: components["schemas"]["DeliveryState"];
                 /** @description What it says. */
@@ -5004,6 +5006,7 @@ export interface components {
             faults?: components["schemas"]["Fault"][];
             /** @description Id of the request, to quote. */
             request_id?: string;
+            said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint16
              * @description HTTP status.
