@@ -114,9 +114,12 @@ def type_of(schemas: dict, value: dict) -> str:
 
 def codes(root: Path) -> list[list[str]]:
     source = (root / "server/src/api/error.rs").read_text()
-    found = re.findall(r'\(StatusCode::(\w+), "(\w+)", "([^"]+)"\)', source)
+    titles = json.loads((root / "server/protocol/messages/refusals.json").read_text())
+    found = re.findall(r'\(StatusCode::(\w+), "(\w+)", said!\("(\w+)"\)\)', source)
+    if not found:
+        raise SystemExit("reference: api/error.rs names no code")
     from http import HTTPStatus
 
     alias = {"PAYLOAD_TOO_LARGE": "REQUEST_ENTITY_TOO_LARGE", "RANGE_NOT_SATISFIABLE": "REQUESTED_RANGE_NOT_SATISFIABLE"}
-    rows = [[str(int(HTTPStatus[alias.get(status, status)])), f"`{code}`", title] for status, code, title in found]
+    rows = [[str(int(HTTPStatus[alias.get(status, status)])), f"`{code}`", titles[title]["en"]] for status, code, title in found]
     return sorted(rows)

@@ -8,7 +8,7 @@ use crate::domain::forwarded::ForwardedBy;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use secret::SecretUrl;
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{said::Lang, storage::Bytes};
 use senmon_store::{S3Settings, StoreUrl};
 use serde::Deserialize;
 use std::{net::SocketAddr, path::PathBuf};
@@ -153,6 +153,8 @@ pub struct Config {
     pub smtp_url: Option<SecretUrl>,
     /// Who they are from: `senmon@example.com`, or `Senmon <senmon@example.com>`.
     pub smtp_from: Option<String>,
+    /// Language of what alerts send: `en` or `ja`.
+    pub alerts_lang: Lang,
     /// Connections in all.
     pub connections_max: usize,
     /// Connections of one address.
@@ -255,6 +257,7 @@ impl Default for Config {
             outgoing_private: false,
             smtp_url: None,
             smtp_from: None,
+            alerts_lang: Lang::English,
             connections_max: 16_384,
             connections_per_address_max: 8_192,
             streams_max: 2_000,

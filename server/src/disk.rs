@@ -3,7 +3,7 @@
 
 use crate::domain::disk::{Level, Move, judge};
 use anyhow::{Context, Result};
-use senmon_protocol::storage::Bytes;
+use senmon_protocol::{said, said::Said, storage::Bytes};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -52,7 +52,7 @@ pub struct Disk {
     reserve: u64,
     look: Arc<Mutex<Look>>,
     /// Why else nothing that grows is begun, by what is full.
-    refused: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    refused: Arc<Mutex<BTreeMap<&'static str, Said>>>,
     _thread: mpsc::Sender<()>,
 }
 
@@ -91,7 +91,7 @@ impl Disk {
     }
 
     /// Notes why nothing that grows is begun, or that this is over. `what` is full.
-    pub fn refuse(&self, what: &'static str, why: Option<String>) {
+    pub fn refuse(&self, what: &'static str, why: Option<Said>) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         match why {
             Some(why) => refused.insert(what, why),
@@ -101,11 +101,11 @@ impl Disk {
 
     /// Why nothing that grows is begun now.
     #[must_use]
-    pub fn refusal(&self) -> Option<String> {
+    pub fn refusal(&self) -> Option<Said> {
         let look = self.look();
         if look.level > Level::Ample {
-            let (folder, free) = (self.folder.display(), Bytes(look.room.free));
-            return Some(format!("The disk of the database ({folder}) is nearly full: {free} free."));
+            let folder = self.folder.display().to_string();
+            return Some(said!("database_disk_nearly_full", folder = folder, free = Bytes(look.room.free)));
         }
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
     }

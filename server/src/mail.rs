@@ -6,6 +6,10 @@ use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor,
     message::{Mailbox, Message, header::ContentType},
 };
+use senmon_protocol::{
+    said,
+    said::{Said, expected::quoted},
+};
 use std::time::Duration;
 
 /// Time for the mail server to take a message.
@@ -34,7 +38,7 @@ impl Mail {
             }
             (None, None) => return Ok(None),
         };
-        let from = mailbox(from).map_err(|why| anyhow::anyhow!("smtp_from: {why}"))?;
+        let from = mailbox(from).map_err(|why| anyhow::anyhow!("smtp_from: {}", why.text()))?;
         let expected = "smtp_url: expected an address such as smtps://user:password@mail.example.com";
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url).context(expected)?;
         Ok(Some(Self { transport: transport.timeout(Some(SEND_MAX)).build(), from }))
@@ -56,7 +60,7 @@ impl Mail {
         let subject: String = first.chars().take(SUBJECT_MAX).collect();
         Message::builder()
             .from(self.from.clone())
-            .to(mailbox(to)?)
+            .to(mailbox(to).map_err(|why| why.text())?)
             .subject(format!("[Senmon] {subject}"))
             .message_id(Some(format!("<{key}.senmon@{}>", self.from.email.domain())))
             .header(ContentType::TEXT_PLAIN)
@@ -69,8 +73,8 @@ impl Mail {
 ///
 /// # Errors
 /// What was found, and what is accepted.
-pub fn mailbox(text: &str) -> Result<Mailbox, String> {
-    text.parse().map_err(|_| format!("found {text:?}, expected an address such as name@example.com"))
+pub fn mailbox(text: &str) -> Result<Mailbox, Said> {
+    text.parse().map_err(|_| said!("mail_address", found = quoted(text)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 
 use crate::domain::outgoing::is_public;
 use reqwest::{Client, Url, redirect::Policy};
+use senmon_protocol::{
+    said,
+    said::{Said, expected::quoted},
+};
 use serde_json::Value;
 use std::{net::SocketAddr, time::Duration};
 
@@ -32,25 +36,22 @@ impl Outgoing {
     ///
     /// # Errors
     /// What was found, and what is accepted.
-    pub fn check(self, text: &str) -> Result<Url, String> {
-        let expected = "expected an address such as https://example.com/hook";
-        let url = Url::parse(text).map_err(|error| format!("{error}, {expected}"))?;
+    pub fn check(self, text: &str) -> Result<Url, Said> {
+        let url = Url::parse(text).map_err(|error| said!("url_unread", why = error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("found the scheme {:?}, {expected}", url.scheme()));
+            return Err(said!("url_scheme", scheme = quoted(url.scheme())));
         }
-        let host = bare(&url).ok_or_else(|| format!("found no host, {expected}"))?;
+        let host = bare(&url).ok_or_else(|| said!("url_no_host"))?;
         // Numbers in every spelling have become addresses by now; a name is judged when it is looked up.
         host.parse().map_or(Ok(()), |address| self.allows(address))?;
         Ok(url)
     }
 
-    fn allows(self, address: std::net::IpAddr) -> Result<(), String> {
+    fn allows(self, address: std::net::IpAddr) -> Result<(), Said> {
         if self.private || is_public(address) {
             return Ok(());
         }
-        Err(format!(
-            "{address} is no address of the public internet; outgoing_private = true in the server's settings allows it"
-        ))
+        Err(said!("url_private", address = address.to_string()))
     }
 
     /// Posts JSON; `key` tells a repeat from the first time.
@@ -58,7 +59,7 @@ impl Outgoing {
     /// # Errors
     /// Why it was not taken, in a sentence without the address's secrets.
     pub async fn post(self, address: &str, body: &Value, key: &str) -> Result<(), String> {
-        let url = self.check(address)?;
+        let url = self.check(address).map_err(|why| why.text())?;
         let (host, port) = (bare(&url).unwrap_or_default().to_owned(), url.port_or_known_default().unwrap_or(443));
         let looked_up = tokio::time::timeout(LOOK_UP_MAX, tokio::net::lookup_host((host.as_str(), port))).await;
         let found: Vec<SocketAddr> = looked_up
@@ -66,7 +67,7 @@ impl Outgoing {
             .map_err(|error| format!("{host} was not found: {error}"))?
             .collect();
         // One private address among them is enough: whoever answers for the name chooses which.
-        found.iter().try_for_each(|found| self.allows(found.ip()))?;
+        found.iter().try_for_each(|found| self.allows(found.ip())).map_err(|why| why.text())?;
         let client = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
@@ -116,7 +117,7 @@ mod tests {
             let found = Outgoing::new(false).check(text).map(|url| url.to_string());
             match found {
                 Ok(url) => assert_eq!((url.as_str(), ""), (text, expect)),
-                Err(why) => assert!(!expect.is_empty() && why.contains(expect), "{text}: {why}"),
+                Err(why) => assert!(!expect.is_empty() && why.text().contains(expect), "{text}: {why:?}"),
             }
         };
         check("https://example.com/hook", "");

@@ -81,7 +81,7 @@ export async function looks(id) {
       const stranger = await profile({ ...options, secret: null });
       const door = await stranger.newPage();
       await door.goto(url);
-      await door.getByLabel("token").waitFor();
+      await door.getByLabel(/token|トークン/i).waitFor();
       found.axe.push(...(await faults(door)).map((fault) => `sign-in (${look}) ${fault}`));
       await stranger.close();
     });

@@ -243,6 +243,7 @@ fn problem(status: StatusCode, detail: String) -> Problem {
         title: status.canonical_reason().unwrap_or("unknown").to_owned(),
         status: status.as_u16(),
         detail,
+        said: None,
         faults: Vec::new(),
         request_id: String::new(),
     }

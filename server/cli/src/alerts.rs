@@ -3,7 +3,9 @@
 use crate::{
     cell::{self, Cell},
     client::Client,
+    client::unread,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, List, out},
     resolve::{self, short},
     table::Table,
@@ -14,6 +16,7 @@ use clap::{Args, Subcommand};
 use senmon_protocol::alert::{
     AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Mailbox, Occasion,
 };
+use senmon_protocol::said;
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -81,15 +84,14 @@ fn occasion(text: &str) -> Result<Occasion, String> {
 impl Target {
     fn read(&self) -> CliResult<AlertTarget> {
         let hook = |path: &std::path::Path| {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| CliError::Refused(format!("read the address from {}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|error| CliError::refused(&unread(path, &error)))?;
             Ok(Hook { url: text.trim().to_owned() })
         };
         match (&self.webhook_file, &self.slack_file, &self.mail) {
             (Some(path), ..) => hook(path).map(AlertTarget::Webhook),
             (None, Some(path), _) => hook(path).map(AlertTarget::Slack),
             (None, None, Some(address)) => Ok(AlertTarget::Mail(Mailbox { address: address.clone() })),
-            (None, None, None) => Err(CliError::Refused("expected --webhook-file, --slack-file or --mail".into())),
+            (None, None, None) => Err(CliError::refused(&said!("alert_needs_target"))),
         }
     }
 }
@@ -108,7 +110,7 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
             let target = args.target.read()?;
             let made: AlertView =
                 client.post("/alerts", &CreateAlert { name: args.name, on: args.on, experiment_id, target }).await?;
-            format.print(&made, |made| format!("alert {} is made; try it: senmon alert test {0}", made.name))
+            format.print(&made, |made| own(&said!("alert_is_made", name = &made.name)))
         }
         Alert::Ls => {
             let all: Vec<AlertView> = client.list("/alerts").await?;
@@ -117,9 +119,7 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
         Alert::Test(args) => {
             let id = resolve::alert(client, &args.id).await?;
             let alert: AlertView = client.post(&format!("/alerts/{id}/test"), &()).await?;
-            format.print(&alert, |alert| {
-                format!("a message is on its way; what becomes of it: senmon alert deliveries {}", alert.name)
-            })
+            format.print(&alert, |alert| own(&said!("alert_is_tried", name = &alert.name)))
         }
         Alert::Deliveries(args) => {
             let id = resolve::alert(client, &args.id).await?;
@@ -130,7 +130,7 @@ pub async fn run(client: &Client, format: Format, command: Alert) -> CliResult {
             let id = resolve::alert(client, &args.id).await?;
             client.delete(&format!("/alerts/{id}")).await?;
             if format.is_text() {
-                out(&format!("alert {} is deleted", args.id));
+                out(&own(&said!("alert_is_deleted", name = args.id)));
             }
             Ok(())
         }
@@ -143,22 +143,22 @@ fn list(alerts: &[AlertView]) -> List {
         table.row(vec![
             short(alert.id),
             alert.name.clone(),
-            alert.experiment_id.map_or_else(|| "the fleet".into(), short),
+            alert.experiment_id.map_or_else(|| own(&said!("whole_fleet")), short),
             alert.on.iter().map(words::name).collect::<Vec<_>>().join(", "),
             alert.target.address().to_owned(),
-            alert.last.as_ref().map_or_else(|| "none yet".into(), state),
+            alert.last.as_ref().map_or_else(|| own(&said!("none_yet")), state),
         ]);
     }
-    List::new(table, "there is no alert yet: senmon alert create --help")
+    List::new(table, said!("none_alerts"))
 }
 
 fn state(delivery: &DeliveryView) -> String {
-    match delivery.state {
-        DeliveryState::Delivered => format!("delivered {}", words::ago(delivery.at, Utc::now())),
-        DeliveryState::Waiting if delivery.tries == 0 => "on its way".into(),
-        DeliveryState::Waiting => format!("try {} failed, sent again", delivery.tries),
-        DeliveryState::GivenUp => format!("given up after {} tries", delivery.tries),
-    }
+    own(&match delivery.state {
+        DeliveryState::Delivered => said!("delivery_done", ago = words::ago(delivery.at, Utc::now())),
+        DeliveryState::Waiting if delivery.tries == 0 => said!("delivery_on_its_way"),
+        DeliveryState::Waiting => said!("delivery_again", tries = delivery.tries),
+        DeliveryState::GivenUp => said!("delivery_given_up", tries = delivery.tries),
+    })
 }
 
 fn deliveries(all: &[DeliveryView]) -> List {
@@ -171,5 +171,5 @@ fn deliveries(all: &[DeliveryView]) -> List {
             delivery.problem.as_deref().into(),
         ]);
     }
-    List::new(table, "nothing was told yet")
+    List::new(table, said!("none_deliveries"))
 }

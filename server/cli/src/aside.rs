@@ -4,13 +4,18 @@ use crate::{
     cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, List, out},
     table::Table,
     words,
 };
 use chrono::Utc;
 use clap::Args;
-use senmon_protocol::view::SetAside as Item;
+use senmon_protocol::{
+    said,
+    said::{expected::quoted, of},
+    view::{SetAside as Item, TroubleKind},
+};
 
 /// Arguments.
 #[derive(Debug, Args)]
@@ -31,12 +36,16 @@ pub async fn run(client: &Client, format: Format, args: &SetAside) -> CliResult 
     };
     let mut named = items.iter().filter(|item| item.id.to_string().ends_with(id.as_str()));
     let (Some(item), None) = (named.next(), named.next()) else {
-        return Err(CliError::Refused(format!("found {id:?}, expected the id of one thing in `senmon set-aside`")));
+        return Err(CliError::refused(&said!("no_such_aside", found = quoted(id))));
     };
-    let kind = words::name(&item.kind);
-    client.delete(&format!("/set-aside/{kind}/{}", item.id)).await?;
-    out(&format!("the {kind} {} is tried again", item.name));
+    client.delete(&format!("/set-aside/{}/{}", word(item.kind), item.id)).await?;
+    out(&own(&said!("is_tried_again", kind = of::trouble(item.kind), name = &item.name)));
     Ok(())
+}
+
+/// The kind as addresses have it.
+fn word(kind: TroubleKind) -> String {
+    of::trouble(kind).text()
 }
 
 fn table(items: &[Item]) -> List {
@@ -51,5 +60,5 @@ fn table(items: &[Item]) -> List {
             item.problem.as_str().into(),
         ]);
     }
-    List::new(table, "nothing is set aside")
+    List::new(table, said!("none_aside"))
 }

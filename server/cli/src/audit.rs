@@ -10,7 +10,7 @@ use crate::{
     words,
 };
 use clap::Args;
-use senmon_protocol::view::AuditView;
+use senmon_protocol::{said, view::AuditView};
 use serde_json::Value;
 
 /// Arguments.
@@ -53,7 +53,7 @@ pub async fn audit(client: &Client, format: Format, args: &Audit) -> CliResult {
                 changed(&entry.before, &entry.after).into(),
             ]);
         }
-        List::new(table, "nothing was changed yet")
+        List::new(table, said!("none_changed"))
     })
 }
 

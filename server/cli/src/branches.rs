@@ -130,7 +130,7 @@ pub async fn run(client: &Client, format: Format, command: Branch) -> CliResult 
             let id = resolve::experiment(client, &args.id).await?;
             let view: ExperimentView = client.get(&format!("/experiments/{id}")).await?;
             format.list(&view.branches, |branches| {
-                List::new(branch_table(branches), "it has no branches yet").with_notes(why(branches))
+                List::new(branch_table(branches), said!("none_branches")).with_notes(why(branches))
             })
         }
         Branch::Show(args) => show(client, format, &args).await,
@@ -263,7 +263,7 @@ pub async fn logs(client: &Client, format: Format, args: &Logs) -> CliResult {
 
 async fn metrics(client: &Client, format: Format, args: &Metrics) -> CliResult {
     if args.points == 0 {
-        return Err(CliError::Refused("--points: found 0, expected at least 1".into()));
+        return Err(CliError::refused(&said!("points_zero")));
     }
     let id = resolve::branch(client, &args.branch.id).await?;
     let path = format!("/branches/{id}/metrics?keys={}&points_max={}", encoded(&args.keys), args.points);
@@ -280,7 +280,7 @@ async fn metrics(client: &Client, format: Format, args: &Metrics) -> CliResult {
                 .map(|key| Cell::from(value(key).map(|value| cell::either(significant(value), value.to_string()))));
             table.row([cell::count(*step), cell::tokens(tokens)].into_iter().chain(cells).collect());
         }
-        List::new(table, "no points yet")
+        List::new(table, said!("none_points"))
     })
 }
 

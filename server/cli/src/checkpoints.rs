@@ -5,6 +5,7 @@ use crate::{
     client::Client,
     error::{CliError, CliResult},
     export,
+    lang::own,
     output::{Format, List, out},
     resolve::{self, short},
     table::Table,
@@ -12,7 +13,10 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{CheckpointVerdict, CheckpointView};
+use senmon_protocol::{
+    said,
+    view::{CheckpointVerdict, CheckpointView},
+};
 use std::path::PathBuf;
 
 /// Commands.
@@ -80,7 +84,7 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
                 (None, None) => "/checkpoints".into(),
             };
             let all: Vec<CheckpointView> = client.list(&path).await?;
-            format.list(&all, |all| List::new(table(all), "no checkpoints yet"))
+            format.list(&all, |all| List::new(table(all), said!("none_checkpoints")))
         }
         Checkpoint::Show(args) => {
             let id = resolve::checkpoint(client, &args.id).await?;
@@ -91,17 +95,18 @@ pub async fn run(client: &Client, format: Format, command: Checkpoint) -> CliRes
             let id = resolve::checkpoint(client, &args.id).await?;
             let verdict: CheckpointVerdict = client.verb(&format!("/checkpoints/{id}/verify")).await?;
             if let Some(problem) = &verdict.problem {
-                return Err(CliError::Failed(format!("checkpoint {id}: {problem}")));
+                return Err(CliError::failed(&said!("checkpoint_problem", id = id.to_string(), why = problem)));
             }
             format.print(&verdict, |verdict| {
                 let (files, bytes) = (verdict.files, words::bytes(verdict.bytes));
-                format!("{id}: {files} files, {bytes}: all as committed")
+                own(&said!("checkpoint_whole", id = id.to_string(), files = files, bytes = bytes))
             })
         }
         Checkpoint::Export(args) => {
             let id = resolve::checkpoint(client, &args.id).await?;
             let bytes = export::run(client, id, &args.folder, args.dtype).await?;
-            out(&format!("{}: {} of {}", args.folder.display(), words::bytes(bytes), words::name(&args.dtype)));
+            let (folder, bytes) = (args.folder.display().to_string(), words::bytes(bytes));
+            out(&own(&said!("checkpoint_exported", folder = folder, bytes = bytes, dtype = words::name(&args.dtype))));
             Ok(())
         }
     }

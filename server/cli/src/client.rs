@@ -5,13 +5,15 @@
 use crate::{
     contexts::{Context, Given},
     error::{CliError, CliResult},
-    lang::retold,
+    lang::{own, retold},
 };
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use senmon_protocol::{
     address::{is_private, refusal, retry_after_seconds},
     problem::Problem,
+    said,
+    said::{Said, expected::quoted},
     view::Page,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -58,10 +60,8 @@ impl Reach {
     /// # Errors
     /// When the file with the token cannot be read.
     pub fn given(&self, token: Option<String>) -> CliResult<Given> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .map_err(|error| CliError::Refused(format!("read the token from {}: {error}", path.display())))
-        };
+        let read =
+            |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| CliError::refused(&unread(path, &error)));
         let filled = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let token = match &self.token_file {
             Some(path) => filled(read(path)?),
@@ -94,9 +94,7 @@ impl Client {
     pub fn new(with: &Context) -> CliResult<Self> {
         let base = with.server.as_str();
         if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(CliError::Refused(format!(
-                "--server: found {base:?}, expected an address such as http://127.0.0.1:8080"
-            )));
+            return Err(CliError::refused(&said!("server_address", found = quoted(base))));
         }
         let url =
             reqwest::Url::parse(base).map_err(|error| CliError::Refused(format!("--server: {base:?}: {error}")))?;
@@ -112,7 +110,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .tls_certs_merge(authorities(with.ca_file.as_deref())?)
             .build()
-            .map_err(|error| CliError::Failed(format!("set up HTTP: {error}")))?;
+            .map_err(|error| CliError::failed(&said!("http_set_up", why = error.to_string())))?;
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), token: with.token.clone() })
     }
 
@@ -273,8 +271,9 @@ impl Client {
 
     fn away(&self, error: &reqwest::Error) -> CliError {
         let cause = cause(error);
-        let hint = other_scheme(&self.base, &cause).unwrap_or_default();
-        CliError::Unreachable(format!("no server answers at {}: {cause}{hint}", self.base))
+        let away = own(&said!("no_server_answers", address = &self.base, why = &cause));
+        let hint = other_scheme(&self.base, &cause).map(|hint| format!("\n  {}", own(&hint)));
+        CliError::Unreachable(format!("{away}{}", hint.unwrap_or_default()))
     }
 
     async fn sent(&self, request: RequestBuilder) -> CliResult<reqwest::Response> {
@@ -291,16 +290,22 @@ impl Client {
         }
         let mut error = match serde_json::from_slice::<Problem>(&retold(&bytes)) {
             Ok(problem) => CliError::from_problem(&problem),
-            Err(_) => CliError::Failed(format!("{} answers {status}: is it a Senmon server?", self.base)),
+            Err(_) => CliError::failed(&said!("no_senmon_answers", address = &self.base, status = status.to_string())),
         };
         if status == 401
             && let CliError::Refused(text) = &mut error
         {
-            let hint = if self.token.is_some() { "the token is not accepted" } else { "no token was given" };
-            *text = format!("{text}\n  {hint}; give --token-file, set SENMON_TOKEN, or run senmon login");
+            let hint = if self.token.is_some() { said!("token_not_accepted") } else { said!("token_not_given") };
+            *text = format!("{text}\n  {}", own(&hint));
         }
         Err(error)
     }
+}
+
+/// A file that cannot be read.
+#[must_use]
+pub fn unread(path: &Path, error: &std::io::Error) -> Said {
+    said!("file_unread", path = path.display().to_string(), why = error.to_string())
 }
 
 /// The certificate authorities of a file.
@@ -309,7 +314,7 @@ fn authorities(file: Option<&Path>) -> CliResult<Vec<reqwest::Certificate>> {
     let refused = |why: String| CliError::Refused(format!("--ca-file: {}: {why}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
     let found = reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| refused(error.to_string()))?;
-    if found.is_empty() { Err(refused("found no certificate, expected PEM".into())) } else { Ok(found) }
+    if found.is_empty() { Err(refused(own(&said!("no_certificate")))) } else { Ok(found) }
 }
 
 /// Sends a request, again when the server asks to wait.
@@ -337,9 +342,8 @@ fn keyed(request: RequestBuilder) -> RequestBuilder {
 
 fn parse<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> CliResult<T> {
     let bytes = if bytes.is_empty() { b"null" } else { bytes };
-    serde_json::from_slice(&retold(bytes)).map_err(|error| {
-        CliError::Failed(format!("the answer to {path} has another shape than this version of senmon expects: {error}"))
-    })
+    serde_json::from_slice(&retold(bytes))
+        .map_err(|error| CliError::failed(&said!("answer_unread", path = path, why = error.to_string())))
 }
 
 /// A text as one part of an address.
@@ -350,18 +354,18 @@ pub fn encoded(text: &str) -> String {
 }
 
 /// A server that does not speak what its address says.
-fn other_scheme(base: &str, cause: &str) -> Option<String> {
+fn other_scheme(base: &str, cause: &str) -> Option<Said> {
     let (scheme, rest) = base.split_once("://")?;
     let cause = cause.to_lowercase();
     let has = |words: &[&str]| words.iter().any(|word| cause.contains(word));
     match scheme {
         // What rustls says of an answer that is no TLS.
         "https" if has(&["invalidcontenttype", "corrupt message", "wrong version number"]) => {
-            Some(format!("\n  it speaks http, not https? Try http://{rest}"))
+            Some(said!("speaks_http", rest = rest))
         }
         // What hyper says of one that is TLS.
         "http" if has(&["invalid http version", "before message completed", "reset by peer"]) => {
-            Some(format!("\n  it speaks https, not http? Try https://{rest}"))
+            Some(said!("speaks_https", rest = rest))
         }
         _ => None,
     }
@@ -382,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_server_of_the_other_scheme_is_hinted_at() {
-        let hint = |base, cause| other_scheme(base, cause).unwrap_or_default();
+        let hint = |base, cause| other_scheme(base, cause).unwrap_or_default().text();
         assert!(hint("https://a:1", "received corrupt message of type InvalidContentType").contains("http://a:1"));
         assert!(hint("http://a:1", "connection closed before message completed").contains("https://a:1"));
         assert_eq!(other_scheme("http://a:1", "Connection refused (os error 111)"), None);

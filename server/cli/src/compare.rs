@@ -4,6 +4,7 @@ use crate::{
     cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::Format,
     resolve::{self, short},
     table::Table,
@@ -13,6 +14,7 @@ use clap::Args;
 use senmon_protocol::{
     ids::ExperimentId,
     report::{Contestant, Report},
+    said,
     view::ExperimentView,
 };
 use serde::Serialize;
@@ -80,7 +82,8 @@ async fn side(client: &Client, text: &str) -> CliResult<Side> {
         Err(CliError::Refused(_)) => None,
         Err(error) => return Err(error),
     };
-    let file = serde_json::to_value(&view.spec).map_err(|error| CliError::Failed(format!("read the file: {error}")))?;
+    let file = serde_json::to_value(&view.spec)
+        .map_err(|error| CliError::failed(&said!("spec_unwritten", why = error.to_string())))?;
     Ok(Side { id, name: view.summary.name, state: words::name(&view.summary.state), report, file })
 }
 
@@ -133,11 +136,11 @@ fn render(compared: &Compared, width: Option<usize>) -> String {
     }
     let mut text = table.render_in(width);
     if file.is_empty() {
-        text.push_str("The files are alike.\n");
+        let _ = writeln!(text, "{}", own(&said!("files_alike")));
     }
     let (Some(report_a), Some(report_b)) = (&a.report, &b.report) else {
         for side in [a, b].into_iter().filter(|side| side.report.is_none()) {
-            let _ = writeln!(text, "\n{} has no report yet.", title(side));
+            let _ = writeln!(text, "\n{}", own(&said!("has_no_report", name = title(side))));
         }
         return text;
     };
@@ -147,11 +150,7 @@ fn render(compared: &Compared, width: Option<usize>) -> String {
         .filter(|key| file.iter().any(|found| found.path == *key || found.path.starts_with(&format!("{key}."))))
         .collect();
     if !unlike.is_empty() {
-        let _ = writeln!(
-            text,
-            "Perplexities compare only on the same held-out text in the same tokens; these files differ in {}.",
-            unlike.join(", ")
-        );
+        let _ = writeln!(text, "{}", own(&said!("perplexities_unlike", keys = unlike)));
     }
     let _ = write!(text, "\nA: {}\nB: {}\n", report_a.headline, report_b.headline);
     text

@@ -2,8 +2,13 @@
 //!
 //! [`choose`] decides and is pure. A context's token goes to its own server and to no other.
 
-use crate::error::{CliError, CliResult};
+use crate::{
+    client::unread,
+    error::{CliError, CliResult},
+    lang::own,
+};
 use reqwest::Url;
+use senmon_protocol::{said, said::expected::quoted};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -95,10 +100,7 @@ pub fn choose(kept: &Contexts, given: &Given) -> Result<Chosen, String> {
     let used = match selected {
         Some((name, context)) if is_same(&context.server, &server) => Some((name, context)),
         Some((name, context)) if given.context.is_some() => {
-            return Err(format!(
-                "--context {name} is of {}, but --server or SENMON_SERVER says {server}: leave one of the two out",
-                context.server
-            ));
+            return Err(own(&said!("context_of_other", name = name, own = &context.server, server = server)));
         }
         _ => kept.only_of(&server, given.token.is_some())?,
     };
@@ -119,9 +121,11 @@ pub fn choose(kept: &Contexts, given: &Given) -> Result<Chosen, String> {
 
 impl Contexts {
     fn unknown(&self, name: &str) -> String {
-        let all: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
-        let all = if all.is_empty() { "there is none yet".into() } else { format!("there are {}", all.join(", ")) };
-        format!("no context {name:?}: {all}; make it with: senmon login {name} --server ADDRESS")
+        let (quoted, all): (_, Vec<&String>) = (quoted(name), self.contexts.keys().collect());
+        own(&match all.is_empty() {
+            true => said!("context_unknown_none", quoted = quoted, name = name),
+            false => said!("context_unknown", quoted = quoted, all = all, name = name),
+        })
     }
 
     /// The one context of a server.
@@ -134,7 +138,7 @@ impl Contexts {
             _ if token_is_given => Ok(None),
             _ => {
                 let names: Vec<&str> = fitting.iter().map(|(name, _)| name.as_str()).collect();
-                Err(format!("several contexts are of {server}: name one with --context: {}", names.join(", ")))
+                Err(own(&said!("contexts_several", server = server, names = names)))
             }
         }
     }
@@ -153,17 +157,16 @@ impl Contexts {
             let known = current.chain(of_server.map(|(name, _)| name)).next();
             let free = |name: &String| !self.contexts.contains_key(name);
             let new = || ["default".to_owned(), host(server)].into_iter().find(free);
-            return known.cloned().or_else(new).ok_or_else(|| "give the new context a name: senmon login NAME".into());
+            return known.cloned().or_else(new).ok_or_else(|| own(&said!("context_needs_name")));
         };
         if name.is_empty() || name.len() > 64 || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
         {
-            return Err(format!("found the name {name:?}, expected 1 to 64 letters, digits, -, _, . or :"));
+            return Err(own(&said!("context_bad_name", name = quoted(name))));
         }
         match self.contexts.get(name) {
-            Some(context) if !is_same(&context.server, server) => Err(format!(
-                "the context {name} is of {}, not of {server}: take another name, or senmon context delete {name} first",
-                context.server
-            )),
+            Some(context) if !is_same(&context.server, server) => {
+                Err(own(&said!("context_taken", name = name, own = &context.server, server = server)))
+            }
             _ => Ok(name.to_owned()),
         }
     }
@@ -194,8 +197,7 @@ fn host(server: &str) -> String {
 pub fn folder() -> CliResult<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = var("XDG_CONFIG_HOME").or_else(|| var("HOME").map(|home| home.join(".config")));
-    let missing =
-        || CliError::Refused("neither XDG_CONFIG_HOME nor HOME is set: there is nowhere to keep a token".into());
+    let missing = || CliError::refused(&said!("no_home"));
     Ok(config.ok_or_else(missing)?.join("senmon"))
 }
 
@@ -217,14 +219,14 @@ fn load_from(folder: &Path) -> CliResult<Contexts> {
     let read = |path: &Path| match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CliError::Refused(format!("read {}: {error}", path.display()))),
+        Err(error) => Err(CliError::refused(&unread(path, &error))),
     };
     let path = file(folder);
     let mut kept = match read(&path)? {
         None => Contexts::default(),
         Some(text) => {
             if fs::metadata(&path).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
-                eprintln!("senmon: others can read the tokens in {0}: chmod 600 {0}", path.display());
+                eprintln!("senmon: {}", own(&said!("others_can_read", path = path.display().to_string())));
             }
             serde_yaml_ng::from_str(&text).map_err(|error| CliError::Refused(format!("{}: {error}", path.display())))?
         }
@@ -239,7 +241,9 @@ fn load_from(folder: &Path) -> CliResult<Contexts> {
 /// When the disk refuses.
 pub fn save(folder: &Path, kept: &Contexts) -> CliResult {
     let path = file(folder);
-    let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("write {}: {error}", path.display()));
+    let failed = |error: &dyn std::fmt::Display| {
+        CliError::failed(&said!("file_unwritten", path = path.display().to_string(), why = error.to_string()))
+    };
     let text = serde_yaml_ng::to_string(kept).map_err(|error| failed(&error))?;
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;

@@ -102,9 +102,7 @@ pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult 
         Corpus::Add(args) => add(client, format, args).await,
         Corpus::Ls => {
             let all: Vec<CorpusView> = client.list("/corpora").await?;
-            format.list(&all, |all| {
-                List::new(table(all), "no corpora yet; register one with: senmon corpus add NAME PATH")
-            })
+            format.list(&all, |all| List::new(table(all), said!("none_corpora")))
         }
         Corpus::Show(args) => {
             let corpus: CorpusView = client.get(&format!("/corpora/{}", encoded(&args.name))).await?;
@@ -112,7 +110,7 @@ pub async fn run(client: &Client, format: Format, command: Corpus) -> CliResult 
         }
         Corpus::Delete(args) => {
             client.delete(&format!("/corpora/{}", encoded(&args.name))).await?;
-            out(&format!("deleted the corpus {}; its files stay where they are", args.name));
+            out(&own(&said!("corpus_is_deleted", name = args.name)));
             Ok(())
         }
     }
@@ -172,13 +170,13 @@ async fn add(client: &Client, format: Format, args: Add) -> CliResult {
         }
     }
     format.print(&corpus, |corpus| match corpus.state {
-        CorpusState::Scanning => format!("registered {}: the workers read its files now", corpus.name),
+        CorpusState::Scanning => own(&said!("corpus_is_registered", name = &corpus.name)),
         _ => describe(corpus, format.width()),
     })?;
     match corpus.state {
         CorpusState::Failed => {
-            let why = corpus.problem.unwrap_or_else(|| "no reason was given".into());
-            Err(CliError::Refused(format!("corpus {}: {why}", corpus.name)))
+            let why = corpus.problem.unwrap_or_else(|| own(&said!("no_reason")));
+            Err(CliError::refused(&said!("corpus_problem", name = corpus.name, why = why)))
         }
         CorpusState::Scanning | CorpusState::Ready => Ok(()),
     }
@@ -203,7 +201,7 @@ fn absolute(path: &str) -> CliResult<String> {
         .map_err(bad)?
         .into_os_string()
         .into_string()
-        .map_err(|_| CliError::Refused(format!("{path}: the path is not valid UTF-8, which the API cannot carry")))
+        .map_err(|_| CliError::refused(&said!("path_not_carried", path = path)))
 }
 
 fn describe(corpus: &CorpusView, width: Option<usize>) -> String {
@@ -220,22 +218,20 @@ fn describe(corpus: &CorpusView, width: Option<usize>) -> String {
     if let Some(problem) = &corpus.problem {
         let _ = writeln!(text, "{problem}");
     }
-    let _ = writeln!(
-        text,
-        "{} documents with {} of text; of {} records {} were empty, {} exact duplicates, {} broken",
-        words::count(counts.documents),
-        words::bytes(counts.text_bytes),
-        words::count(counts.records),
-        words::count(counts.empty),
-        words::count(counts.duplicates),
-        words::count(counts.broken)
+    let counted = said!(
+        "corpus_counts",
+        documents = words::count(counts.documents),
+        text = words::bytes(counts.text_bytes),
+        records = words::count(counts.records),
+        empty = words::count(counts.empty),
+        duplicates = words::count(counts.duplicates),
+        broken = words::count(counts.broken)
     );
-    let mended = [
-        (counts.ids_missing, "had no id (file and record stand in)"),
-        (counts.surrogates_replaced, "had halves of characters (replaced by U+FFFD)"),
-    ];
-    for (n, what) in mended.into_iter().filter(|(n, _)| *n > 0) {
-        let _ = writeln!(text, "{} records {what}", words::count(n));
+    let without_id = said!("records_without_id", count = words::count(counts.ids_missing));
+    let halves = said!("records_with_halves", count = words::count(counts.surrogates_replaced));
+    let mended = [(1, counted), (counts.ids_missing, without_id), (counts.surrogates_replaced, halves)];
+    for (_, said) in mended.into_iter().filter(|(n, _)| *n > 0) {
+        let _ = writeln!(text, "{}", own(&said));
     }
     text.push('\n');
     let mut table = Table::new(&["file", "format", ">size", ">documents", ">dropped", ">broken"]);
@@ -253,16 +249,20 @@ fn describe(corpus: &CorpusView, width: Option<usize>) -> String {
     text.push_str(&table.render_in(width));
     for (file, problem) in corpus.files.iter().filter_map(|file| Some((file, file.problem.as_ref()?))) {
         let (kind, why) = (words::name(&problem.kind), one_line(&problem.why));
-        let _ = writeln!(text, "{kind}: {} from record {} on: {why}", file.path, problem.record);
+        let said = said!("file_from_record_on", kind = kind, path = &file.path, record = problem.record, why = why);
+        let _ = writeln!(text, "{}", own(&said));
     }
     for file in &corpus.left_out.first {
-        let _ = writeln!(text, "left out: {}: {}", file.path, one_line(&file.why));
+        let said = said!("file_left_out", path = &file.path, why = one_line(&file.why));
+        let _ = writeln!(text, "{}", own(&said));
     }
     if corpus.left_out.count > corpus.left_out.first.len() as u64 {
-        let _ = writeln!(text, "left out: {} files in all", words::count(corpus.left_out.count));
+        let _ = writeln!(text, "{}", own(&said!("left_out_in_all", count = words::count(corpus.left_out.count))));
     }
     for broken in &corpus.broken_first {
-        let _ = writeln!(text, "broken: {} record {}: {}", broken.path, broken.record, one_line(&broken.why));
+        let why = one_line(&broken.why);
+        let said = said!("record_broken", path = &broken.path, record = broken.record, why = why);
+        let _ = writeln!(text, "{}", own(&said));
     }
     text
 }
@@ -293,6 +293,6 @@ pub async fn domains(client: &Client, format: Format, args: &Id) -> CliResult {
                 domain.top_terms.join(" ").into(),
             ]);
         }
-        List::new(table, "the domains are not found yet")
+        List::new(table, said!("none_domains"))
     })
 }

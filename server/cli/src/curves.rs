@@ -72,7 +72,7 @@ pub async fn export(client: &Client, args: &Export) -> CliResult {
     }
     let failed = |error: std::io::Error| match &args.file {
         Some(path) => CliError::Failed(format!("{}: {error}", path.display())),
-        None => CliError::Failed(format!("write the curves: {error}")),
+        None => CliError::failed(&said!("curves_unwritten", why = error.to_string())),
     };
     match &args.file {
         Some(path) => {

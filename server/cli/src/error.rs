@@ -1,6 +1,11 @@
 //! Why a command ended without success, and the exit code that says so to scripts.
 
-use senmon_protocol::problem::Problem;
+use crate::lang::{lang, own};
+use senmon_protocol::{
+    problem::{Fault, Problem},
+    said,
+    said::{Said, words},
+};
 use std::fmt::{self, Write as _};
 
 /// Failures, by exit code.
@@ -22,6 +27,18 @@ pub enum CliError {
 pub type CliResult<T = ()> = Result<T, CliError>;
 
 impl CliError {
+    /// The input was refused: why, in the reader's language.
+    #[must_use]
+    pub fn refused(said: &Said) -> Self {
+        Self::Refused(own(said))
+    }
+
+    /// Something failed: what, in the reader's language.
+    #[must_use]
+    pub fn failed(said: &Said) -> Self {
+        Self::Failed(own(said))
+    }
+
     /// The stable exit code (2 is clap's, for wrong usage).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -49,19 +66,24 @@ impl CliError {
     /// The server's problem in words, every fault on its own line.
     #[must_use]
     pub fn from_problem(problem: &Problem) -> Self {
-        let mut text = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
-        for fault in &problem.faults {
-            let line = format!("{}: {}", fault.path, fault.message);
-            // A single fault is the detail already.
-            if line != problem.detail {
-                let _ = write!(text, "\n  {line}");
-            }
-        }
+        let title = problem.title_in(lang());
+        let mut text = match problem.faults.as_slice() {
+            [] if problem.detail.is_empty() => title,
+            [] => words(problem.said.as_ref(), &problem.detail, lang()),
+            [one] => line(one),
+            several => several.iter().fold(title, |text, fault| format!("{text}\n  {}", line(fault))),
+        };
         if !problem.request_id.is_empty() {
-            let _ = write!(text, "\n  request {}", problem.request_id);
+            let _ = write!(text, "\n  {}", own(&said!("request_id", id = &problem.request_id)));
         }
         if problem.status >= 500 { Self::Failed(text) } else { Self::Refused(text) }
     }
+}
+
+/// `path: what is wrong`, in the reader's language.
+#[must_use]
+pub fn line(fault: &Fault) -> String {
+    format!("{}: {}", fault.path, words(fault.said.as_ref(), &fault.message, lang()))
 }
 
 impl fmt::Display for CliError {

@@ -11,7 +11,10 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use clap::{Args, ValueEnum};
-use senmon_protocol::view::{EventView, Page};
+use senmon_protocol::{
+    said,
+    view::{EventView, Page},
+};
 use std::time::Duration;
 
 /// Events shown when nobody says how many.
@@ -82,7 +85,7 @@ pub async fn events(client: &Client, format: Format, args: &Events) -> CliResult
     if let (Some(since), Some(until)) = (args.since, args.until)
         && until < since
     {
-        return Err(CliError::Refused(format!("--until: found {}, which is before --since", words::at(until))));
+        return Err(CliError::refused(&said!("until_before_since", found = words::at(until))));
     }
     let lines = args.lines.unwrap_or(if args.since.is_some() { usize::MAX } else { LINES });
     let mut news = newest(client, &format!("/events?sort=newest{filter}"), args.until, lines).await?;

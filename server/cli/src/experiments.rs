@@ -19,6 +19,7 @@ use clap::{Args, ValueEnum};
 use senmon_protocol::{
     resources::BudgetSpec,
     said,
+    said::Said,
     view::{BranchView, ChangeExperiment, ExperimentSummary, ExperimentView, StageState},
 };
 use std::{fmt::Write as _, path::PathBuf};
@@ -161,7 +162,7 @@ pub async fn list(client: &Client, format: Format, args: &List) -> CliResult {
                 experiment.labels.join(", ").into(),
             ]);
         }
-        Listed::new(table, "no experiments; write a file with senmon init CORPUS, submit it with senmon run FILE")
+        Listed::new(table, said!("none_experiments"))
     })
 }
 
@@ -183,8 +184,7 @@ pub async fn set(client: &Client, format: Format, args: &Set) -> CliResult {
     let id = resolve::experiment(client, &args.experiment.id).await?;
     let given = [args.slot_hours, args.wall_hours].iter().any(Option::is_some);
     if !given && args.priority.is_none() && args.deadline.is_none() {
-        let text = "found nothing to set, expected --priority, --deadline, --slot-hours or --wall-hours";
-        return Err(CliError::Refused(text.into()));
+        return Err(CliError::refused(&said!("nothing_to_set")));
     }
     let mut budget = None;
     if given {
@@ -227,20 +227,20 @@ fn describe(view: &ExperimentView, width: Option<usize>) -> String {
     if let Some(waits_for) = &view.waits_for {
         let _ = writeln!(text, "{waits_for}");
     }
-    let _ = writeln!(
-        text,
-        "corpus {}, priority {}, submitted {} by {}\n",
-        view.spec.corpus,
-        summary.priority,
-        words::ago(summary.created_at, Utc::now()),
-        summary.owner
+    let submitted = said!(
+        "experiment_submitted_by",
+        corpus = &view.spec.corpus,
+        priority = summary.priority,
+        ago = words::ago(summary.created_at, Utc::now()),
+        owner = &summary.owner
     );
-    let mut limits: Vec<String> = Vec::new();
-    limits.extend(view.spec.deadline.map(|at| format!("deadline {}", words::at_zone(at))));
-    limits.extend(view.spec.budget.slot_hours.map(|hours| format!("budget {hours} slot-hours")));
-    limits.extend(view.spec.budget.wall_hours.map(|hours| format!("budget {hours} wall-hours")));
+    let _ = writeln!(text, "{}\n", own(&submitted));
+    let mut limits: Vec<Said> = Vec::new();
+    limits.extend(view.spec.deadline.map(|at| said!("limit_deadline", at = words::at_zone(at))));
+    limits.extend(view.spec.budget.slot_hours.map(|hours| said!("limit_slot_hours", hours = hours)));
+    limits.extend(view.spec.budget.wall_hours.map(|hours| said!("limit_wall_hours", hours = hours)));
     if !limits.is_empty() {
-        let _ = writeln!(text, "{}\n", limits.join(", "));
+        let _ = writeln!(text, "{}\n", own(&said!("listed", items = limits)));
     }
     for stage in &summary.stages {
         text.push_str(&follow::stage_line(stage, width));

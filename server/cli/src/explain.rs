@@ -5,12 +5,13 @@
 use crate::{
     error::{CliError, CliResult},
     faults::nearest,
+    lang::own,
     output::Format,
     schema::{Key, Schemas, Shape},
     table::Table,
 };
 use clap::Args;
-use senmon_protocol::spec::ExperimentSpec;
+use senmon_protocol::{said, said::expected::quoted, spec::ExperimentSpec};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -93,7 +94,7 @@ pub fn explain(format: Format, args: &Explain) -> CliResult {
             let _ = write!(text, "\n{}", table(&below, format.width()));
         }
         if !also.is_empty() {
-            let _ = write!(text, "\nalso: {}", also.join(", "));
+            let _ = write!(text, "\n{}", own(&said!("explain_also", paths = also.clone())));
         }
         text
     })
@@ -136,12 +137,9 @@ fn find<'a>(all: &'a [Entry], text: &str) -> Result<(&'a Entry, Vec<&'a str>), S
         let mut alike: Vec<&Entry> = all.iter().filter(|entry| last(&entry.path) == near).collect();
         alike.sort_by_key(|entry| (entry.path != meant && entry.short() != meant, entry.keys()));
         let paths: Vec<&str> = alike.into_iter().map(|entry| entry.path.as_str()).take(3).collect();
-        format!("; did you mean {}?", paths.join(", "))
+        said!("no_such_key_like", key = quoted(text), like = paths)
     });
-    Err(format!(
-        "the experiment file has no key {text:?}{} See all of them with: senmon explain --recursive",
-        like.unwrap_or_else(|| ".".into())
-    ))
+    Err(own(&like.unwrap_or_else(|| said!("no_such_key", key = quoted(text)))))
 }
 
 /// All keys of the file, in the order of the tree.

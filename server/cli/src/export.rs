@@ -3,10 +3,11 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
 };
 use half::{bf16, f16};
 use safetensors::{Dtype as FileDtype, SafeTensors, View, tensor::TensorView};
-use senmon_protocol::ids::CheckpointId;
+use senmon_protocol::{ids::CheckpointId, said};
 use serde::Serialize;
 use std::{borrow::Cow, collections::HashMap, fs, path::Path};
 
@@ -47,7 +48,7 @@ pub async fn run(client: &Client, id: CheckpointId, folder: &Path, dtype: Dtype)
     let refused = |message: String| CliError::Refused(format!("{}: {message}", folder.display()));
     let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("{}: {error}", folder.display()));
     if folder.exists() {
-        return Err(refused("exists already; name a folder that does not".into()));
+        return Err(refused(own(&said!("folder_exists"))));
     }
     let unfinished = folder.with_extension("unfinished");
     fs::create_dir_all(&unfinished).map_err(|error| failed(&error))?;

@@ -3,11 +3,16 @@
 //! Asked only about files that were refused, so that it can refuse nothing that the types accept.
 
 use crate::{
+    lang::own,
     place::What,
     schema::{Key, Schemas, Shape},
 };
 use chrono::{DateTime, Utc};
-use senmon_protocol::tokens::Tokens;
+use senmon_protocol::{
+    said,
+    said::{Said, SaidValue, expected},
+    tokens::Tokens,
+};
 use serde_json::{Map, Value};
 
 /// A fault, and what of its path is wrong.
@@ -33,42 +38,44 @@ fn look(schemas: &Schemas, schema: &Value, value: &Value, path: &str, found: &mu
     if value.is_null() && schemas.is_optional(schema) {
         return;
     }
-    let mut wrong =
-        |expected: String| found.push(fault(path, format!("found {}, expected {expected}", shown(value)), What::Value));
+    let mut wrong = |expected: Said| found.push(fault(path, &expected::found(shown(value), expected), What::Value));
     match (schemas.shape(schema), value) {
         (Shape::Object(keys), Value::Object(entries)) => look_at_keys(schemas, &keys, None, entries, path, found),
-        (Shape::Object(_), _) => wrong("keys with values".into()),
+        (Shape::Object(_), _) => wrong(said!("yaml_keys")),
         (Shape::Kinds(tag, kinds), Value::Object(entries)) => {
             let words: Vec<&str> = kinds.iter().map(|kind| kind.word).collect();
             match entries.get(tag) {
-                None => found.push(fault(path, format!("{tag} must be given: {}", listed(&words)), What::Value)),
+                None => {
+                    let said = said!("yaml_tag_missing", tag = tag, words = listed(&words));
+                    found.push(fault(path, &said, What::Value));
+                }
                 Some(word) => match kinds.iter().find(|kind| word.as_str() == Some(kind.word)) {
                     Some(kind) => look_at_keys(schemas, &kind.keys, Some(tag), entries, path, found),
                     None => {
-                        let message = format!("found {}, expected {}", shown(word), meant(word, &words));
-                        found.push(fault(&below(path, tag), message, What::Value));
+                        let said = expected::found(shown(word), meant(word, &words));
+                        found.push(fault(&below(path, tag), &said, What::Value));
                     }
                 },
             }
         }
-        (Shape::Kinds(tag, _), _) => wrong(format!("keys with values, {tag} among them")),
+        (Shape::Kinds(tag, _), _) => wrong(said!("yaml_keys_with", tag = tag)),
         (Shape::List(items), Value::Array(values)) => {
             for (i, value) in values.iter().enumerate() {
                 look(schemas, items, value, &format!("{path}[{i}]"), found);
             }
         }
-        (Shape::List(_), _) => wrong("a list".into()),
+        (Shape::List(_), _) => wrong(said!("yaml_list")),
         (Shape::Map(values), Value::Object(entries)) => {
             for (name, value) in entries {
                 look(schemas, values, value, &below(path, name), found);
             }
         }
-        (Shape::Map(_), _) => wrong("names with values".into()),
+        (Shape::Map(_), _) => wrong(said!("yaml_names")),
         (Shape::Words(words), value) if !value.as_str().is_some_and(|word| words.contains(&word)) => {
             wrong(meant(value, &words));
         }
         (Shape::Tokens, value) if serde_json::from_value::<Tokens>(value.clone()).is_err() => {
-            wrong("a number of tokens such as 6500000 or 6.5M".into());
+            wrong(said!("yaml_tokens"));
         }
         (Shape::Integer(least, most), value) => {
             let number = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from));
@@ -78,12 +85,12 @@ fn look(schemas: &Schemas, schema: &Value, value: &Value, path: &str, found: &mu
                 wrong(integer(number, least, most));
             }
         }
-        (Shape::Number, value) if !value.is_number() => wrong("a number".into()),
+        (Shape::Number, value) if !value.is_number() => wrong(said!("yaml_number")),
         (Shape::Text, value) if !value.is_string() => {
-            wrong("text (in quotes, where it looks like something else)".into())
+            wrong(said!("yaml_text"));
         }
-        (Shape::Time, value) if !is_time(value) => wrong("a time such as 2027-01-31T08:00:00Z".into()),
-        (Shape::Bool, value) if !value.is_boolean() => wrong("true or false".into()),
+        (Shape::Time, value) if !is_time(value) => wrong(said!("yaml_time")),
+        (Shape::Bool, value) if !value.is_boolean() => wrong(said!("yaml_bool")),
         _ => {}
     }
 }
@@ -114,52 +121,55 @@ fn look_at_keys(
         // A key that is missing is the likelier meaning of one that is unknown; it is then no second fault.
         let near = nearest(name, &missing).or_else(|| nearest(name, &names));
         missing.retain(|other| Some(*other) != near);
-        let hint = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
-        let message = format!("there is no such key; {hint}Known here: {}", listed(&names));
-        found.push(fault(&below(path, name), message, What::Key));
+        let known = listed(&names);
+        let said = match near {
+            Some(near) => said!("yaml_no_such_key_like", near = near, known = known),
+            None => said!("yaml_no_such_key", known = known),
+        };
+        found.push(fault(&below(path, name), &said, What::Key));
     }
     for name in missing {
-        found.push(fault(&below(path, name), "must be given".into(), What::Key));
+        found.push(fault(&below(path, name), &said!("yaml_missing"), What::Key));
     }
 }
 
-fn fault(path: &str, message: String, what: What) -> Found {
-    Found { path: if path.is_empty() { "body".into() } else { path.to_owned() }, message, what }
+fn fault(path: &str, said: &Said, what: What) -> Found {
+    Found { path: if path.is_empty() { "body".into() } else { path.to_owned() }, message: own(said), what }
 }
 
 fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn integer(number: Option<i128>, least: Option<i128>, most: Option<i128>) -> String {
+fn integer(number: Option<i128>, least: Option<i128>, most: Option<i128>) -> Said {
     match (number, least, most) {
-        (None, ..) => "an integer".into(),
-        (_, Some(least), Some(most)) => format!("{least} to {most}"),
-        (_, Some(least), None) => format!("{least} or more"),
-        (_, None, Some(most)) => format!("at most {most}"),
-        (_, None, None) => "an integer".into(),
+        (Some(_), Some(least), Some(most)) => expected::range(least.to_string(), most.to_string()),
+        (Some(_), Some(least), None) => said!("yaml_or_more", least = least.to_string()),
+        (Some(_), None, Some(most)) => expected::at_most(most.to_string()),
+        (None, ..) | (Some(_), None, None) => said!("yaml_integer"),
     }
 }
 
 /// `the text "four"`, `3`, `a list`.
-fn shown(value: &Value) -> String {
+fn shown(value: &Value) -> SaidValue {
     match value {
-        Value::Null => "nothing".into(),
-        Value::String(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
-        Value::Array(_) => "a list".into(),
-        Value::Object(_) => "keys with values".into(),
-        other => other.to_string(),
+        Value::Null => said!("yaml_nothing").into(),
+        Value::String(text) => expected::quoted(text),
+        Value::Array(_) => said!("yaml_list").into(),
+        Value::Object(_) => said!("yaml_keys").into(),
+        other => other.to_string().into(),
     }
 }
 
-fn listed(words: &[&str]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+fn listed(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| format!("`{word}`")).collect()
 }
 
-fn meant(value: &Value, words: &[&str]) -> String {
-    let near = value.as_str().and_then(|word| nearest(word, words));
-    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    format!("one of {}{hint}", listed(words))
+fn meant(value: &Value, words: &[&str]) -> Said {
+    match value.as_str().and_then(|word| nearest(word, words)) {
+        Some(near) => said!("yaml_one_of_like", words = listed(words), near = near),
+        None => said!("yaml_one_of", words = listed(words)),
+    }
 }
 
 /// The one of `words` that was probably meant: at most a third of its letters are other ones.

@@ -4,7 +4,7 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
-    lang::own,
+    lang::{self, own},
     output::{Format, out},
     report,
     resolve::{self, Id, short},
@@ -25,6 +25,7 @@ use std::{
     io::Write as _,
     time::{Duration, Instant},
 };
+use unicode_width::UnicodeWidthStr as _;
 
 /// Between two looks.
 const PACE: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ pub async fn watch(client: &Client, format: Format, id: ExperimentId) -> CliResu
             // Below the ^C that the terminal wrote.
             eprintln!();
             let id = short(id);
-            Err(CliError::Left(format!("the experiment goes on. Watch it again: senmon follow {id}; stop it: senmon cancel {id}")))
+            Err(CliError::Left(own(&said!("left_watching", id = id))))
         }
     }
 }
@@ -77,7 +78,7 @@ async fn look(client: &Client, format: Format, id: ExperimentId) -> CliResult {
         match client.get::<ExperimentView>(&format!("/experiments/{id}")).await {
             Ok(view) => {
                 if away_since.take().is_some() {
-                    screen.say("the server answers again");
+                    screen.say(&own(&said!("server_answers_again")));
                 }
                 screen.show(&view)?;
                 match view.summary.state {
@@ -101,7 +102,7 @@ async fn look(client: &Client, format: Format, id: ExperimentId) -> CliResult {
             // A server whose database restarts answers, but that it failed.
             Err(CliError::Unreachable(why) | CliError::Failed(why)) => {
                 let since = *away_since.get_or_insert_with(|| {
-                    screen.say(&format!("{why}; trying again"));
+                    screen.say(&own(&said!("trying_again", why = &why)));
                     Instant::now()
                 });
                 if since.elapsed() > AWAY_MAX {
@@ -216,35 +217,55 @@ pub fn stage_line(stage: &StageProgress, width: Option<usize>) -> String {
     let spent = stage.started_at.zip(stage.finished_at).map(|(a, b)| (b - a).as_seconds_f64());
     let counts = match (stage.done, stage.total) {
         (_, 0) => String::new(),
-        (done, 1) if done >= 1 => format!("1 {}", stage.unit.strip_suffix('s').unwrap_or(&stage.unit)),
-        (done, total) if done >= total => format!("{} {}", amount(total), stage.unit),
-        (done, total) => format!("{} of {} {}", amount(done), amount(total), stage.unit),
-    };
-    let end = match stage.state {
-        StageState::Waiting => "waits".into(),
-        StageState::Skipped => "not asked for".into(),
-        StageState::Failed => "failed".into(),
-        StageState::Done => spent.map(|s| format!("done in {}", words::duration(s))).unwrap_or_else(|| "done".into()),
-        StageState::Running => {
-            stage.seconds_left.map(|s| format!("{} left", words::duration(s))).unwrap_or_else(|| "running".into())
+        (done, 1) if done >= 1 => {
+            let unit = lang::term(stage.unit.strip_suffix('s').unwrap_or(&stage.unit));
+            own(&said!("stage_all", count = "1", unit = unit))
+        }
+        (done, total) if done >= total => {
+            own(&said!("stage_all", count = amount(total), unit = lang::term(&stage.unit)))
+        }
+        (done, total) => {
+            let unit = lang::term(&stage.unit);
+            own(&said!("stage_some", done = amount(done), total = amount(total), unit = unit))
         }
     };
+    let end = own(&match stage.state {
+        StageState::Waiting => said!("stage_waits"),
+        StageState::Skipped => said!("stage_skipped"),
+        StageState::Failed => said!("stage_failed"),
+        StageState::Done => {
+            spent.map_or_else(|| said!("stage_done"), |s| said!("stage_done_in", time = words::duration(s)))
+        }
+        StageState::Running => stage
+            .seconds_left
+            .map_or_else(|| said!("stage_running"), |s| said!("stage_left", time = words::duration(s))),
+    });
+    let title = title(stage.stage);
     if matches!(stage.state, StageState::Waiting | StageState::Skipped) {
-        return format!("{:<9} {}        {end}", title(stage.stage), bar(0.0, bar_width));
+        return format!("{title} {}        {end}", bar(0.0, bar_width));
     }
-    format!("{:<9} {} {percent:>3} %  {counts:<23} {end}", title(stage.stage), bar(share, bar_width))
+    format!("{title} {} {percent:>3} %  {} {end}", bar(share, bar_width), padded(&counts, 23))
 }
 
-fn title(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Discover => "Discover",
-        Stage::Shard => "Shard",
-        Stage::Seed => "Seed",
-        Stage::Branches => "Branches",
-        Stage::Merge => "Merge",
-        Stage::Evaluate => "Evaluate",
-        Stage::Report => "Report",
-    }
+/// The name of a stage, all as wide as the widest.
+fn title(stage: Stage) -> String {
+    padded(
+        &own(&match stage {
+            Stage::Discover => said!("line_discover"),
+            Stage::Shard => said!("line_shard"),
+            Stage::Seed => said!("line_seed"),
+            Stage::Branches => said!("line_branches"),
+            Stage::Merge => said!("line_merge"),
+            Stage::Evaluate => said!("line_evaluate"),
+            Stage::Report => said!("line_report"),
+        }),
+        9,
+    )
+}
+
+/// A text and spaces up to so many columns of a terminal.
+fn padded(text: &str, columns: usize) -> String {
+    format!("{text}{}", " ".repeat(columns.saturating_sub(text.width())))
 }
 
 #[cfg(test)]

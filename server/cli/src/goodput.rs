@@ -3,13 +3,18 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::{own, term},
     output::Format,
     resolve,
     table::{Table, bar},
     words,
 };
 use clap::Args;
-use senmon_protocol::goodput::{GoodputView, TokenAccount};
+use senmon_protocol::{
+    goodput::{GoodputView, TokenAccount},
+    said,
+    said::decimal,
+};
 use std::fmt::Write as _;
 
 /// Arguments.
@@ -32,7 +37,7 @@ pub struct Goodput {
 /// When there is no such experiment or branch.
 pub async fn show(client: &Client, format: Format, args: &Goodput) -> CliResult {
     if args.hours.is_nan() || args.hours <= 0.0 {
-        return Err(CliError::Refused(format!("--hours: found {}, expected more than 0", args.hours)));
+        return Err(CliError::refused(&said!("hours_zero", found = args.hours)));
     }
     let path = match &args.of {
         Some(text) if text.contains('/') => format!("/branches/{}/goodput", resolve::branch(client, text).await?),
@@ -44,18 +49,19 @@ pub async fn show(client: &Client, format: Format, args: &Goodput) -> CliResult 
 }
 
 fn render(view: &GoodputView, width: Option<usize>) -> String {
-    let Some(share) = view.goodput_share else { return "no slot was given yet".into() };
-    let mut text = format!(
-        "goodput {:.1} % of {}  ({} attempts, {} ended by a fault)\n\n",
-        share * 100.0,
-        words::duration(view.seconds),
-        words::count(view.attempts),
-        words::count(view.faults)
-    );
+    let Some(share) = view.goodput_share else { return own(&said!("none_slots")) };
+    let mut text = own(&said!(
+        "goodput_line",
+        percent = decimal(share * 100.0, 1),
+        time = words::duration(view.seconds),
+        attempts = words::count(view.attempts),
+        faults = words::count(view.faults)
+    ));
+    text.push_str("\n\n");
     let mut table = Table::new(&["", "=", "=", ">time", ">share", ""]);
     for time in &view.causes {
         table.row(vec![
-            if time.is_goodput { "good" } else { "bad" }.to_owned(),
+            term(if time.is_goodput { "good" } else { "bad" }),
             words::name(&time.cause),
             bar(time.share, 20),
             words::duration(time.seconds),
@@ -66,7 +72,7 @@ fn render(view: &GoodputView, width: Option<usize>) -> String {
     text.push_str(&table.render_in(width));
     if view.first_wait_seconds >= 0.5 {
         let waited = words::duration(view.first_wait_seconds);
-        let _ = writeln!(text, "\nBefore their first slot, jobs waited {waited}; that is not part of the sum.");
+        let _ = writeln!(text, "\n{}", own(&said!("goodput_first_wait", time = waited)));
     }
     if let Some(tokens) = view.tokens.filter(|tokens| tokens.steps > 0) {
         let _ = writeln!(text, "\n{}", trained(&tokens));
@@ -75,14 +81,14 @@ fn render(view: &GoodputView, width: Option<usize>) -> String {
 }
 
 fn trained(tokens: &TokenAccount) -> String {
-    format!(
-        "{} tokens trained: {} drawn, {} in the skip ledger. {} steps ({} tokens) were trained and taken back.",
-        words::tokens(tokens.trained),
-        words::tokens(tokens.drawn),
-        words::tokens(tokens.skipped),
-        words::count(tokens.steps_superseded),
-        words::tokens(tokens.superseded)
-    )
+    own(&said!(
+        "goodput_tokens",
+        trained = words::tokens(tokens.trained),
+        drawn = words::tokens(tokens.drawn),
+        skipped = words::tokens(tokens.skipped),
+        steps = words::count(tokens.steps_superseded),
+        superseded = words::tokens(tokens.superseded)
+    ))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::{
     client::{Client, encoded},
     error::{CliError, CliResult},
     explain::{Entry, entries},
+    lang::own,
     output::out,
     schema::Schemas,
     words,
@@ -16,6 +17,7 @@ use crate::{
 use clap::Args;
 use senmon_protocol::{
     corpus::{CorpusState, CorpusView},
+    said,
     view::{WorkerState, WorkerView},
 };
 use sizes::{Facts, Sizes};
@@ -45,8 +47,9 @@ pub struct Init {
 pub async fn init(client: &Client, args: &Init) -> CliResult {
     let corpus: CorpusView = client.get(&format!("/corpora/{}", encoded(&args.corpus))).await?;
     if corpus.state != CorpusState::Ready {
-        let why = corpus.problem.unwrap_or_else(|| "its files are still read".into());
-        return Err(CliError::Refused(format!("the corpus {} is {}: {why}", corpus.name, words::name(&corpus.state))));
+        let why = corpus.problem.unwrap_or_else(|| own(&said!("files_still_read")));
+        let state = words::name(&corpus.state);
+        return Err(CliError::refused(&said!("corpus_not_usable", name = corpus.name, state = state, why = why)));
     }
     let workers: Vec<WorkerView> = client.list("/workers").await?;
     let alive = workers.iter().filter(|worker| worker.state == WorkerState::Alive);
@@ -66,7 +69,7 @@ pub async fn init(client: &Client, args: &Init) -> CliResult {
     let made = fs::OpenOptions::new().write(true).create_new(true).open(path);
     made.and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| CliError::Refused(format!("{}: {error}", path.display())))?;
-    out(&format!("wrote {0}; what it would do: senmon plan {0}", path.display()));
+    out(&own(&said!("file_is_written", path = path.display().to_string())));
     Ok(())
 }
 

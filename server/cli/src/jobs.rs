@@ -11,7 +11,10 @@ use crate::{
     words,
 };
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{JobState, JobView};
+use senmon_protocol::{
+    said,
+    view::{JobState, JobView},
+};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -103,7 +106,7 @@ async fn list(client: &Client, format: Format, path: &str, most: usize) -> CliRe
                 job.why.clone().unwrap_or_default().into(),
             ]);
         }
-        Listed::new(table, "nothing waits and nothing runs")
+        Listed::new(table, said!("none_jobs"))
     })
 }
 

@@ -4,12 +4,17 @@ use crate::{
     client::{Client, Reach},
     contexts::{self, Chosen, Context, Contexts, DEFAULT_SERVER},
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, List, out},
     table::Table,
     words,
 };
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{BeginLogin, BegunLogin, PollLogin, PolledLogin, SessionView};
+use senmon_protocol::{
+    said,
+    said::expected::quoted,
+    view::{BeginLogin, BegunLogin, PollLogin, PolledLogin, SessionView},
+};
 use serde::Serialize;
 use std::{
     fs,
@@ -92,14 +97,11 @@ pub async fn login(reach: &Reach, args: &Login) -> CliResult {
     kept.current = Some(name.clone());
     contexts::save(&folder, &kept)?;
     let path = contexts::file(&folder);
-    out(&format!(
-        "signed in to {} as {who}; server and token are the context {name} in {}",
-        client.base(),
-        path.display()
-    ));
+    let path = path.display().to_string();
+    out(&own(&said!("signed_in", server = client.base(), who = who, name = name, path = path)));
     for variable in ["SENMON_TOKEN", "SENMON_SERVER", "SENMON_CONTEXT"] {
         if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
-            eprintln!("senmon: {variable} is set and goes before what is kept");
+            eprintln!("senmon: {}", own(&said!("variable_goes_before", variable = variable)));
         }
     }
     Ok(())
@@ -116,11 +118,13 @@ pub fn logout(reach: &Reach, args: &Logout) -> CliResult {
     let named = args.name.clone().or(given.context).or(given.context_of_environment);
     let Some(name) = named.or_else(|| kept.current.clone()) else {
         if kept.token_alone.is_none() {
-            return Err(CliError::Refused("nobody is signed in here".into()));
+            return Err(CliError::refused(&said!("nobody_signed_in")));
         }
         let path = folder.join("token");
-        fs::remove_file(&path).map_err(|error| CliError::Failed(format!("remove {}: {error}", path.display())))?;
-        out("the token is forgotten here; the server still accepts it until it ends or is revoked");
+        fs::remove_file(&path).map_err(|error| {
+            CliError::failed(&said!("file_not_removed", path = path.display().to_string(), why = error.to_string()))
+        })?;
+        out(&own(&said!("token_forgotten")));
         return Ok(());
     };
     let context = existing(&mut kept, &name)?;
@@ -128,9 +132,7 @@ pub fn logout(reach: &Reach, args: &Logout) -> CliResult {
     let who = context.who.take();
     contexts::save(&folder, &kept)?;
     let revoke = who.as_deref().and_then(|who| who.split(' ').next()).unwrap_or("NAME");
-    out(&format!(
-        "the token of {name} is forgotten here; the server still accepts it until it ends or is revoked (senmon token revoke {revoke})"
-    ));
+    out(&own(&said!("token_of_context_forgotten", name = name, revoke = revoke)));
     Ok(())
 }
 
@@ -160,17 +162,17 @@ pub async fn whoami(client: &Client, format: Format, chosen: &Chosen) -> CliResu
     };
     format.print(&answer, |answer| {
         let mut facts = Table::facts();
-        let by = match (chosen.token_is_given, answer.context) {
-            (true, _) => "a token given for this command".into(),
-            (false, Some(name)) => format!("the context {name}"),
-            (false, None) => "the token of an earlier login".into(),
-        };
+        let by = own(&match (chosen.token_is_given, answer.context) {
+            (true, _) => said!("by_given_token"),
+            (false, Some(name)) => said!("by_context", name = name),
+            (false, None) => said!("by_earlier_login"),
+        });
         facts.row(vec!["name", answer.name.as_str()]);
         facts.row(vec!["role", answer.role.as_str()]);
         facts.row(vec!["server", answer.server]);
         facts.row(vec![
             "version".to_owned(),
-            format!("{} (this command: {})", answer.server_version, env!("CARGO_PKG_VERSION")),
+            own(&said!("versions", server = &answer.server_version, own = env!("CARGO_PKG_VERSION"))),
         ]);
         facts.row(vec!["by", by.as_str()]);
         facts.render()
@@ -210,17 +212,18 @@ pub fn context(format: Format, command: &ContextCommand) -> CliResult {
             format.list(&all, |all| {
                 let mut table = Table::new(&["", "name", "server", "as"]);
                 for one in all {
-                    let who = if one.signed_in { one.who.unwrap_or("–") } else { "signed out" };
+                    let signed_out = own(&said!("signed_out"));
+                    let who = if one.signed_in { one.who.unwrap_or("–") } else { signed_out.as_str() };
                     table.row(vec![if one.current { "*" } else { "" }, one.name, one.server, who]);
                 }
-                List::new(table, "no contexts yet; make one with: senmon login NAME --server ADDRESS")
+                List::new(table, said!("none_contexts"))
             })
         }
         ContextCommand::Use(args) => {
             let server = existing(&mut kept, &args.name)?.server.clone();
             kept.current = Some(args.name.clone());
             contexts::save(&folder, &kept)?;
-            out(&format!("{} is the context now: {server}", args.name));
+            out(&own(&said!("context_is_current", name = &args.name, server = server)));
             Ok(())
         }
         ContextCommand::Delete(args) => {
@@ -228,17 +231,19 @@ pub fn context(format: Format, command: &ContextCommand) -> CliResult {
             let _ = kept.contexts.remove(&args.name);
             kept.current = kept.current.filter(|name| *name != args.name);
             contexts::save(&folder, &kept)?;
-            out(&format!("the context {} is forgotten, with its token", args.name));
+            out(&own(&said!("context_forgotten", name = &args.name)));
             Ok(())
         }
     }
 }
 
 fn existing<'a>(kept: &'a mut Contexts, name: &str) -> CliResult<&'a mut Context> {
-    let all = kept.contexts.keys().cloned().collect::<Vec<_>>().join(", ");
+    let all = kept.contexts.keys().cloned().collect::<Vec<_>>();
     kept.contexts.get_mut(name).ok_or_else(|| {
-        let all = if all.is_empty() { "there is none".into() } else { format!("there are {all}") };
-        CliError::Refused(format!("no context {name:?}: {all}"))
+        CliError::refused(&match all.is_empty() {
+            true => said!("no_context_at_all", name = quoted(name)),
+            false => said!("no_such_context", name = quoted(name), all = all),
+        })
     })
 }
 
@@ -247,8 +252,9 @@ async fn approved(with: &Context) -> CliResult<String> {
     let client = Client::new(with)?;
     let host = this_machine();
     let begun: BegunLogin = client.post("/login", &BeginLogin { host }).await?;
-    eprintln!("Open {}{} in a browser that is signed in, and approve", client.base(), begun.verification_path);
-    eprintln!("the code {}. It is good for {} minutes.", begun.user_code, begun.expires_in / 60);
+    let address = format!("{}{}", client.base(), begun.verification_path);
+    let minutes = begun.expires_in / 60;
+    eprintln!("{}", own(&said!("approve_in_browser", address = address, code = begun.user_code, minutes = minutes)));
     loop {
         tokio::time::sleep(Duration::from_secs(begun.interval)).await;
         let asked = PollLogin { device_code: begun.device_code.clone() };
@@ -269,11 +275,10 @@ fn this_machine() -> String {
 fn read_token() -> CliResult<String> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
-    read.map_err(|error| CliError::Refused(format!("read the token: {error}")))?;
+    read.map_err(|error| CliError::refused(&said!("token_unread", why = error.to_string())))?;
     let token = line.trim().to_owned();
     if token.is_empty() {
-        let help = "no token came in; the server's first start wrote one to admin-token: senmon login < admin-token";
-        return Err(CliError::Refused(help.into()));
+        return Err(CliError::refused(&said!("token_missing")));
     }
     Ok(token)
 }

@@ -3,10 +3,11 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, out},
 };
 use clap::Args;
-use senmon_protocol::view::SessionView;
+use senmon_protocol::{said, view::SessionView};
 use serde::Serialize;
 use std::{fs, path::PathBuf};
 
@@ -42,14 +43,15 @@ pub fn completion(args: &Completion, mut whole: clap::Command) -> CliResult {
 /// # Errors
 /// When the disk refuses.
 pub fn man(args: &Man, whole: clap::Command) -> CliResult {
-    let failed = |error: std::io::Error| CliError::Failed(format!("write {}: {error}", args.folder.display()));
+    let failed = |error: std::io::Error| {
+        let path = args.folder.display().to_string();
+        CliError::failed(&said!("file_unwritten", path = path, why = error.to_string()))
+    };
     fs::create_dir_all(&args.folder).map_err(failed)?;
     clap_mangen::generate_to(whole.disable_help_subcommand(true), &args.folder).map_err(failed)?;
     let shown = args.folder.join("senmon.1");
-    out(&format!(
-        "wrote the man pages; read the first one: man {}",
-        fs::canonicalize(&shown).unwrap_or(shown).display()
-    ));
+    let page = fs::canonicalize(&shown).unwrap_or(shown).display().to_string();
+    out(&own(&said!("man_pages_written", page = page)));
     Ok(())
 }
 
@@ -70,7 +72,7 @@ pub async fn version(client: &Client, format: Format) -> CliResult {
     let versions = Versions { command: env!("CARGO_PKG_VERSION"), server: asked.ok().map(|found| found.version) };
     format.print(&versions, |versions| {
         let why = why.as_deref().and_then(|why| why.lines().next()).unwrap_or_default();
-        let server = versions.server.clone().unwrap_or_else(|| format!("not known: {why}"));
+        let server = versions.server.clone().unwrap_or_else(|| own(&said!("version_unknown", why = why)));
         format!("senmon {}\nserver {server}", versions.command)
     })
 }

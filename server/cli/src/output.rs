@@ -4,10 +4,11 @@
 
 use crate::{
     error::{CliError, CliResult},
-    lang::term,
+    lang::own,
     table::{Look, Table},
 };
 use clap::ValueEnum;
+use senmon_protocol::{said, said::Said};
 use serde::Serialize;
 use std::io::Write as _;
 
@@ -34,14 +35,14 @@ pub struct Format {
 #[derive(Debug)]
 pub struct List {
     table: Table,
-    none: &'static str,
+    none: Said,
     notes: String,
 }
 
 impl List {
     /// A list, and what is said where it is empty.
     #[must_use]
-    pub fn new(table: Table, none: &'static str) -> Self {
+    pub fn new(table: Table, none: Said) -> Self {
         Self { table, none, notes: String::new() }
     }
 
@@ -77,8 +78,7 @@ impl Format {
     /// When the value cannot be written in that form.
     pub fn print<T: Serialize + ?Sized>(self, value: &T, text: impl FnOnce(&T) -> String) -> CliResult {
         match self.form {
-            // One sentence alone is a term; a table is none.
-            Form::Table => out(&term(&text(value))),
+            Form::Table => out(&text(value)),
             Form::Json => out(&serde_json::to_string_pretty(value).map_err(failed)?),
             Form::Yaml => out(&serde_yaml_ng::to_string(value).map_err(failed)?),
         }
@@ -97,9 +97,9 @@ impl Format {
         let text = table.render_as(&self.look).map_err(CliError::Refused)?;
         match (table.is_empty(), self.look.plain) {
             (false, _) => out(&text),
-            (true, false) => out(none),
+            (true, false) => out(&own(&none)),
             // Beside the list, which is empty: a script counts lines.
-            (true, true) => eprintln!("{none}"),
+            (true, true) => eprintln!("{}", own(&none)),
         }
         if !self.look.plain && !notes.is_empty() {
             out(&notes);
@@ -122,7 +122,7 @@ impl Format {
 }
 
 fn failed(error: impl std::fmt::Display) -> CliError {
-    CliError::Failed(format!("write the answer: {error}"))
+    CliError::failed(&said!("answer_unwritten", why = error.to_string()))
 }
 
 /// Writes text and a line end to standard output. A reader that has gone away (`| head`) ends the program in peace.

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Client,
-    error::{CliError, CliResult},
+    error::{CliError, CliResult, line},
     lang::own,
     output::Format,
     spec_file,
@@ -57,8 +57,8 @@ pub async fn plan(client: &Client, format: Format, args: &Plan) -> CliResult {
     if plan.refused.is_empty() {
         return Ok(());
     }
-    let faults: String = plan.refused.iter().map(|fault| format!("\n  {}: {}", fault.path, fault.message)).collect();
-    Err(CliError::Refused(format!("this experiment would be refused:{faults}")))
+    let faults: String = plan.refused.iter().map(|fault| format!("\n  {}", line(fault))).collect();
+    Err(CliError::Refused(format!("{}{faults}", own(&said!("would_be_refused")))))
 }
 
 fn render(plan: &PlanView) -> String {
@@ -83,21 +83,30 @@ fn render(plan: &PlanView) -> String {
     let mut fact = |name: &str, value: String| facts.row(vec![name.to_owned(), value]);
     fact(
         "model",
-        format!("{} parameters, {:.3e} FLOPs per token", words::tokens(plan.parameters), plan.flops_per_token),
+        own(&said!(
+            "plan_model",
+            parameters = words::tokens(plan.parameters),
+            flops = format!("{:.3e}", plan.flops_per_token)
+        )),
     );
-    fact("tokens", format!("{} in {} branches", words::tokens(plan.tokens), plan.branches.len()));
+    let tokens = words::tokens(plan.tokens);
+    fact("tokens", own(&said!("plan_tokens", tokens = tokens, branches = plan.branches.len())));
     if let Some(corpus) = plan.corpus_tokens {
-        fact("corpus", format!("{} tokens", words::tokens(corpus)));
+        fact("corpus", own(&said!("plan_corpus", tokens = words::tokens(corpus))));
     }
-    let rate = plan.tokens_per_second.map(words::rate);
-    fact("throughput", format!("{} per slot ({})", words::or_dash(rate), plan.throughput_source));
+    let rate = words::or_dash(plan.tokens_per_second.map(words::rate));
+    fact("throughput", own(&said!("plan_throughput", rate = rate, source = &plan.throughput_source)));
     if let Some(seconds) = plan.seconds {
-        fact("wall time", format!("{} with {} slots", words::duration(seconds), plan.slots));
+        fact("wall time", own(&said!("plan_wall_time", time = words::duration(seconds), slots = plan.slots)));
         fact("", stages(plan));
     }
     fact(
         "checkpoints",
-        format!("{} that stay, {} each", words::bytes(plan.checkpoint_bytes), words::bytes(plan.checkpoint_bytes_each)),
+        own(&said!(
+            "plan_checkpoints",
+            all = words::bytes(plan.checkpoint_bytes),
+            each = words::bytes(plan.checkpoint_bytes_each)
+        )),
     );
     if let Some(found) = &plan.fit {
         fact(if found.is_met() { "fits" } else { "does not fit" }, fit(found));
@@ -107,9 +116,9 @@ fn render(plan: &PlanView) -> String {
         fact("at most", own(&said!("plan_at_most", tokens = words::tokens(tokens), slots = plan.slots)));
     }
     text.push_str(&facts.render());
-    text.push_str("new: the share of its tokens that a branch's lineage reads for the first time\n");
+    let _ = writeln!(text, "{}", own(&said!("plan_new_is")));
     for warning in &plan.warnings {
-        let _ = writeln!(text, "note: {}: {}", warning.path, warning.message);
+        let _ = writeln!(text, "{}", own(&said!("plan_note", fault = line(warning))));
     }
     text
 }

@@ -5,6 +5,7 @@ mod compared;
 use crate::{
     client::Client,
     error::CliResult,
+    lang::own,
     output::Format,
     resolve::{self, Id, short},
     table::{Table, fit},
@@ -15,6 +16,8 @@ use senmon_protocol::{
     ids::ExperimentId,
     job::DomainLoss,
     report::{ChainReport, MatrixRow, Report},
+    said,
+    said::{Said, decimal},
 };
 use std::fmt::Write as _;
 
@@ -51,10 +54,15 @@ fn experts(ensemble: &Ensemble) -> String {
             expert.checkpoint.folder.to_string(),
         ]);
     }
-    let temperature = |found: &CalibratedTemperature| format!("top {}: {}", found.top_k, found.temperature);
-    let temperatures: Vec<String> = ensemble.temperatures.iter().map(temperature).collect();
-    let chosen = ensemble.chosen.map(|found| format!("; chosen: {}", temperature(&found))).unwrap_or_default();
-    format!("{}\nrouter {}, temperature {}{chosen}\n", table.render(), ensemble.router, temperatures.join(", "))
+    let temperature =
+        |found: &CalibratedTemperature| said!("router_top", top_k = found.top_k, temperature = found.temperature);
+    let all: Vec<Said> = ensemble.temperatures.iter().map(temperature).collect();
+    let router = ensemble.router.to_string();
+    let said = match ensemble.chosen.as_ref().map(temperature) {
+        Some(chosen) => said!("router_is_chosen", router = router, temperatures = all, chosen = chosen),
+        None => said!("router_is", router = router, temperatures = all),
+    };
+    format!("{}\n{}\n", table.render(), own(&said))
 }
 
 /// Prints the report of an experiment.
@@ -69,22 +77,19 @@ pub async fn print(client: &Client, format: Format, id: ExperimentId) -> CliResu
 fn render(report: &Report, width: Option<usize>) -> String {
     let mut text = format!("{}\n{}\n\n", report.name, report.headline);
     text.push_str(&compared::losses(report));
-    let _ = write!(text, "\nCosts of the contestants\n{}", compared::costs(report));
+    let _ = write!(text, "\n{}\n{}", own(&said!("section_contestants")), compared::costs(report));
     if !report.surface.is_empty() {
         let surface = compared::surface(&report.surface);
-        let _ = write!(
-            text,
-            "\nRouted ensemble, loss on the calibration half / on the reported half (* best temperature, ** chosen, both on the calibration half)\n{surface}"
-        );
+        let _ = write!(text, "\n{}\n{surface}", own(&said!("section_surface")));
     }
-    let _ = write!(text, "\nDomains\n{}", domains(report, width));
+    let _ = write!(text, "\n{}\n{}", own(&said!("section_domains")), domains(report, width));
     text.push_str(&clustering(report));
-    let _ =
-        write!(text, "\nLoss of every model on every domain, nats per token (* its own domain)\n{}", matrix(report));
+    let _ = write!(text, "\n{}\n{}", own(&said!("section_matrix")), matrix(report));
     for chain in &report.chains {
-        let _ = write!(text, "\nChain {}: {}\n{}", chain.name, chain.headline, chain_table(chain));
+        let head = said!("section_chain", name = &chain.name, headline = &chain.headline);
+        let _ = write!(text, "\n{}\n{}", own(&head), chain_table(chain));
     }
-    let _ = write!(text, "\nCosts of the branches\n{}\n", costs(report));
+    let _ = write!(text, "\n{}\n{}\n", own(&said!("section_costs")), costs(report));
     for sentence in &report.method {
         let _ = writeln!(text, "{sentence}");
     }
@@ -111,18 +116,19 @@ fn domains(report: &Report, width: Option<usize>) -> String {
 
 fn clustering(report: &Report) -> String {
     let quality = &report.clustering;
+    let number = |value: Option<f64>, digits| Some(decimal(value?, digits));
     let figures = [
-        ("largest over mean", quality.balance_max_over_mean, 2),
-        ("silhouette", quality.silhouette, 3),
-        ("agreement of two seeds and orders (adjusted Rand)", quality.stability_ari, 2),
-        ("agreement with the source labels (NMI)", quality.source_nmi, 2),
+        number(quality.balance_max_over_mean, 2).map(|value| said!("clustering_balance", value = value)),
+        number(quality.silhouette, 3).map(|value| said!("clustering_silhouette", value = value)),
+        number(quality.stability_ari, 2).map(|value| said!("clustering_stability", value = value)),
+        number(quality.source_nmi, 2).map(|value| said!("clustering_sources", value = value)),
     ];
-    let figure = |(name, value, digits): (&str, Option<f64>, usize)| Some(format!("{name} {:.digits$}", value?));
-    let parts: Vec<_> = figures.into_iter().filter_map(figure).collect();
+    let figures: Vec<Said> = figures.into_iter().flatten().collect();
     let sample = words::count(quality.sample_documents);
-    let sample = format!("On a sample of {sample} documents: {}\n", parts.join(", "));
-    let absent =
-        quality.absent.iter().map(|absent| format!("no {}: {}\n", absent.figure.replace('_', " "), absent.why));
+    let sample = own(&said!("clustering_sample", documents = sample, figures = figures)) + "\n";
+    let absent = quality.absent.iter().map(|absent| {
+        own(&said!("figure_absent", figure = absent.figure.replace('_', " "), why = absent.why.as_str())) + "\n"
+    });
     let remarks = quality.remarks.iter().map(|remark| format!("{remark}\n"));
     [sample].into_iter().chain(absent).chain(remarks).collect()
 }
@@ -209,7 +215,7 @@ fn costs(report: &Report) -> String {
         ]);
     }
     table.row(vec![
-        "all".into(),
+        own(&said!("all_together")),
         String::new(),
         words::tokens(tokens),
         String::new(),

@@ -5,11 +5,14 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
 };
 use clap::Args;
 use senmon_protocol::{
     alert::AlertView,
     ids::{AlertId, BranchId, CheckpointId, ExperimentId, JobId, TokenId, WorkerId},
+    said,
+    said::of,
     view::{CheckpointView, ExperimentSummary, ExperimentView, JobView, TokenView, WorkerView},
 };
 use std::fmt::Display;
@@ -40,7 +43,7 @@ fn one<'a, T, I: Display>(
         if latest_wins || named.next().is_none() {
             return Ok(first);
         }
-        return Err(CliError::Refused(format!("several {noun}s are named {text:?}; give an id")));
+        return Err(CliError::refused(&said!("several_named", noun = of::noun(noun), text = format!("{text:?}"))));
     }
     // Ids begin with their time, so neighbours share their beginnings; their ends differ.
     let typed = text.to_ascii_lowercase();
@@ -51,12 +54,12 @@ fn one<'a, T, I: Display>(
     let fitting: Vec<&T> = items.iter().filter(fits).collect();
     match fitting[..] {
         [item] => Ok(item),
-        [] => Err(CliError::Refused(format!(
-            "no {noun} {text:?}: expected an id, 4 or more of its characters, or a name"
-        ))),
+        [] => Err(CliError::refused(&said!("none_named", noun = of::noun(noun), text = format!("{text:?}")))),
         _ => {
             let all: Vec<String> = fitting.iter().map(|item| format!("\n  {} {}", id(item), name(item))).collect();
-            Err(CliError::Refused(format!("{text:?} fits {} {noun}s:{}", fitting.len(), all.concat())))
+            let (count, noun) = (fitting.len(), of::noun(noun));
+            let said = said!("several_fit", text = format!("{text:?}"), count = count, noun = noun);
+            Err(CliError::Refused(format!("{}{}", own(&said), all.concat())))
         }
     }
 }

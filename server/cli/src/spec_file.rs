@@ -1,12 +1,14 @@
 //! The experiment file: YAML, every mistake named with its place and what is accepted there.
 
 use crate::{
+    client::unread,
     error::{CliError, CliResult},
     faults::{self, Found},
+    lang::{lang, own},
     place::{self, Place, What},
     schema::Schemas,
 };
-use senmon_protocol::{file, spec::ExperimentSpec};
+use senmon_protocol::{file, said, said::words, spec::ExperimentSpec};
 use serde_json::Value;
 use std::{path::Path, sync::OnceLock};
 
@@ -20,8 +22,8 @@ static READ: OnceLock<(String, String)> = OnceLock::new();
 pub fn load(path: &Path) -> CliResult<ExperimentSpec> {
     let is_stdin = path == Path::new("-");
     let text = if is_stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) }
-        .map_err(|error| CliError::Refused(format!("read {}: {error}", path.display())))?;
-    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        .map_err(|error| CliError::refused(&unread(path, &error)))?;
+    let name = if is_stdin { own(&said!("standard_input")) } else { path.display().to_string() };
     let (name, text) = READ.get_or_init(|| (name, text));
     parse(text).map_err(|all| CliError::Refused(listed(name, &all)))
 }
@@ -47,7 +49,7 @@ fn listed(name: &str, all: &[Fault]) -> String {
         [one] => one.line(name),
         several => {
             let lines: String = several.iter().map(|fault| format!("\n  {}", fault.line(name))).collect();
-            format!("{name} has {} faults:{lines}", several.len())
+            format!("{}{lines}", own(&said!("file_has_faults", name = name, count = several.len())))
         }
     }
 }
@@ -62,7 +64,8 @@ fn parse(text: &str) -> Result<ExperimentSpec, Vec<Fault>> {
     let is_among = |found: &Found| first.path == "body" || found.path.starts_with(&first.path);
     if !all.iter().any(is_among) {
         // What the schema does not say: a number that is not finite, a key twice, a text that is no YAML.
-        all.insert(0, Found { path: first.path, message: first.message, what: What::Value });
+        let message = words(first.said.as_ref(), &first.message, lang());
+        all.insert(0, Found { path: first.path, message, what: What::Value });
     }
     let placed = |Found { path, message, what }: Found| {
         let (words, told) = without_place(&message);

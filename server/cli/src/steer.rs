@@ -5,12 +5,13 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, out},
     resolve::{self, short},
     term, words,
 };
 use clap::Args;
-use senmon_protocol::{ids::ExperimentId, view::ExperimentView};
+use senmon_protocol::{ids::ExperimentId, said, view::ExperimentView};
 
 /// Experiments.
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ pub async fn experiments(client: &Client, format: Format, args: &Ids, verb: &str
 /// See [`experiments`].
 pub async fn cancel(client: &Client, format: Format, args: &SureIds) -> CliResult {
     let ids = resolved(client, &args.ids).await?;
-    sure(args, &format!("Stop {} for good?", named(&args.ids.ids, &ids)))?;
+    sure(args, &own(&said!("asks_cancel", names = named(&args.ids.ids, &ids))))?;
     steer(client, format, &ids, "cancel").await
 }
 
@@ -55,11 +56,11 @@ pub async fn cancel(client: &Client, format: Format, args: &SureIds) -> CliResul
 /// When one is not over; the others are done all the same.
 pub async fn delete(client: &Client, args: &SureIds) -> CliResult {
     let ids = resolved(client, &args.ids).await?;
-    sure(args, &format!("Delete {} with checkpoints, shards and scores?", named(&args.ids.ids, &ids)))?;
+    sure(args, &own(&said!("asks_delete", names = named(&args.ids.ids, &ids))))?;
     let mut failures = Vec::new();
     for id in ids {
         match client.delete(&format!("/experiments/{id}")).await {
-            Ok(()) => out(&format!("deleted {id}; senmon ls --archived lists it")),
+            Ok(()) => out(&own(&said!("experiment_is_deleted", id = id.to_string()))),
             Err(error) => failures.push(error),
         }
     }
@@ -88,7 +89,7 @@ fn sure(args: &SureIds, question: &str) -> CliResult {
     if args.yes || term::confirmed(question) {
         return Ok(());
     }
-    Err(CliError::Refused("nothing was changed".into()))
+    Err(CliError::refused(&said!("nothing_changed")))
 }
 
 async fn steer(client: &Client, format: Format, ids: &[ExperimentId], verb: &str) -> CliResult {
@@ -96,8 +97,9 @@ async fn steer(client: &Client, format: Format, ids: &[ExperimentId], verb: &str
     for id in ids {
         match client.verb::<ExperimentView>(&format!("/experiments/{id}/{verb}")).await {
             Ok(view) => {
-                let text =
-                    |view: &ExperimentView| format!("{} is {}", view.summary.name, words::name(&view.summary.state));
+                let text = |view: &ExperimentView| {
+                    own(&said!("stands", name = &view.summary.name, state = words::name(&view.summary.state)))
+                };
                 // One answer is the object, several are a line each.
                 if ids.len() == 1 { format.print(&view, text) } else { format.line(&view, text) }?;
             }

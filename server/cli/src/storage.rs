@@ -1,7 +1,18 @@
 //! `senmon storage`: what the store holds, and what it will.
 
-use crate::{client::Client, error::CliResult, output::Format, table::Table, words};
-use senmon_protocol::storage::StorageView;
+use crate::{
+    client::Client,
+    error::CliResult,
+    lang::{own, term},
+    output::Format,
+    table::Table,
+    words,
+};
+use senmon_protocol::{
+    said,
+    said::{Said, decimal},
+    storage::StorageView,
+};
 
 /// Shows the store.
 ///
@@ -21,24 +32,37 @@ fn render(view: &StorageView) -> String {
     fact("other", words::bytes(view.other_bytes));
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = |budget: u64| 100.0 * view.used_bytes() as f64 / budget.max(1) as f64;
-    let budget = view.budget_bytes.map(|budget| format!("{:.0} % of {}", share(budget), words::bytes(budget)));
-    fact("used", format!("{}, {}", words::bytes(view.used_bytes()), budget.unwrap_or_else(|| "no budget set".into())));
-    fact("still to come", format!("{} at most", words::bytes(view.growth_bytes)));
-    let budget = view.database.budget_bytes.map_or_else(String::new, |budget| format!(" of {}", words::bytes(budget)));
-    fact("database", format!("{}{budget}", words::bytes(view.database.bytes)));
+    let used = words::bytes(view.used_bytes());
+    let used = match view.budget_bytes {
+        Some(budget) => {
+            said!("storage_of_budget", used = used, percent = decimal(share(budget), 0), budget = words::bytes(budget))
+        }
+        None => said!("storage_without_budget", used = used),
+    };
+    fact("used", own(&used));
+    fact("still to come", own(&said!("storage_growth", growth = words::bytes(view.growth_bytes))));
+    let held = words::bytes(view.database.bytes);
+    fact(
+        "database",
+        match view.database.budget_bytes {
+            Some(budget) => own(&said!("bytes_of", part = held, whole = words::bytes(budget))),
+            None => held,
+        },
+    );
     for disk in &view.disks {
-        let held = disk.held_bytes.map_or_else(String::new, |bytes| format!(", {} in it", words::bytes(bytes)));
-        let reserve = match disk.reserve_bytes {
-            0 => String::new(),
-            bytes => format!(", {} in reserve", words::bytes(bytes)),
-        };
         let (free, total) = (words::bytes(disk.free_bytes), words::bytes(disk.total_bytes));
-        fact(&format!("disk of the {}", disk.name), format!("{free} of {total} free{reserve} ({}{held})", disk.folder));
+        let mut parts = vec![said!("disk_free", free = free, total = total)];
+        if disk.reserve_bytes > 0 {
+            parts.push(said!("disk_reserve", bytes = words::bytes(disk.reserve_bytes)));
+        }
+        let mut about = vec![Said::verbatim(disk.folder.as_str())];
+        about.extend(disk.held_bytes.map(|bytes| said!("disk_held", bytes = words::bytes(bytes))));
+        fact(&format!("disk of the {}", disk.name), own(&said!("disk_line", parts = parts, about = about)));
     }
     let mut text = facts.render();
     let mut table = Table::new(&["in the database", ">bytes", ">rows, about"]);
     for family in &view.database.tables {
-        table.row(vec![family.family.clone(), words::bytes(family.bytes), words::count(family.rows)]);
+        table.row(vec![term(&family.family), words::bytes(family.bytes), words::count(family.rows)]);
     }
     text.push('\n');
     text.push_str(&table.render());

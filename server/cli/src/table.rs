@@ -2,7 +2,11 @@
 //!
 //! Never prints.
 
-use crate::{cell::Cell, lang::term};
+use crate::{
+    cell::Cell,
+    lang::{own, term},
+};
+use senmon_protocol::{said, said::expected::quoted};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How tables are written.
@@ -98,7 +102,7 @@ impl Table {
             let plain = |text: &str| text.trim().to_lowercase().replace(['-', '_'], " ");
             self.heads.iter().position(|(head, _)| plain(head) == plain(wanted)).ok_or_else(|| {
                 let all: Vec<&str> = self.heads.iter().map(|(head, _)| head.as_str()).collect();
-                format!("--columns: found {wanted:?}, expected some of: {}", all.join(", "))
+                own(&said!("columns_unknown", found = quoted(wanted), all = all))
             })
         };
         let chosen = match look.columns {

@@ -5,6 +5,7 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::Format,
     resolve,
     table::Table,
@@ -13,6 +14,8 @@ use crate::{
 use clap::Args;
 use senmon_protocol::{
     ids::BranchId,
+    said,
+    said::expected::quoted,
     view::{BranchView, ExperimentState, ExperimentView, MetricsView},
 };
 use serde::Serialize;
@@ -71,7 +74,7 @@ pub async fn write(client: &Client, format: Format, args: &TensorBoard) -> CliRe
             Ok(_) => away_since = None,
             Err(CliError::Unreachable(why)) if args.follow => {
                 let since = *away_since.get_or_insert_with(|| {
-                    eprintln!("{why}; trying again");
+                    eprintln!("{}", own(&said!("trying_again", why = &why)));
                     Instant::now()
                 });
                 if since.elapsed() > AWAY_MAX {
@@ -89,13 +92,14 @@ pub async fn write(client: &Client, format: Format, args: &TensorBoard) -> CliRe
 
 fn render(views: &[RunView], folder: &Path) -> String {
     if views.is_empty() {
-        return "no branch has a point yet".into();
+        return own(&said!("none_branch_points"));
     }
     let mut table = Table::new(&["run", ">points", ">new"]);
     for view in views {
         table.row(vec![view.branch.clone(), words::count(view.points), words::count(view.points_new)]);
     }
-    format!("{}\nTensorBoard shows them: tensorboard --logdir {}", table.render(), folder.display())
+    let shows = said!("tensorboard_shows", folder = folder.display().to_string());
+    format!("{}\n{}", table.render(), own(&shows))
 }
 
 /// Writes what is new of every branch. True where nothing more will come.
@@ -128,8 +132,7 @@ impl Run {
     fn open(folder: &Path, branch: &BranchView) -> CliResult<Self> {
         // A name becomes a folder, whoever the server is.
         if branch.name.starts_with('.') || branch.name.contains(['/', '\\', '\0']) {
-            let found = format!("branch {:?}: its name can be no folder's", branch.name);
-            return Err(CliError::Refused(found));
+            return Err(CliError::refused(&said!("name_no_folder", name = quoted(&branch.name))));
         }
         let folder = folder.join(&branch.name);
         let failed = |error: std::io::Error| CliError::Failed(format!("{}: {error}", folder.display()));
@@ -141,16 +144,16 @@ impl Run {
             if name.ends_with(&own) {
                 path = folder.join(name);
             } else if name.contains("tfevents") {
-                let taken = format!("{}: holds {name}, which is not of this branch", folder.display());
-                return Err(CliError::Refused(format!("--to: {taken}; name another folder")));
+                let folder = folder.display().to_string();
+                return Err(CliError::refused(&said!("folder_of_another", folder = folder, name = name)));
             }
         }
         let failed = |error: std::io::Error| CliError::Failed(format!("{}: {error}", path.display()));
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         if file.try_lock().is_err() {
-            let taken = format!("--to: {}: another senmon writes this file", path.display());
-            return Err(CliError::Refused(taken));
+            let path = path.display().to_string();
+            return Err(CliError::refused(&said!("file_of_another", path = path)));
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;

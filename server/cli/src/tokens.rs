@@ -4,6 +4,7 @@ use crate::{
     cell::{self, Cell},
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     output::{Format, List, out},
     resolve::{self, short},
     table::Table,
@@ -11,7 +12,10 @@ use crate::{
 };
 use chrono::Utc;
 use clap::{Args, Subcommand};
-use senmon_protocol::view::{CreateToken, CreatedToken, Role, TokenView};
+use senmon_protocol::{
+    said,
+    view::{CreateToken, CreatedToken, Role, TokenView},
+};
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -73,11 +77,8 @@ pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
             let created: CreatedToken = client.post("/tokens", &body).await?;
             // The secret alone on standard output, so that it can be kept: senmon token create ci > token
             if format.is_text() {
-                eprintln!(
-                    "{} ({}); this is the only time the secret is shown:",
-                    created.token.name,
-                    args_role(&created)
-                );
+                let (name, role) = (&created.token.name, args_role(&created));
+                eprintln!("{}", own(&said!("secret_shown_once", name = name, role = role)));
                 out(&created.secret);
                 return Ok(());
             }
@@ -95,19 +96,19 @@ pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
                         words::name(&token.role).into(),
                         token.prefix.as_str().into(),
                         cell::ago(token.created_at, Utc::now()),
-                        token.used_at.map_or_else(|| "never".into(), |at| cell::ago(at, Utc::now())),
-                        token.expires_at.map_or_else(|| "never".into(), cell::at),
+                        token.used_at.map_or_else(|| own(&said!("never")).into(), |at| cell::ago(at, Utc::now())),
+                        token.expires_at.map_or_else(|| own(&said!("never")).into(), cell::at),
                         token.uses_left.map(cell::count).into(),
                     ]);
                 }
-                List::new(table, "there is no token")
+                List::new(table, said!("none_tokens"))
             })
         }
         Token::Revoke(args) => {
             let id = resolve::token(client, &args.id).await?;
             client.delete(&format!("/tokens/{id}")).await?;
             if format.is_text() {
-                out(&format!("token {} is revoked", args.id));
+                out(&own(&said!("token_is_revoked", name = args.id)));
             }
             Ok(())
         }
@@ -118,12 +119,11 @@ pub async fn run(client: &Client, format: Format, command: Token) -> CliResult {
 async fn only_one(client: &Client, name: &str) -> CliResult {
     let all: Vec<TokenView> = client.list("/tokens").await?;
     let Some(first) = all.iter().find(|token| token.name == name) else { return Ok(()) };
-    Err(CliError::Refused(format!(
-        "there is a token named {name} already ({}, made {}, {}): revoke it with senmon token revoke {name}, or make a second one of that name with --another",
-        words::name(&first.role),
-        words::ago(first.created_at, Utc::now()),
-        first.used_at.map_or_else(|| "never used".into(), |at| format!("used {}", words::ago(at, Utc::now()))),
-    )))
+    let used = first
+        .used_at
+        .map_or_else(|| said!("token_never_used"), |at| said!("token_used", ago = words::ago(at, Utc::now())));
+    let (role, made) = (words::name(&first.role), words::ago(first.created_at, Utc::now()));
+    Err(CliError::refused(&said!("token_name_taken", name = name, role = role, made = made, used = used)))
 }
 
 fn args_role(created: &CreatedToken) -> String {

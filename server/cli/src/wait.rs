@@ -3,13 +3,17 @@
 use crate::{
     client::Client,
     error::{CliError, CliResult},
+    lang::own,
     moment,
     output::Format,
     resolve::{self, short},
     words,
 };
 use clap::{Args, ValueEnum};
-use senmon_protocol::view::{ExperimentState, ExperimentView};
+use senmon_protocol::{
+    said,
+    view::{ExperimentState, ExperimentView},
+};
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -92,12 +96,17 @@ pub async fn wait(client: &Client, format: Format, args: &Wait) -> CliResult {
                     let (name, state) = (&view.summary.name, words::name(&view.summary.state));
                     match judge(view.summary.state, args.wanted) {
                         Verdict::Arrived => {
-                            format.line(&view.summary, |_| format!("{name} is {state}"))?;
+                            format.line(&view.summary, |_| own(&said!("stands", name = name, state = state)))?;
                             break;
                         }
                         Verdict::Never => {
-                            let why = view.summary.problem.map(|why| format!(": {why}")).unwrap_or_default();
-                            return Err(CliError::Failed(format!("{name} ({}) is {state}{why}", short(id))));
+                            let (id, state) = (short(id), state.as_str());
+                            return Err(CliError::failed(&match &view.summary.problem {
+                                Some(why) => {
+                                    said!("ended_otherwise_why", name = name, id = id, state = state, why = why)
+                                }
+                                None => said!("ended_otherwise", name = name, id = id, state = state),
+                            }));
                         }
                         Verdict::NotYet => {}
                     }
@@ -110,7 +119,7 @@ pub async fn wait(client: &Client, format: Format, args: &Wait) -> CliResult {
                 Err(error) => return Err(error),
             }
             if args.timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
-                return Err(CliError::Late(format!("the time ran out while {} was waited for; it goes on", short(id))));
+                return Err(CliError::Late(own(&said!("wait_over", id = short(id)))));
             }
             tokio::time::sleep(PACE).await;
         }

@@ -69,7 +69,7 @@ pub async fn run(client: &Client, format: Format, command: Worker) -> CliResult 
         Worker::Delete(args) => {
             let id = resolve::worker(client, &args.id).await?;
             client.delete(&format!("/workers/{id}")).await?;
-            out(&format!("deleted {}", args.id));
+            out(&own(&said!("worker_is_deleted", name = args.id)));
             Ok(())
         }
     }
@@ -136,5 +136,5 @@ fn worker_table(all: &[WorkerView]) -> List {
             let _ = writeln!(notes, "{}", own(&slower));
         }
     }
-    List::new(table, "no workers yet; start one with: senmon-worker --config worker.toml").with_notes(notes)
+    List::new(table, said!("none_workers")).with_notes(notes)
 }

@@ -10,6 +10,10 @@ use rustix::{
     fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat},
     io::Errno,
 };
+use senmon_protocol::{
+    said,
+    said::{Said, SaidValue},
+};
 use std::{
     ffi::{OsStr, OsString},
     fmt,
@@ -84,13 +88,17 @@ impl Roots {
 
     /// What a person is told whose path cannot be followed or opened.
     #[must_use]
-    pub fn refusal(&self, path: &str, error: &io::Error) -> String {
+    pub fn refusal(&self, path: &str, error: &io::Error) -> Said {
+        let path = format!("{path:?}");
         match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!("found {path:?}, and nothing is there below the server's corpus_roots ({self})")
-            }
-            _ => format!("found {path:?}, which cannot be read: {error}"),
+            io::ErrorKind::NotFound => said!("path_outside", path = path, roots = self.said()),
+            _ => said!("path_unreadable", path = path, why = error.to_string()),
         }
+    }
+
+    /// Their names, or that there are none.
+    pub(crate) fn said(&self) -> SaidValue {
+        if self.0.is_empty() { said!("roots_none").into() } else { self.to_string().into() }
     }
 
     /// The roots as they are now, opened.

@@ -8,6 +8,8 @@ use rustix::fs::FileType;
 use senmon_protocol::{
     corpus::{FileFormat, LeftOut, LeftOutFile},
     problem::Fault,
+    said,
+    said::Said,
 };
 use std::{
     collections::HashMap,
@@ -94,10 +96,9 @@ pub struct Found {
 /// Every fault with its place `paths[i]`: not there below the roots, of an unknown ending, standing for no file, or too
 /// much to look at.
 pub fn expand_paths(paths: &[String], roots: &Roots, go_on: &dyn Fn() -> bool) -> Result<Found, Vec<Fault>> {
-    let fault = |path: String, message: String| Fault::new(path, message);
     if paths.is_empty() || paths.len() > PATHS_MAX {
-        let expected = format!("found {} paths, expected 1 to {PATHS_MAX} files, folders or globs", paths.len());
-        return Err(vec![fault("paths".into(), expected)]);
+        let said = said!("paths_count", count = paths.len(), most = PATHS_MAX);
+        return Err(vec![Fault::said("paths", said)]);
     }
     let mut faults = Vec::new();
     let (entered, files, left_out) = (roots.enter(), Vec::new(), LeftOut::default());
@@ -105,9 +106,9 @@ pub fn expand_paths(paths: &[String], roots: &Roots, go_on: &dyn Fn() -> bool) -
     for (i, path) in paths.iter().enumerate() {
         match walk.expand(path) {
             Ok(()) => {}
-            Err(Stop::Fault(message)) => faults.push(fault(format!("paths[{i}]"), message)),
+            Err(Stop::Fault(said)) => faults.push(Fault::said(format!("paths[{i}]"), said)),
             // What comes behind would be walked in vain.
-            Err(Stop::Enough(message)) => return Err(vec![fault(format!("paths[{i}]"), message)]),
+            Err(Stop::Enough(said)) => return Err(vec![Fault::said(format!("paths[{i}]"), said)]),
         }
     }
     if faults.is_empty() { Ok(walk.end()) } else { Err(faults) }
@@ -115,9 +116,9 @@ pub fn expand_paths(paths: &[String], roots: &Roots, go_on: &dyn Fn() -> bool) -
 
 /// Why a path stands for nothing.
 enum Stop {
-    Fault(String),
+    Fault(Said),
     /// The whole walk is over.
-    Enough(String),
+    Enough(Said),
 }
 
 struct Walk<'a> {
@@ -145,7 +146,7 @@ impl Walk<'_> {
         let text = text.strip_prefix("file://").unwrap_or(text);
         let path = Path::new(text);
         if !path.is_absolute() {
-            return Err(Stop::Fault(format!("found {text:?}, expected an absolute path")));
+            return Err(Stop::Fault(said!("path_relative", path = format!("{text:?}"))));
         }
         let before = (self.files.len(), self.left_out.count);
         let seen = self.entered.find(path);
@@ -155,7 +156,7 @@ impl Walk<'_> {
             let base: PathBuf = plain.collect();
             let rest: PathBuf = path.iter().skip(base.iter().count()).collect();
             let pattern = rest.to_str().map(glob::Pattern::new).and_then(Result::ok);
-            let pattern = pattern.ok_or_else(|| Stop::Fault(format!("found {text:?}, expected a glob")))?;
+            let pattern = pattern.ok_or_else(|| Stop::Fault(said!("path_no_glob", path = format!("{text:?}"))))?;
             let depth = (!pattern.as_str().contains("**")).then(|| rest.iter().count());
             let (base, from) = match self.entered.find(&base) {
                 Ok(seen) => (seen.real.clone(), vec![seen.real]),
@@ -165,18 +166,18 @@ impl Walk<'_> {
             for folder in from {
                 self.folder(folder, Some(&wanted))?;
             }
-            return self.some(before, &format!("{text:?} matches"));
+            return self.some(before, text, true);
         }
         let seen = seen.map_err(|error| Stop::Fault(self.roots.refusal(text, &error)))?;
         if seen.kind == FileType::Directory {
             self.folder(seen.real, None)?;
-            return self.some(before, &format!("the folder {text:?} holds"));
+            return self.some(before, text, false);
         }
         // The name of a link, in its true folder.
         let own = path.parent().and_then(|parent| self.entered.find(parent).ok()).zip(path.file_name());
         let named = own.map_or_else(|| seen.real.clone(), |(parent, name)| parent.real.join(name));
         if seen.kind != FileType::RegularFile || format_of(&named).is_none() {
-            return Err(Stop::Fault(format!("found {text:?}, expected a {ENDINGS} file")));
+            return Err(Stop::Fault(said!("path_other_ending", path = format!("{text:?}"), endings = ENDINGS)));
         }
         self.files.push((named, seen.real));
         Ok(())
@@ -224,12 +225,10 @@ impl Walk<'_> {
         for entry in listed {
             self.entries += 1;
             if self.entries > ENTRIES_MAX {
-                let message = format!("more than {ENTRIES_MAX} files and folders to look at; name their folders");
-                return Err(Stop::Enough(message));
+                return Err(Stop::Enough(said!("walk_too_large", most = ENTRIES_MAX)));
             }
             if self.entries.is_multiple_of(ENTRIES_BETWEEN) && !(self.go_on)() {
-                let message = format!("{} files and folders were looked at, and the time is over", self.entries);
-                return Err(Stop::Enough(message));
+                return Err(Stop::Enough(said!("walk_over", count = self.entries)));
             }
             match entry {
                 Ok(entry) => entries.push(entry),
@@ -272,20 +271,23 @@ impl Walk<'_> {
         }
     }
 
-    fn some(&self, (files, left_out): (usize, u64), what: &str) -> Result<(), Stop> {
+    fn some(&self, (files, left_out): (usize, u64), text: &str, is_glob: bool) -> Result<(), Stop> {
         if self.files.len() > files {
             return Ok(());
         }
-        let passed = match self.left_out.count - left_out {
-            0 => String::new(),
-            n => {
-                let first = self.left_out.first.last();
-                let first = first.map(|file| format!(", such as {}: {}", file.path, file.why)).unwrap_or_default();
-                format!("; {n} are left out{first}")
-            }
+        let (path, roots) = (format!("{text:?}"), self.roots.said());
+        let none = match is_glob {
+            true => said!("glob_matches_none", path = path, endings = ENDINGS, roots = roots),
+            false => said!("folder_holds_none", path = path, endings = ENDINGS, roots = roots),
         };
-        let roots = self.roots;
-        Err(Stop::Fault(format!("{what} no {ENDINGS} file below the server's corpus_roots ({roots}){passed}")))
+        Err(Stop::Fault(match (self.left_out.count - left_out, self.left_out.first.last()) {
+            (0, _) => none,
+            (count, None) => said!("files_left_out", none = none, count = count),
+            (count, Some(file)) => {
+                let (path, why) = (file.path.as_str(), file.why.as_str());
+                said!("files_left_out_such_as", none = none, count = count, path = path, why = why)
+            }
+        }))
     }
 
     fn leave_out(&mut self, path: &Path, why: &str) {

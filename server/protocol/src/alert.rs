@@ -2,6 +2,7 @@
 
 use crate::{
     ids::{AlertId, ExperimentId},
+    said::Said,
     view::EventView,
 };
 use chrono::{DateTime, Utc};
@@ -140,6 +141,9 @@ pub struct DeliveryView {
     pub at: DateTime<Utc>,
     /// What it says.
     pub text: String,
+    /// The same as a kind and values; none of what was told before there were kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
     /// What became of it.
     pub state: DeliveryState,
     /// How often it was sent.
@@ -155,8 +159,10 @@ pub struct DeliveryView {
 pub struct AlertMessage {
     /// Name of the alert.
     pub alert: String,
-    /// The sentence for people.
+    /// The sentence for people, in the language of the server's `alerts_lang`.
     pub text: String,
+    /// The same as a kind and values.
+    pub said: Said,
     /// What happened; none where somebody only tried the alert.
     pub event: Option<EventView>,
 }

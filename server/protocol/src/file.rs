@@ -3,7 +3,11 @@
 //! A file is measured before it becomes a value: an alias can stand for a billion nodes, and `.inf` is a number to YAML
 //! that no JSON holds.
 
-use crate::problem::Fault;
+use crate::{
+    problem::Fault,
+    said,
+    said::expected::{at_most, found},
+};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::{cell::Cell, fmt};
 
@@ -18,8 +22,7 @@ const NODES_MAX: u32 = 100_000;
 /// The fault, with its path: too large, too many nodes, a number that is not finite, an unknown key, a wrong value.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     if text.len() > FILE_BYTES_MAX {
-        let message = format!("found {} bytes, expected at most {FILE_BYTES_MAX}", text.len());
-        return Err(Fault::new("body", message));
+        return Err(Fault::said("body", found(said!("found_bytes", bytes = text.len()), at_most(FILE_BYTES_MAX))));
     }
     let yaml = || serde_yaml_ng::Deserializer::from_str(text);
     let left = Cell::new(NODES_MAX);
@@ -35,7 +38,7 @@ fn fault(path: &str, message: &str) -> Fault {
     let parents = std::iter::successors(Some(path), |place| place.rsplit_once('.').map(|(above, _)| above));
     let shorter = parents.filter_map(|place| message.strip_prefix(&format!("{place}: "))).next();
     let path = if path == "." { "body" } else { path };
-    Fault::new(path, shorter.unwrap_or(message))
+    Fault::said(path, said!("cannot_be_read", why = shorter.unwrap_or(message)))
 }
 
 /// Counts what a value is made of, and keeps none of it.

@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 mod catalogue;
+pub mod expected;
 pub mod of;
 #[cfg(test)]
 mod tests;
@@ -29,12 +30,14 @@ struct Message {
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 /// A language that messages are in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lang {
     /// English.
     #[default]
+    #[serde(rename = "en")]
     English,
     /// Japanese.
+    #[serde(rename = "ja")]
     Japanese,
 }
 
@@ -80,7 +83,7 @@ pub enum SaidValue {
 macro_rules! said {
     ($key:literal $(, $name:ident = $value:expr)* $(,)?) => {{
         const _: () = $crate::said::check($key, &[$(stringify!($name)),*]);
-        $crate::said::Said::new($key, [$((stringify!($name), $crate::said::SaidValue::from($value))),*])
+        $crate::said::Said::new($key, [$((stringify!($name), ::core::convert::Into::<$crate::said::SaidValue>::into($value))),*])
     }};
 }
 
@@ -264,29 +267,23 @@ impl From<Bytes> for SaidValue {
     }
 }
 
-impl From<u64> for SaidValue {
-    fn from(count: u64) -> Self {
-        Self::Whole(count)
-    }
+/// Counts are whole numbers; other numbers are the same in every language.
+macro_rules! numbers {
+    (whole: $($whole:ty)*; others: $($other:ty)*) => {
+        $(impl From<$whole> for SaidValue {
+            fn from(count: $whole) -> Self {
+                Self::Whole(count as u64)
+            }
+        })*
+        $(impl From<$other> for SaidValue {
+            fn from(number: $other) -> Self {
+                Self::Text(number.to_string())
+            }
+        })*
+    };
 }
 
-impl From<usize> for SaidValue {
-    fn from(count: usize) -> Self {
-        Self::Whole(count as u64)
-    }
-}
-
-impl From<u32> for SaidValue {
-    fn from(count: u32) -> Self {
-        Self::Whole(count.into())
-    }
-}
-
-impl From<u16> for SaidValue {
-    fn from(count: u16) -> Self {
-        Self::Whole(count.into())
-    }
-}
+numbers!(whole: u8 u16 u32 u64 usize; others: i32 i64 f64);
 
 impl<T: Into<SaidValue>> From<Vec<T>> for SaidValue {
     fn from(items: Vec<T>) -> Self {

@@ -11,7 +11,7 @@ use crate::{
     },
     app::App,
     db::{self, Listed, events::NewEvent},
-    domain::alerts::{NO_MAIL, shown},
+    domain::alerts::{no_mail, shown},
     mail::mailbox,
 };
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
@@ -20,6 +20,7 @@ use senmon_protocol::{
     ids::AlertId,
     problem::Fault,
     said,
+    said::expected::{at_most, found},
     view::Page,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,16 +50,16 @@ fn target_fault(app: &App, target: &AlertTarget) -> Option<Fault> {
         AlertTarget::Webhook(hook) | AlertTarget::Slack(hook) => ("target.url", &hook.url),
         AlertTarget::Mail(mailbox) => ("target.address", &mailbox.address),
     };
-    let fault = |message: String| Some(Fault::new(path, message));
     if address.len() > URL_MAX {
-        return fault(format!("found {} bytes, expected at most {URL_MAX}", address.len()));
+        let bytes = said!("found_bytes", bytes = address.len());
+        return Some(Fault::said(path, found(bytes, at_most(URL_MAX))));
     }
     let judged = match target {
-        AlertTarget::Mail(_) if app.mail.is_none() => Err(NO_MAIL.to_owned()),
+        AlertTarget::Mail(_) if app.mail.is_none() => Err(no_mail()),
         AlertTarget::Mail(_) => mailbox(address).map(drop),
         _ => app.outgoing.check(address).map(drop),
     };
-    judged.err().and_then(fault)
+    judged.err().map(|why| Fault::said(path, why))
 }
 
 #[utoipa::path(get, path = "/alerts", tag = "alerts", params(PageQuery), responses((status = 200, description = "alerts by name", body = Page<AlertView>)))]
@@ -72,7 +73,7 @@ async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiResu
 async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAlert>) -> ApiResult<impl IntoResponse> {
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     if body.on.is_empty() {
-        faults.push(Fault::new("on", "found none, expected at least one occasion"));
+        faults.push(Fault::said("on", said!("alert_no_occasion")));
     }
     faults.extend(target_fault(&app, &body.target));
     if !faults.is_empty() {
@@ -87,7 +88,7 @@ async fn create(State(app): State<App>, Who(who): Who, Body(body): Body<CreateAl
 
 async fn one(app: &App, id: AlertId) -> ApiResult<AlertView> {
     let found = db::alerts::list(&app.db, Some(id)).await?.rows.into_iter().next();
-    found.ok_or_else(|| ApiError::NotFound(format!("no alert {id}")))
+    found.ok_or_else(|| ApiError::missing("alert", id))
 }
 
 #[utoipa::path(delete, path = "/alerts/{id}", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert")), responses((status = 204, description = "deleted, with its messages"), (status = 404, description = "no such alert")))]
@@ -101,7 +102,7 @@ async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<AlertId>) 
 
 #[utoipa::path(post, path = "/alerts/{id}/test", tag = "alerts", params(("id" = uuid::Uuid, Path, description = "the alert")), responses((status = 202, description = "a message is sent at once; `last` says what becomes of it", body = AlertView), (status = 404, description = "no such alert")))]
 async fn test(State(app): State<App>, Path(id): Path<AlertId>) -> ApiResult<impl IntoResponse> {
-    db::alerts::test(&app.db, id).await?;
+    db::alerts::try_out(&app.db, id).await?;
     app.wake.tell.notify_one();
     Ok((StatusCode::ACCEPTED, Json(masked(one(&app, id).await?))))
 }

@@ -7,7 +7,7 @@ use crate::{
         params::{PageQuery, Path, Query},
     },
     app::App,
-    db::{self, events::NewEvent, word},
+    db::{self, events::NewEvent},
 };
 use axum::{Json, extract::State, http::StatusCode};
 use senmon_protocol::{
@@ -35,9 +35,8 @@ async fn again(
     Who(who): Who,
     Path((kind, id)): Path<(TroubleKind, Uuid)>,
 ) -> ApiResult<StatusCode> {
-    let noun = word(&kind);
     if !db::troubles::forget(&app.db, kind, id).await? {
-        return Err(ApiError::NotFound(format!("no {noun} {id} is set aside")));
+        return Err(ApiError::NotFound(said!("not_set_aside", noun = of::trouble(kind), id = id.to_string())));
     }
     let experiment_id = (kind == TroubleKind::Experiment).then_some(ExperimentId(id));
     let said = said!("tried_again", who = &who.name, kind = of::trouble(kind), id = id.to_string());

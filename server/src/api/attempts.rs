@@ -61,7 +61,7 @@ async fn held_job(app: &App, id: AttemptId, fence: Fence) -> ApiResult<(JobSpec,
 /// While the database's disk is full, what is most of what is written waits in the workers' spools.
 fn waits_for_room(app: &App) -> ApiResult<()> {
     let full = app.disk.look().level == Level::Full;
-    if full { Err(ApiError::NoRoom("The disk of the database is full; ask again in a moment.".into())) } else { Ok(()) }
+    if full { Err(ApiError::NoRoom(said!("no_room_database"))) } else { Ok(()) }
 }
 
 #[utoipa::path(post, path = "/attempts/{id}/started", tag = "worker protocol", params(("id" = uuid::Uuid, Path, description = "the attempt")), request_body = AttemptStarted, responses((status = 200, description = "noted"), (status = 409, description = "stale_fence")))]
@@ -104,17 +104,17 @@ async fn metrics(
     let n = body.steps.len();
     for (path, found) in [("tokens", body.tokens.len()), ("at_ms", body.at_ms.len())] {
         if found != n {
-            return Err(ApiError::invalid(path, format!("found {found} values, expected {n} as in steps")));
+            return Err(ApiError::unsaid(path, format!("found {found} values, expected {n} as in steps")));
         }
     }
     claims::series(&body.series, n).map_err(fault)?;
     if n == 0 || body.steps.windows(2).any(|pair| pair[0] >= pair[1]) {
-        return Err(ApiError::invalid("steps", "expected at least one step, ascending"));
+        return Err(ApiError::unsaid("steps", "expected at least one step, ascending"));
     }
     let plain = body.steps.iter().chain(&body.tokens).all(|value| *value < NUMBER_MAX)
         && body.at_ms.iter().all(|at| at.unsigned_abs() < NUMBER_MAX);
     if !plain {
-        return Err(ApiError::invalid("steps", "found a step, a count or a time of 2^53 or more, expected less"));
+        return Err(ApiError::unsaid("steps", "found a step, a count or a time of 2^53 or more, expected less"));
     }
     let signed = |values: &[u64]| values.iter().map(|value| db::signed(*value)).collect::<Vec<_>>();
     let points = Points {
@@ -135,7 +135,7 @@ async fn metrics(
     let last = batch.step_last;
     let place = app.ingest.batch(batch).await?;
     if let Some(steps) = place.steps.filter(|steps| last > *steps) {
-        return Err(ApiError::invalid("steps", format!("found step {last}, the branch has {steps}")));
+        return Err(ApiError::unsaid("steps", format!("found step {last}, the branch has {steps}")));
     }
     if let Some((experiment_id, branch_id)) = place.experiment.zip(place.branch) {
         app.hint(StreamMessage::Metrics(StreamMetrics {
@@ -189,21 +189,19 @@ async fn checkpoints(
     }
     let written = &body.checkpoint;
     claims::committed(&job, domains, body.fence, written).map_err(fault)?;
-    let key = written
-        .folder
-        .join(MANIFEST_FILE)
-        .map_err(|error| ApiError::invalid("checkpoint.folder", error.to_string()))?;
-    let missing = || ApiError::invalid("checkpoint.folder", format!("found no {key} in the store"));
+    let key =
+        written.folder.join(MANIFEST_FILE).map_err(|error| ApiError::unsaid("checkpoint.folder", error.to_string()))?;
+    let missing = || ApiError::unsaid("checkpoint.folder", format!("found no {key} in the store"));
     let bytes = app.storage.get(&key).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
     let found = hex(&Sha256::digest(&bytes));
     if found != written.manifest_sha256 {
-        return Err(ApiError::invalid(
+        return Err(ApiError::unsaid(
             "checkpoint.manifest_sha256",
             format!("found {}, the store has {found}", written.manifest_sha256),
         ));
     }
     let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::invalid("checkpoint.folder", format!("{MANIFEST_FILE}: {error}")))?;
+        .map_err(|error| ApiError::unsaid("checkpoint.folder", format!("{MANIFEST_FILE}: {error}")))?;
     is_there(&app, &written.folder, &manifest).await?;
     let (held, is_new) = db::attempts::checkpoint(&app.db, id, body.fence, written, &manifest).await?;
     if is_new {
@@ -221,7 +219,7 @@ const ASK_MAX: Duration = Duration::from_secs(10);
 /// Whether the store holds every file that a manifest lists, in its size; hashes are the scrub's. A store that cannot
 /// be asked now refuses nothing.
 async fn is_there(app: &App, folder: &StorageKey, manifest: &Manifest) -> ApiResult<()> {
-    let refused = |text: String| Err(ApiError::invalid("checkpoint.folder", text));
+    let refused = |text: String| Err(ApiError::unsaid("checkpoint.folder", text));
     if manifest.files.contains_key(MANIFEST_FILE) {
         return refused(format!("{MANIFEST_FILE} lists itself: no such checkpoint can ever be verified"));
     }

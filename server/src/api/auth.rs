@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, Method, header, request::Parts},
 };
 use chrono::Utc;
-use senmon_protocol::view::Role;
+use senmon_protocol::{said, view::Role};
 use sha2::{Digest, Sha256};
 use std::{net::IpAddr, sync::Arc};
 
@@ -64,7 +64,7 @@ pub async fn identify(
     } else {
         let secret = cookie(headers).ok_or(ApiError::Unauthenticated)?;
         if method != Method::GET && method != Method::HEAD && !headers.contains_key(CSRF_HEADER) {
-            return Err(ApiError::Forbidden("a browser session needs the header X-Senmon to change something".into()));
+            return Err(ApiError::Forbidden(said!("refused_header")));
         }
         app.limits.may_be_looked_up(from)?;
         let found = db::tokens::by_session(&app.db, session.insert(hash(&secret))).await?;

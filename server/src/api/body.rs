@@ -6,7 +6,10 @@ use axum::{
     extract::{DefaultBodyLimit, FromRequest, Request},
     http::{StatusCode, header},
 };
-use senmon_protocol::file;
+use senmon_protocol::{
+    file, said,
+    said::{Said, expected::quoted},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::time::Duration;
@@ -53,7 +56,7 @@ impl<T: DeserializeOwned + Serialize> FromRequest<App> for FileBody<T> {
             return exact(&value, || json(&bytes)).map(|()| Self(value));
         }
         let text = std::str::from_utf8(&bytes)
-            .map_err(|error| ApiError::Malformed(format!("the file is no UTF-8: {error}")))?;
+            .map_err(|error| ApiError::Malformed(said!("refused_not_utf8", why = error.to_string())))?;
         let refused = |fault| ApiError::Invalid(vec![fault]);
         let value = file::parse(text).map_err(refused)?;
         exact(&value, || file::parse(text).map_err(refused)).map(|()| Self(value))
@@ -72,7 +75,7 @@ enum Kind {
 fn kind(request: &Request) -> Result<Kind, ApiError> {
     let header = |name| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
     if let Some(coding) = header(header::CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return Err(ApiError::Unsupported(format!("Content-Encoding: found {coding:?}, expected a body as it is")));
+        return Err(ApiError::Unsupported(said!("refused_coding", coding = quoted(&coding))));
     }
     let Some(found) = header(header::CONTENT_TYPE) else { return Ok(Kind::Json) };
     let name = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -80,7 +83,7 @@ fn kind(request: &Request) -> Result<Kind, ApiError> {
         "application/json" => Ok(Kind::Json),
         json if json.starts_with("application/") && json.ends_with("+json") => Ok(Kind::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Kind::Yaml),
-        _ => Err(ApiError::Unsupported(format!("Content-Type: found {found:?}, expected application/json"))),
+        _ => Err(ApiError::Unsupported(said!("refused_kind", kind = quoted(&found)))),
     }
 }
 
@@ -100,13 +103,13 @@ pub async fn read(app: &App, mut request: Request, bytes_max: usize) -> Result<B
     let read = tokio::time::timeout(Duration::from_millis(limit), Bytes::from_request(request, &()));
     read.await.map_err(|_| ApiError::TooSlow(limit))?.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(bytes_max),
-        _ => ApiError::Malformed(error.to_string()),
+        _ => ApiError::Malformed(said!("cannot_be_read", why = error.to_string())),
     })
 }
 
 async fn json_bytes(app: &App, request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     if kind(&request)? == Kind::Yaml {
-        return Err(ApiError::Unsupported("found YAML, expected JSON: only experiment files may be YAML".into()));
+        return Err(ApiError::Unsupported(said!("refused_yaml")));
     }
     read(app, request, bytes_max).await
 }
@@ -125,10 +128,10 @@ fn exact<T: Serialize>(value: &T, given: impl FnOnce() -> Result<Value, ApiError
 }
 
 /// The path of the first value that was read as one of another kind.
-fn unlike(given: &Value, read: &Value, path: String) -> Option<(String, &'static str)> {
+fn unlike(given: &Value, read: &Value, path: String) -> Option<(String, Said)> {
     match (given, read) {
-        (Value::Array(_), Value::Object(_)) => Some((path, "found an array, expected an object")),
-        (Value::Number(_), Value::String(_)) => Some((path, "found a number, expected a text")),
+        (Value::Array(_), Value::Object(_)) => Some((path, said!("found_array_for_object"))),
+        (Value::Number(_), Value::String(_)) => Some((path, said!("found_number_for_text"))),
         (Value::Array(given), Value::Array(read)) => {
             let pairs = given.iter().zip(read).enumerate();
             pairs.map(|(i, (given, read))| unlike(given, read, format!("{path}[{i}]"))).find_map(|found| found)
@@ -158,7 +161,8 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         |error| (error.path().to_string(), error.inner().to_string()),
     );
     // What ends too early has no place.
-    Err(ApiError::invalid(if matches!(path.as_str(), "." | "?") { "body" } else { &path }, why))
+    let path = if matches!(path.as_str(), "." | "?") { "body" } else { &path };
+    Err(ApiError::invalid(path, said!("cannot_be_read", why = why)))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::{
             draw::{self, draw},
             pyramid::Buckets,
         },
-        validate::{BRANCH_NAME, is_branch_name},
+        validate::is_branch_name,
     },
 };
 use axum::{Extension, Json, extract::State, http::StatusCode, response::IntoResponse};
@@ -29,7 +29,10 @@ use senmon_protocol::{
     job::{DomainWeight, Mixture},
     lineage::Lineage,
     said,
-    said::Said,
+    said::{
+        Said,
+        expected::{found, quoted, range},
+    },
     view::{
         AttemptView, BranchState, BranchView, ForkBranch, JobState, LogsView, MetricsView, Page, StreamExperiment,
         StreamMessage,
@@ -109,7 +112,7 @@ const POINTS_MAX: usize = 10_000;
 fn most(query: &MetricsQuery) -> ApiResult<usize> {
     match query.points_max.unwrap_or(2000) {
         most @ 1..=POINTS_MAX => Ok(most),
-        found => Err(ApiError::invalid("points_max", format!("found {found}, expected 1 to {POINTS_MAX}"))),
+        most => Err(ApiError::invalid("points_max", found(most, range(1, POINTS_MAX)))),
     }
 }
 
@@ -253,40 +256,36 @@ async fn fork(
     let name = body.name.trim();
     // Among the contestants of the report the experts used together are called so.
     if !is_branch_name(name) || name == ensemble_title(0) {
-        let expected = format!("expected {BRANCH_NAME}, and not {:?}", ensemble_title(0));
-        return Err(ApiError::invalid("name", format!("found {name:?}, {expected}")));
+        let expected = said!("expected_fork_name", taken = quoted(&ensemble_title(0)));
+        return Err(ApiError::invalid("name", found(quoted(name), expected)));
     }
     let open = matches!(
         experiment.state,
         senmon_protocol::view::ExperimentState::Running | senmon_protocol::view::ExperimentState::Paused
     );
     if !open {
-        return Err(ApiError::Conflict("fork needs an experiment that is not over".into()));
+        return Err(ApiError::Conflict(said!("fork_needs_open")));
     }
     let checkpoints = db::checkpoints::list(&app.db, None, Some(id), body.checkpoint_id, None, 1000).await?.rows;
     let checkpoint = match (checkpoints.into_iter().find(|found| found.problem.is_none()), body.checkpoint_id) {
         (Some(checkpoint), _) => checkpoint,
         (None, Some(named)) => {
-            let expected = format!("expected a committed, undamaged checkpoint of {}", branch.name);
-            return Err(ApiError::invalid("checkpoint_id", format!("found {named}, {expected}")));
+            let expected = said!("expected_checkpoint_of", branch = &branch.name);
+            return Err(ApiError::invalid("checkpoint_id", found(named.to_string(), expected)));
         }
-        (None, None) => return Err(ApiError::Conflict(format!("{} has no whole checkpoint yet", branch.name))),
+        (None, None) => return Err(ApiError::Conflict(said!("no_checkpoint_yet", branch = branch.name))),
     };
     let domains = experiment.spec.clustering.domains;
     let mixture = match body.mixture {
         Some(weights) if weights.is_empty() => {
-            return Err(ApiError::invalid("mixture", "found no domain, expected at least one"));
+            return Err(ApiError::invalid("mixture", said!("mixture_empty")));
         }
         Some(weights) => {
             if let Some((domain, weight)) =
                 weights.iter().find(|(domain, weight)| **domain >= domains || !weight.is_finite() || **weight <= 0.0)
             {
-                return Err(ApiError::invalid(
-                    "mixture",
-                    format!(
-                        "found domain {domain} with weight {weight}, expected domains below {domains} and weights above 0"
-                    ),
-                ));
+                let said = said!("mixture_wrong", domain = *domain, weight = *weight, domains = domains);
+                return Err(ApiError::invalid("mixture", said));
             }
             Mixture {
                 version: 2,
@@ -295,18 +294,12 @@ async fn fork(
                 reshuffle: None,
             }
         }
-        None => branch
-            .mixture
-            .clone()
-            .ok_or_else(|| ApiError::invalid("mixture", "is missing: this branch draws from none"))?,
+        None => branch.mixture.clone().ok_or_else(|| ApiError::invalid("mixture", said!("mixture_missing")))?,
     };
     let batch = branch.training.as_ref().map_or(0, |training| u64::from(training.batch_windows))
         * u64::from(experiment.spec.data.sequence_length);
     if body.tokens.0 < batch || batch == 0 {
-        return Err(ApiError::invalid(
-            "tokens",
-            format!("found {}, expected at least one step of {batch}", body.tokens.0),
-        ));
+        return Err(ApiError::invalid("tokens", found(body.tokens.0, said!("expected_one_step", tokens = batch))));
     }
     let steps = body.tokens.0 / batch;
     if let Some(message) = beyond_epochs(&experiment, &branch, &mixture, &checkpoint.meta.lineage, steps) {
@@ -324,7 +317,7 @@ fn beyond_epochs(
     mixture: &Mixture,
     lineage: &Lineage,
     steps: u64,
-) -> Option<String> {
+) -> Option<Said> {
     let (index, training) = (experiment.shard_index.as_ref()?, branch.training.as_ref()?);
     let length = experiment.spec.data.sequence_length;
     let order = WindowOrder::new(&windows_by_domain(index, length), mixture, lineage, training.random_seed);

@@ -21,6 +21,8 @@ use axum::{
 use senmon_protocol::{
     checkpoint::{MANIFEST_FILE, Manifest},
     ids::{BranchId, CheckpointId, ExperimentId},
+    said,
+    said::expected::quoted,
     view::{CheckpointVerdict, CheckpointView, Page},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -86,7 +88,7 @@ async fn file(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let view = db::checkpoints::get(&app.db, id).await?;
-    let missing = || ApiError::NotFound(format!("checkpoint {id} has no file {name:?} in the store"));
+    let missing = || ApiError::NotFound(said!("checkpoint_lacks_file", id = id.to_string(), name = quoted(&name)));
     let key = |name: &str| view.folder.join(name).map_err(|_| missing());
     let manifest = app.storage.get(&key(MANIFEST_FILE)?).await.map_err(ApiError::Internal)?.ok_or_else(missing)?;
     let known: Manifest = serde_json::from_slice(&manifest).map_err(|error| ApiError::Internal(error.into()))?;
@@ -95,7 +97,8 @@ async fn file(
         Some(entry) => (entry.bytes, &entry.sha256),
         None => {
             let names: Vec<&String> = known.files.keys().collect();
-            return Err(ApiError::NotFound(format!("checkpoint {id} has no file {name:?}; it has {names:?}")));
+            let (id, name) = (id.to_string(), quoted(&name));
+            return Err(ApiError::NotFound(said!("checkpoint_has_files", id = id, name = name, names = names)));
         }
     };
     let (key, tag) = (key(&name)?, format!("\"{sha256}\""));

@@ -23,7 +23,11 @@ use senmon_protocol::{
     ids::{ClusteringId, ExperimentId},
     problem::Fault,
     said,
-    said::{Said, of},
+    said::{
+        Said,
+        expected::{found, range},
+        of,
+    },
     view::{JobState, Page, TroubleKind},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -72,26 +76,24 @@ async fn register(
     may_grow(&app)?;
     let mut faults: Vec<Fault> = params::name_fault(&body.name).into_iter().collect();
     if !(0.0..=1.0).contains(&body.tolerated_broken_share) {
-        let message = format!("found {}, expected 0 to 1", body.tolerated_broken_share);
-        faults.push(Fault::new("tolerated_broken_share", message));
+        faults.push(Fault::said("tolerated_broken_share", found(body.tolerated_broken_share, range(0, 1))));
     }
     if !(1 << 10..=ZSTD_WINDOW_BYTES_MAX).contains(&body.fields.zstd_window_bytes_max) {
-        let found = body.fields.zstd_window_bytes_max;
-        let message = format!("found {found}, expected 1024 to {ZSTD_WINDOW_BYTES_MAX}");
-        faults.push(Fault::new("fields.zstd_window_bytes_max", message));
+        let said = found(body.fields.zstd_window_bytes_max, range(1024, ZSTD_WINDOW_BYTES_MAX));
+        faults.push(Fault::said("fields.zstd_window_bytes_max", said));
     }
     let (paths, roots) = (body.paths.clone(), app.roots.clone());
     // A folder may hold a million entries, on a disk that is far away.
     let listed = app.heavy.run_while(move |wanted| expand_paths(&paths, &roots, &|| wanted.go_on())).await?;
-    let found = listed.unwrap_or_else(|found| {
-        faults.extend(found);
+    let taken = listed.unwrap_or_else(|refused| {
+        faults.extend(refused);
         Found { files: Vec::new(), left_out: LeftOut::default() }
     });
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));
     }
-    let paths: Vec<String> = found.files.iter().map(|path| path.display().to_string()).collect();
-    let id = db::corpora::insert(&app.db, &body, &who.name, &paths, &found.left_out).await?;
+    let paths: Vec<String> = taken.files.iter().map(|path| path.display().to_string()).collect();
+    let id = db::corpora::insert(&app.db, &body, &who.name, &paths, &taken.left_out).await?;
     app.wake.scan.notify_one();
     Ok((StatusCode::ACCEPTED, Extension(Made(id.0)), Json(db::corpora::get(&app.db, &id.to_string()).await?)))
 }

@@ -72,7 +72,7 @@ fn complete(path: &str, method: &str, operation: &mut Value, things: &Things) {
     // Handlers share names across nouns; method and path do not: `get_experiments_id_report`.
     operation["operationId"] = json!(name(path, method));
     if let Some(row) = access::operation(&method.to_uppercase(), path) {
-        operation["description"] = json!(format!("Who may: {}.", access::who(row.rule)));
+        operation["description"] = json!(format!("Who may: {}.", access::who(row.rule).text()));
     }
     let is_people = !operation["tags"].to_string().contains("worker protocol");
     let takes_key = method != "get" && is_people && !REPEATABLE.contains(&path);

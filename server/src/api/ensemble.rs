@@ -10,7 +10,7 @@ use crate::{
     domain::ensemble::{Places, assemble},
 };
 use axum::{Json, extract::State};
-use senmon_protocol::{ensemble::Ensemble, ids::ExperimentId};
+use senmon_protocol::{ensemble::Ensemble, ids::ExperimentId, said};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Routes of this noun.
@@ -21,7 +21,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/experiments/{id}/ensemble", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "its experts and how they are mixed: what `senmon-worker score` needs", body = Ensemble), (status = 404, description = "no such experiment, or its report is not written yet")))]
 async fn show(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Ensemble>> {
     let row = db::experiments::get(&app.db, id).await?;
-    let missing = || ApiError::NotFound("the experts are together when the report is written".into());
+    let missing = || ApiError::NotFound(said!("no_ensemble_yet"));
     let (Some(report), Some(clustering), Some(tokenizer)) = (row.report, row.clustering_id, row.tokenizer_id) else {
         return Err(missing());
     };

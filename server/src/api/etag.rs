@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use senmon_corpus::hex;
-use senmon_protocol::{problem::Fault, view::ExperimentView};
+use senmon_protocol::{problem::Fault, said, view::ExperimentView};
 use sha2::{Digest, Sha256};
 
 /// Characters of a value that a refusal shows.
@@ -74,7 +74,7 @@ pub fn ensure_unchanged(headers: &HeaderMap, edits: &Editable) -> Result<(), Api
     }
     // Of a long note its beginning tells enough.
     let begins = |now: String| now.chars().take(SHOWN_MAX).collect::<String>();
-    let fault = |(path, now): (&str, String)| Fault::new(path, format!("is {} now; read again", begins(now)));
+    let fault = |(path, now): (&str, String)| Fault::said(path, said!("changed_since", now = begins(now)));
     Err(ApiError::Changed(fewest.into_iter().map(fault).collect()))
 }
 

@@ -41,7 +41,7 @@ use senmon_protocol::{
     problem::Fault,
     report::Report,
     said,
-    said::{Said, SaidValue},
+    said::{Said, SaidValue, expected::found},
     spec::ExperimentSpec,
     view::{
         BranchState, BranchView, ChangeExperiment, EvaluationView, ExperimentState, ExperimentSummary, ExperimentView,
@@ -130,7 +130,7 @@ async fn view(app: &App, id: ExperimentId) -> ApiResult<ExperimentView> {
     crate::api::branches::explain(app, &mut branches, &all).await?;
     let one = Experiments { id: Some(id), of: Wanted { limit: 1, ..Wanted::default() }, ..Experiments::default() };
     let summary = db::lists::experiments(&app.db, &one).await?.one()?;
-    let mut summary = summary.ok_or_else(|| ApiError::NotFound(format!("no experiment {id}")))?;
+    let mut summary = summary.ok_or_else(|| ApiError::missing("experiment", id))?;
     app.forecasts.tell(&mut summary);
     let waits_for = waits_for(app, &row).await?;
     Ok(ExperimentView {
@@ -205,9 +205,7 @@ fn high_priority(who: &Identity, priority: u8) -> ApiResult<()> {
     if priority <= USER_PRIORITY_MAX || who.role == Role::Admin {
         return Ok(());
     }
-    Err(ApiError::Forbidden(format!(
-        "priority: found {priority}, expected at most {USER_PRIORITY_MAX}: higher ones are the admin's"
-    )))
+    Err(ApiError::Forbidden(said!("refused_priority", priority = priority, most = USER_PRIORITY_MAX)))
 }
 
 #[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the experiment", body = ExperimentView), (status = 404, description = "no such experiment")))]
@@ -260,9 +258,7 @@ async fn branches(
 #[utoipa::path(get, path = "/experiments/{id}/report", tag = "experiments", params(("id" = uuid::Uuid, Path, description = "the experiment")), responses((status = 200, description = "the report", body = Report), (status = 404, description = "not written yet")))]
 async fn report(State(app): State<App>, Path(id): Path<ExperimentId>) -> ApiResult<Json<Report>> {
     let row = db::experiments::get(&app.db, id).await?;
-    row.report
-        .map(Json)
-        .ok_or_else(|| ApiError::NotFound("the report is written when the last evaluation is done".into()))
+    row.report.map(Json).ok_or_else(|| ApiError::NotFound(said!("no_report_yet")))
 }
 
 /// A page of a list.
@@ -360,8 +356,7 @@ async fn alter(
         spec.budget = body.budget.unwrap_or(spec.budget);
         budget(&spec.budget, "budget", &mut faults);
         if spec.priority > 100 {
-            let message = format!("found {}, expected 0 to 100, higher first", spec.priority);
-            faults.push(Fault::new("priority", message));
+            faults.push(Fault::said("priority", found(spec.priority, said!("expected_priority", low = 0, high = 100))));
         }
         if faults.is_empty() { Ok(edits) } else { Err(ApiError::Invalid(faults)) }
     };
@@ -403,7 +398,7 @@ async fn resume(
     let row = db::experiments::get(&app.db, id).await?;
     let (slot_hours, wall_hours) = db::experiments::spent(&app.db, id).await?;
     if let Some(why) = budget_spent(&row.spec.budget, slot_hours, wall_hours) {
-        return Err(ApiError::Conflict(why.text()));
+        return Err(ApiError::Conflict(why));
     }
     change(&app, id, ExperimentState::Running, said!("experiment_resumed", who = &who.name)).await
 }

@@ -18,7 +18,11 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use senmon_protocol::ids::WorkerId;
+use senmon_protocol::{
+    ids::WorkerId,
+    said,
+    said::{Said, expected::quoted},
+};
 use uuid::Uuid;
 
 /// Where the API begins.
@@ -43,11 +47,11 @@ impl FromRequestParts<App> for Reader {
 }
 
 fn needs(rule: Rule, identity: &Identity) -> ApiError {
-    ApiError::Forbidden(format!(
-        "this needs the role {}; the token {:?} has {}",
-        who(rule),
-        identity.name,
-        db::word(&identity.role)
+    ApiError::Forbidden(said!(
+        "refused_role",
+        roles = who(rule),
+        token = quoted(&identity.name),
+        role = db::word(&identity.role)
     ))
 }
 
@@ -127,26 +131,29 @@ pub async fn neighbours(
 
 /// Whether a thing is a user's, or a worker's. Of what there is not, the handler says so.
 async fn is_own(app: &App, operation: &Operation, target: &str, identity: &Identity) -> ApiResult<()> {
-    let refused = |text: String| Err(ApiError::Forbidden(text));
+    let refused = |said: Said| Err(ApiError::Forbidden(said));
     match (operation.rule, operation.noun) {
         (Rule::Join, _) => Ok(()),
         (Rule::Act, Noun::Worker) => match target.parse::<WorkerId>() {
             Ok(asked) if Some(asked) == identity.worker => Ok(()),
-            _ => refused(format!("worker {target} is not the one that this credential is of ({})", identity.name)),
+            _ => refused(said!("refused_other_worker", worker = target, name = &identity.name)),
         },
         (Rule::Act, _) => {
             let Ok(attempt) = target.parse() else { return Ok(()) };
             match app.known.worker_of(&app.db, attempt).await? {
                 Some(worker) if Some(worker) != identity.worker => {
-                    refused(format!("attempt {target} is not one of worker {}", identity.name))
+                    refused(said!("refused_other_attempt", attempt = target, name = &identity.name))
                 }
                 _ => Ok(()),
             }
         }
         _ => match db::audit::owner(&app.db, operation.noun, target).await? {
             Some(owner) if owner != identity.name => {
-                let whose = if owner.is_empty() { "the admins'".to_owned() } else { format!("{owner}'s") };
-                refused(format!("this is {whose}; the token {:?} may change what is its own", identity.name))
+                let token = quoted(&identity.name);
+                refused(match owner.as_str() {
+                    "" => said!("refused_admins", token = token),
+                    owner => said!("refused_not_own", owner = owner, token = token),
+                })
             }
             _ => Ok(()),
         },

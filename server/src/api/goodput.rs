@@ -17,6 +17,7 @@ use chrono::{TimeDelta, Utc};
 use senmon_protocol::{
     goodput::{GoodputView, SkipView, TokenAccount},
     ids::{BranchId, ExperimentId, Fence},
+    said::expected::{above_at_most, found},
     view::{BranchView, Page},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -109,7 +110,7 @@ struct Window {
 async fn of_fleet(State(app): State<App>, Query(window): Query<Window>) -> ApiResult<Json<GoodputView>> {
     let hours = window.hours.unwrap_or(24.0);
     if !(hours > 0.0 && hours <= HOURS_MAX) {
-        return Err(ApiError::invalid("hours", format!("found {hours}, expected more than 0 and at most {HOURS_MAX}")));
+        return Err(ApiError::invalid("hours", found(hours, above_at_most(0, HOURS_MAX))));
     }
     Ok(Json(recent(&app, hours).await?))
 }

@@ -33,7 +33,7 @@ async fn ready(State(app): State<App>, reader: Result<Reader, ApiError>) -> impl
             let lines = failing.iter().map(|(name, failing)| {
                 format!("the loop {name} failed {} times in a row: {}\n", failing.times, failing.error)
             });
-            let full = app.disk.refusal().map_or_else(String::new, |why| format!("{why}\n"));
+            let full = app.disk.refusal().map_or_else(String::new, |why| format!("{}\n", why.text()));
             (StatusCode::OK, format!("ready\n{}{full}", lines.collect::<String>()))
         }
         Err(error) => {

@@ -19,6 +19,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use senmon_protocol::said;
 use sha2::{Digest, Sha256};
 use std::time::Instant;
 
@@ -51,8 +52,7 @@ fn of(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     if (1..=CHARS_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic) {
         return Ok(Some(String::from_utf8_lossy(bytes).into_owned()));
     }
-    let expected = format!("expected 1 to {CHARS_MAX} ASCII characters without blanks");
-    Err(ApiError::invalid("Idempotency-Key", format!("found {} bytes, {expected}", bytes.len())))
+    Err(ApiError::invalid("Idempotency-Key", said!("refused_key", bytes = bytes.len(), most = CHARS_MAX)))
 }
 
 async fn with_key(app: &App, key: String, request: Request, next: Next) -> Result<Response, ApiError> {
@@ -72,16 +72,12 @@ async fn with_key(app: &App, key: String, request: Request, next: Next) -> Resul
         Found::Nothing => *secret = None,
         Found::Answered(answer) => return Ok(again(answer)),
         Found::Another => {
-            let message = "Idempotency-Key: this key came with another request; choose a new one";
-            return Err(ApiError::Conflict(message.into()));
+            return Err(ApiError::Conflict(said!("refused_key_of_another")));
         }
         Found::Done(at) => {
             let answer = secret.as_ref().filter(|_| is_fresh(&secret)).map(|(answer, _)| answer.clone());
             return answer.map(again).ok_or_else(|| {
-                let when = at.format("%Y-%m-%d %H:%M:%S");
-                let message =
-                    format!("Idempotency-Key: done at {when} UTC, and the answer is not kept: look at what it did");
-                ApiError::Conflict(message)
+                ApiError::Conflict(said!("refused_key_done", when = at.format("%Y-%m-%d %H:%M:%S").to_string()))
             });
         }
     }

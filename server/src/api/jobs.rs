@@ -88,7 +88,7 @@ async fn explain(app: &App, jobs: &mut [JobView]) -> ApiResult<()> {
 async fn one(app: &App, id: JobId) -> ApiResult<JobView> {
     let wanted = Jobs { id: Some(id), of: Wanted { limit: 1, ..Wanted::default() }, ..Jobs::default() };
     let found: Listed<JobView> = db::lists::jobs(&app.db, &wanted).await?;
-    found.one()?.ok_or_else(|| ApiError::NotFound(format!("no job {id}")))
+    found.one()?.ok_or_else(|| ApiError::missing("job", id))
 }
 
 #[utoipa::path(get, path = "/jobs/{id}", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "the job")), responses((status = 200, description = "the job", body = JobView), (status = 404, description = "no such job")))]

@@ -23,6 +23,7 @@ use axum::{
     response::IntoResponse,
 };
 use chrono::Utc;
+use senmon_protocol::said;
 use senmon_protocol::view::{BeginLogin, BegunLogin, LoginView, PollLogin, PolledLogin, Role, TokenView};
 use std::time::{Duration, Instant};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -43,7 +44,7 @@ pub fn router() -> OpenApiRouter<App> {
 }
 
 fn over() -> ApiError {
-    ApiError::NotFound("no command waits with this code: it was used, or ten minutes are over; start again".into())
+    ApiError::NotFound(said!("refused_login"))
 }
 
 #[utoipa::path(post, path = "/login", tag = "session", request_body = BeginLogin, security(()), responses((status = 201, description = "a code for the command, a code for the person", body = BegunLogin), (status = 429, description = "too many wait")))]
@@ -53,7 +54,7 @@ async fn begin(
     Body(body): Body<BeginLogin, 4>,
 ) -> ApiResult<impl IntoResponse> {
     if body.host.chars().count() > 100 || body.host.chars().any(char::is_control) {
-        return Err(ApiError::invalid("host", "expected at most 100 printable characters"));
+        return Err(ApiError::unsaid("host", "expected at most 100 printable characters"));
     }
     let (device_code, user_code) = (new_secret(Role::Viewer)?, code()?);
     let mut waiting = app.logins.fresh();

@@ -34,6 +34,7 @@ use axum::{
 use senmon_protocol::{
     ids::{BranchId, ExperimentId},
     problem::Problem,
+    said::Said,
     view::{BranchView, ExperimentSummary},
 };
 use serde::Deserialize;
@@ -72,6 +73,11 @@ pub fn router(app: &App) -> Router<App> {
         .route_layer(middleware::from_fn_with_state(app.clone(), gate::neighbours))
         .fallback(none)
         .layer(middleware::from_fn(in_its_words))
+}
+
+/// There is no such thing: in words that MLflow's client shows as they are.
+fn missing(words: String) -> ApiError {
+    ApiError::NotFound(Said::verbatim(words))
 }
 
 async fn none(method: Method, uri: Uri) -> Response {
@@ -147,12 +153,12 @@ impl Search {
 
     fn filter(&self, attributes: &[Attribute]) -> ApiResult<Filter> {
         Filter::parse(self.filter.as_deref().unwrap_or_default(), attributes)
-            .map_err(|why| ApiError::invalid("filter", why))
+            .map_err(|why| ApiError::unsaid("filter", why))
     }
 
     fn orders(&self, attributes: &[Attribute]) -> ApiResult<Vec<Order>> {
         let read = self.order_by.iter().map(|text| Order::parse(text, attributes));
-        read.collect::<Result<_, _>>().map_err(|why| ApiError::invalid("order_by", why))
+        read.collect::<Result<_, _>>().map_err(|why| ApiError::unsaid("order_by", why))
     }
 }
 
@@ -201,7 +207,7 @@ async fn experiments_of(app: &App, search: &Search) -> ApiResult<Json<Value>> {
     found.retain(|experiment| filter.fits(&|entity, key| experiment.look(entity, key)));
     found.sort_by(|one, other| compare_experiments(&orders, one, other));
     let page = mlflow::page(found, &search.page_token, search.most());
-    let (experiments, next) = page.map_err(|why| ApiError::invalid("page_token", why))?;
+    let (experiments, next) = page.map_err(|why| ApiError::unsaid("page_token", why))?;
     Ok(Json(paged("experiments", json!(experiments), next)))
 }
 
@@ -220,7 +226,7 @@ struct ExperimentQuery {
 }
 
 async fn experiment(State(app): State<App>, Query(query): Query<ExperimentQuery>) -> ApiResult<Json<Value>> {
-    let none = || ApiError::NotFound(format!("experiment_id: there is no experiment {:?}", query.experiment_id));
+    let none = || missing(format!("experiment_id: there is no experiment {:?}", query.experiment_id));
     let id: ExperimentId = query.experiment_id.parse().map_err(|_| none())?;
     let Some((summary, is_archived)) = summary(&app, id).await? else { return Err(none()) };
     shown(&app, &summary, is_archived).await
@@ -239,7 +245,7 @@ async fn experiment_by_name(State(app): State<App>, Query(query): Query<NameQuer
     let found = db::lists::experiments(&app.db, &wanted).await?.rows;
     match found.iter().find(|summary| summary.name == name) {
         Some(summary) => shown(&app, summary, false).await,
-        None => Err(ApiError::NotFound(format!("experiment_name: there is no experiment {name:?}"))),
+        None => Err(missing(format!("experiment_name: there is no experiment {name:?}"))),
     }
 }
 
@@ -266,7 +272,7 @@ async fn search_runs(State(app): State<App>, request: Request) -> ApiResult<Json
     let (filter, orders) = (search.filter(RUN_ATTRIBUTES)?, search.orders(RUN_ATTRIBUTES)?);
     if search.experiment_ids.len() > EXPERIMENTS_MAX {
         let found = format!("found {}, expected at most {EXPERIMENTS_MAX}", search.experiment_ids.len());
-        return Err(ApiError::invalid("experiment_ids", found));
+        return Err(ApiError::unsaid("experiment_ids", found));
     }
     let mut runs = Vec::new();
     for id in search.experiment_ids.iter().filter_map(|id| id.parse().ok()) {
@@ -283,7 +289,7 @@ async fn search_runs(State(app): State<App>, request: Request) -> ApiResult<Json
     runs.retain(|run| filter.fits(&|entity, key| run.look(entity, key)));
     runs.sort_by(|one, other| compare_runs(&orders, one, other));
     let page = mlflow::page(runs, &search.page_token, search.most());
-    let (mut runs, next) = page.map_err(|why| ApiError::invalid("page_token", why))?;
+    let (mut runs, next) = page.map_err(|why| ApiError::unsaid("page_token", why))?;
     if !first {
         with_metrics(&app, &mut runs).await?;
     }
@@ -348,14 +354,14 @@ struct RunQuery {
 
 async fn branch(app: &App, query: &RunQuery) -> ApiResult<BranchView> {
     let asked = query.run_id.as_deref().or(query.run_uuid.as_deref());
-    let asked = asked.ok_or_else(|| ApiError::invalid("run_id", "is missing"))?;
-    let none = || ApiError::NotFound(format!("run_id: there is no run {asked:?}"));
+    let asked = asked.ok_or_else(|| ApiError::unsaid("run_id", "is missing"))?;
+    let none = || missing(format!("run_id: there is no run {asked:?}"));
     Ok(db::branches::get(&app.db, asked.parse().map_err(|_| none())?).await?)
 }
 
 async fn run(State(app): State<App>, Query(query): Query<RunQuery>) -> ApiResult<Json<Value>> {
     let branch = branch(&app, &query).await?;
-    let none = || ApiError::NotFound(format!("there is no experiment of run {}", branch.id));
+    let none = || missing(format!("there is no experiment of run {}", branch.id));
     let (summary, is_archived) = summary(&app, branch.experiment_id).await?.ok_or_else(none)?;
     let mut runs = runs_of(&app, &summary, is_archived, std::slice::from_ref(&branch)).await?;
     with_metrics(&app, &mut runs).await?;
@@ -378,7 +384,7 @@ async fn metric_history(State(app): State<App>, Query(query): Query<HistoryQuery
     let HistoryQuery { run_id, run_uuid, metric_key, max_results, page_token } = query;
     let branch = branch(&app, &RunQuery { run_id, run_uuid }).await?;
     let most = max_results.unwrap_or(HISTORY_MAX).clamp(1, HISTORY_MAX);
-    let unknown = |_| ApiError::invalid("page_token", format!("found {page_token:?}, expected one of an answer"));
+    let unknown = |_| ApiError::unsaid("page_token", format!("found {page_token:?}, expected one of an answer"));
     let mut from: i64 = if page_token.is_empty() { 0 } else { page_token.parse().map_err(unknown)? };
     let step_last = db::signed(branch.step);
     let (mut metrics, keys) = (Vec::new(), [metric_key]);

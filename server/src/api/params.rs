@@ -1,15 +1,17 @@
 //! The one door for what stands in an address: a parameter that cannot be read is refused by name, with what was found
 //! and what is expected.
 
-use crate::{
-    api::error::ApiError,
-    domain::validate::{BRANCH_NAME, is_branch_name},
-};
+use crate::{api::error::ApiError, domain::validate::is_branch_name};
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
-use senmon_protocol::{problem::Fault, view::Page};
+use senmon_protocol::{
+    problem::Fault,
+    said,
+    said::expected::{found, quoted, range},
+    view::Page,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -26,7 +28,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let raw = RawPathParams::from_request_parts(parts, state).await;
-        let raw = raw.map_err(|error| ApiError::Malformed(format!("the path: {error}")))?;
+        let raw = raw.map_err(|error| ApiError::Malformed(said!("refused_path", why = error.to_string())))?;
         for (name, value) in &raw {
             without_nul(name, value)?;
         }
@@ -35,8 +37,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
         read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| {
             let faulty = raw.iter().find(|(_, value)| value.parse::<Uuid>().is_err());
             let (name, value) = faulty.unwrap_or(("path", ""));
-            let expected = if name == "id" { "expected a UUID: " } else { "" };
-            ApiError::invalid(name, format!("found {:?}, {expected}{}", short(value), error.body_text()))
+            let (found, why) = (quoted(value), error.body_text());
+            ApiError::invalid(
+                name,
+                match name {
+                    "id" => said!("refused_id", found = found, why = why),
+                    _ => said!("refused_parameter", found = found, why = why),
+                },
+            )
         })
     }
 }
@@ -53,8 +61,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs())).map(Self).map_err(|error| {
             let (name, why) = (error.path().to_string(), error.inner().to_string());
             match pairs().find(|(given, _)| *given == name) {
-                Some((_, value)) => ApiError::invalid(&name, format!("found {:?}: {why}", short(&value))),
-                None => ApiError::invalid("query", why),
+                Some((_, value)) => ApiError::invalid(&name, said!("found_unread", found = quoted(&value), why = why)),
+                None => ApiError::invalid("query", said!("cannot_be_read", why = why)),
             }
         })
     }
@@ -63,14 +71,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 /// Texts with U+0000 name nothing: Postgres has none.
 fn without_nul(name: &str, value: &str) -> Result<(), ApiError> {
     match value.contains('\0') {
-        true => Err(ApiError::invalid(name, "found a text with a NUL character (U+0000), expected one without it")),
+        true => Err(ApiError::invalid(name, said!("found_nul"))),
         false => Ok(()),
     }
-}
-
-/// As much of a value as an answer repeats.
-fn short(value: &str) -> String {
-    value.chars().take(100).collect()
 }
 
 /// Most items of a page.
@@ -83,7 +86,7 @@ pub const LIMIT_MAX: i64 = 500;
 pub fn limit(asked: Option<i64>) -> Result<i64, ApiError> {
     match asked.unwrap_or(50) {
         limit @ 1..=LIMIT_MAX => Ok(limit),
-        found => Err(ApiError::invalid("limit", format!("found {found}, expected 1 to {LIMIT_MAX}"))),
+        limit => Err(ApiError::invalid("limit", found(limit, range(1, LIMIT_MAX)))),
     }
 }
 
@@ -109,8 +112,7 @@ impl PageQuery {
             None => 0,
             Some(cursor) => {
                 let before = items.iter().position(|item| id(item) == *cursor);
-                let unknown =
-                    || ApiError::invalid("cursor", format!("found {cursor:?}, which is no item of this list"));
+                let unknown = || ApiError::invalid("cursor", said!("refused_cursor", found = quoted(cursor)));
                 before.ok_or_else(unknown)? + 1
             }
         };
@@ -125,8 +127,8 @@ impl PageQuery {
 #[must_use]
 pub fn name_fault(name: &str) -> Option<Fault> {
     let good = is_branch_name(name) && name.chars().count() <= 100;
-    let message = || format!("found {name:?}, expected 1 to 100 {BRANCH_NAME}");
-    (!good).then(|| Fault::new("name", message()))
+    let message = || found(quoted(name), said!("expected_short_name", most = 100));
+    (!good).then(|| Fault::said("name", message()))
 }
 
 /// Texts separated by commas.
@@ -144,11 +146,11 @@ pub fn words<T: DeserializeOwned>(name: &str, list: Option<&str>) -> Result<Opti
     let words = split(list);
     for word in &words {
         if let Err(error) = serde_json::from_value::<T>(serde_json::Value::String(word.clone())) {
-            return Err(ApiError::invalid(name, format!("found {:?}: {error}", short(word))));
+            return Err(ApiError::invalid(name, said!("found_unread", found = quoted(word), why = error.to_string())));
         }
     }
     if words.is_empty() {
-        return Err(ApiError::invalid(name, "found no word, expected one or several separated by commas"));
+        return Err(ApiError::invalid(name, said!("refused_no_word")));
     }
     Ok(Some(words))
 }

@@ -2,6 +2,7 @@
 
 use crate::{api::error::ApiError, app::App, config::Config, domain::forwarded::Peer, door::Wire};
 use axum::{extract::Request, http::HeaderMap};
+use senmon_protocol::said;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Paths that anybody may ask, past the proxy too: they say whether it lives, and nothing else.
@@ -27,9 +28,9 @@ fn peer(config: &Config, wire: Option<&Wire>, path: &str, headers: &HeaderMap) -
             Ok(Peer { is_https: peer.is_https || is_tls, ..peer })
         }
         // Encrypted by us it may come past the proxy.
-        Some(_) if !is_tls && !OPEN.contains(&path) => Err(ApiError::Forbidden(format!(
-            "this server is behind a proxy, and {from} is none of its trusted_proxies: come through the proxy"
-        ))),
+        Some(_) if !is_tls && !OPEN.contains(&path) => {
+            Err(ApiError::Forbidden(said!("refused_past_proxy", from = from.to_string())))
+        }
         _ => Ok(Peer { address: from, is_https: is_tls }),
     }
 }

@@ -28,6 +28,8 @@ use senmon_protocol::{
     model::ModelSpec,
     plan::{PlanRequest, PlanView},
     problem::Fault,
+    said,
+    said::{Said, expected::quoted},
     spec::{ExperimentSpec, SeedSpec, TokenizerFile, TokenizerSpec},
 };
 use std::{convert::Infallible, path::Path};
@@ -101,16 +103,17 @@ pub async fn known(
 
 /// What the disk says of a file's seed and tokenizer.
 struct Found {
-    seed: Option<Result<ModelSpec, String>>,
+    seed: Option<Result<ModelSpec, Said>>,
     tokenizer: Option<Result<u32, Fault>>,
-    mismatch: Option<String>,
+    mismatch: Option<Said>,
 }
 
 fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &Roots) -> Found {
     let seed = match seed {
         SeedSpec::Checkpoint(seed) => Some(make_real(&mut seed.path, roots).and_then(|()| {
             let folder = Folder::below(roots, &seed.path);
-            inspect(&folder).map(|found| (folder, found.spec)).map_err(|why| format!("{}: {why}", seed.path))
+            let unfit = |why: String| said!("seed_unfit", why = format!("{}: {why}", seed.path));
+            inspect(&folder).map(|found| (folder, found.spec)).map_err(unfit)
         })),
         SeedSpec::Train(_) => None,
     };
@@ -119,7 +122,9 @@ fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &Roots) -> Fo
         TokenizerSpec::Train(_) => None,
     };
     let mismatch = match (&seed, &tokenizer) {
-        (Some(Ok((folder, _))), Some(Ok(tokenizer))) => belongs(folder, tokenizer).err(),
+        (Some(Ok((folder, _))), Some(Ok(tokenizer))) => {
+            belongs(folder, tokenizer).err().map(|why| said!("tokenizer_not_of_seed", why = why))
+        }
         _ => None,
     };
     Found {
@@ -131,7 +136,7 @@ fn look(seed: &mut SeedSpec, tokenizer: &mut TokenizerSpec, roots: &Roots) -> Fo
 
 /// Loads the tokenizer of a file; a fault names the key that is wrong.
 fn load_tokenizer(file: &mut TokenizerFile, roots: &Roots) -> Result<Tokenizer, Fault> {
-    let fault = |key: &str, message: String| Fault::new(format!("tokenizer.{key}"), message);
+    let fault = |key: &str, said: Said| Fault::said(format!("tokenizer.{key}"), said);
     if let Some(why) = sentencepiece::refusal(Path::new(&file.path), roots) {
         return Err(fault("path", why));
     }
@@ -141,15 +146,15 @@ fn load_tokenizer(file: &mut TokenizerFile, roots: &Roots) -> Result<Tokenizer, 
     Tokenizer::from_bytes(&bytes, &file.separator, file.bos.as_deref()).map_err(|error| {
         let why = format!("{error:#}");
         match why.split_once(": ") {
-            Some((key @ ("separator" | "bos"), rest)) => fault(key, rest.to_owned()),
-            _ => fault("path", format!("{}: {why}", file.path)),
+            Some((key @ ("separator" | "bos"), rest)) => fault(key, said!("tokenizer_unfit", why = rest)),
+            _ => fault("path", said!("tokenizer_unfit", why = format!("{}: {why}", file.path))),
         }
     })
 }
 
 /// Turns a path, absolute or relative to one of the roots, into the real one, which lies inside them.
-fn make_real(path: &mut String, roots: &Roots) -> Result<(), String> {
+fn make_real(path: &mut String, roots: &Roots) -> Result<(), Said> {
     let real = roots.place(Path::new(path)).map_err(|error| roots.refusal(path, &error))?;
-    real.to_str().ok_or_else(|| format!("found {path:?}, expected UTF-8"))?.clone_into(path);
+    real.to_str().ok_or_else(|| said!("path_no_utf8", path = quoted(path)))?.clone_into(path);
     Ok(())
 }

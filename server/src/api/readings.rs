@@ -20,6 +20,7 @@ use senmon_protocol::{
     ids::WorkerId,
     readings::{Readings, SourceMetrics, WorkerMetrics},
     said,
+    said::expected::{found, range},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -73,7 +74,7 @@ const MOMENT_MAX: i64 = 253_402_300_799_000;
 
 fn moment(name: &str, ms: i64) -> ApiResult<DateTime<chrono::Utc>> {
     let read = (0..=MOMENT_MAX).contains(&ms).then(|| DateTime::from_timestamp_millis(ms)).flatten();
-    read.ok_or_else(|| ApiError::invalid(name, format!("found {ms}, expected 0 to {MOMENT_MAX}")))
+    read.ok_or_else(|| ApiError::invalid(name, found(ms, range(0, MOMENT_MAX))))
 }
 
 #[utoipa::path(get, path = "/workers/{id}/metrics", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker"), MetricsQuery), responses((status = 200, description = "how its machine and devices were", body = WorkerMetrics), (status = 404, description = "no such worker")))]
@@ -84,10 +85,10 @@ async fn metrics(
 ) -> ApiResult<Json<WorkerMetrics>> {
     let most = query.points_max.unwrap_or(POINTS);
     if !(1..=10_000).contains(&most) {
-        return Err(ApiError::invalid("points_max", format!("found {most}, expected 1 to 10000")));
+        return Err(ApiError::invalid("points_max", found(most, range(1, 10_000))));
     }
     if db::workers::list(&app.db, Some(&[id.0])).await?.rows.is_empty() {
-        return Err(ApiError::NotFound(format!("no worker {id}")));
+        return Err(ApiError::missing("worker", id));
     }
     let now = db::workers::now(&app.db).await?;
     let to = query.to_ms.map_or(Ok(now), |ms| moment("to_ms", ms))?;

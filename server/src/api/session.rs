@@ -21,6 +21,11 @@ use axum::{
 use senmon_protocol::{
     ids::TokenId,
     problem::Fault,
+    said,
+    said::{
+        Said,
+        expected::{found, quoted, range},
+    },
     view::{CreateToken, CreatedToken, Page, Role, SessionView, SignIn, TokenView},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -53,7 +58,7 @@ async fn sign_in(
     let secret_hash = hash(body.token.trim());
     let token = match db::tokens::by_secret(&app.db, &secret_hash).await? {
         Some(identity) if matches!(identity.role, Role::Worker | Role::Enrol) => {
-            return Err(ApiError::Forbidden("a worker's token cannot sign in".into()));
+            return Err(ApiError::Forbidden(said!("refused_worker_sign_in")));
         }
         Some(identity) => match identity.over(chrono::Utc::now()) {
             Some(why) => return Err(ApiError::TokenOver(why)),
@@ -95,25 +100,18 @@ async fn tokens(State(app): State<App>, Query(query): Query<PageQuery>) -> ApiRe
 async fn create_token(State(app): State<App>, Body(body): Body<CreateToken, 4>) -> ApiResult<impl IntoResponse> {
     let CreateToken { name, role, days, uses } = body;
     let mut faults = Vec::new();
-    let mut fault = |path: &str, message: String| faults.push(Fault::new(path, message));
+    let mut fault = |path: &str, said: Said| faults.push(Fault::said(path, said));
     if name.trim().is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
-        fault("name", format!("found {name:?}, expected 1 to 100 characters"));
+        fault("name", found(quoted(&name), said!("expected_characters", most = 100)));
     }
     if role == Role::Worker {
-        fault("role", "found worker, expected viewer, user, admin or enrol: workers make their credentials themselves, by an enrolment token".into());
+        fault("role", said!("refused_role_worker"));
     }
     if days.is_some_and(|days| !(1..=DAYS_MAX).contains(&days)) {
-        fault("days", format!("found {}, expected 1 to {DAYS_MAX}", days.unwrap_or(0)));
+        fault("days", found(days.unwrap_or(0), range(1, DAYS_MAX)));
     }
     if uses.is_some_and(|uses| role != Role::Enrol || !(1..=USES_MAX).contains(&uses)) {
-        fault(
-            "uses",
-            format!(
-                "found {} for the role {}, expected 1 to {USES_MAX} for the role enrol, none for others",
-                uses.unwrap_or(0),
-                db::word(&role)
-            ),
-        );
+        fault("uses", said!("refused_uses", uses = uses.unwrap_or(0), role = db::word(&role), most = USES_MAX));
     }
     if !faults.is_empty() {
         return Err(ApiError::Invalid(faults));

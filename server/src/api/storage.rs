@@ -14,7 +14,10 @@ use crate::{
 use anyhow::Context;
 use axum::{Json, extract::State};
 use chrono::TimeDelta;
-use senmon_protocol::storage::{Bytes, DatabaseUsage, DiskUsage, StorageForecast, StorageView};
+use senmon_protocol::{
+    said,
+    storage::{Bytes, DatabaseUsage, DiskUsage, StorageForecast, StorageView},
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -59,9 +62,7 @@ async fn show(State(app): State<App>) -> ApiResult<Json<StorageView>> {
 pub fn may_grow(app: &App) -> ApiResult<()> {
     match app.disk.refusal() {
         None => Ok(()),
-        Some(why) => Err(ApiError::NoRoom(format!(
-            "{why} New experiments and corpora are refused until there is room; `senmon storage` says what takes it."
-        ))),
+        Some(why) => Err(ApiError::NoRoom(said!("no_room_to_grow", why = why))),
     }
 }
 

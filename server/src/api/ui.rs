@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rust_embed::RustEmbed;
+use senmon_protocol::said;
 use std::borrow::Cow;
 
 #[derive(RustEmbed)]
@@ -26,7 +27,7 @@ pub async fn serve(State(app): State<App>, method: Method, uri: Uri, headers: He
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("text/html"));
     if path.starts_with("api/") || (method != Method::GET && method != Method::HEAD) {
-        return ApiError::NotFound(format!("no {method} {}", uri.path())).into_response();
+        return ApiError::NotFound(said!("no_such_page", method = method.as_str(), path = uri.path())).into_response();
     }
     if let Some(bytes) = file(&app, path).await {
         let kind = mime_guess::from_path(path).first_or_octet_stream();
@@ -34,7 +35,7 @@ pub async fn serve(State(app): State<App>, method: Method, uri: Uri, headers: He
         return ([(header::CONTENT_TYPE, kind.as_ref()), (header::CACHE_CONTROL, cache)], bytes).into_response();
     }
     if !wants_page && !path.is_empty() {
-        return ApiError::NotFound(format!("no {}", uri.path())).into_response();
+        return ApiError::NotFound(said!("no_such_file", path = uri.path())).into_response();
     }
     let page = file(&app, "index.html").await;
     let page = page.map(|page| based(&page, app.config.base()));

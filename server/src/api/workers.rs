@@ -99,7 +99,7 @@ async fn delete(State(app): State<App>, Who(who): Who, Path(id): Path<WorkerId>)
 #[utoipa::path(get, path = "/workers/{id}", tag = "workers", params(("id" = uuid::Uuid, Path, description = "the worker")), responses((status = 200, description = "the worker", body = WorkerView), (status = 404, description = "no such worker")))]
 async fn show(State(app): State<App>, Path(id): Path<WorkerId>) -> ApiResult<Json<WorkerView>> {
     let found = views(&app).await?.into_iter().find(|worker| worker.id == id);
-    found.map(Json).ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))
+    found.map(Json).ok_or_else(|| ApiError::missing("worker", id))
 }
 
 #[utoipa::path(get, path = "/fleet", tag = "workers", responses((status = 200, description = "the fleet in one look", body = FleetView)))]
@@ -109,11 +109,8 @@ async fn fleet(State(app): State<App>) -> ApiResult<Json<FleetView>> {
 
 async fn set_mode(app: &App, id: WorkerId, mode: WorkerMode, who: &str) -> ApiResult<Json<WorkerView>> {
     db::workers::set_mode(&app.db, id, mode).await?;
-    let worker = views(app)
-        .await?
-        .into_iter()
-        .find(|worker| worker.id == id)
-        .ok_or_else(|| ApiError::NotFound(format!("no worker {id}")))?;
+    let worker =
+        views(app).await?.into_iter().find(|worker| worker.id == id).ok_or_else(|| ApiError::missing("worker", id))?;
     let name = worker.name.as_str();
     let said = match mode {
         WorkerMode::Draining => said!("worker_drained", who = who, name = name),
@@ -148,6 +145,7 @@ const PARTS_MAX: usize = 1024;
 
 fn enrolment_faults(body: &EnrolWorker) -> Vec<Fault> {
     let mut faults = Vec::new();
+    // Read by the worker, which writes it into its log.
     let mut fault = |path: &str, message: String| faults.push(Fault::new(path, message));
     let printable = |text: &str| text.chars().count() <= TEXT_MAX && !text.chars().any(char::is_control);
     if body.name.trim().is_empty() || body.name.chars().count() > 100 || !printable(&body.name) {
@@ -205,9 +203,11 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
         let found = body.protocol_version;
         return Err(ApiError::invalid(
             "protocol_version",
-            format!(
-                "found {found}, this server speaks {WORKER_PROTOCOL_VERSION}: use a worker of version {}",
-                env!("CARGO_PKG_VERSION")
+            said!(
+                "worker_other_protocol",
+                found = found,
+                own = WORKER_PROTOCOL_VERSION,
+                version = env!("CARGO_PKG_VERSION")
             ),
         ));
     }
@@ -220,8 +220,7 @@ async fn enrol(State(app): State<App>, Who(who): Who, Body(body): Body<EnrolWork
         (Some(worker), _) => Asked::Credential(worker),
         (None, Some(credential_sha256)) => Asked::Token { token: who.id, credential_sha256 },
         (None, None) => {
-            let message = "found none, expected the SHA-256 of the credential that this worker made for itself";
-            return Err(ApiError::invalid("credential_sha256", message));
+            return Err(ApiError::invalid("credential_sha256", said!("worker_needs_credential")));
         }
     };
     let _turn = app.enrolling.acquire().await.map_err(anyhow::Error::from)?;

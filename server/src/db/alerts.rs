@@ -1,11 +1,13 @@
 //! Alerts and their messages.
 
-use super::{DbError, Listed, Result, begin, each, unword, word};
-use crate::domain::alerts::test_text;
+use super::{DbError, Listed, Result, Stored, begin, each, unword, word, worded};
+use crate::domain::alerts::test;
 use chrono::TimeDelta;
 use senmon_protocol::{
     alert::{AlertTarget, AlertView, CreateAlert, DeliveryState, DeliveryView, Hook, Mailbox},
     ids::{AlertId, BranchId, ExperimentId, WorkerId},
+    said,
+    said::{Said, expected::quoted},
     view::EventView,
 };
 use sqlx::PgPool;
@@ -17,6 +19,11 @@ fn target(kind: &str, url: String) -> Result<AlertTarget> {
         "mail" => Ok(AlertTarget::Mail(Mailbox { address: url })),
         other => Err(DbError::Impossible(format!("{other:?} is no kind of target"))),
     }
+}
+
+/// What a message says as a kind and values; `text` is its event's, where there is one.
+fn said_of(alert: &str, text: Option<&str>, said: Option<Stored<Said>>) -> Option<Said> {
+    text.map_or_else(|| Some(test(alert)), |text| worded(Some(text), said))
 }
 
 /// Alerts of one owner, at most: every event is held against all that there are.
@@ -40,9 +47,7 @@ pub async fn insert(pool: &PgPool, new: &CreateAlert, owner: &str) -> Result<Ale
     }
     let own = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM alerts WHERE owner = $1"#, owner);
     if own.fetch_one(&mut *tx).await? >= ALERTS_MAX {
-        return Err(DbError::Conflict(format!(
-            "{owner} has {ALERTS_MAX} alerts, which is the most: delete some first"
-        )));
+        return Err(DbError::Conflict(said!("alerts_full", owner = owner, most = ALERTS_MAX)));
     }
     let mut occasions: Vec<String> = new.on.iter().map(word).collect();
     occasions.sort_unstable();
@@ -60,7 +65,7 @@ pub async fn insert(pool: &PgPool, new: &CreateAlert, owner: &str) -> Result<Ale
     .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict(format!("name: there is an alert {:?} already", new.name)));
+        return Err(DbError::Conflict(said!("alert_name_taken", name = quoted(&new.name))));
     }
     tx.commit().await?;
     Ok(id)
@@ -74,7 +79,7 @@ pub async fn list(pool: &PgPool, one: Option<AlertId>) -> Result<Listed<AlertVie
     let rows = sqlx::query!(
         r#"SELECT a.id, a.name, a.owner, a.occasions, a.experiment_id, a.target_kind, a.target_url, a.created_at,
                d.id AS "delivery_id?", d.state AS "state?", d.tries AS "tries?", d.problem AS "problem?", d.then_at AS "then_at?",
-               d.created_at AS "written_at?", e.text AS "text?"
+               d.created_at AS "written_at?", e.text AS "text?", e.said AS "said?: Stored<Said>"
            FROM alerts a
            LEFT JOIN LATERAL (SELECT * FROM deliveries WHERE alert_id = a.id ORDER BY id DESC LIMIT 1) d ON true
            LEFT JOIN events e ON e.id = d.event_id
@@ -92,7 +97,8 @@ pub async fn list(pool: &PgPool, one: Option<AlertId>) -> Result<Listed<AlertVie
                 (Some(id), Some(state), Some(tries), Some(at)) => Some(DeliveryView {
                     id,
                     at,
-                    text: row.text.unwrap_or_else(|| test_text(&row.name)),
+                    said: said_of(&row.name, row.text.as_deref(), row.said),
+                    text: row.text.unwrap_or_else(|| test(&row.name).text()),
                     state: unword(&state)?,
                     tries: tries.unsigned_abs(),
                     problem: row.problem,
@@ -131,7 +137,7 @@ pub async fn delete(pool: &PgPool, id: AlertId) -> Result<()> {
 ///
 /// # Errors
 /// [`DbError::NotFound`].
-pub async fn test(pool: &PgPool, id: AlertId) -> Result<()> {
+pub async fn try_out(pool: &PgPool, id: AlertId) -> Result<()> {
     let mut tx = begin(pool).await?;
     let done = sqlx::query!("INSERT INTO deliveries (alert_id) SELECT id FROM alerts WHERE id = $1", id.0)
         .execute(&mut *tx)
@@ -148,7 +154,7 @@ pub async fn test(pool: &PgPool, id: AlertId) -> Result<()> {
 /// When Postgres refuses.
 pub async fn deliveries(pool: &PgPool, id: AlertId, before: Option<i64>, limit: i64) -> Result<Vec<DeliveryView>> {
     let rows = sqlx::query!(
-        r#"SELECT d.id, d.state, d.tries, d.problem, d.then_at, d.created_at, e.text AS "text?", a.name
+        r#"SELECT d.id, d.state, d.tries, d.problem, d.then_at, d.created_at, e.text AS "text?", e.said AS "said?: Stored<Said>", a.name
            FROM deliveries d JOIN alerts a ON a.id = d.alert_id LEFT JOIN events e ON e.id = d.event_id
            WHERE d.alert_id = $1 AND ($2::bigint IS NULL OR d.id < $2) ORDER BY d.id DESC LIMIT $3"#,
         id.0,
@@ -162,7 +168,8 @@ pub async fn deliveries(pool: &PgPool, id: AlertId, before: Option<i64>, limit: 
             Ok(DeliveryView {
                 id: row.id,
                 at: row.created_at,
-                text: row.text.unwrap_or_else(|| test_text(&row.name)),
+                said: said_of(&row.name, row.text.as_deref(), row.said),
+                text: row.text.unwrap_or_else(|| test(&row.name).text()),
                 state: unword(&row.state)?,
                 tries: row.tries.unsigned_abs(),
                 problem: row.problem,
@@ -200,7 +207,7 @@ pub async fn due(pool: &PgPool, again_ms: i64, limit: i64) -> Result<Vec<Due>> {
              WHERE id IN (SELECT id FROM deliveries WHERE state = 'waiting' AND then_at <= now() ORDER BY then_at LIMIT $2 FOR UPDATE SKIP LOCKED)
              RETURNING id, alert_id, event_id, tries)
          SELECT d.id, d.tries, a.name, a.target_kind, a.target_url, e.id AS "event_id?", e.at AS "at?", e.kind AS "kind?", e.level AS "level?",
-             e.text AS "text?", e.experiment_id AS "experiment_id?", e.branch_id AS "branch_id?", e.worker_id AS "worker_id?", e.step AS "step?",
+             e.text AS "text?", e.said AS "said?: Stored<Said>", e.experiment_id AS "experiment_id?", e.branch_id AS "branch_id?", e.worker_id AS "worker_id?", e.step AS "step?",
              (SELECT x.name FROM experiments x WHERE x.id = e.experiment_id) AS experiment
          FROM due d JOIN alerts a ON a.id = d.alert_id LEFT JOIN events e ON e.id = d.event_id ORDER BY d.id"#,
         again_ms,
@@ -216,8 +223,8 @@ pub async fn due(pool: &PgPool, again_ms: i64, limit: i64) -> Result<Vec<Due>> {
                     at,
                     kind,
                     level,
+                    said: worded(Some(&text), row.said),
                     text,
-                    said: None,
                     experiment_id: row.experiment_id.map(ExperimentId),
                     branch_id: row.branch_id.map(BranchId),
                     worker_id: row.worker_id.map(WorkerId),

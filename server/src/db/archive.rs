@@ -2,18 +2,22 @@
 //! curves and accounts refer to it. Rows are held so that what only refers to them (an event, a job) does not wait.
 
 use super::{DbError, Result, begin};
-use senmon_protocol::ids::{CorpusId, ExperimentId, WorkerId};
+use senmon_protocol::{
+    ids::{CorpusId, ExperimentId, WorkerId},
+    said,
+    said::{SaidValue, decimal, of},
+};
 use sqlx::PgPool;
 
 /// Users of a thing that a refusal names.
 const NAMED: usize = 5;
 
 /// `a, b and 3 more`.
-fn some(names: &[String]) -> String {
-    let first = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+fn some(names: &[String]) -> SaidValue {
+    let first: Vec<&String> = names.iter().take(NAMED).collect();
     match names.len().saturating_sub(NAMED) {
-        0 => first,
-        more => format!("{first} and {more} more"),
+        0 => first.into(),
+        more => said!("names_and_more", names = first, more = more).into(),
     }
 }
 
@@ -31,7 +35,7 @@ pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
     .await?
     .ok_or_else(|| DbError::NotFound { noun: "experiment", id: id.to_string() })?;
     if ["running", "paused"].contains(&state.as_str()) {
-        return Err(DbError::Conflict(format!("the experiment is {state}: cancel it before it is deleted")));
+        return Err(DbError::Conflict(said!("delete_needs_end", state = of::state(&state))));
     }
     let held = sqlx::query_scalar!(
         r#"SELECT j.title || ' on ' || w.name AS "held!" FROM jobs j JOIN workers w ON w.id = j.worker_id
@@ -41,7 +45,7 @@ pub async fn experiment(pool: &PgPool, id: ExperimentId) -> Result<()> {
     .fetch_all(&mut *tx)
     .await?;
     if !held.is_empty() {
-        return Err(DbError::Conflict(format!("the experiment is in use by {}, which end in a moment", some(&held))));
+        return Err(DbError::Conflict(said!("experiment_in_use", jobs = some(&held))));
     }
     sqlx::query!("UPDATE experiments SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
     sqlx::query!("DELETE FROM troubles WHERE id = $1", id.0).execute(&mut *tx).await?;
@@ -70,8 +74,7 @@ pub async fn corpus(pool: &PgPool, id: CorpusId) -> Result<()> {
     .fetch_all(&mut *tx)
     .await?;
     if !users.is_empty() {
-        let experiments = if users.len() == 1 { "the experiment" } else { "the experiments" };
-        return Err(DbError::Conflict(format!("the corpus is in use by {experiments} {}", some(&users))));
+        return Err(DbError::Conflict(said!("corpus_in_use", count = users.len(), names = some(&users))));
     }
     sqlx::query!("UPDATE corpora SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
     super::open_jobs::end_of(&mut tx, id.into()).await?;
@@ -99,11 +102,11 @@ pub async fn worker(pool: &PgPool, id: WorkerId) -> Result<()> {
             .fetch_all(&mut *tx)
             .await?;
     if !held.is_empty() {
-        return Err(DbError::Conflict(format!("the worker {} is in use by {}", row.name, some(&held))));
+        return Err(DbError::Conflict(said!("worker_in_use", name = row.name, jobs = some(&held))));
     }
     if !row.lost {
-        let heard = format!("the worker {} was heard of {:.0} s ago", row.name, row.silent);
-        return Err(DbError::Conflict(format!("{heard}: stop it, and delete it when it is lost")));
+        let seconds = decimal(row.silent, 0);
+        return Err(DbError::Conflict(said!("worker_heard_of", name = row.name, seconds = seconds)));
     }
     sqlx::query!("UPDATE workers SET archived_at = now() WHERE id = $1", id.0).execute(&mut *tx).await?;
     sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE worker_id = $1 AND revoked_at IS NULL", id.0)

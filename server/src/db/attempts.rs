@@ -114,12 +114,17 @@ pub async fn logs(pool: &PgPool, attempt: AttemptId, batch: &LogBatch) -> Result
     Ok(events)
 }
 
+/// What a worker is told, and no person.
+fn unsaid(words: String) -> DbError {
+    DbError::Conflict(Said::verbatim(words))
+}
+
 impl Held {
     /// The branch and its experiment.
     fn branch(&self) -> Result<(ExperimentId, BranchId)> {
         self.experiment
             .zip(self.branch)
-            .ok_or_else(|| DbError::Conflict(format!("{}: a job without a branch writes no checkpoint", self.title)))
+            .ok_or_else(|| unsaid(format!("{}: a job without a branch writes no checkpoint", self.title)))
     }
 }
 
@@ -139,10 +144,7 @@ pub async fn checkpoint(
     let (experiment, branch) = held.branch()?;
     let meta = &manifest.meta;
     if meta.branch_id != branch || meta.fence != fence || *meta != written.meta || manifest.id != written.id {
-        return Err(DbError::Conflict(format!(
-            "checkpoint {}: its manifest does not belong to this attempt",
-            written.folder
-        )));
+        return Err(unsaid(format!("checkpoint {}: its manifest does not belong to this attempt", written.folder)));
     }
     let done = sqlx::query!(
         "INSERT INTO checkpoints (id, experiment_id, branch_id, fence, step, folder, manifest_sha256, meta, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'committed')
@@ -245,10 +247,7 @@ pub async fn complete(pool: &PgPool, attempt: AttemptId, body: &CompleteAttempt)
 async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Result<()> {
     if result.kind() != held.kind {
         let (found, expected) = (result.kind().word(), held.kind.word());
-        return Err(DbError::Conflict(format!(
-            "{}: found the result of a job of kind {found}, expected {expected}",
-            held.title
-        )));
+        return Err(unsaid(format!("{}: found the result of a job of kind {found}, expected {expected}", held.title)));
     }
     if let Some(branch) = held.branch {
         let steps = match result {
@@ -264,7 +263,7 @@ async fn finish(tx: &mut PgConnection, held: &Held, result: &JobResult) -> Resul
         .fetch_one(&mut *tx)
         .await?;
         if !there {
-            return Err(DbError::Conflict(format!(
+            return Err(unsaid(format!(
                 "{}: no checkpoint of its last step was committed, and step {steps} was reported as the last",
                 held.title
             )));

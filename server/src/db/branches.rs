@@ -11,7 +11,8 @@ use crate::domain::{expand::PlannedBranch, mlflow::Span};
 use senmon_protocol::{
     ids::{BranchId, CheckpointId, ExperimentId},
     job::Mixture,
-    said::Said,
+    said,
+    said::{Said, expected::quoted},
     spec::TrainingSpec,
     view::{BranchState, BranchView},
 };
@@ -68,7 +69,7 @@ pub async fn insert_fork(
     let mut tx = begin(pool).await?;
     // A report that is being written waits for this, and then sees the fork; or it was faster.
     if !holds(&mut tx, from.experiment_id, Life::Open).await? {
-        return Err(DbError::Conflict("fork needs an experiment that is not over".into()));
+        return Err(DbError::Conflict(said!("fork_needs_open")));
     }
     // Retention decides over locked rows: it removes this one first, or sees the fork.
     let whole =
@@ -76,7 +77,7 @@ pub async fn insert_fork(
             .fetch_optional(&mut *tx)
             .await?;
     if whole.is_none() {
-        return Err(DbError::Conflict(format!("checkpoint_id: {checkpoint} was removed just now")));
+        return Err(DbError::Conflict(said!("fork_checkpoint_removed", checkpoint = checkpoint.to_string())));
     }
     let done = sqlx::query!(
         "INSERT INTO branches (id, experiment_id, ordinal, name, role, domain, parent_id, start_id, state, mixture, training, steps, batch_tokens)
@@ -88,7 +89,7 @@ pub async fn insert_fork(
         tx.commit().await?;
         Ok(id)
     } else {
-        Err(DbError::Conflict(format!("name: the experiment has a branch {name:?} already")))
+        Err(DbError::Conflict(said!("branch_name_taken", name = quoted(name))))
     }
 }
 
@@ -292,10 +293,7 @@ pub async fn go_on(pool: &PgPool, id: BranchId) -> Result<()> {
            AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.branch_id = b.id AND j.state = 'running')", id.0
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict(
-            "continue needs a failed or cancelled branch whose last attempt is over, in an experiment that is not"
-                .into(),
-        ));
+        return Err(DbError::Conflict(said!("continue_needs")));
     }
     sqlx::query!("UPDATE jobs SET state = 'queued', problem = NULL, retries_user = 0, retries_infra = 0, not_before = now(), command = 'continue' WHERE branch_id = $1", id.0)
         .execute(&mut *tx).await?;

@@ -7,6 +7,8 @@ use senmon_protocol::{
         BrokenRecord, CorpusFile, CorpusState, CorpusView, DocumentCounts, LeftOut, RegisterCorpus, ScanProgress,
     },
     ids::CorpusId,
+    said,
+    said::expected::quoted,
 };
 use sqlx::PgPool;
 
@@ -85,10 +87,7 @@ pub async fn insert(
         tx.commit().await?;
         return Ok(id);
     }
-    Err(DbError::Conflict(format!(
-        "name: a corpus named {:?} is registered already; corpora are immutable, choose another name",
-        request.name
-    )))
+    Err(DbError::Conflict(said!("corpus_name_taken", name = quoted(&request.name))))
 }
 
 /// By id or name.

@@ -1,7 +1,7 @@
 //! What people edit of an experiment: priority, deadline and budget while it goes on, labels and note at any time.
 
 use super::{DbError, Result, Stored, begin, kept};
-use senmon_protocol::{ids::ExperimentId, spec::ExperimentSpec};
+use senmon_protocol::{ids::ExperimentId, said, spec::ExperimentSpec};
 use sqlx::{PgConnection, PgPool};
 
 /// All of an experiment that people edit.
@@ -73,7 +73,7 @@ async fn steer(tx: &mut PgConnection, id: ExperimentId, spec: &ExperimentSpec) -
     .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict("the experiment is over already".into()));
+        return Err(DbError::Conflict(said!("experiment_over")));
     }
     super::open_jobs::lock_of(tx, id.into()).await?;
     sqlx::query!(

@@ -1,5 +1,7 @@
 //! Why the database did not do it.
 
+use senmon_protocol::said::Said;
+
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -15,18 +17,18 @@ pub enum DbError {
     #[error("the lease of attempt {0} is over: a newer fence may have been granted")]
     StaleFence(String),
     /// The row is in a state that does not allow it.
-    #[error("{0}")]
-    Conflict(String),
+    #[error("{}", .0.text())]
+    Conflict(Said),
     /// Another machine lives under a worker's name.
-    #[error("{0}")]
-    NameTaken(String),
+    #[error("{}", .0.text())]
+    NameTaken(Said),
     /// A value that would not come back from the database as it went.
-    #[error("{path}: {message}")]
+    #[error("{path}: {}", .why.text())]
     Unstorable {
         /// Where it stands in what was asked.
         path: String,
         /// What was found, what is expected.
-        message: String,
+        why: Said,
     },
     /// A stored value that no version of this program writes.
     #[error("impossible value in the database: {0}")]

@@ -74,7 +74,7 @@ pub async fn insert(
         model.map(|model| kept("model", model)).transpose()? as _
     ).execute(&mut *tx).await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict(format!("corpus: {} was deleted just now", spec.corpus)));
+        return Err(DbError::Conflict(said!("corpus_deleted_now", name = &spec.corpus)));
     }
     tx.commit().await?;
     Ok(id)
@@ -309,7 +309,7 @@ async fn end(tx: &mut PgConnection, id: ExperimentId, state: ExperimentState, pr
     .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict("the experiment is over already".into()));
+        return Err(DbError::Conflict(said!("experiment_over")));
     }
     super::open_jobs::end_of(tx, id.into()).await?;
     let ended = said!("experiment_ended");
@@ -346,7 +346,7 @@ pub async fn set_state(pool: &PgPool, id: ExperimentId, to: ExperimentState) -> 
     .execute(&mut *tx)
     .await?;
     if done.rows_affected() == 0 {
-        return Err(DbError::Conflict(format!("this needs an experiment that is {}", word(&from))));
+        return Err(DbError::Conflict(said!("needs_experiment", state = of::state(&word(&from)))));
     }
     tx.commit().await?;
     if to == ExperimentState::Running {

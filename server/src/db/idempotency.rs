@@ -6,7 +6,7 @@ use super::{
     stored::Stored,
 };
 use chrono::{DateTime, Utc};
-use senmon_protocol::ids::TokenId;
+use senmon_protocol::{ids::TokenId, said};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, types::Json};
 use std::{cell::RefCell, collections::BTreeMap};
@@ -93,7 +93,7 @@ pub(super) async fn reserve(tx: &mut PgConnection) -> Result<()> {
     .await?;
     match done.rows_affected() {
         1 => Ok(()),
-        _ => Err(DbError::Conflict("Idempotency-Key: another request has it just now; ask again".into())),
+        _ => Err(DbError::Conflict(said!("refused_key_busy"))),
     }
 }
 

@@ -12,7 +12,7 @@ use senmon_protocol::{
     job::{JobKind, JobSpec},
     resources::Needs,
     said,
-    said::Said,
+    said::{Said, SaidValue, of},
     view::{JobOwner, JobState, JobView},
 };
 use sqlx::PgPool;
@@ -256,6 +256,22 @@ pub enum Wish {
     Cancel,
 }
 
+impl Wish {
+    fn said(self) -> Said {
+        match self {
+            Self::Pause => said!("wish_pause"),
+            Self::Resume => said!("wish_resume"),
+            Self::Cancel => said!("wish_cancel"),
+        }
+    }
+}
+
+/// One state or another.
+fn one_of(states: &[String]) -> SaidValue {
+    let either = |first: SaidValue, then: SaidValue| said!("either", first = first, then = then).into();
+    states.iter().map(|state| of::state(state)).reduce(either).unwrap_or_else(|| "".into())
+}
+
 /// Carries a wish out on the job and the branch.
 ///
 /// # Errors
@@ -293,10 +309,11 @@ pub async fn wish(pool: &PgPool, branch: BranchId, wish: Wish) -> Result<()> {
         let state =
             sqlx::query_scalar!("SELECT state FROM branches WHERE id = $1", branch.0).fetch_optional(&mut *tx).await?;
         return Err(match state {
-            Some(state) => DbError::Conflict(format!(
-                "the branch is {state}; {} needs it {}",
-                format!("{wish:?}").to_lowercase(),
-                from.join(" or ")
+            Some(state) => DbError::Conflict(said!(
+                "needs_branch",
+                state = of::state(&state),
+                wish = wish.said(),
+                states = one_of(&from)
             )),
             None => DbError::NotFound { noun: "branch", id: branch.to_string() },
         });

@@ -1,7 +1,7 @@
 //! Values in jsonb columns: what is written was read back first, and a row that cannot be read hides itself alone.
 
 use super::error::{DbError, Result};
-use senmon_protocol::{said::Said, view::BrokenRow};
+use senmon_protocol::{said, said::Said, view::BrokenRow};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Database, Decode, Postgres, Type, error::BoxDynError, postgres::PgTypeInfo, types::Json};
 use std::{
@@ -19,17 +19,17 @@ pub(crate) fn kept<'a, T>(path: &'static str, value: &'a T) -> Result<Json<&'a T
 where
     T: ?Sized + Serialize + ToOwned<Owned: DeserializeOwned + PartialEq<T>>,
 {
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| DbError::Unstorable { path: path.into(), message: error.to_string() })?;
+    let bytes = serde_json::to_vec(value).map_err(|error| DbError::Unstorable {
+        path: path.into(),
+        why: said!("cannot_be_read", why = error.to_string()),
+    })?;
     let back = serde_path_to_error::deserialize::<_, T::Owned>(&mut serde_json::Deserializer::from_slice(&bytes));
     let place = match back {
         Ok(back) if back == *value => return Ok(Json(value)),
         Ok(_) => path.to_owned(),
         Err(error) => format!("{path}.{}", error.path()),
     };
-    let message =
-        "found a number that is not finite, or a value that JSON does not give back; expected one that it does";
-    Err(DbError::Unstorable { path: place, message: message.into() })
+    Err(DbError::Unstorable { path: place, why: said!("refused_unstorable") })
 }
 
 /// What a jsonb column holds: a value, or why it is none.

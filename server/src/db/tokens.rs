@@ -4,6 +4,8 @@ use super::{DbError, Result, begin, unword, word};
 use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{TokenId, WorkerId},
+    said,
+    said::{Said, expected::quoted},
     view::{Role, TokenView},
 };
 use sqlx::PgPool;
@@ -28,11 +30,12 @@ pub struct Identity {
 impl Identity {
     /// Why it is not accepted any more.
     #[must_use]
-    pub fn over(&self, now: DateTime<Utc>) -> Option<String> {
+    pub fn over(&self, now: DateTime<Utc>) -> Option<Said> {
         let day = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M UTC").to_string();
+        let name = quoted(&self.name);
         match (self.revoked_at, self.expires_at) {
-            (Some(at), _) => Some(format!("the token {:?} was revoked on {}", self.name, day(at))),
-            (None, Some(at)) if at <= now => Some(format!("the token {:?} expired on {}", self.name, day(at))),
+            (Some(at), _) => Some(said!("token_revoked", name = name, when = day(at))),
+            (None, Some(at)) if at <= now => Some(said!("token_expired", name = name, when = day(at))),
             _ => None,
         }
     }
@@ -187,8 +190,7 @@ pub async fn revoke(pool: &PgPool, id: TokenId) -> Result<()> {
     .fetch_all(&mut *tx)
     .await?;
     if admins == [id.0] {
-        let message = "this is the last admin's token: create another one before it is revoked";
-        return Err(DbError::Conflict(message.into()));
+        return Err(DbError::Conflict(said!("refused_last_admin")));
     }
     let done = sqlx::query!("UPDATE tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", id.0)
         .execute(&mut *tx)

@@ -11,7 +11,8 @@ use chrono::{DateTime, Utc};
 use senmon_protocol::{
     ids::{ExperimentId, TokenId, WorkerId},
     job::JobKind,
-    said::Said,
+    said,
+    said::{Said, expected::quoted},
     view::{Role, WorkerMode, WorkerState},
     worker::{EnrolWorker, SlotInfo},
 };
@@ -79,15 +80,13 @@ pub async fn enrol(
     });
     match (may_enrol(&entry, &request.host, holder.as_ref()), &holder) {
         (Err(Refusal::NotItsName), _) => {
-            return Err(DbError::Conflict(format!(
-                "name: this credential is not that of a worker {:?}; a worker of another name needs a state folder of its own",
-                request.name
-            )));
+            return Err(DbError::Conflict(said!("worker_other_name", name = quoted(&request.name))));
         }
         (Err(Refusal::NameTaken), Some(holder)) => {
-            return Err(DbError::NameTaken(format!(
-                "name: a worker {:?} lives on {}; choose another name, or wait until that one is stopped or lost",
-                request.name, holder.host
+            return Err(DbError::NameTaken(said!(
+                "worker_name_taken",
+                name = quoted(&request.name),
+                host = &holder.host
             )));
         }
         _ => {}
@@ -114,11 +113,10 @@ pub async fn enrol(
         kept("capabilities", &request.capabilities)? as _, kept("labels", &request.labels)? as _, token, credential_sha256, credential_id.0
     ).fetch_one(&mut *tx).await?;
     if token.is_some() && !row.made {
-        return Err(DbError::Conflict("credential_sha256: this credential was used before; make a new one".into()));
+        return Err(DbError::Conflict(said!("credential_used")));
     }
     if token.is_some() && !row.used {
-        let message = "this enrolment token is used up: ask an admin for another one (senmon token create NAME --role enrol --uses N)";
-        return Err(DbError::Conflict(message.into()));
+        return Err(DbError::Conflict(said!("enrolment_used_up")));
     }
     tx.commit().await?;
     let worker = WorkerId(row.id);
@@ -172,7 +170,7 @@ pub async fn seen(pool: &PgPool, id: WorkerId, session: i64) -> Result<()> {
 
 /// The answer to an old session.
 pub(super) fn session_over(id: WorkerId) -> DbError {
-    DbError::Conflict(format!("worker {id}: this session is over; another process enrolled under its name"))
+    DbError::Conflict(said!("worker_session_over", worker = id.to_string()))
 }
 
 /// Workers by name: all, or some.

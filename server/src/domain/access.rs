@@ -1,6 +1,6 @@
 //! Who may do what: one table over every operation of the API. What it does not list, nobody may do.
 
-use senmon_protocol::{ids::WorkerId, view::Role};
+use senmon_protocol::{ids::WorkerId, said, said::Said, view::Role};
 use serde_json::{Map, Value};
 
 /// What an operation asks of who asks.
@@ -104,15 +104,15 @@ pub fn verdict(rule: Rule, role: Role) -> Verdict {
 
 /// Who a rule lets in, in words.
 #[must_use]
-pub fn who(rule: Rule) -> &'static str {
+pub fn who(rule: Rule) -> Said {
     match rule {
-        Rule::Open | Rule::Known => "anybody",
-        Rule::Read => "viewer, user or admin",
-        Rule::Create => "user or admin",
-        Rule::Change => "user (with what is theirs) or admin",
-        Rule::Manage => "admin",
-        Rule::Join => "enrol or worker",
-        Rule::Act => "worker (its own)",
+        Rule::Open | Rule::Known => said!("roles_anybody"),
+        Rule::Read => said!("roles_read"),
+        Rule::Create => said!("roles_create"),
+        Rule::Change => said!("roles_change"),
+        Rule::Manage => said!("roles_manage"),
+        Rule::Join => said!("roles_join"),
+        Rule::Act => said!("roles_act"),
     }
 }
 

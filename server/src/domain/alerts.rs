@@ -3,12 +3,17 @@
 use chrono::TimeDelta;
 use senmon_protocol::{
     alert::{AlertMessage, AlertTarget, Occasion},
+    said,
+    said::Said,
     view::EventView,
 };
 use serde_json::{Value, json};
 
 /// Why no mail is sent.
-pub const NO_MAIL: &str = "this server sends no mail: smtp_url and smtp_from in its settings make it";
+#[must_use]
+pub fn no_mail() -> Said {
+    said!("alert_no_mail")
+}
 
 /// The occasion that an event is, if it is one.
 #[must_use]
@@ -32,19 +37,20 @@ pub fn occasion(kind: &str, level: &str) -> Option<Occasion> {
     })
 }
 
-/// The text of a message that no event is behind.
+/// What a message says that no event is behind.
 #[must_use]
-pub fn test_text(alert: &str) -> String {
-    format!("This is a test of the alert {alert}: messages arrive.")
+pub fn test(alert: &str) -> Said {
+    said!("alert_test", alert = alert)
 }
 
-/// The sentence for people: of which experiment, and what.
+/// What people are told: of which experiment, and what.
 #[must_use]
-pub fn text(alert: &str, experiment: Option<&str>, event: Option<&EventView>) -> String {
-    match (event, experiment) {
-        (Some(event), Some(experiment)) => format!("{experiment}: {}", event.text),
-        (Some(event), None) => event.text.clone(),
-        (None, _) => test_text(alert),
+pub fn told(alert: &str, experiment: Option<&str>, event: Option<&EventView>) -> Said {
+    let Some(event) = event else { return test(alert) };
+    let what = event.said.clone().unwrap_or_else(|| Said::verbatim(event.text.as_str()));
+    match experiment {
+        Some(experiment) => said!("alert_of_experiment", experiment = experiment, what = what),
+        None => what,
     }
 }
 
@@ -78,6 +84,7 @@ pub fn shown(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use senmon_protocol::said::Lang;
 
     #[test]
     fn messages_are_sent_again_less_and_less_often_and_not_for_ever() {
@@ -92,6 +99,32 @@ mod tests {
         check("https://hooks.example.com/services/T0/B0/secret", "https://hooks.example.com/…");
         check("https://user:secret@example.com:8443?token=secret", "https://example.com:8443/…");
         check("http://example.com", "http://example.com");
+    }
+
+    #[test]
+    fn a_message_names_its_experiment_in_either_language() {
+        let event = EventView {
+            id: 1,
+            at: chrono::DateTime::UNIX_EPOCH,
+            kind: "budget_spent".into(),
+            level: "warn".into(),
+            text: "An old sentence.".into(),
+            said: None,
+            experiment_id: None,
+            branch_id: None,
+            worker_id: None,
+            step: None,
+        };
+        let check = |told: Said, en: &str, ja: &str| {
+            let words = [Lang::English, Lang::Japanese].map(|lang| told.in_words(lang).unwrap());
+            assert_eq!(words, [en, ja]);
+        };
+        check(told("night", Some("demo"), Some(&event)), "demo: An old sentence.", "demo: An old sentence.");
+        let event = EventView { said: Some(said!("next_waits")), ..event };
+        let (en, ja) = ("demo: It waits to be resumed.", "demo: 再開されるのを待ちます。");
+        check(told("night", Some("demo"), Some(&event)), en, ja);
+        let en = "This is a test of the alert night: messages arrive.";
+        check(told("night", None, None), en, "通知 night のテストです。メッセージは届いています。");
     }
 
     #[test]

@@ -168,8 +168,8 @@ impl Expander<'_> {
                 (after, fresh)
             }
             Err(error) => {
-                let message = beyond(&error, self.spec.data.sequence_length);
-                self.out.faults.push(Fault::new(path, message));
+                let said = beyond(&error, self.spec.data.sequence_length);
+                self.out.faults.push(Fault::said(path, said));
                 (lineage.clone(), None)
             }
         }
@@ -402,28 +402,42 @@ fn nothing_in(domains: &[String]) -> Said {
 
 /// A budget that cannot be, in tokens of windows of `length`.
 #[must_use]
-pub fn beyond(error: &BadMixture, length: u32) -> String {
-    let BadMixture::TooManyEpochs { domain, drawn, draws, windows, epochs_max, .. } = error else {
-        return error.to_string();
-    };
-    let tokens = |windows: u64| Tokens(windows.saturating_mul(length.into()));
-    let before = match drawn {
-        0 => String::new(),
-        drawn => format!(" besides {} that its lineage read before", tokens(*drawn)),
-    };
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count for people"
-    )]
-    let allowed = (*windows as f64 * epochs_max) as u64;
-    format!(
-        "domain {domain} would give {} tokens{before}; it holds {}, and data.epochs_max = {epochs_max} allows {}",
-        tokens(*draws),
-        tokens(*windows),
-        tokens(allowed)
-    )
+pub fn beyond(error: &BadMixture, length: u32) -> Said {
+    let tokens = |windows: u64| windows.saturating_mul(length.into());
+    match *error {
+        BadMixture::Empty => said!("mixture_no_domains"),
+        BadMixture::Weight { domain, weight } => said!("mixture_weight", domain = domain, weight = weight),
+        BadMixture::NoWindow { domain } => said!("mixture_no_window", domain = domain),
+        BadMixture::TooManyEpochs { domain, drawn, draws, windows, epochs_max, .. } => {
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a count for people"
+            )]
+            let allowed = tokens((windows as f64 * epochs_max) as u64);
+            let (draws, held) = (tokens(draws), tokens(windows));
+            if drawn == 0 {
+                return said!(
+                    "beyond_epochs",
+                    domain = domain,
+                    draws = draws,
+                    held = held,
+                    epochs_max = epochs_max,
+                    allowed = allowed
+                );
+            }
+            said!(
+                "beyond_epochs_after",
+                domain = domain,
+                draws = draws,
+                before = tokens(drawn),
+                held = held,
+                epochs_max = epochs_max,
+                allowed = allowed
+            )
+        }
+    }
 }
 
 #[cfg(test)]

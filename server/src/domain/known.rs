@@ -2,7 +2,7 @@
 
 use crate::domain::schedule::FleetWorker;
 use chrono::{DateTime, Utc};
-use senmon_protocol::{model::ModelSpec, problem::Fault, storage::Bytes};
+use senmon_protocol::{model::ModelSpec, problem::Fault, said::Said, storage::Bytes};
 
 /// What the server knows when a file arrives.
 #[derive(Debug, Clone, Default)]
@@ -12,11 +12,11 @@ pub struct Known {
     /// Names of all corpora, for the message.
     pub corpora: Vec<String>,
     /// For a seed that exists: its shape, or why it cannot be used.
-    pub seed: Option<Result<ModelSpec, String>>,
+    pub seed: Option<Result<ModelSpec, Said>>,
     /// For a tokenizer that exists: its entries, or why it cannot be used.
     pub tokenizer: Option<Result<u32, Fault>>,
     /// Why the seed's folder and the tokenizer do not belong together.
-    pub mismatch: Option<String>,
+    pub mismatch: Option<Said>,
     /// What the store may still take, where it has a budget.
     pub room: Option<Room>,
     /// The time; a deadline lies after it.

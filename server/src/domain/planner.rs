@@ -64,10 +64,9 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     if spec.training.batch_windows > 0 && k == spec.clustering.domains {
         let found = expand(spec, &Domains { windows: &vec![held.max(1); k as usize], order: &order });
         branches = found.branches;
-        let first =
-            |fault: &Fault| format!("if the domains were equal and a token {BYTES_PER_TOKEN} bytes: {}", fault.message);
+        let first = |fault: &Fault| said!("if_domains_were_equal", bytes = BYTES_PER_TOKEN, why = fault.why());
         let mut short: Vec<Fault> =
-            found.faults.iter().map(|fault| Fault::new(fault.path.clone(), first(fault))).collect();
+            found.faults.iter().map(|fault| Fault::said(fault.path.clone(), first(fault))).collect();
         short.dedup_by(|a, b| a.path == b.path);
         warnings.extend(short);
         warnings.extend(proportional(spec));
@@ -95,8 +94,8 @@ pub fn plan(request: &PlanRequest, known: &Known, fleet: &Fleet) -> PlanView {
     if let Some(room) = known.room {
         let after = room.used.0.saturating_add(room.growth.0).saturating_add(bytes);
         if after > room.budget.0 / 10 * 9 && after <= room.budget.0 {
-            let message = format!("with it the store holds {} of its budget of {}", Bytes(after), room.budget);
-            warnings.push(Fault::new("retention", message));
+            let said = said!("store_nearly_at_budget", after = Bytes(after), budget = room.budget);
+            warnings.push(Fault::said("retention", said));
         }
     }
     let files = known.corpus.map_or_else(Vec::new, KnownCorpus::text_of_files);
@@ -148,11 +147,7 @@ fn slots(request: &PlanRequest, fleet: &Fleet) -> Slots {
 fn proportional(spec: &ExperimentSpec) -> Option<Fault> {
     let is_so =
         |group: &BranchGroup| matches!(group, BranchGroup::FanOut(group) if group.share == BudgetShare::Proportional);
-    spec.plan.iter().position(is_so).map(|i| {
-        let message =
-            "proportional: shown as equal, because the sizes of the domains are known only when they are found";
-        Fault::new(format!("plan[{i}].share"), message)
-    })
+    spec.plan.iter().position(is_so).map(|i| Fault::said(format!("plan[{i}].share"), said!("proportional_shown_equal")))
 }
 
 /// Tokens that an evaluation of a planned experiment scores.

@@ -3,7 +3,14 @@
 //! A checkpoint stays when something refers to it, when the policy keeps it, or when the branch would be lost without
 //! it. Damaged ones are no reason to keep anything: they never take the place of a whole one.
 
-use senmon_protocol::{checkpoint::CheckpointKind, ids::CheckpointId, problem::Fault, storage::RetentionSpec};
+use senmon_protocol::{
+    checkpoint::CheckpointKind,
+    ids::CheckpointId,
+    problem::Fault,
+    said,
+    said::{Said, expected::found},
+    storage::RetentionSpec,
+};
 use std::collections::BTreeSet;
 
 /// A committed checkpoint as far as it matters here.
@@ -99,15 +106,10 @@ fn kept(all: &[&CheckpointFacts], policy: &RetentionSpec, needs: Needs) -> BTree
 /// Faults of a policy.
 #[must_use]
 pub fn faults(policy: &RetentionSpec) -> Vec<Fault> {
-    let fault =
-        |key: &str, expected: &str| Fault::new(format!("retention.{key}"), format!("found 0, expected {expected}"));
-    let latest = (policy.keep_latest == 0)
-        .then(|| fault("keep_latest", "at least 1: a branch goes on from its newest checkpoint"));
+    let fault = |key: &str, expected: Said| Fault::said(format!("retention.{key}"), found(0, expected));
+    let latest = (policy.keep_latest == 0).then(|| fault("keep_latest", said!("expected_newest_kept")));
     let every = policy.keep_every_tokens.filter(|every| every.0 == 0);
-    latest
-        .into_iter()
-        .chain(every.map(|_| fault("keep_every_tokens", "at least 1 token; 1 keeps every checkpoint")))
-        .collect()
+    latest.into_iter().chain(every.map(|_| fault("keep_every_tokens", said!("expected_every_kept")))).collect()
 }
 
 /// Checkpoints of a branch that stay at most, of `saves` written over `tokens`; what something else refers to is

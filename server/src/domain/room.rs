@@ -8,6 +8,7 @@ use crate::domain::{
 use senmon_protocol::{
     model::ModelSpec,
     problem::Fault,
+    said,
     spec::{ExperimentSpec, SeedSpec, TokenizerSpec},
     storage::Bytes,
     view::BranchRole,
@@ -45,15 +46,17 @@ pub fn checkpoint_bytes(spec: &ExperimentSpec, known: &Known, each: Option<u64>)
 pub fn beyond_budget(spec: &ExperimentSpec, known: &Known) -> Option<Fault> {
     let (room, needs) = (known.room?, checkpoint_bytes(spec, known, None)?);
     let left = room.budget.0.saturating_sub(room.used.0).saturating_sub(room.growth.0);
-    let message = format!(
-        "the checkpoints that stay take {}; the storage budget of {} leaves {} ({} used, {} still to come from experiments under way)",
-        Bytes(needs),
-        room.budget,
-        Bytes(left),
-        room.used,
-        room.growth
-    );
-    (needs > left).then(|| Fault::new("retention", message))
+    let said = || {
+        said!(
+            "checkpoints_beyond_budget",
+            needs = Bytes(needs),
+            budget = room.budget,
+            left = Bytes(left),
+            used = room.used,
+            growth = room.growth
+        )
+    };
+    (needs > left).then(|| Fault::said("retention", said()))
 }
 
 /// The model of an experiment and the entries of its tokenizer, where both are known.

@@ -15,6 +15,11 @@ use crate::domain::{
 use faults::Faults;
 use senmon_protocol::{
     problem::Fault,
+    said,
+    said::{
+        SaidValue,
+        expected::{above, above_at_most, at_least, found, quoted, range},
+    },
     spec::{BranchGroup, Chain, ChainOrder, ExperimentSpec, SeedSpec, TokenizerSpec, Tree},
 };
 use std::collections::HashSet;
@@ -29,11 +34,12 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
     faults.check(
         !spec.name.trim().is_empty() && spec.name.chars().count() <= 200,
         "name",
-        format!("{:?}", spec.name),
-        "1 to 200 characters",
+        quoted(&spec.name),
+        said!("expected_characters", most = 200),
     );
     marks::labels(&spec.labels, &mut faults.0);
-    faults.check(spec.priority <= 100, "priority", spec.priority, "0 to 100, higher first");
+    let expected = said!("expected_priority", low = 0, high = 100);
+    faults.check(spec.priority <= 100, "priority", spec.priority, expected);
     corpus_and_clustering(spec, known, &mut faults);
     model_and_tokenizer(spec, known, &mut faults);
     let data = &spec.data;
@@ -41,18 +47,13 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
         (0.0..=0.5).contains(&data.held_out_fraction) && data.held_out_fraction > 0.0,
         "data.held_out_fraction",
         data.held_out_fraction,
-        "more than 0, at most 0.5",
+        above_at_most(0, 0.5),
     );
-    faults.check(
-        data.epochs_max.is_finite() && data.epochs_max > 0.0,
-        "data.epochs_max",
-        data.epochs_max,
-        "a number above 0",
-    );
-    faults.check(data.sequence_length >= 2, "data.sequence_length", data.sequence_length, "at least 2");
+    faults.check(data.epochs_max.is_finite() && data.epochs_max > 0.0, "data.epochs_max", data.epochs_max, above(0));
+    faults.check(data.sequence_length >= 2, "data.sequence_length", data.sequence_length, at_least(2));
     training::training(&spec.training, "training", &mut faults);
     if let SeedSpec::Train(seed) = &spec.seed {
-        faults.check(seed.tokens.0 > 0, "seed.tokens", seed.tokens.0, "at least 1");
+        faults.check(seed.tokens.0 > 0, "seed.tokens", seed.tokens.0, at_least(1));
         training::over(&seed.training, "seed.training", &mut faults);
     }
     plan(spec, &mut faults);
@@ -68,23 +69,24 @@ pub fn validate(spec: &ExperimentSpec, known: &Known) -> Vec<Fault> {
 }
 
 fn corpus_and_clustering(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
-    let names = if known.corpora.is_empty() { "none is registered".to_owned() } else { known.corpora.join(", ") };
     match known.corpus {
-        None => faults.add(
-            "corpus",
-            format!("found {:?}, expected the name or id of a registered corpus ({names})", spec.corpus),
-        ),
-        Some(corpus) if !corpus.ready => faults.add(
-            "corpus",
-            format!("{:?} is still being scanned, or was refused; see `senmon corpus show`", spec.corpus),
-        ),
+        None => {
+            let names = match known.corpora.as_slice() {
+                [] => said!("no_corpus_registered").into(),
+                names => SaidValue::from(names.to_vec()),
+            };
+            faults.add("corpus", found(quoted(&spec.corpus), said!("expected_corpus", names = names)));
+        }
+        Some(corpus) if !corpus.ready => {
+            faults.add("corpus", said!("corpus_not_ready", name = quoted(&spec.corpus)));
+        }
         Some(corpus) => {
             let k = u64::from(spec.clustering.domains);
             faults.check(
                 k <= corpus.documents,
                 "clustering.domains",
                 k,
-                &format!("at most the {} documents of the corpus", corpus.documents),
+                said!("expected_documents_at_most", documents = corpus.documents),
             );
         }
     }
@@ -93,23 +95,23 @@ fn corpus_and_clustering(spec: &ExperimentSpec, known: &Known, faults: &mut Faul
         (1..=DOMAINS_MAX).contains(&clustering.domains),
         "clustering.domains",
         clustering.domains,
-        &format!("1 to {DOMAINS_MAX}"),
+        range(1, DOMAINS_MAX),
     );
     faults.check(
         clustering.sample_documents >= clustering.domains,
         "clustering.sample_documents",
         clustering.sample_documents,
-        "at least clustering.domains",
+        at_least("clustering.domains"),
     );
-    faults.check(clustering.iterations_max > 0, "clustering.iterations_max", 0, "at least 1");
+    faults.check(clustering.iterations_max > 0, "clustering.iterations_max", 0, at_least(1));
     let senmon_protocol::clustering::FeatureSpec::TfidfSvd(features) = &clustering.features;
     faults.check(
         (1..=1000).contains(&features.dimensions),
         "clustering.features.dimensions",
         features.dimensions,
-        "1 to 1000",
+        range(1, 1000),
     );
-    faults.check(features.vocabulary_max > 0, "clustering.features.vocabulary_max", 0, "at least 1");
+    faults.check(features.vocabulary_max > 0, "clustering.features.vocabulary_max", 0, at_least(1));
 }
 
 fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
@@ -119,9 +121,9 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
                 (257..=1_000_000).contains(&train.vocab_size),
                 "tokenizer.vocab_size",
                 train.vocab_size,
-                "257 to 1000000",
+                range(257, 1000000),
             );
-            faults.check(train.sample_documents > 0, "tokenizer.sample_documents", 0, "at least 1");
+            faults.check(train.sample_documents > 0, "tokenizer.sample_documents", 0, at_least(1));
             Some(train.vocab_size)
         }
         TokenizerSpec::File(_) => match &known.tokenizer {
@@ -134,34 +136,26 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
         },
     };
     match (&spec.seed, &spec.tokenizer, &known.mismatch) {
-        (SeedSpec::Checkpoint(seed), TokenizerSpec::Train(_), _) => faults.add(
-            "tokenizer.kind",
-            format!(
-                "found train, but the seed is a checkpoint: its weights know one tokenizer only; expected kind: file with \
-                 the seed's own ({}/tokenizer.json)",
-                seed.path
-            ),
-        ),
-        (SeedSpec::Checkpoint(_), TokenizerSpec::File(_), Some(why)) => faults.add("tokenizer.path", why),
+        (SeedSpec::Checkpoint(seed), TokenizerSpec::Train(_), _) => {
+            faults.add("tokenizer.kind", said!("tokenizer_of_checkpoint", path = &seed.path))
+        }
+        (SeedSpec::Checkpoint(_), TokenizerSpec::File(_), Some(why)) => faults.add("tokenizer.path", why.clone()),
         _ => {}
     }
     let model = match (&spec.seed, &spec.model) {
         (SeedSpec::Train(_), None) => {
-            faults.add("model", "is missing: a seed that is trained here needs a shape");
+            faults.add("model", said!("model_missing"));
             None
         }
         (SeedSpec::Train(_), Some(model)) => Some((model, "model")),
         (SeedSpec::Checkpoint(_), Some(_)) => {
-            faults.add(
-                "model",
-                "found a shape, but the seed is a checkpoint, which brings its own: leave one of them out",
-            );
+            faults.add("model", said!("model_beside_checkpoint"));
             None
         }
         (SeedSpec::Checkpoint(_), None) => match &known.seed {
             Some(Ok(model)) => Some((model, "seed.path")),
             Some(Err(why)) => {
-                faults.add("seed.path", why);
+                faults.add("seed.path", why.clone());
                 None
             }
             None => None,
@@ -169,19 +163,19 @@ fn model_and_tokenizer(spec: &ExperimentSpec, known: &Known, faults: &mut Faults
     };
     let Some((model, path)) = model else { return };
     for (key, message) in model.problems() {
-        faults.add(&format!("{path}.{key}"), message);
+        faults.add(&format!("{path}.{key}"), said!("model_unfit", why = message));
     }
     if let (Some(vocab), Some(entries)) = (model.vocab_size, entries) {
         faults.check(
             vocab >= entries,
             &format!("{path}.vocab_size"),
             vocab,
-            &format!("at least the {entries} entries of the tokenizer"),
+            said!("expected_entries_at_least", entries = entries),
         );
     }
     let (length, most) = (spec.data.sequence_length, model.max_position_embeddings);
-    let expected = format!("at most the model's max_position_embeddings {most}");
-    faults.check(length <= most, "data.sequence_length", length, &expected);
+    let expected = said!("expected_positions_at_most", most = most);
+    faults.check(length <= most, "data.sequence_length", length, expected);
 }
 
 fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
@@ -190,7 +184,9 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
         names.extend([format!("expert-{domain}"), format!("random-{domain}")]);
     }
     let fan_outs = spec.plan.iter().filter(|group| matches!(group, BranchGroup::FanOut(_))).count();
-    faults.check(fan_outs <= 1, "plan", format!("{fan_outs} groups of kind fan_out"), "at most one");
+    if fan_outs > 1 {
+        faults.add("plan", said!("too_many_fan_outs", count = fan_outs));
+    }
     for (i, group) in spec.plan.iter().enumerate() {
         let path = format!("plan[{i}]");
         match group {
@@ -200,7 +196,7 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
                     fan_out.tokens.0 >= k,
                     &format!("{path}.tokens"),
                     fan_out.tokens.0,
-                    "at least one token per domain",
+                    said!("expected_token_per_domain"),
                 );
                 training::over(&fan_out.training, &format!("{path}.training"), faults);
             }
@@ -210,13 +206,10 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
                     ChainOrder::Similarity(order) => order.length.unwrap_or(spec.clustering.domains) as usize,
                 };
                 let links = (0..links.min(DOMAINS_MAX as usize)).map(|link| format!("{}-{link}", chain.name));
-                let taken = links.filter(|link| !names.insert(link.clone())).min();
-                faults.check(
-                    taken.is_none(),
-                    &format!("{path}.name"),
-                    format!("{:?}, whose branch {}", chain.name, taken.unwrap_or_default()),
-                    "a name whose branches have names of their own",
-                );
+                if let Some(taken) = links.filter(|link| !names.insert(link.clone())).min() {
+                    let said = said!("chain_name_taken", name = quoted(&chain.name), branch = taken);
+                    faults.add(&format!("{path}.name"), said);
+                }
                 self::chain(chain, &path, spec.clustering.domains, faults);
             }
             BranchGroup::Tree(tree) => self::tree(tree, &path, spec.clustering.domains, &mut names, faults),
@@ -225,23 +218,25 @@ fn plan(spec: &ExperimentSpec, faults: &mut Faults) {
 }
 
 fn chain(chain: &Chain, path: &str, domains: u32, faults: &mut Faults) {
-    faults.check((0.0..=0.9).contains(&chain.replay), &format!("{path}.replay"), chain.replay, "0 to 0.9");
-    faults.check(chain.tokens_per_domain.0 > 0, &format!("{path}.tokens_per_domain"), 0, "at least 1");
+    faults.check((0.0..=0.9).contains(&chain.replay), &format!("{path}.replay"), chain.replay, range(0, 0.9));
+    faults.check(chain.tokens_per_domain.0 > 0, &format!("{path}.tokens_per_domain"), 0, at_least(1));
     training::over(&chain.training, &format!("{path}.training"), faults);
     match &chain.order {
         ChainOrder::Given(given) => {
             let place = format!("{path}.order.domains");
-            faults.check(!given.domains.is_empty(), &place, "an empty list", "at least one domain");
+            faults.check(!given.domains.is_empty(), &place, said!("found_empty_list"), said!("expected_a_domain"));
             for &domain in &given.domains {
                 faults.check(
                     domain < domains,
                     &place,
-                    format!("domain {domain}"),
-                    &format!("0 to {}", domains.saturating_sub(1)),
+                    said!("found_domain", domain = domain),
+                    range(0, domains.saturating_sub(1)),
                 );
             }
             let distinct: HashSet<_> = given.domains.iter().collect();
-            faults.check(distinct.len() == given.domains.len(), &place, "a domain twice", "each domain once");
+            if distinct.len() < given.domains.len() {
+                faults.add(&place, said!("domain_twice"));
+            }
         }
         ChainOrder::Similarity(computed) => {
             if let Some(length) = computed.length {
@@ -249,7 +244,7 @@ fn chain(chain: &Chain, path: &str, domains: u32, faults: &mut Faults) {
                     (1..=domains).contains(&length),
                     &format!("{path}.order.length"),
                     length,
-                    &format!("1 to {domains}"),
+                    range(1, domains),
                 );
             }
         }
@@ -260,42 +255,37 @@ fn tree(tree: &Tree, path: &str, domains: u32, names: &mut HashSet<String>, faul
     let mut parents: HashSet<&str> = HashSet::from(["seed"]);
     for (i, branch) in tree.branches.iter().enumerate() {
         let at = |key: &str| format!("{path}.branches[{i}].{key}");
-        faults.check(is_branch_name(&branch.name), &at("name"), format!("{:?}", branch.name), BRANCH_NAME);
-        faults.check(
-            names.insert(branch.name.clone()),
-            &at("name"),
-            format!("{:?}", branch.name),
-            "a name that no other branch has",
-        );
+        let expected = said!("expected_branch_name");
+        faults.check(is_branch_name(&branch.name), &at("name"), quoted(&branch.name), expected);
+        faults.check(names.insert(branch.name.clone()), &at("name"), quoted(&branch.name), said!("expected_free_name"));
         faults.check(
             parents.contains(branch.parent.as_str()),
             &at("parent"),
-            format!("{:?}", branch.parent),
-            "seed, or a branch listed before",
+            quoted(&branch.parent),
+            said!("expected_parent"),
         );
         parents.insert(&branch.name);
-        faults.check(!branch.mixture.is_empty(), &at("mixture"), "no domain", "at least one");
+        if branch.mixture.is_empty() {
+            faults.add(&at("mixture"), said!("mixture_empty"));
+        }
         for (domain, weight) in &branch.mixture {
             faults.check(
                 *domain < domains,
                 &at("mixture"),
-                format!("domain {domain}"),
-                &format!("0 to {}", domains.saturating_sub(1)),
+                said!("found_domain", domain = *domain),
+                range(0, domains.saturating_sub(1)),
             );
             faults.check(
                 weight.is_finite() && *weight > 0.0,
                 &at("mixture"),
-                format!("weight {weight} of domain {domain}"),
-                "a number above 0",
+                said!("found_weight", weight = *weight, domain = *domain),
+                above(0),
             );
         }
-        faults.check(branch.tokens.0 > 0, &at("tokens"), 0, "at least 1");
+        faults.check(branch.tokens.0 > 0, &at("tokens"), 0, at_least(1));
         training::over(&branch.training, &at("training"), faults);
     }
 }
-
-/// What [`is_branch_name`] accepts, in words.
-pub const BRANCH_NAME: &str = "letters, digits, -, _ and .";
 
 /// Whether a person may name a branch so: no mark of a repeat (`~`) in it.
 #[must_use]
@@ -309,35 +299,40 @@ fn evaluation(spec: &ExperimentSpec, faults: &mut Faults) {
         evaluation.documents_per_domain >= 2,
         "evaluation.documents_per_domain",
         evaluation.documents_per_domain,
-        "at least 2: one calibrates, one is reported",
+        said!("expected_documents_to_report"),
     );
     faults.check(
         (1..=1 << 20).contains(&evaluation.tokens_per_document_max),
         "evaluation.tokens_per_document_max",
         evaluation.tokens_per_document_max,
-        "1 to 1048576",
+        range(1, 1048576),
     );
     let repeats = 1..=REPEATS_MAX;
     faults.check(
         repeats.contains(&evaluation.repeats),
         "evaluation.repeats",
         evaluation.repeats,
-        &format!("1 to {REPEATS_MAX}"),
+        range(1, REPEATS_MAX),
     );
-    faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, "at least 1");
+    faults.check(evaluation.route_every_tokens > 0, "evaluation.route_every_tokens", 0, at_least(1));
     faults.check(
         !evaluation.top_k.is_empty() && !evaluation.top_k.contains(&0),
         "evaluation.top_k",
         format!("{:?}", evaluation.top_k),
-        "numbers of experts, each at least 1",
+        said!("expected_top_k"),
     );
     let good = !evaluation.temperatures.is_empty() && evaluation.temperatures.iter().all(|t| t.is_finite() && *t > 0.0);
-    faults.check(good, "evaluation.temperatures", format!("{:?}", evaluation.temperatures), "numbers above 0");
+    faults.check(
+        good,
+        "evaluation.temperatures",
+        format!("{:?}", evaluation.temperatures),
+        said!("expected_temperatures"),
+    );
     faults.check(
         (1..=1 << 20).contains(&evaluation.during_training.tokens_per_domain),
         "evaluation.during_training.tokens_per_domain",
         evaluation.during_training.tokens_per_domain,
-        "1 to 1048576",
+        range(1, 1048576),
     );
 }
 
@@ -347,14 +342,15 @@ fn budgets(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
     let most = (corpus.text_bytes / u64::from(spec.data.sequence_length)).max(1);
     let windows = vec![most; spec.clustering.domains as usize];
     let order: Vec<u32> = (0..spec.clustering.domains).collect();
-    let found = expand(spec, &Domains { windows: &windows, order: &order });
-    let count = found.branches.len();
-    faults.check(count <= BRANCHES_MAX, "plan", format!("{count} branches"), &format!("at most {BRANCHES_MAX}"));
-    for fault in found.faults {
+    let expanded = expand(spec, &Domains { windows: &windows, order: &order });
+    let count = expanded.branches.len();
+    if count > BRANCHES_MAX {
+        faults.add("plan", said!("too_many_branches", count = count, most = BRANCHES_MAX));
+    }
+    for fault in expanded.faults {
         if faults.0.iter().all(|other| other.path != fault.path) {
-            let message =
-                format!("the whole corpus is {} MB of text: {}", corpus.text_bytes / 1_000_000, fault.message);
-            faults.0.push(Fault::new(fault.path, message));
+            let megabytes = corpus.text_bytes / 1_000_000;
+            faults.add(&fault.path, said!("whole_corpus_is", megabytes = megabytes, why = fault.why()));
         }
     }
 }

@@ -133,7 +133,7 @@ async fn tokenizer(app: &App, id: Uuid, corpus: CorpusView, spec: TokenizerSpec)
             let (roots, file) = (app.roots.clone(), file.clone());
             let read = move || {
                 let read = roots.read(Path::new(&file.path), TOKENIZER_BYTES_MAX);
-                let refusal = |error| anyhow!(roots.refusal(&file.path, &error));
+                let refusal = |error| anyhow!(roots.refusal(&file.path, &error).text());
                 read.map(|bytes| (bytes, file.separator)).map_err(refusal)
             };
             tokio::task::spawn_blocking(read).await?

@@ -71,7 +71,7 @@ async fn watch_store(app: &App, store: &Path, room: Room) -> Result<()> {
         Level::Ample => ample(said!("disk_of_store"), &folder, room),
         Level::Low | Level::Full => low(said!("disk_of_store"), &folder, room),
     };
-    app.disk.refuse("store", (level > Level::Ample).then(|| said.text()));
+    app.disk.refuse("store", (level > Level::Ample).then(|| said.clone()));
     say(app, KINDS, level, said).await
 }
 
@@ -99,8 +99,7 @@ pub async fn watch_database(app: App) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a share")]
     let share = used.0 as f64 / budget.0.max(1) as f64;
     let is_over = share >= 1.0;
-    let beyond = format!("The database holds {used}, its budget is {budget} (database_budget).");
-    app.disk.refuse("database", is_over.then_some(beyond));
+    app.disk.refuse("database", is_over.then(|| said!("database_over_budget", used = used, budget = budget)));
     let (level, said) = match share >= NEARLY_FULL {
         true => {
             let percent = decimal(share * 100.0, 0);

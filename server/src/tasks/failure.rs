@@ -89,6 +89,7 @@ fn of_disk(kind: ErrorKind) -> Cause {
 mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
+    use senmon_protocol::said::Said;
 
     fn check(error: anyhow::Error, expect: Cause) {
         assert_eq!(cause(&error.context("around it")), expect);
@@ -98,7 +99,7 @@ mod tests {
     fn what_comes_back_is_told_from_what_does_not() {
         check(anyhow!("who knows"), Cause::Unknown);
         check(lasting("no such thing"), Cause::Lasting);
-        check(DbError::Conflict("taken".into()).into(), Cause::Lasting);
+        check(DbError::Conflict(Said::verbatim("taken")).into(), Cause::Lasting);
         check(DbError::Impossible("not a state".into()).into(), Cause::Unknown);
         check(DbError::Sql(sqlx::Error::PoolTimedOut).into(), Cause::Away);
         check(sqlx::Error::RowNotFound.into(), Cause::Unknown);

@@ -4,7 +4,7 @@ use super::ask::ask;
 use crate::{
     app::App,
     db::{self, alerts::Due},
-    domain::alerts::{NO_MAIL, again, body, text},
+    domain::alerts::{again, body, no_mail, told},
 };
 use anyhow::Result;
 use futures::{StreamExt, stream};
@@ -35,13 +35,15 @@ pub async fn run(app: App) -> Result<()> {
 }
 
 async fn send(app: &App, due: Due) -> Result<()> {
-    let text = text(&due.alert, due.experiment.as_deref(), due.event.as_ref());
-    let message = AlertMessage { alert: due.alert, text, event: due.event };
+    let said = told(&due.alert, due.experiment.as_deref(), due.event.as_ref());
+    // Whoever reads mail has no message files.
+    let text = said.in_words(app.config.alerts_lang).unwrap_or_else(|| said.text());
+    let message = AlertMessage { alert: due.alert, text, said, event: due.event };
     let (address, key) = (due.target.address(), due.id.to_string());
     let sent = match (body(&due.target, &message), &app.mail) {
         (Some(body), _) => app.outgoing.post(address, &body, &key).await,
         (None, Some(mail)) => mail.send(address, &message.text, &key).await,
-        (None, None) => Err(NO_MAIL.to_owned()),
+        (None, None) => Err(no_mail().text()),
     };
     let problem = sent.err().map(|why| senmon_protocol::storable(&why));
     if let Some(why) = &problem {

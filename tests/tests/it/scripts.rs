@@ -206,7 +206,7 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
     let unlike: Vec<&EventView> =
         all.iter().filter(|event| event.said.as_ref().is_some_and(|said| said.text() != event.text)).collect();
     ensure!(unlike.is_empty(), "{unlike:?}");
-    let japanese = |args: &[&str]| -> Result<String> {
+    let japanese_both = |args: &[&str]| -> Result<(String, String)> {
         let out = Command::new(binary("senmon")?)
             .args(["--server", world.api.base()])
             .args(args)
@@ -216,11 +216,12 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
             .env_remove("LC_MESSAGES")
             .env("LANG", "ja_JP.UTF-8")
             .output()?;
-        Ok(String::from_utf8(out.stdout)?)
+        Ok((String::from_utf8(out.stdout)?, String::from_utf8(out.stderr)?))
     };
+    let japanese = |args: &[&str]| japanese_both(args).map(|(told, _)| told);
     let told = japanese(&["events", "-n", "500"])?;
     for part in [
-        "種モデル」が完了しました。",
+        "シードモデル」が完了しました。",
         "seed の学習を開始しました。",
         "実験が完了しました。ルーティングしたアンサンブル",
     ] {
@@ -229,6 +230,16 @@ async fn events_logs_and_parts_of_files_can_be_read() -> Result<()> {
     ensure!(!told.contains(" began.") && !told.contains("is done."), "{told}");
     let report = japanese(&["report", &id.to_string()])?;
     ensure!(report.contains("パープレキシティは") && report.contains("確率を混合します。"), "{report}");
+    // What the command refuses itself, what the server refuses, and each fault of an input.
+    let name = id.to_string();
+    for (args, part) in [
+        (vec!["show", "nowhere"], "実験 \"nowhere\" はありません"),
+        (vec!["pause", &name], "この操作には、実行中の実験が必要です"),
+        (vec!["token", "create", "x", "--days", "9999"], "days: 1〜3650 の値を指定してください（指定値: 9999）"),
+    ] {
+        let (_, refused) = japanese_both(&args)?;
+        ensure!(refused.contains(part), "{part} is not in\n{refused}");
+    }
     let scripts = japanese(&["--output", "json", "events", "-n", "1"])?;
     ensure!(serde_json::from_str::<Vec<EventView>>(&scripts)?[0].text == newest.items[0].text, "{scripts}");
     ensure!(shown(&["--since", "1h", "--level", "error"])?.lines().count() == 0);

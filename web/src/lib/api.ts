@@ -146,13 +146,13 @@ export const remove = (path: string) => request<void>("DELETE", path);
 /** Every fault that the server named. */
 export const faultsOf = (error: unknown): Fault[] => (error instanceof ApiError ? error.problem.faults : []) ?? [];
 
-/** Why something was not read or done: in the server's words, or none where it did not answer. */
-export type Failure = { sentence: string | null; id: string; status: number };
+/** Why something was not read or done: in the server's words, or none where it did not answer. What it says of its own is worded where it is shown. */
+export type Failure = { sentence: string | null; said?: Said | null; faults?: Fault[]; id: string; status: number };
 
 export function failureOf(error: unknown): Failure {
   if (error instanceof ApiError) {
-    const { detail, request_id, status } = error.problem;
-    return { sentence: AWAY.includes(status) && !request_id ? null : detail, id: request_id ?? "", status };
+    const { detail, said, faults, request_id, status } = error.problem;
+    return { sentence: AWAY.includes(status) && !request_id ? null : detail, said: said ?? null, faults: faults ?? [], id: request_id ?? "", status };
   }
   // A fetch that fails, or is given up, has no words of its own for people.
   if (error instanceof TypeError || (error instanceof DOMException && error.name === "TimeoutError")) return { sentence: null, id: "", status: 0 };

@@ -1,6 +1,7 @@
 // Finer points for what a chart is zoomed into. Asks when the view rests, and drops answers that come too late.
-import { ApiError, get, type Metrics } from "./api";
+import { failureOf, get, type Metrics } from "./api";
 import type { Origin } from "./axes";
+import { sayFailure, t } from "./session.svelte";
 import { gathered, isSame, lineageOf, pathOf, pathOfAll, waitMs, wanted, type Held, type Range, type View } from "./zoom";
 
 /** A curve, where it begins, and the experiment whose branches may be asked for together. */
@@ -68,7 +69,7 @@ export class Detail {
     } catch (error) {
       if (asking.signal.aborted) return;
       this.#asking = undefined;
-      this.problem = error instanceof ApiError ? error.message : String(error);
+      this.problem = sayFailure(failureOf(error)) ?? t("noAnswer");
     }
   }
 }

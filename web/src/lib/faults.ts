@@ -4,13 +4,14 @@ import { pathOf, placeOf, type Read, type Span } from "./file";
 import { meant } from "./spelling";
 
 /** `line` counts from 1; null where the whole file is meant. `word` is what `hint` would take the place of. */
-export type Note = { line: number | null; path: string; message: string; tone: "bad" | "warn"; word: Span | null; hint: string | null };
+export type Note = { line: number | null; path: string; message: string; said: Fault["said"]; tone: "bad" | "warn"; word: Span | null; hint: string | null };
 
 /** The plan's body holds the file under this name. */
 const BODY = /^experiment(?=$|[.[])\.?/;
 
 /** Where a parser was in what was sent; it is not what somebody wrote. */
 const PARSER_AT = / at line \d+ column \d+$/;
+export const withoutPlace = (message: string): string => message.replace(PARSER_AT, "");
 
 /** The word that a message complains about, and those that it would accept. */
 export function wordsOf(message: string): { word: string | null; accepted: string[] } {
@@ -24,13 +25,13 @@ export function wordsOf(message: string): { word: string | null; accepted: strin
 
 /** Faults and warnings in the order of their lines. */
 export function notesOf(read: Read, faults: Fault[], tone: Note["tone"] = "bad"): Note[] {
-  const notes = faults.map(({ path, message }): Note => {
+  const notes = faults.map(({ path, message, said }): Note => {
     const { word, accepted } = wordsOf(message);
     const own = path.replace(BODY, "");
     const place = placeOf(read, own === "body" ? [] : pathOf(own), word);
     // What the server suggests itself needs no second guess.
     const hint = word === null || /did you mean/i.test(message) ? null : meant(word, accepted);
-    return { line: place.line, path: own === "body" ? "" : own, message: message.replace(PARSER_AT, ""), tone, word: place.word, hint };
+    return { line: place.line, path: own === "body" ? "" : own, message: withoutPlace(message), said: said ?? null, tone, word: place.word, hint };
   });
   return notes.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
 }

@@ -22,7 +22,7 @@ export const pageMessages = {
   readings: ["Machine and devices", "マシンとデバイス"],
   readingsSpan: ["How far back", "表示期間"],
   readingsWait: ["The worker tells once a minute how its machine is; nothing has come yet.", "ワーカーは 1 分ごとにマシンの状態を報告します。まだ届いていません。"],
-  readingsNoneHere: ["Nothing was heard in this time.", "この期間の報告はありません。"],
+  readingsNoneHere: ["Nothing was heard in this time.", "この期間の記録はありません。"],
   hours_1: ["1 hour", "1 時間"],
   hours_24: ["1 day", "1 日"],
   hours_168: ["1 week", "1 週間"],

@@ -58,7 +58,7 @@ test("an entry of the audit tells what changed, and of what was made what it is"
 
 test("a failure has the server's sentence and the id to quote, or is known as no answer", () => {
   const problem: Problem = { type: "", code: "conflict", title: "", status: 409, detail: "it is over", faults: [], request_id: "r" };
-  expect(failureOf(new ApiError(problem))).toEqual({ sentence: "it is over", id: "r", status: 409 });
+  expect(failureOf(new ApiError(problem))).toEqual({ sentence: "it is over", said: null, faults: [], id: "r", status: 409 });
   expect(failureOf(new ApiError({ ...problem, status: 502, detail: "HTTP 502", request_id: "" })).sentence).toBeNull();
   expect(failureOf(new TypeError("Failed to fetch")).sentence).toBeNull();
 });

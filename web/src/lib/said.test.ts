@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import examples from "../../../server/protocol/src/said/examples.json";
 import type { Said } from "./api";
-import { catalogue, inWords, retold, titled, worded } from "./said";
+import { catalogue, inWords, refusal, retold, titled, worded } from "./said";
 
 const plain = (text: string | null) => text?.replaceAll("\u2009", " ") ?? null;
 
@@ -16,6 +16,14 @@ test("what this page does not know is told with the text that came with it", () 
   expect(worded({ key: "toString" }, "The text.", "ja")).toBe("The text.");
   expect(worded(null, "The text.", "ja")).toBe("The text.");
   expect(worded({ key: "next_waits" }, "The text.", "ja")).toBe("再開されるのを待ちます。");
+});
+
+test("a refusal is told by its faults, else by what it says, else as it came", () => {
+  const faults = [{ path: "priority", message: "found 101, expected at most 100", said: { key: "found_expected", values: { found: 101, expected: { key: "expected_at_most", values: { most: 100 } } } } }, { path: "name", message: "Old." }];
+  expect(refusal({ sentence: "…", said: null, faults }, "ja")).toBe("priority: 100 以下の値を指定してください（指定値: 101）；name: Old.");
+  expect(refusal({ sentence: "…", said: null, faults }, "en")).toBe("priority: found 101, expected at most 100; name: Old.");
+  expect(refusal({ sentence: "the experiment is over already", said: { key: "experiment_over" }, faults: [] }, "ja")).toBe("実験はすでに終了しています");
+  expect([refusal({ sentence: "Old.", said: null }, "ja"), refusal({ sentence: null }, "ja")]).toEqual(["Old.", null]);
 });
 
 test("titles of jobs are words too", () => {

@@ -1,5 +1,5 @@
 // What the server says to people: a kind and values, worded from the message files that every program reads. Pure.
-import type { Said, SaidValue } from "./api";
+import type { Failure, Said, SaidValue } from "./api";
 import { bytes, tokens } from "./format";
 
 type Words = { en: string; ja: string };
@@ -47,6 +47,13 @@ function written(value: SaidValue, form: string, lang: Lang): string | null {
 
 /** The words of something said, else the text that came with it. */
 export const worded = (said: Said | null | undefined, text: string, lang: Lang): string => (said && inWords(said, lang)) ?? text;
+
+/** What a refusal says, or each of its faults; null where the server did not answer. */
+export function refusal({ sentence, said, faults }: Pick<Failure, "sentence" | "said" | "faults">, lang: Lang): string | null {
+  if (sentence === null) return null;
+  if (!faults?.length) return worded(said, sentence, lang);
+  return faults.map((fault) => `${fault.path}: ${worded(fault.said, fault.message, lang)}`).join(lang === "ja" ? "；" : "; ");
+}
 
 /** The title of a job, such as `train expert-3`. */
 export function titled(title: string, lang: Lang): string {

@@ -2441,6 +2441,7 @@ export interface components {
             id: number;
             /** @description Why the last time failed. */
             problem?: string | null;
+            said?: components["schemas"]["Said"] | null;
             /** @description What became of it. */
             state: components["schemas"]["DeliveryState"];
             /** @description What it says. */
@@ -4438,6 +4439,7 @@ export interface components {
                 id: number;
                 /** @description Why the last time failed. */
                 problem?: string | null;
+                said?: components["schemas"]["Said"] | null;
                 /** @description What became of it. */
                 state: components["schemas"]["DeliveryState"];
                 /** @description What it says. */
@@ -5077,6 +5079,7 @@ export interface components {
             faults?: components["schemas"]["Fault"][];
             /** @description Id of the request, to quote. */
             request_id?: string;
+            said?: components["schemas"]["Said"] | null;
             /**
              * Format: uint16
              * @description HTTP status.

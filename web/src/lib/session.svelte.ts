@@ -1,10 +1,10 @@
 // What every page shares: language, theme, the time, who is signed in and what they may do.
-import type { Said, Session } from "./api";
+import type { Failure, Said, Session } from "./api";
 import { base } from "./base";
 import { ago } from "./format";
 import { link } from "./hub.svelte";
 import { messages, type Key } from "./messages";
-import { retold, titled, worded, type Lang } from "./said";
+import { refusal, retold, titled, worded, type Lang } from "./said";
 
 const stored = (key: string) => localStorage.getItem(`senmon.${key}`);
 const keep = (key: string, value: string) => localStorage.setItem(`senmon.${key}`, value);
@@ -37,6 +37,9 @@ const lang = (): Lang => (ui.japanese ? "ja" : "en");
 
 /** What the server says, in words; `text` is what it came with. */
 export const say = (said: Said | null | undefined, text: string | null | undefined): string => worded(said, text ?? "", lang());
+
+/** What a refusal says, in words; null where the server did not answer. */
+export const sayFailure = (failure: Failure): string | null => refusal(failure, lang());
 
 /** An answer with what it says in words. */
 export const tell = <T>(answer: T): T => retold(answer, lang());

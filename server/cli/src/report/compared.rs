@@ -1,11 +1,16 @@
 //! The contestants of a report: losses and how sure their differences are, costs, and what was chosen from.
 
 use crate::{
+    lang::own,
     resolve::short,
     table::Table,
     words::{self, or_dash, percent_signed},
 };
-use senmon_protocol::report::{Contestant, ContestantCost, Difference, Report, Spread, SurfaceRow};
+use senmon_protocol::{
+    report::{Contestant, ContestantCost, Difference, Report, Spread, SurfaceRow},
+    said,
+    said::decimal,
+};
 use std::fmt::Write as _;
 
 /// Losses in both weightings, each with its difference to dense; what they stand on; what is absent, and why.
@@ -37,19 +42,19 @@ pub fn losses(report: &Report) -> String {
     }
     let mut text = table.render();
     let basis = &report.basis;
-    let _ = writeln!(
-        text,
-        "On {} reported documents ({} tokens), chosen on {} others ({} tokens); {} training(s) of each branch; {} resamples. Perplexity: domains by their share of the held-out tokens; alike: every domain alike.",
-        words::count(basis.documents_reported),
-        words::tokens(basis.tokens_reported),
-        words::count(basis.documents_calibration),
-        words::tokens(basis.tokens_calibration),
-        basis.repeats,
-        words::count(basis.resamples.into()),
+    let stands_on = said!(
+        "report_basis",
+        reported = words::count(basis.documents_reported),
+        reported_tokens = words::tokens(basis.tokens_reported),
+        others = words::count(basis.documents_calibration),
+        other_tokens = words::tokens(basis.tokens_calibration),
+        repeats = basis.repeats,
+        resamples = words::count(basis.resamples.into())
     );
+    let _ = writeln!(text, "{}", own(&stands_on));
     for line in &report.contestants {
         for why in &line.absent {
-            let _ = writeln!(text, "{}: no {why}", line.title);
+            let _ = writeln!(text, "{}", own(&said!("contestant_absent", title = &line.title, why = why)));
         }
     }
     text
@@ -57,20 +62,28 @@ pub fn losses(report: &Report) -> String {
 
 /// `−4.1 to −2.3 %`, and whether that shows a difference.
 fn interval(found: &Difference) -> String {
-    let ends = format!("{} to {}", percent_signed(found.percent_low), percent_signed(found.percent_high));
-    if found.is_shown() { ends } else { format!("{ends}, none shown") }
+    let (low, high) = (percent_signed(found.percent_low), percent_signed(found.percent_high));
+    own(&match found.is_shown() {
+        true => said!("interval_shown", low = low, high = high),
+        false => said!("interval_not_shown", low = low, high = high),
+    })
 }
 
 fn spread(found: &Spread) -> String {
     match (found.vs_dense_percent_mean, found.vs_dense_percent_min, found.vs_dense_percent_max) {
-        (Some(mean), Some(low), Some(high)) => format!(
-            "{} ({} to {}), {} times",
-            percent_signed(mean),
-            percent_signed(low),
-            percent_signed(high),
-            found.repeats
-        ),
-        _ => format!("loss {:.3} ({:.3} to {:.3})", found.loss_mean, found.loss_min, found.loss_max),
+        (Some(mean), Some(low), Some(high)) => own(&said!(
+            "spread_percent",
+            mean = percent_signed(mean),
+            low = percent_signed(low),
+            high = percent_signed(high),
+            times = found.repeats
+        )),
+        _ => own(&said!(
+            "spread_loss",
+            mean = decimal(found.loss_mean, 3),
+            low = decimal(found.loss_min, 3),
+            high = decimal(found.loss_max, 3)
+        )),
     }
 }
 

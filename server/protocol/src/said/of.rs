@@ -69,6 +69,39 @@ pub fn trouble(kind: TroubleKind) -> Said {
     }
 }
 
+/// A kind of thing that there is by an id or a name.
+#[must_use]
+pub fn noun(noun: &str) -> SaidValue {
+    SaidValue::Said(match noun {
+        "experiment" => said!("noun_experiment"),
+        "corpus" => said!("noun_corpus"),
+        "branch" => said!("noun_branch"),
+        "checkpoint" => said!("noun_checkpoint"),
+        "clustering" => said!("noun_clustering"),
+        "tokenizer" => said!("noun_tokenizer"),
+        "worker" => said!("noun_worker"),
+        "job" => said!("noun_job"),
+        "alert" => said!("noun_alert"),
+        "token" => said!("noun_token"),
+        _ => return noun.into(),
+    })
+}
+
+/// The state of an experiment or a branch, by its word.
+#[must_use]
+pub fn state(word: &str) -> SaidValue {
+    SaidValue::Said(match word {
+        "waiting" => said!("state_waiting"),
+        "queued" => said!("state_queued"),
+        "running" => said!("state_running"),
+        "paused" => said!("state_paused"),
+        "completed" => said!("state_completed"),
+        "failed" => said!("state_failed"),
+        "cancelled" => said!("state_cancelled"),
+        _ => return word.into(),
+    })
+}
+
 /// How an attempt ended: as its worker says it; where that is another program's words alone, behind the reason.
 #[must_use]
 pub fn end(ended: &EndedOutcome) -> Said {

@@ -10,7 +10,11 @@ use senmon_protocol::{
     problem::Fault,
     resources::{BudgetSpec, DeviceKind, Needs},
     said,
-    said::{Said, of},
+    said::{
+        Said,
+        expected::{above_at_most, found, quoted},
+        of,
+    },
     spec::{BranchGroup, ExperimentSpec, SeedSpec, TrainingOverride},
 };
 
@@ -18,16 +22,16 @@ use senmon_protocol::{
 pub(super) fn fleet(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
     if let Some(memory) = spec.resources.memory_gib {
         let good = memory > 0.0 && memory <= 65_536.0;
-        faults.check(good, "resources.memory_gib", memory, "more than 0, at most 65536");
+        faults.check(good, "resources.memory_gib", memory, above_at_most(0, 65536));
     }
     for key in spec.resources.labels.keys() {
-        faults.check(!key.trim().is_empty(), "resources.labels", format!("{key:?}"), "a label's name");
+        faults.check(!key.trim().is_empty(), "resources.labels", quoted(key), said!("expected_label"));
     }
     budget(&spec.budget, "budget", &mut faults.0);
     faults.0.extend(unused_slots(spec, &known.fleet));
     faults.0.extend(never(spec, &known.fleet));
     if let (Some(deadline), Some(now)) = (spec.deadline, known.now) {
-        faults.check(deadline > now, "deadline", deadline.to_rfc3339(), "a time to come");
+        faults.check(deadline > now, "deadline", deadline.to_rfc3339(), said!("expected_future"));
     }
 }
 
@@ -35,8 +39,7 @@ pub(super) fn fleet(spec: &ExperimentSpec, known: &Known, faults: &mut Faults) {
 pub fn budget(budget: &BudgetSpec, path: &str, faults: &mut Vec<Fault>) {
     for (key, hours) in [("slot_hours", budget.slot_hours), ("wall_hours", budget.wall_hours)] {
         if let Some(hours) = hours.filter(|hours| !(hours.is_finite() && *hours > 0.0)) {
-            let message = format!("found {hours}, expected a number of hours above 0");
-            faults.push(Fault::new(format!("{path}.{key}"), message));
+            faults.push(Fault::said(format!("{path}.{key}"), found(hours, said!("expected_hours"))));
         }
     }
 }
@@ -167,13 +170,7 @@ pub fn unused_slots(spec: &ExperimentSpec, fleet: &[FleetWorker]) -> Vec<Fault> 
         }
     };
     let several = askers(spec).into_iter().filter(|asker| asker.ask.slots > 1 && lands_on_accelerators(&asker.ask));
-    distinct(several.map(|Asker { path, ask, .. }| {
-        let message = format!(
-            "found {}, expected 1: no engine here trains one branch on several accelerators (CPU slots, with resources.device: cpu, may be several)",
-            ask.slots
-        );
-        Fault::new(path, message)
-    }))
+    distinct(several.map(|Asker { path, ask, .. }| Fault::said(path, said!("one_accelerator", slots = ask.slots))))
 }
 
 #[cfg(test)]

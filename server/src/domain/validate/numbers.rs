@@ -2,6 +2,7 @@
 
 use super::faults::Faults;
 use senmon_protocol::{
+    said::expected::at_most,
     spec::{BranchGroup, ExperimentSpec, SeedSpec},
     tokens::Tokens,
 };
@@ -17,23 +18,13 @@ const EPOCHS_MAX: f64 = 1e6;
 
 pub(super) fn numbers(spec: &ExperimentSpec, faults: &mut Faults) {
     for (path, tokens) in token_counts(spec) {
-        faults.check(tokens.0 <= TOKENS_MAX, &path, tokens.0, &format!("at most {TOKENS_MAX} (2^53)"));
+        faults.check(tokens.0 <= TOKENS_MAX, &path, tokens.0, at_most(format!("{TOKENS_MAX} (2^53)")));
     }
     let documents = spec.evaluation.documents_per_domain;
-    let most = format!("at most {DOCUMENTS_PER_DOMAIN_MAX}");
-    faults.check(documents <= DOCUMENTS_PER_DOMAIN_MAX, "evaluation.documents_per_domain", documents, &most);
-    faults.check(
-        spec.max_restarts <= RESTARTS_MAX,
-        "max_restarts",
-        spec.max_restarts,
-        &format!("at most {RESTARTS_MAX}"),
-    );
-    faults.check(
-        spec.data.epochs_max <= EPOCHS_MAX,
-        "data.epochs_max",
-        spec.data.epochs_max,
-        &format!("at most {EPOCHS_MAX}"),
-    );
+    let most = at_most(DOCUMENTS_PER_DOMAIN_MAX);
+    faults.check(documents <= DOCUMENTS_PER_DOMAIN_MAX, "evaluation.documents_per_domain", documents, most);
+    faults.check(spec.max_restarts <= RESTARTS_MAX, "max_restarts", spec.max_restarts, at_most(RESTARTS_MAX));
+    faults.check(spec.data.epochs_max <= EPOCHS_MAX, "data.epochs_max", spec.data.epochs_max, at_most(EPOCHS_MAX));
 }
 
 /// Every count of tokens in the file, by its path.

@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::{expand::tests::spec, known::KnownCorpus, planner};
 use chrono::DateTime;
 use proptest::prelude::*;
-use senmon_protocol::model::ModelSpec;
+use senmon_protocol::{model::ModelSpec, said::Said};
 use serde_json::{Value, json};
 
 fn known() -> Known {
@@ -95,19 +95,19 @@ fn existing_seed(known: &Known) -> Vec<Fault> {
 
 #[test]
 fn a_seed_and_a_tokenizer_that_cannot_be_used_are_said_together_with_the_place() {
-    let model = || spec().model.map(|model| ModelSpec { vocab_size: Some(300), ..model }).ok_or_else(String::new);
+    let model = || spec().model.map(|model| ModelSpec { vocab_size: Some(300), ..model }).ok_or_else(Said::default);
     let good = Known { seed: Some(model()), tokenizer: Some(Ok(300)), ..known() };
     assert_eq!(existing_seed(&good), []);
     let check = |known: Known, expect: &[&str]| {
         let found = existing_seed(&known);
         assert_eq!(found.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), expect, "{found:?}");
     };
-    check(Known { seed: Some(Err("cut short".into())), ..good.clone() }, &["seed.path"]);
-    check(Known { mismatch: Some("other tokens".into()), ..good.clone() }, &["tokenizer.path"]);
+    check(Known { seed: Some(Err(Said::verbatim("cut short"))), ..good.clone() }, &["seed.path"]);
+    check(Known { mismatch: Some(Said::verbatim("other tokens")), ..good.clone() }, &["tokenizer.path"]);
     check(Known { tokenizer: Some(Ok(301)), ..good.clone() }, &["seed.path.vocab_size"]);
-    let separator = Fault::new("tokenizer.separator", "none");
+    let separator = Fault::said("tokenizer.separator", Said::verbatim("none"));
     check(
-        Known { tokenizer: Some(Err(separator)), seed: Some(Err("gone".into())), ..good },
+        Known { tokenizer: Some(Err(separator)), seed: Some(Err(Said::verbatim("gone"))), ..good },
         &["tokenizer.separator", "seed.path"],
     );
     let trained = ExperimentSpec {
