@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { Branch, Clustering, Domain, Report } from "./api";
 import { contestantsOn, drawersOf, factsTable, modelsOn, qualityTable } from "./domain";
+import { tokens } from "./format";
 import { messages } from "./messages";
 import type { Say } from "./tables";
 import type { Table } from "./written";
@@ -22,7 +23,7 @@ test("a domain's size is told before and after the shards are counted", () => {
   const early = domain({ tokens: null, documents: null, documents_held_out: null });
   expect(texts(factsTable(early, [early], say))).toEqual([["12", "–", "–", "–", "ja 75.0 %", "–"]]);
   const [one, other] = [domain({ tokens: 1000, documents: 20, documents_held_out: 2 }), domain({ tokens: 3000 })];
-  expect(texts(factsTable(one, [one, other], say))?.[0]?.slice(0, 4)).toEqual(["20", "2", "1.0 K", "25.0 %"]);
+  expect(texts(factsTable(one, [one, other], say))?.[0]?.slice(0, 4)).toEqual(["20", "2", tokens(1000), "25.0 %"]);
 });
 
 test("a figure that there is not has its reason", () => {
