@@ -1,7 +1,7 @@
 //! The model: a transformer of the Llama family, described by the keys of Hugging Face's `config.json`.
 //!
-//! What a family does otherwise than Llama is data ([`variant`]); how many parameters that makes is in [`size`], what a
-//! shape may not be in [`problems`], how a `config.json` is read in [`config`].
+//! What a family does otherwise than Llama is data ([`variant`]); how many parameters that makes is in `size`, what a
+//! shape may not be in `problems`, how a `config.json` is read in `config`.
 
 mod config;
 mod problems;
