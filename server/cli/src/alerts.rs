@@ -3,7 +3,6 @@
 use crate::{
     cell::{self, Cell},
     client::Client,
-    client::unread,
     error::{CliError, CliResult},
     lang::own,
     output::{Format, List, out},
@@ -84,7 +83,7 @@ fn occasion(text: &str) -> Result<Occasion, String> {
 impl Target {
     fn read(&self) -> CliResult<AlertTarget> {
         let hook = |path: &std::path::Path| {
-            let text = std::fs::read_to_string(path).map_err(|error| CliError::refused(&unread(path, &error)))?;
+            let text = std::fs::read_to_string(path).map_err(|error| CliError::unread(path, &error))?;
             Ok(Hook { url: text.trim().to_owned() })
         };
         match (&self.webhook_file, &self.slack_file, &self.mail) {

@@ -60,8 +60,7 @@ impl Reach {
     /// # Errors
     /// When the file with the token cannot be read.
     pub fn given(&self, token: Option<String>) -> CliResult<Given> {
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| CliError::refused(&unread(path, &error)));
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| CliError::unread(path, &error));
         let filled = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let token = match &self.token_file {
             Some(path) => filled(read(path)?),
@@ -300,12 +299,6 @@ impl Client {
         }
         Err(error)
     }
-}
-
-/// A file that cannot be read.
-#[must_use]
-pub fn unread(path: &Path, error: &std::io::Error) -> Said {
-    said!("file_unread", path = path.display().to_string(), why = error.to_string())
 }
 
 /// The certificate authorities of a file.

@@ -3,7 +3,6 @@
 //! [`choose`] decides and is pure. A context's token goes to its own server and to no other.
 
 use crate::{
-    client::unread,
     error::{CliError, CliResult},
     lang::own,
 };
@@ -219,7 +218,7 @@ fn load_from(folder: &Path) -> CliResult<Contexts> {
     let read = |path: &Path| match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(CliError::refused(&unread(path, &error))),
+        Err(error) => Err(CliError::unread(path, &error)),
     };
     let path = file(folder);
     let mut kept = match read(&path)? {

@@ -6,7 +6,10 @@ use senmon_protocol::{
     said,
     said::{Said, words},
 };
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    path::Path,
+};
 
 /// Failures, by exit code.
 #[derive(Debug)]
@@ -37,6 +40,12 @@ impl CliError {
     #[must_use]
     pub fn failed(said: &Said) -> Self {
         Self::Failed(own(said))
+    }
+
+    /// A file that cannot be read.
+    #[must_use]
+    pub fn unread(path: &Path, error: &std::io::Error) -> Self {
+        Self::refused(&said!("file_unread", path = path.display().to_string(), why = error.to_string()))
     }
 
     /// The stable exit code (2 is clap's, for wrong usage).

@@ -1,7 +1,6 @@
 //! The experiment file: YAML, every mistake named with its place and what is accepted there.
 
 use crate::{
-    client::unread,
     error::{CliError, CliResult},
     faults::{self, Found},
     lang::{lang, own},
@@ -22,7 +21,7 @@ static READ: OnceLock<(String, String)> = OnceLock::new();
 pub fn load(path: &Path) -> CliResult<ExperimentSpec> {
     let is_stdin = path == Path::new("-");
     let text = if is_stdin { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) }
-        .map_err(|error| CliError::refused(&unread(path, &error)))?;
+        .map_err(|error| CliError::unread(path, &error))?;
     let name = if is_stdin { own(&said!("standard_input")) } else { path.display().to_string() };
     let (name, text) = READ.get_or_init(|| (name, text));
     parse(text).map_err(|all| CliError::Refused(listed(name, &all)))

@@ -26,7 +26,7 @@ export class Draft {
   /** What stands beside the lines; a text that cannot be read has one fault. */
   notes = $derived.by((): Note[] => {
     const { fault } = this.read;
-    if (fault) return [{ line: fault.line, path: "", message: fault.message, tone: "bad", word: null, hint: null }];
+    if (fault) return [{ line: fault.line, path: "", message: fault.message, said: null, tone: "bad", word: null, hint: null }];
     return [...notesOf(this.read, this.#faults), ...notesOf(this.read, this.#warnings, "warn")].sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
   });
   faultCount = $derived(this.notes.filter((note) => note.tone === "bad").length);
