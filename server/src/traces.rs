@@ -5,7 +5,11 @@
 
 use anyhow::{Context as _, Result};
 use hyper::{HeaderMap, Method, Request, StatusCode};
-use opentelemetry::{KeyValue, propagation::TextMapPropagator as _, trace::TracerProvider as _};
+use opentelemetry::{
+    KeyValue,
+    propagation::TextMapPropagator as _,
+    trace::{TraceContextExt as _, TracerProvider as _},
+};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
@@ -112,8 +116,12 @@ fn carried(headers: &HeaderMap) -> HashMap<String, String> {
 /// Notes which operation a request is of: the name of its span is one of few.
 pub fn routed(method: &Method, route: &str) {
     let span = Span::current();
+    if span.is_disabled() {
+        return;
+    }
     span.record("http.route", route);
-    span.record("otel.name", format!("{method} {route}"));
+    // The span has begun, and a field that names it would come too late.
+    span.context().span().update_name(format!("{method} {route}"));
 }
 
 /// Notes how a request was answered; what the server could not do has failed.

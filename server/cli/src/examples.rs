@@ -23,7 +23,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("domains", &["senmon domains first"]),
     ("set", &["senmon set first --priority 70", "senmon set first --deadline +3d", "senmon set first --slot-hours 500 --wall-hours 96"]),
     ("label", &["senmon label first", "senmon label first team=speech overnight", "senmon label first team- overnight-"]),
-    ("note", &["senmon note first", "senmon note first 'The tokenizer was **too small**.'", "senmon note first - < note.md"]),
+    ("note", &["senmon note first", "senmon note first 'Overfits.'", "senmon note first - < note.md"]),
     ("pause", &["senmon pause first", "senmon pause first second third"]),
     ("resume", &["senmon resume first second"]),
     ("cancel", &["senmon cancel first", "senmon cancel --yes first second"]),

@@ -1,7 +1,7 @@
 //! Metric points as they are stored: batches that landed, chunks and the pyramid above them, and the segments that say
 //! which points are current.
 
-use super::{DbError, Result, transaction};
+use super::{DbError, Result, snapshot, transaction};
 use crate::domain::metrics::{
     LOSS, Points, Segment,
     codec::Damaged,
@@ -47,7 +47,7 @@ pub async fn material(
     most: usize,
 ) -> Result<Material> {
     let wanted = |name: &str| keys.is_empty() || name == LOSS || keys.iter().any(|key| key == name);
-    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut tx = snapshot(pool).await?;
     let segments = sqlx::query_as!(Segment, r#"SELECT fence, step_start AS "step_start!" FROM attempts WHERE branch_id = $1 AND step_start IS NOT NULL ORDER BY fence"#, branch.0)
         .fetch_all(&mut *tx).await?;
     let landed = sqlx::query!(

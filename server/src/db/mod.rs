@@ -92,9 +92,24 @@ async fn answers(connection: &mut PgConnection) -> std::result::Result<bool, sql
 /// Begins a transaction, in a task of its own. Whoever asked may be given up meanwhile, and sqlx rolls back only what it
 /// knows to have begun: what came next on such a connection would see an old snapshot, or never be committed.
 async fn transaction(pool: &PgPool) -> std::result::Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+    begun_with(pool, "BEGIN").await
+}
+
+/// Begins a transaction that reads what was there when it began, and writes nothing.
+///
+/// # Errors
+/// When Postgres does not answer.
+pub async fn snapshot(pool: &PgPool) -> std::result::Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
+    begun_with(pool, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+}
+
+async fn begun_with(
+    pool: &PgPool,
+    statement: &'static str,
+) -> std::result::Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
     let pool = pool.clone();
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    let begun = tokio::spawn(async move { pool.begin().await });
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
     begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 

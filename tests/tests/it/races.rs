@@ -247,8 +247,7 @@ async fn a_transaction_that_nobody_waited_for_is_left_to_nobody() -> Result<()> 
     let hand = Hand::start(|_| {}).await?;
     let pool = &hand.app.db;
     for n in 0..400_u64 {
-        let begun = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        let _ = tokio::time::timeout(Duration::from_micros(5 * (n % 100)), begun).await;
+        let _ = tokio::time::timeout(Duration::from_micros(5 * (n % 100)), db::snapshot(pool)).await;
     }
     let mut held = Vec::new();
     for _ in 0..pool.size() {

@@ -12,7 +12,7 @@ markdown.core.ruler.push("senmon", ({ tokens }) => {
   for (const token of tokens) {
     if (token.type === "heading_open" || token.type === "heading_close") token.tag = `h${Math.min(6, Number(token.tag.slice(1)) + LEVELS_ABOVE)}`;
     for (const child of token.children ?? []) {
-      if (child.type === "link_open" && /^[a-z]+:|^\/\//i.test(String(child.attrGet("href") ?? ""))) (child.attrSet("target", "_blank"), child.attrSet("rel", "noopener noreferrer nofollow"));
+      if (child.type === "link_open" && /^[a-z]+:|^\/\//i.test(String(child.attrGet("href") ?? ""))) (child.attrSet("target", "_blank"), child.attrSet("rel", "noreferrer nofollow"));
     }
   }
 });

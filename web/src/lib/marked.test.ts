@@ -12,7 +12,7 @@ test("labels are typed between commas", () => {
 
 test("a note is formatted", () => {
   const html = htmlOf("# Why\n\nThe tokenizer was **too small**; see [the paper](https://example.org/a).\n\n| a | b |\n| - | - |\n| 1 | 2 |");
-  for (const part of ["<h3>Why</h3>", "<strong>too small</strong>", 'href="https://example.org/a" target="_blank" rel="noopener noreferrer nofollow"', '<div class="scroll" tabindex="0"><table>']) expect(html).toContain(part);
+  for (const part of ["<h3>Why</h3>", "<strong>too small</strong>", 'href="https://example.org/a" target="_blank" rel="noreferrer nofollow"', '<div class="scroll" tabindex="0"><table>']) expect(html).toContain(part);
 });
 
 test("a note runs nothing and asks no other host", () => {
