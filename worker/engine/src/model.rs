@@ -148,7 +148,8 @@ impl Model {
         let mut x_bth = Tensor::embedding(&weights["model.embed_tokens.weight"], tokens_bt, -1, false, false);
         if embedding_scale != 1.0 {
             // Rounded as the embeddings are: that is what such models were trained with.
-            x_bth = x_bth * Tensor::from(embedding_scale).to_kind(self.kind).to_device(self.device);
+            let scale = Tensor::from(embedding_scale).to_kind(self.kind).to_device(self.device);
+            x_bth = &x_bth * scale;
         }
         for layer in 0..self.windows.len() {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");

@@ -42,7 +42,6 @@ impl Firsts {
 }
 
 /// What is added to the scores of `length` queries, `[length, length]`: minus infinity where a key is not seen.
-#[must_use]
 pub fn mask(window: Option<i64>, length: i64, kind: Kind, device: Device) -> Tensor {
     let hidden = || Tensor::full([length, length], f64::NEG_INFINITY, (kind, device));
     let later = hidden().triu(1);
@@ -51,7 +50,6 @@ pub fn mask(window: Option<i64>, length: i64, kind: Kind, device: Device) -> Ten
 
 /// Which of some keys each of some queries may see, `[b or 1, 1, queries, keys]`; `document_first`, `[b, t]`, names the
 /// first token of each token's document.
-#[must_use]
 pub fn seen(
     window: Option<i64>,
     (queries, keys): (Range<i64>, Range<i64>),
