@@ -126,7 +126,7 @@ pub fn routed(method: &Method, route: &str) {
 
 /// Notes how a request was answered; what the server could not do has failed.
 pub fn answered(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

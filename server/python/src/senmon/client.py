@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 import httpx
 
@@ -174,30 +174,12 @@ class Client:
             raise errors.ExperimentFailedError(view)
         return view
 
-    def change(
-        self,
-        experiment: Thing,
-        *,
-        priority: int | None = None,
-        deadline: str | None = None,
-        budget: Mapping[str, float | None] | None = None,
-        labels: Sequence[str] | None = None,
-        note: str | None = None,
-    ) -> ExperimentView:
+    def change(self, experiment: Thing, **given: Unpack[ChangeExperiment]) -> ExperimentView:
         """Changes what is given. Labels (words, or pairs such as `team=speech`) and the note (Markdown) take the place
-        of those so far, also when the experiment is over; the others raise `ConflictError` then.
+        of those so far, also when the experiment is over; priority, deadline and budget raise `ConflictError` then.
         """
-        given = {
-            "priority": priority,
-            "deadline": deadline,
-            "budget": None if budget is None else dict(budget),
-            "labels": None if labels is None else list(labels),
-            "note": note,
-        }
-        body = cast(ChangeExperiment, {key: value for key, value in given.items() if value is not None})
-        return self._transport.call(
-            operations.EXPERIMENT_CHANGE, json_body=body, id=self._experiment_id(experiment)
-        )
+        known = self._experiment_id(experiment)
+        return self._transport.call(operations.EXPERIMENT_CHANGE, json_body=given, id=known)
 
     def pause(self, experiment: Thing) -> ExperimentView:
         """Pauses an experiment: branches write a checkpoint and give their slots back. Raises `ConflictError`."""
